@@ -1,0 +1,41 @@
+# The extension module executorch_mm._core, its stub, and what is installed into the package.
+
+find_package(Python 3.10 REQUIRED COMPONENTS Interpreter Development.Module
+             OPTIONAL_COMPONENTS Development.SABIModule)
+find_package(nanobind CONFIG REQUIRED)
+
+file(GLOB _sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/cpp/bindings/*.cpp")
+if(NOT _sources)
+  message(WARNING "cpp/bindings has no sources yet: no module is built.")
+  return()
+endif()
+
+# Linked mode. STABLE_ABI takes effect from Python 3.12 on, FREE_THREADED on interpreters without the GIL.
+nanobind_add_module(_core STABLE_ABI FREE_THREADED NB_DOMAIN executorch_mm NB_SUPPRESS_WARNINGS ${_sources})
+emm_compile_settings(_core)
+target_link_libraries(_core PRIVATE emm_runtime emm_model emm_ops)
+target_compile_definitions(_core PRIVATE EMM_VERSION="${EMM_VERSION}" EMM_EXECUTORCH_VERSION="${EMM_EXECUTORCH_VERSION}")
+if(APPLE)
+  set(_rpath "@loader_path")
+else()
+  set(_rpath "$ORIGIN")
+  # Symbols of the static libraries (ours, nanobind's, libstdc++'s where linked statically) stay inside the module.
+  target_link_options(_core PRIVATE "LINKER:--exclude-libs,ALL" "LINKER:--enable-new-dtags")
+endif()
+set_target_properties(_core PROPERTIES LIBRARY_OUTPUT_DIRECTORY "${EMM_VENDORED_DIR}" BUILD_WITH_INSTALL_RPATH ON
+                                       INSTALL_RPATH "${_rpath}")
+
+install(TARGETS _core LIBRARY DESTINATION executorch_mm)
+install(PROGRAMS ${EMM_VENDORED_LIBRARIES} DESTINATION executorch_mm)
+
+# In the build folder executorch_mm/ holds only the module and its libraries (no __init__.py), so the module is imported
+# under its real name and without any dependency of the package.
+if(EMM_BUILD_STUB AND NOT CMAKE_CROSSCOMPILING)
+  set(_stub "${PROJECT_BINARY_DIR}/stubs/_core.pyi")
+  file(MAKE_DIRECTORY "${PROJECT_BINARY_DIR}/stubs")
+  nanobind_add_stub(_core_stub MODULE executorch_mm._core PYTHON_PATH "${PROJECT_BINARY_DIR}/package"
+                    OUTPUT "${_stub}" DEPENDS _core)
+else()
+  set(_stub "${PROJECT_SOURCE_DIR}/stubs/executorch_mm/_core.pyi")
+endif()
+install(FILES "${_stub}" DESTINATION executorch_mm)

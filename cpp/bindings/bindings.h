@@ -1,0 +1,29 @@
+// What the binding files share. bind_<topic> functions only bind: names, docstrings and GIL policy.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "runtime/inputs.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;  // "name"_a is unreadable otherwise
+
+namespace emm::bindings {
+
+// One part of a prompt as Python holds it; a class of its own because nanobind takes std::variant apart.
+struct PromptPart {
+  Input input;
+};
+
+void bind_errors(nb::module_& module);
+void bind_contract(nb::module_& module);
+void bind_inputs(nb::module_& module);
+void bind_session(nb::module_& module);
+void bind_generation(nb::module_& module);
+
+}  // namespace emm::bindings

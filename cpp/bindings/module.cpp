@@ -1,0 +1,13 @@
+// The contents page of executorch_mm._core.
+#include "bindings/bindings.h"
+
+NB_MODULE(_core, module) {
+  module.doc() = "C++ core of executorch_mm. Internal: use the classes of executorch_mm.";
+  module.attr("__version__") = EMM_VERSION;
+  module.attr("executorch_version") = EMM_EXECUTORCH_VERSION;
+  emm::bindings::bind_errors(module);
+  emm::bindings::bind_contract(module);
+  emm::bindings::bind_inputs(module);
+  emm::bindings::bind_session(module);
+  emm::bindings::bind_generation(module);
+}

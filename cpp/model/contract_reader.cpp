@@ -1,0 +1,232 @@
+#include "model/contract_reader.h"
+
+#include <algorithm>
+#include <set>
+
+#include "base/error.h"
+#include "model/et_result.h"
+#include "model/et_types.h"
+
+namespace emm {
+namespace {
+
+using executorch::extension::Module;
+using executorch::runtime::EValue;
+using executorch::runtime::Tag;
+
+[[noreturn]] void refuse(const std::string& message) { throw Error(ErrorCode::kContract, message); }
+
+TensorSpec to_spec(const executorch::runtime::TensorInfo& info) {
+  TensorSpec spec;
+  spec.dtype = from_scalar_type(info.scalar_type());
+  for (const int32_t size : info.sizes()) spec.shape.push_back(size);
+  spec.is_planned = info.is_memory_planned();
+  return spec;
+}
+
+MethodSpec read_method(Module& module, const std::string& name) {
+  LogCapture log;
+  auto meta = module.method_meta(name);
+  if (!meta.ok()) throw_et_error(ErrorCode::kLoad, name + ": reading its signature", meta.error(), log);
+  MethodSpec spec;
+  spec.name = name;
+  for (size_t i = 0; i < meta->num_inputs(); ++i) {
+    auto info = meta->input_tensor_meta(i);
+    spec.inputs.push_back(info.ok() ? to_spec(*info) : TensorSpec{});
+  }
+  for (size_t i = 0; i < meta->num_outputs(); ++i) {
+    auto info = meta->output_tensor_meta(i);
+    spec.outputs.push_back(info.ok() ? to_spec(*info) : TensorSpec{});
+  }
+  for (size_t i = 0; i < meta->num_memory_planned_buffers(); ++i) {
+    auto bytes = meta->memory_planned_buffer_size(i);
+    if (!bytes.ok() || *bytes < 0) refuse(name + ": planned buffer " + std::to_string(i) + " has no valid size");
+    spec.arena_bytes.push_back(*bytes);
+  }
+  for (size_t i = 0; i < meta->num_backends(); ++i) {
+    auto backend = meta->get_backend_name(i);
+    if (backend.ok()) spec.backends.emplace_back(*backend);
+  }
+  return spec;
+}
+
+// A constant method's outputs: one value, or one per element of a list. Tensors are not metadata.
+bool to_metadata(const std::vector<EValue>& outputs, MetadataValue& value) {
+  if (outputs.size() == 1) {
+    const EValue& only = outputs[0];
+    if (only.isInt()) value = only.toInt();
+    else if (only.isBool()) value = only.toBool();
+    else if (only.isDouble()) value = only.toDouble();
+    else if (only.isString()) value = std::string(only.toString().data(), only.toString().size());
+    else return false;
+    return true;
+  }
+  std::vector<int64_t> ints;
+  std::vector<double> doubles;
+  for (const EValue& output : outputs) {
+    if (output.isInt()) ints.push_back(output.toInt());
+    else if (output.isDouble()) doubles.push_back(output.toDouble());
+    else return false;
+  }
+  if (ints.empty() == doubles.empty()) return false;
+  if (doubles.empty()) value = std::move(ints);
+  else value = std::move(doubles);
+  return true;
+}
+
+void read_metadata(Module& module, const std::string& name, Contract& contract) {
+  LogCapture log;
+  const auto outputs = module.execute(name);
+  MetadataValue value;
+  if (outputs.ok() && to_metadata(*outputs, value)) contract.metadata[name] = std::move(value);
+  module.unload_method(name);
+}
+
+std::vector<int64_t> int_list(const Contract& contract, const std::string& name) {
+  const auto found = contract.metadata.find(name);
+  if (found == contract.metadata.end()) return {};
+  if (const auto* one = std::get_if<int64_t>(&found->second)) return {*one};
+  if (const auto* many = std::get_if<std::vector<int64_t>>(&found->second)) return *many;
+  refuse(name + ": expected an int or a list of ints");
+}
+
+std::optional<int64_t> one_int(const Contract& contract, const std::string& name) {
+  const std::vector<int64_t> values = int_list(contract, name);
+  if (values.empty()) return std::nullopt;
+  return values[0];
+}
+
+void expect_tensor(const MethodSpec& method, bool is_input, size_t index, size_t rank, DType dtype) {
+  const auto& specs = is_input ? method.inputs : method.outputs;
+  const std::string where = method.name + (is_input ? ": input " : ": output ") + std::to_string(index);
+  if (index >= specs.size()) refuse(where + " is missing: the method has " + std::to_string(specs.size()));
+  const TensorSpec& spec = specs[index];
+  if (spec.shape.size() != rank || (dtype != DType::kOther && spec.dtype != dtype)) {
+    refuse(where + ": expected a tensor of rank " + std::to_string(rank) +
+           (dtype == DType::kOther ? "" : std::string(" and dtype ") + dtype_name(dtype)) + ", got " +
+           dtype_name(spec.dtype) + " " + shape_string(spec.shape));
+  }
+}
+
+void check_logits(const MethodSpec& decoder) {
+  if (decoder.outputs.size() != 1) {
+    refuse(decoder.name + ": expected one output (logits), got " + std::to_string(decoder.outputs.size()));
+  }
+  const TensorSpec& logits = decoder.outputs[0];
+  const bool dtype_fits = logits.dtype == DType::kFloat32 || logits.dtype == DType::kFloat16 ||
+                          logits.dtype == DType::kBFloat16 || logits.dtype == DType::kUInt16;
+  if (!dtype_fits || logits.shape.size() < 2 || logits.shape.size() > 3 || logits.shape.back() < 1) {
+    refuse(decoder.name + ": output 0: expected logits (1, vocab) or (1, tokens, vocab) in float32, float16, "
+           "bfloat16 or uint16, got " + std::string(dtype_name(logits.dtype)) + " " + shape_string(logits.shape));
+  }
+}
+
+void check_encoder(const Contract& contract, const std::string& name) {
+  const MethodSpec* encoder = contract.find(name);
+  if (encoder == nullptr) return;
+  if (encoder->inputs.size() != 1 || encoder->outputs.size() != 1) {
+    refuse(name + ": expected one input and one output, got " + std::to_string(encoder->inputs.size()) + " and " +
+           std::to_string(encoder->outputs.size()));
+  }
+  expect_tensor(*encoder, false, 0, 3, contract.decoder().inputs[0].dtype);
+  const int64_t hidden = encoder->outputs[0].shape[2];
+  if (hidden != contract.hidden_size) {
+    refuse(name + ": expected embeddings of " + std::to_string(contract.hidden_size) +
+           " features as text_decoder takes, got " + std::to_string(hidden));
+  }
+}
+
+void read_position_style(const MethodSpec& decoder, Contract& contract) {
+  if (decoder.inputs.size() == 1) {
+    contract.position_style = PositionStyle::kNone;
+    return;
+  }
+  if (decoder.inputs.size() != 2) {
+    refuse(decoder.name + ": expected tokens or embeddings and at most one position input, got " +
+           std::to_string(decoder.inputs.size()) + " inputs (models that take caches or masks as arguments are "
+           "not supported)");
+  }
+  expect_tensor(decoder, true, 1, 1, DType::kInt64);
+  contract.position_style = decoder.inputs[1].shape[0] > 1 ? PositionStyle::kRange : PositionStyle::kStart;
+}
+
+void read_limits(const MethodSpec& decoder, Contract& contract) {
+  // The serialised bound is what a call may carry; get_max_seq_len is often one more than that.
+  contract.max_chunk = decoder.inputs[0].shape[1];
+  if (const MethodSpec* embedding = contract.find("token_embedding")) {
+    contract.max_chunk = std::min(contract.max_chunk, embedding->inputs[0].shape[1]);
+  }
+  if (contract.position_style == PositionStyle::kRange) {
+    contract.max_chunk = std::min(contract.max_chunk, decoder.inputs[1].shape[0]);
+  }
+  const auto max_seq_len = one_int(contract, "get_max_seq_len");
+  const auto max_context_len = one_int(contract, "get_max_context_len");
+  if (max_seq_len) contract.max_chunk = std::min(contract.max_chunk, *max_seq_len);
+  if (contract.position_style == PositionStyle::kNone) {
+    contract.capacity = contract.max_chunk;
+  } else if (max_context_len || max_seq_len) {
+    contract.capacity = max_context_len ? *max_context_len : *max_seq_len;
+  } else {
+    refuse("get_max_context_len and get_max_seq_len: expected at least one, the program has neither");
+  }
+  if (contract.max_chunk < 1 || contract.capacity < 1) {
+    refuse(decoder.name + ": expected room for at least one token, got a chunk of " +
+           std::to_string(contract.max_chunk) + " and a context of " + std::to_string(contract.capacity));
+  }
+}
+
+void interpret(Contract& contract) {
+  const bool is_multimodal = contract.find("text_decoder") != nullptr && contract.find("token_embedding") != nullptr;
+  if (!is_multimodal && contract.find("forward") == nullptr) {
+    std::string names;
+    for (const auto& [name, method] : contract.methods) names += (names.empty() ? "" : ", ") + name;
+    refuse("expected a method forward, or token_embedding and text_decoder; the program has: " +
+           (names.empty() ? "none" : names));
+  }
+  contract.kind = is_multimodal ? ModelKind::kMultimodal : ModelKind::kText;
+  const MethodSpec& decoder = contract.decoder();
+  if (is_multimodal) {
+    expect_tensor(contract.methods.at("token_embedding"), true, 0, 2, DType::kInt64);
+    expect_tensor(decoder, true, 0, 3, DType::kOther);
+    contract.hidden_size = decoder.inputs[0].shape[2];
+    expect_tensor(contract.methods.at("token_embedding"), false, 0, 3, decoder.inputs[0].dtype);
+    const int64_t embedded = contract.methods.at("token_embedding").outputs[0].shape[2];
+    if (embedded != contract.hidden_size) {
+      refuse("token_embedding: expected " + std::to_string(contract.hidden_size) +
+             " features as text_decoder takes, got " + std::to_string(embedded));
+    }
+    check_encoder(contract, "vision_encoder");
+    check_encoder(contract, "audio_encoder");
+  } else {
+    expect_tensor(decoder, true, 0, 2, DType::kInt64);
+  }
+  check_logits(decoder);
+  contract.vocab_size = decoder.outputs[0].shape.back();
+  read_position_style(decoder, contract);
+  read_limits(decoder, contract);
+
+  std::set<int64_t> eos;
+  for (const char* name : {"get_eos_ids", "get_eos_id"}) {
+    for (const int64_t id : int_list(contract, name)) eos.insert(id);
+  }
+  contract.eos_ids.assign(eos.begin(), eos.end());
+  contract.bos_id = one_int(contract, "get_bos_id");
+}
+
+}  // namespace
+
+Contract read_contract(Module& module) {
+  LogCapture log;
+  const auto names = module.method_names();
+  if (!names.ok()) throw_et_error(ErrorCode::kLoad, "listing the methods", names.error(), log);
+  Contract contract;
+  for (const std::string& name : *names) {
+    MethodSpec method = read_method(module, name);
+    if (method.inputs.empty()) read_metadata(module, name, contract);
+    else contract.methods[name] = std::move(method);
+  }
+  interpret(contract);
+  return contract;
+}
+
+}  // namespace emm

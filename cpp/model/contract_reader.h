@@ -1,0 +1,14 @@
+// Reads a loaded program's promises and checks that this runner can keep its side of them.
+#pragma once
+
+#include <executorch/extension/module/module.h>
+
+#include "model/contract.h"
+
+namespace emm {
+
+// Runs the constant methods, reads every other method's signature. Throws Error(kContract) that names
+// the method, what was expected and what the program has.
+Contract read_contract(executorch::extension::Module& module);
+
+}  // namespace emm

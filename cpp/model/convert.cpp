@@ -1,0 +1,90 @@
+#include "model/convert.h"
+
+#include "base/error.h"
+
+namespace emm {
+namespace {
+
+template <typename In, typename Out, typename Function>
+void map(const TensorView& source, std::vector<uint8_t>& buffer, Function function) {
+  const int64_t size = source.size();
+  buffer.resize(static_cast<size_t>(size) * sizeof(Out));
+  const In* in = static_cast<const In*>(source.data);
+  Out* out = reinterpret_cast<Out*>(buffer.data());
+  for (int64_t i = 0; i < size; ++i) out[i] = function(in[i]);
+}
+
+constexpr float kByteToUnit = 1.0f / 255.0f;
+
+template <typename In, typename ToFloat>
+bool to_float_kind(const TensorView& source, DType wanted, std::vector<uint8_t>& buffer, ToFloat to_float) {
+  switch (wanted) {
+    case DType::kFloat32:
+      map<In, float>(source, buffer, to_float);
+      return true;
+    case DType::kFloat16:
+      map<In, uint16_t>(source, buffer, [&](In value) { return float_to_float16(to_float(value)); });
+      return true;
+    case DType::kBFloat16:
+      map<In, uint16_t>(source, buffer, [&](In value) { return float_to_bfloat16(to_float(value)); });
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool convert_elements(const TensorView& source, DType wanted, std::vector<uint8_t>& buffer) {
+  switch (source.dtype) {
+    case DType::kUInt8:
+      return to_float_kind<uint8_t>(source, wanted, buffer,
+                                    [](uint8_t value) { return static_cast<float>(value) * kByteToUnit; });
+    case DType::kFloat16:
+      return to_float_kind<uint16_t>(source, wanted, buffer, float16_to_float);
+    case DType::kBFloat16:
+      return to_float_kind<uint16_t>(source, wanted, buffer, bfloat16_to_float);
+    case DType::kFloat32:
+      return to_float_kind<float>(source, wanted, buffer, [](float value) { return value; });
+    case DType::kFloat64:
+      return to_float_kind<double>(source, wanted, buffer, [](double value) { return static_cast<float>(value); });
+    default:
+      return false;
+  }
+}
+
+// An exponent of all ones is an infinity or a NaN.
+template <typename Word>
+bool no_exponent_is_full(const TensorView& view, Word exponent_mask) {
+  const Word* words = static_cast<const Word*>(view.data);
+  const int64_t size = view.size();
+  int64_t num_full = 0;
+  for (int64_t i = 0; i < size; ++i) num_full += (words[i] & exponent_mask) == exponent_mask;
+  return num_full == 0;
+}
+
+}  // namespace
+
+TensorView convert(const TensorView& source, DType wanted, std::vector<uint8_t>& buffer, const std::string& what) {
+  if (source.dtype == wanted) return source;
+  if (!convert_elements(source, wanted, buffer)) {
+    throw Error(ErrorCode::kInput,
+                what + ": expected " + dtype_name(wanted) + ", got " + dtype_name(source.dtype));
+  }
+  return {buffer.data(), wanted, source.shape};
+}
+
+bool all_finite(const TensorView& view) {
+  switch (view.dtype) {
+    case DType::kFloat16:
+      return no_exponent_is_full<uint16_t>(view, 0x7C00u);
+    case DType::kBFloat16:
+      return no_exponent_is_full<uint16_t>(view, 0x7F80u);
+    case DType::kFloat32:
+      return no_exponent_is_full<uint32_t>(view, 0x7F800000u);
+    case DType::kFloat64:
+      return no_exponent_is_full<uint64_t>(view, 0x7FF0000000000000u);
+    default:
+      return true;
+  }
+}
+
+}  // namespace emm

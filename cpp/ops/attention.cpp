@@ -1,0 +1,244 @@
+#include "ops/attention.h"
+
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+
+#include <executorch/extension/threadpool/threadpool_guard.h>
+#include <executorch/runtime/kernel/thread_parallel_interface.h>
+
+#include "ops/attention_exact.h"
+#include "ops/attention_isa.h"
+
+namespace emm::ops {
+namespace {
+
+// Below this many multiplications (queries x keys x head size, both products) a second thread costs more to wake than
+// it saves; and every thread should get at least that much.
+constexpr int64_t kWorkPerThread = 200'000;
+// Tiles are made smaller, and then the keys split, until there is about this much to share out.
+constexpr int64_t kEnoughTasks = 16;
+constexpr int64_t kDirectElements = 65536;  // keys x heads x head size of a direct task
+constexpr int64_t kSplitKeys = 1024;  // of a tile's keys
+
+const AttentionIsa& best_isa() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  // These also ask whether the operating system saves the wide registers.
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq")) {
+    return kAttentionAvx512;
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+    return kAttentionAvx2;
+  }
+#endif
+  return kAttentionBaseline;
+}
+
+std::atomic<const AttentionIsa*> chosen_isa{nullptr};
+
+const AttentionIsa& isa() {
+  const AttentionIsa* chosen = chosen_isa.load(std::memory_order_relaxed);
+  if (chosen == nullptr) {
+    chosen = &best_isa();
+    chosen_isa.store(chosen, std::memory_order_relaxed);
+  }
+  return *chosen;
+}
+
+// Scratch memory of the calling thread for all threads of its calls. It grows and stays until the thread ends, so that
+// a warm call allocates nothing; the pool's own threads own none.
+class Scratch {
+ public:
+  Scratch() = default;
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() { std::free(data_); }
+
+  float* reserve(int64_t floats) {
+    if (floats > floats_) {
+      std::free(data_);
+      constexpr size_t kAlign = 64;
+      const size_t bytes = (static_cast<size_t>(floats) * sizeof(float) + kAlign - 1) / kAlign * kAlign;
+      data_ = std::aligned_alloc(kAlign, bytes);
+      floats_ = data_ == nullptr ? 0 : floats;
+      ++growths_;
+    }
+    return static_cast<float*>(data_);
+  }
+  int64_t growths() const { return growths_; }
+
+ private:
+  void* data_ = nullptr;
+  int64_t floats_ = 0;
+  int64_t growths_ = 0;
+};
+
+thread_local Scratch scratch;
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// How a problem is cut into tasks. It depends on the problem alone, never on the number of threads, so results do not
+// either.
+struct Plan {
+  bool direct = false;
+  int64_t rows = 0;       // of one key/value head
+  int64_t task_heads = 1;  // key/value heads
+  int64_t head_tasks = 0;
+  int64_t task_rows = 0;
+  int64_t row_tasks = 0;
+  int64_t task_keys = 0;
+  int64_t key_tasks = 0;
+  int64_t tasks = 0;
+};
+
+Plan make_plan(const AttentionProblem& p, const AttentionIsa& kernels) {
+  Plan plan;
+  plan.rows = p.tokens * p.group();
+  plan.direct = plan.rows <= kernels.direct_rows;
+  if (plan.direct) {
+    // Heads that lie side by side for each key are read together, which is the order of memory.
+    plan.task_heads = p.k.strides.h < p.k.strides.t ? p.kv_heads : 1;
+    plan.task_rows = plan.rows;
+    plan.task_keys = kDirectElements / (plan.task_heads * p.head_size) / 16 * 16;
+    plan.task_keys = plan.task_keys < 64 ? 64 : plan.task_keys;
+    plan.task_keys = plan.task_keys > kernels.direct_keys ? kernels.direct_keys : plan.task_keys;
+  } else {
+    plan.task_rows = plan.rows < kernels.tile_rows ? plan.rows : kernels.tile_rows;
+    const int64_t tiles = p.batch * p.kv_heads * divide_up(plan.rows, plan.task_rows);
+    plan.task_keys = tiles >= kEnoughTasks ? p.keys : kSplitKeys;
+  }
+  plan.head_tasks = divide_up(p.kv_heads, plan.task_heads);
+  plan.row_tasks = divide_up(plan.rows, plan.task_rows);
+  plan.key_tasks = divide_up(p.keys, plan.task_keys > 0 ? plan.task_keys : 1);
+  plan.key_tasks = plan.key_tasks > 0 ? plan.key_tasks : 1;
+  plan.tasks = p.batch * plan.head_tasks * plan.row_tasks * plan.key_tasks;
+  return plan;
+}
+
+// Floats of one task's partial result.
+int64_t partial_floats(const AttentionProblem& p, const Plan& plan) {
+  return plan.task_heads * plan.task_rows * partial_stride(p.head_size);
+}
+
+// Task `index`: the heads vary fastest, so that neighbouring tasks read neighbouring parts of the cache.
+AttentionTask make_task(const AttentionProblem& p, const Plan& plan, int64_t index, float* partials) {
+  AttentionTask task;
+  const int64_t at = index;
+  task.kv_head = index % plan.head_tasks * plan.task_heads;
+  task.kv_heads = plan.task_heads;
+  index /= plan.head_tasks;
+  const int64_t key_task = index % plan.key_tasks;
+  index /= plan.key_tasks;
+  const int64_t row_task = plan.row_tasks - 1 - index % plan.row_tasks;  // the longest causal rows first
+  task.b = index / plan.row_tasks;
+  task.row0 = row_task * plan.task_rows;
+  task.rows = plan.rows - task.row0 < plan.task_rows ? plan.rows - task.row0 : plan.task_rows;
+  task.key0 = key_task * plan.task_keys;
+  task.key1 = p.keys - task.key0 < plan.task_keys ? p.keys : task.key0 + plan.task_keys;
+  if (plan.key_tasks > 1) {
+    task.partial = partials + at * partial_floats(p, plan);
+  }
+  return task;
+}
+
+// Rows with a number that is not finite are computed again, without the keys that do not count for them.
+void repair(const AttentionProblem& p, const AttentionTask& task) {
+  const int64_t group = p.group();
+  for (int64_t kv_head = task.kv_head; kv_head < task.kv_head + task.kv_heads; ++kv_head) {
+    for (int64_t r = task.row0; r < task.row0 + task.rows; ++r) {
+      attention_row(p, task.b, r / group, kv_head * group + r % group);
+    }
+  }
+}
+
+int64_t threads_for(const AttentionProblem& p, const Plan& plan) {
+  if (plan.tasks == 1 || executorch::extension::threadpool::NoThreadPoolGuard::is_enabled()) {
+    return 1;
+  }
+  const int64_t work = p.batch * p.kv_heads * plan.rows * p.keys * p.head_size;
+  const int64_t worth = work / kWorkPerThread;
+  if (worth <= 1) {
+    return 1;
+  }
+  int64_t threads = executorch::extension::get_thread_count();
+  threads = threads < plan.tasks ? threads : plan.tasks;
+  return threads < worth ? threads : worth;
+}
+
+}  // namespace
+
+bool attention(const AttentionProblem& p) {
+  const AttentionIsa& kernels = isa();
+  const Plan plan = make_plan(p, kernels);
+  const int64_t threads = threads_for(p, plan);
+  const int64_t floats = plan.direct ? kernels.direct_scratch(p, plan.task_heads, plan.task_rows)
+                                     : kernels.tile_scratch(p, plan.task_rows);
+  const int64_t each = divide_up(floats, 16) * 16;
+  const int64_t parts = plan.key_tasks > 1 ? plan.tasks * partial_floats(p, plan) : 0;
+  float* memory = scratch.reserve(threads * each + parts);
+  if (memory == nullptr) {
+    return false;
+  }
+  float* partials = memory + threads * each;
+
+  // Whoever is free takes the next task.
+  std::atomic<int64_t> next{0};
+  const auto work = [&](int64_t begin, int64_t end) {
+    for (int64_t worker = begin; worker < end; ++worker) {
+      for (;;) {
+        const int64_t index = next.fetch_add(1, std::memory_order_relaxed);
+        if (index >= plan.tasks) {
+          break;
+        }
+        const AttentionTask task = make_task(p, plan, index, partials);
+        if (!(plan.direct ? kernels.direct : kernels.tile)(p, task, memory + worker * each)) {
+          repair(p, task);
+        }
+      }
+    }
+  };
+  if (threads == 1) {
+    work(0, 1);
+  } else if (!executorch::extension::parallel_for(0, threads, 1, work)) {
+    return false;
+  }
+  if (plan.key_tasks > 1) {
+    for (int64_t index = 0; index < plan.tasks; ++index) {
+      const AttentionTask task = make_task(p, plan, index, partials);
+      if (task.key0 == 0 && !kernels.merge(p, task, plan.key_tasks, plan.head_tasks * partial_floats(p, plan))) {
+        repair(p, task);
+      }
+    }
+  }
+  return true;
+}
+
+int64_t scratch_growths() { return scratch.growths(); }
+
+const char* attention_isa() { return isa().name; }
+
+bool force_attention_isa(const char* name) {
+  const AttentionIsa& best = best_isa();
+  if (name[0] == '\0' || std::strcmp(name, best.name) == 0) {
+    chosen_isa.store(&best);
+    return true;
+  }
+#if defined(__x86_64__)
+  // A machine with AVX-512 has AVX2.
+  if (std::strcmp(name, kAttentionAvx2.name) == 0 && &best == &kAttentionAvx512) {
+    chosen_isa.store(&kAttentionAvx2);
+    return true;
+  }
+#endif
+  if (std::strcmp(name, kAttentionBaseline.name) == 0) {
+    chosen_isa.store(&kAttentionBaseline);
+    return true;
+  }
+  return false;
+}
+
+}  // namespace emm::ops

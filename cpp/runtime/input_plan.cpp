@@ -1,0 +1,95 @@
+#include "runtime/input_plan.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/error.h"
+
+namespace emm {
+namespace {
+
+std::string input_name(size_t index, const char* kind) {
+  return "input " + std::to_string(index) + " (" + kind + ")";
+}
+
+void check_tokens(const TokenInput& tokens, size_t index, int64_t vocab_size) {
+  for (const int64_t id : tokens.ids) {
+    if (id >= 0 && id < vocab_size) continue;
+    throw Error(ErrorCode::kInput, input_name(index, "tokens") + ": expected token ids in 0.." +
+                                       std::to_string(vocab_size - 1) + ", got " + std::to_string(id));
+  }
+}
+
+// Rows the encoder will return, 0 when that depends on a dynamic size.
+int64_t expected_rows(const MethodSpec& encoder, const TensorView& given) {
+  const TensorSpec& wanted = encoder.inputs[0];
+  if (num_elements(wanted.shape) != given.size()) return 0;
+  const Shape& output = encoder.outputs[0].shape;
+  return num_elements(output) / std::max<int64_t>(output.back(), 1);
+}
+
+Chunk plan_encoder(const Contract& contract, size_t index, const TensorView& given, bool is_image) {
+  const char* kind = is_image ? "image" : "audio";
+  const MethodSpec* encoder = contract.find(is_image ? "vision_encoder" : "audio_encoder");
+  if (encoder == nullptr) {
+    throw Error(ErrorCode::kInput, input_name(index, kind) + ": the model has no " +
+                                       (is_image ? "vision_encoder" : "audio_encoder") + " and takes no " + kind);
+  }
+  return {is_image ? Chunk::Kind::kEncodeImage : Chunk::Kind::kEncodeAudio, index, 0, expected_rows(*encoder, given)};
+}
+
+void check_embeddings(const Contract& contract, size_t index, const TensorView& rows) {
+  if (contract.kind != ModelKind::kMultimodal) {
+    throw Error(ErrorCode::kInput, input_name(index, "embeddings") + ": a text-only model takes token ids");
+  }
+  const DType wanted = contract.decoder().inputs[0].dtype;
+  if (rows.shape.size() != 2 || rows.shape[1] != contract.hidden_size || rows.dtype != wanted) {
+    throw Error(ErrorCode::kInput, input_name(index, "embeddings") + ": expected " + dtype_name(wanted) + " (tokens, " +
+                                       std::to_string(contract.hidden_size) + "), got " + rows.describe());
+  }
+}
+
+}  // namespace
+
+void check_capacity(int64_t needed, int64_t available, int64_t capacity) {
+  if (needed <= available) return;
+  throw Error::capacity("the prompt needs " + std::to_string(needed) + " positions, " + std::to_string(available) +
+                            " of " + std::to_string(capacity) + " are free (reset() frees all)",
+                        needed, available);
+}
+
+std::vector<Chunk> split_rows(Chunk::Kind kind, size_t input, int64_t num_rows, int64_t max_chunk) {
+  std::vector<Chunk> chunks;
+  for (int64_t first = 0; first < num_rows; first += max_chunk) {
+    chunks.push_back({kind, input, first, std::min(max_chunk, num_rows - first)});
+  }
+  return chunks;
+}
+
+InputPlan make_input_plan(const std::vector<Input>& inputs, const Contract& contract, int64_t available) {
+  InputPlan plan;
+  const auto add_rows = [&](Chunk::Kind kind, size_t index, int64_t num_rows) {
+    const std::vector<Chunk> chunks = split_rows(kind, index, num_rows, contract.max_chunk);
+    plan.chunks.insert(plan.chunks.end(), chunks.begin(), chunks.end());
+    plan.num_positions += num_rows;
+  };
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (const auto* tokens = std::get_if<TokenInput>(&inputs[i])) {
+      check_tokens(*tokens, i, contract.vocab_size);
+      add_rows(Chunk::Kind::kTokens, i, static_cast<int64_t>(tokens->ids.size()));
+    } else if (const auto* embeddings = std::get_if<EmbeddingInput>(&inputs[i])) {
+      check_embeddings(contract, i, embeddings->rows);
+      add_rows(Chunk::Kind::kEmbeddings, i, embeddings->rows.shape[0]);
+    } else {
+      const auto* image = std::get_if<ImageInput>(&inputs[i]);
+      const TensorView& given = image != nullptr ? image->pixels : std::get<AudioInput>(inputs[i]).features;
+      plan.chunks.push_back(plan_encoder(contract, i, given, image != nullptr));
+      plan.num_positions += plan.chunks.back().num_rows;
+    }
+  }
+  if (plan.chunks.empty()) throw Error(ErrorCode::kInput, "prompt: expected at least one token, image or clip, got none");
+  check_capacity(plan.num_positions, available, contract.capacity);
+  return plan;
+}
+
+}  // namespace emm

@@ -1,0 +1,195 @@
+#include "runtime/session.h"
+
+#include <string>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+namespace emm {
+
+Session::Session(std::unique_ptr<Executor> executor)
+    : executor_(std::move(executor)), position_(executor_->contract().capacity) {}
+
+std::unique_lock<std::mutex> Session::enter() const {
+  std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+  if (!lock.owns_lock()) throw Error(ErrorCode::kBusy, "the session is in use by another thread");
+  return lock;
+}
+
+void Session::begin_request() {
+  const auto lock = enter();
+  is_cancelled_ = false;
+  timings_ = {};
+  timings_.start_ns = now_ns();
+}
+
+void Session::begin_prefill(std::vector<Input> inputs) {
+  const auto lock = enter();
+  if (is_prefilling()) throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
+  if (pending_token_) inputs.insert(inputs.begin(), TokenInput{{*pending_token_}});
+  const InputPlan plan = make_input_plan(inputs, contract(), position_.available());
+
+  checkpoint_ = {position_.used(), history_.size(), pending_token_};
+  pending_token_.reset();
+  prompt_ = std::move(inputs);
+  chunks_.assign(plan.chunks.begin(), plan.chunks.end());
+  prefill_total_ = plan.num_positions;
+}
+
+bool Session::step_prefill() {
+  const auto lock = enter();
+  if (!is_prefilling()) return false;
+  const Chunk chunk = chunks_.front();
+  try {
+    chunks_.pop_front();
+    run_chunk(chunk);
+  } catch (...) {
+    back_to_checkpoint();
+    throw;
+  }
+  if (is_prefilling()) return true;
+  timings_.num_prompt_positions += prefill_done();
+  prompt_.clear();
+  return false;
+}
+
+void Session::abort_prefill() {
+  const auto lock = enter();
+  if (is_prefilling()) back_to_checkpoint();
+}
+
+void Session::back_to_checkpoint() {
+  position_.rewind(checkpoint_.position);
+  history_.resize(checkpoint_.history_size);
+  pending_token_ = checkpoint_.pending_token;
+  chunks_.clear();
+  prompt_.clear();
+}
+
+void Session::run_chunk(const Chunk& chunk) {
+  if (chunk.kind == Chunk::Kind::kEncodeImage || chunk.kind == Chunk::Kind::kEncodeAudio) return encode(chunk);
+  TensorView logits;
+  {
+    const ScopedTimer timer(timings_.prefill_ns);
+    if (chunk.kind == Chunk::Kind::kTokens) {
+      logits = decode_ids(std::get<TokenInput>(prompt_[chunk.input]).ids.data() + chunk.first_row, chunk.num_rows);
+    } else {
+      const auto* given = std::get_if<EmbeddingInput>(&prompt_[chunk.input]);
+      logits = executor_->decode_embeddings(
+          row_range(given != nullptr ? given->rows : encoded_, chunk.first_row, chunk.num_rows), position_.used());
+      position_.advance(chunk.num_rows);
+      history_.resize(history_.size() + static_cast<size_t>(chunk.num_rows), kMediaPosition);
+    }
+  }
+  if (chunks_.empty()) keep_logits(logits);
+}
+
+void Session::encode(const Chunk& chunk) {
+  const bool is_image = chunk.kind == Chunk::Kind::kEncodeImage;
+  const int64_t copied_before = executor_->copied_input_bytes();
+  {
+    const ScopedTimer timer(is_image ? timings_.encode_image_ns : timings_.encode_audio_ns);
+    encoded_ = is_image ? executor_->encode_image(std::get<ImageInput>(prompt_[chunk.input]).pixels)
+                        : executor_->encode_audio(std::get<AudioInput>(prompt_[chunk.input]).features);
+  }
+  timings_.copied_input_bytes += executor_->copied_input_bytes() - copied_before;
+  const int64_t num_rows = encoded_.shape[0];
+  prefill_total_ += num_rows - chunk.num_rows;
+  check_capacity(prefill_total_, contract().capacity - checkpoint_.position, contract().capacity);
+  const std::vector<Chunk> rows = split_rows(Chunk::Kind::kEmbeddings, chunk.input, num_rows, contract().max_chunk);
+  chunks_.insert(chunks_.begin(), rows.begin(), rows.end());
+  if (chunks_.empty()) throw Error(ErrorCode::kExecution, "the encoder returned no rows for the last input");
+}
+
+TensorView Session::decode_ids(const int64_t* ids, int64_t num_tokens) {
+  TensorView logits;
+  if (contract().position_style == PositionStyle::kNone) {
+    // Without a KV cache the model reads the whole conversation again.
+    std::vector<int64_t> all = history_;
+    all.insert(all.end(), ids, ids + num_tokens);
+    logits = executor_->decode_tokens(all.data(), static_cast<int64_t>(all.size()), 0);
+  } else {
+    logits = executor_->decode_tokens(ids, num_tokens, position_.used());
+  }
+  position_.advance(num_tokens);
+  history_.insert(history_.end(), ids, ids + num_tokens);
+  return logits;
+}
+
+void Session::keep_logits(const TensorView& logits) {
+  const float* values = as_float32(logits, logits_);
+  if (values != logits_.data()) logits_.assign(values, values + logits.size());
+  has_logits_ = true;
+}
+
+int32_t Session::step(Sampler& sampler) {
+  const auto lock = enter();
+  if (is_prefilling()) throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
+  if (!can_generate()) throw Error(ErrorCode::kInput, "prompt: expected at least one token, image or clip, got none");
+  if (pending_token_) {
+    check_capacity(1, position_.available(), contract().capacity);
+    const ScopedTimer timer(timings_.decode_ns);
+    keep_logits(decode_ids(&*pending_token_, 1));
+    pending_token_.reset();
+    ++timings_.num_decode_steps;
+  }
+  int32_t token = 0;
+  {
+    const ScopedTimer timer(timings_.sample_ns);
+    token = sampler.sample({logits_.data(), DType::kFloat32, {static_cast<int64_t>(logits_.size())}});
+  }
+  if (timings_.num_generated_tokens++ == 0) timings_.first_token_ns = now_ns() - timings_.start_ns;
+  pending_token_ = token;
+  return token;
+}
+
+void Session::reset() {
+  const auto lock = enter();
+  chunks_.clear();
+  prompt_.clear();
+  executor_->reset_state();
+  position_.rewind(0);
+  history_.clear();
+  pending_token_.reset();
+  has_logits_ = false;
+}
+
+void Session::rewind(int64_t position) {
+  const auto lock = enter();
+  if (is_prefilling()) throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
+  if (position < 0 || position > position_.used()) {
+    throw Error(ErrorCode::kInput, "rewind: expected a position in 0.." + std::to_string(position_.used()) + ", got " +
+                                       std::to_string(position));
+  }
+  position_.rewind(position);
+  history_.resize(static_cast<size_t>(position));
+  pending_token_.reset();
+  has_logits_ = false;
+}
+
+std::shared_ptr<const Session::Snapshot> Session::save() const {
+  const auto lock = enter();
+  if (is_prefilling()) throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
+  auto snapshot = std::make_shared<Snapshot>();
+  snapshot->state = executor_->save_state();
+  snapshot->position = position_.used();
+  snapshot->history = history_;
+  snapshot->pending_token = pending_token_;
+  snapshot->logits = logits_;
+  snapshot->has_logits = has_logits_;
+  return snapshot;
+}
+
+void Session::restore(const Snapshot& snapshot) {
+  const auto lock = enter();
+  if (is_prefilling()) throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
+  executor_->restore_state(*snapshot.state);
+  position_.rewind(snapshot.position);
+  history_ = snapshot.history;
+  pending_token_ = snapshot.pending_token;
+  logits_ = snapshot.logits;
+  has_logits_ = snapshot.has_logits;
+}
+
+}  // namespace emm

@@ -1,0 +1,111 @@
+// One conversation with a model: owns the executor, the position in its KV cache, the history and the
+// logits of the last position. Everything is pulled: the caller asks for one step at a time and decides
+// in between whether to go on. Whatever goes wrong, position and history match what is in the cache.
+//
+// A session serves one thread at a time; a second one that comes in between gets Error(kBusy).
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "model/executor.h"
+#include "model/kv_position.h"
+#include "runtime/input_plan.h"
+#include "runtime/inputs.h"
+#include "runtime/request_timings.h"
+#include "sampling/sampler.h"
+
+namespace emm {
+
+constexpr int64_t kMediaPosition = -1;  // stands in the history where no token id exists
+
+class Session {
+ public:
+  explicit Session(std::unique_ptr<Executor> executor);
+
+  const Contract& contract() const { return executor_->contract(); }
+  int64_t position() const { return position_.used(); }
+  int64_t num_threads() const { return executor_->num_threads(); }
+  std::optional<int64_t> pending_token() const { return pending_token_; }
+  const std::vector<int64_t>& history() const { return history_; }
+  const RequestTimings& timings() const { return timings_; }
+
+  // Starts the clocks and forgets an earlier request's cancellation.
+  void begin_request();
+  // From any thread: the running request ends before its next chunk, encoder call or token.
+  void cancel() { is_cancelled_ = true; }
+  bool is_cancelled() const { return is_cancelled_; }
+
+  // Plans a prompt, preceded by the last turn's final token if the model has not read it yet. Throws
+  // before anything has changed when the prompt is wrong or does not fit.
+  void begin_prefill(std::vector<Input> inputs);
+  // One encoder or decoder call. Returns false once the prompt is in the cache. After an exception the
+  // session stands where it stood before begin_prefill().
+  bool step_prefill();
+  // Drops the rest of the prompt and goes back to where begin_prefill() started.
+  void abort_prefill();
+  bool is_prefilling() const { return !chunks_.empty(); }
+  int64_t prefill_done() const { return position_.used() - checkpoint_.position; }
+  int64_t prefill_total() const { return prefill_total_; }
+
+  // Logits for the next token are at hand: something was prefilled since the last reset.
+  bool can_generate() const { return has_logits_ || pending_token_.has_value(); }
+  // True when the next token cannot be computed because the last one finds no room in the cache.
+  bool is_full() const { return pending_token_.has_value() && position_.available() < 1; }
+  // Feeds the pending token, if any, and samples the next one, which is then pending.
+  int32_t step(Sampler& sampler);
+
+  // Back to the state after loading.
+  void reset();
+  // Forgets the positions from `position` on, so that the next prompt continues there.
+  void rewind(int64_t position);
+
+  struct Snapshot {
+    std::unique_ptr<StateSnapshot> state;
+    int64_t position = 0;
+    std::vector<int64_t> history;
+    std::optional<int64_t> pending_token;
+    std::vector<float> logits;
+    bool has_logits = false;
+  };
+  std::shared_ptr<const Snapshot> save() const;
+  void restore(const Snapshot& snapshot);
+
+ private:
+  struct Checkpoint {
+    int64_t position = 0;
+    size_t history_size = 0;
+    std::optional<int64_t> pending_token;
+  };
+
+  std::unique_lock<std::mutex> enter() const;
+  void run_chunk(const Chunk& chunk);
+  void encode(const Chunk& chunk);
+  TensorView decode_ids(const int64_t* ids, int64_t num_tokens);
+  void keep_logits(const TensorView& logits);
+  void back_to_checkpoint();
+
+  std::unique_ptr<Executor> executor_;
+  KvPosition position_;
+  std::vector<int64_t> history_;              // (position): token ids, kMediaPosition for media rows
+  std::optional<int64_t> pending_token_;      // sampled, but not in the cache yet
+  std::vector<float> logits_;                 // (vocab_size) after the last position
+  bool has_logits_ = false;
+
+  std::vector<Input> prompt_;                 // of the prefill under way
+  std::deque<Chunk> chunks_;                  // what is left of it
+  TensorView encoded_;                        // (rows, hidden_size) of the last encoder call
+  Checkpoint checkpoint_;
+  int64_t prefill_total_ = 0;
+
+  RequestTimings timings_;
+  std::atomic<bool> is_cancelled_{false};
+  mutable std::mutex mutex_;
+};
+
+}  // namespace emm

@@ -1,0 +1,63 @@
+"""Run multimodal language models exported to ExecuTorch .pte files: text, images and audio in, text out.
+
+The shortest way in:
+
+    from executorch_mm import MultimodalRunner
+    from executorch_mm.demo import make_scene, render
+
+    runner = MultimodalRunner.demo()
+    for piece in runner.stream(["Describe this image:", render(make_scene(seed=7))]):
+        print(piece, end="", flush=True)
+"""
+
+from executorch_mm._core import __version__
+from executorch_mm.config import GenerationConfig
+from executorch_mm.errors import (
+    BusyError,
+    CapacityError,
+    ContractError,
+    ExecutionError,
+    ExecutorchMMError,
+    InputError,
+    MissingDependencyError,
+    ModelLoadError,
+    TokenizerError,
+)
+from executorch_mm.inputs import (
+    MultimodalInput,
+    make_audio_input,
+    make_embedding_input,
+    make_image_input,
+    make_raw_audio_input,
+    make_text_input,
+    make_token_input,
+)
+from executorch_mm.runner import MultimodalRunner, Snapshot
+from executorch_mm.stats import Stats
+from executorch_mm.tokenizer import Tokenizer, load_tokenizer
+
+__all__ = [
+    "BusyError",
+    "CapacityError",
+    "ContractError",
+    "ExecutionError",
+    "ExecutorchMMError",
+    "GenerationConfig",
+    "InputError",
+    "MissingDependencyError",
+    "ModelLoadError",
+    "MultimodalInput",
+    "MultimodalRunner",
+    "Snapshot",
+    "Stats",
+    "Tokenizer",
+    "TokenizerError",
+    "__version__",
+    "load_tokenizer",
+    "make_audio_input",
+    "make_embedding_input",
+    "make_image_input",
+    "make_raw_audio_input",
+    "make_text_input",
+    "make_token_input",
+]

@@ -1,0 +1,152 @@
+"""What the adapters share: special tokens, BOS and EOS, decoding over token bytes."""
+
+from __future__ import annotations
+
+import operator
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+
+from executorch_mm._tokenizers.utf8 import IncrementalDecoder, PieceDecoder
+from executorch_mm.errors import TokenizerError
+
+
+class PieceTokenizer(ABC):
+    """A tokenizer whose tokens are byte strings; adapters fill in the abstract methods and the attributes.
+
+    Attributes:
+        vocab_size: One more than the largest token id.
+        bos_id: The beginning-of-text id, or None.
+        eos_ids: Every id that plausibly ends a text or a turn.
+    """
+
+    vocab_size: int
+    bos_id: int | None
+    eos_ids: frozenset[int]
+
+    # How much of the rule for the beginning of a text there is to apply, and how broken UTF-8 is counted.
+    _start: int = 0
+    _mark_each_byte: bool = False
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._eos_to_add: int | None = None
+
+    def __repr__(self) -> str:
+        ids = f"bos_id={self.bos_id}, eos_ids={sorted(self.eos_ids)}"
+        return f"{type(self).__name__}({self._path!r}, vocab_size={self.vocab_size}, {ids})"
+
+    @abstractmethod
+    def _encode(self, text: str) -> list[int]:
+        """Ids of `text`, special tokens recognised, nothing added."""
+
+    @abstractmethod
+    def _piece_of(self, token_id: int, start: int) -> tuple[bytes, int]:
+        """Bytes of a token and the next start state; (b"", start) for an id the vocabulary does not have."""
+
+    @abstractmethod
+    def is_special(self, token_id: int) -> bool:
+        """Whether the id is a control token, which `decode` skips unless told otherwise."""
+
+    @abstractmethod
+    def id_to_token(self, token_id: int) -> str | None:
+        """The token as the vocabulary spells it (not its text), or None for an unknown id."""
+
+    @abstractmethod
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token as the vocabulary spells it, or None."""
+
+    def encode(self, text: str, *, add_bos: bool = False, add_eos: bool = False) -> list[int]:
+        """See `executorch_mm.tokenizer.Tokenizer.encode`."""
+        check_text(text)
+        ids = self._encode(text) if text else []
+        if add_bos and ids[:1] != [self._require("add_bos", self.bos_id)]:
+            ids.insert(0, self._require("add_bos", self.bos_id))
+        if add_eos and not (ids and ids[-1] in self.eos_ids):
+            ids.append(self._require("add_eos", self._eos_to_add))
+        return ids
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """See `executorch_mm.tokenizer.Tokenizer.decode`."""
+        decoder = self.decoder(skip_special_tokens=skip_special_tokens)
+        return "".join([decoder.push(token_id) for token_id in ids]) + decoder.flush()
+
+    def decoder(self, *, skip_special_tokens: bool = True, after: Sequence[int] = ()) -> IncrementalDecoder:
+        """See `executorch_mm.tokenizer.Tokenizer.decoder`."""
+
+        def is_skipped(token_id: int) -> bool:
+            return skip_special_tokens and self.is_special(token_id)
+
+        start = self._start
+        for token_id in after:
+            if start == 0:
+                break
+            if not is_skipped(token_id):
+                start = self._piece_of(checked_id(token_id), start)[1]
+        return PieceDecoder(
+            lambda token_id, start: self._piece_of(checked_id(token_id), start),
+            is_skipped,
+            start,
+            mark_each_byte=self._mark_each_byte,
+        )
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """See `executorch_mm.tokenizer.Tokenizer.token_bytes`."""
+        return self._piece_of(checked_id(token_id), 0)[0]
+
+    def _is_beginning(self, parts: Sequence[str | int], index: int) -> bool:
+        """Whether part `index` begins the text: nothing is before it but perhaps BOS."""
+        return index == 0 or (index == 1 and parts[0] == self.bos_id)
+
+    def _require(self, option: str, token_id: int | None) -> int:
+        if token_id is None:
+            raise TokenizerError(f"{option}=True: tokenizer {self._path} has no such token")
+        return token_id
+
+
+def checked_id(token_id: int) -> int:
+    """The id as an int.
+
+    Raises:
+        TokenizerError: It is negative or not an integer.
+    """
+    try:
+        token_id = operator.index(token_id)
+    except TypeError:
+        raise TokenizerError(f"token ids are integers, got {type(token_id).__name__}") from None
+    if token_id < 0:
+        raise TokenizerError(f"token ids are not negative, got {token_id}")
+    return token_id
+
+
+def check_text(text: str) -> None:
+    """Refuses what no tokenizer can encode.
+
+    Raises:
+        TokenizerError: `text` is not a str, or holds a lone surrogate.
+    """
+    if not isinstance(text, str):
+        raise TokenizerError(f"text to encode must be a str, got {type(text).__name__}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TokenizerError(f"text to encode has a lone surrogate at position {error.start}") from None
+
+
+class SpecialTokens:
+    """The control tokens of a vocabulary, found in running text (the longest wins where several begin)."""
+
+    def __init__(self, ids: Mapping[str, int]) -> None:
+        self.ids = dict(ids)
+        self.texts = {token_id: text for text, token_id in self.ids.items()}
+        longest_first: Iterable[str] = sorted((text for text in self.ids if text), key=len, reverse=True)
+        pattern = "|".join(map(re.escape, longest_first))
+        self._pattern = re.compile(f"({pattern})") if pattern else None
+
+    def split(self, text: str) -> list[str | int]:
+        """`text` as its parts in order: the id of each special token, a non-empty str for what is between."""
+        if self._pattern is None:
+            return [text] if text else []
+        parts = self._pattern.split(text)
+        # re.split with one group alternates: text, special, text, special, ..., text.
+        return [self.ids[part] if i % 2 else part for i, part in enumerate(parts) if part]

@@ -1,0 +1,171 @@
+"""SentencePiece .model files, read by the `sentencepiece` package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from executorch_mm._tokenizers.base import PieceTokenizer, SpecialTokens, checked_id
+from executorch_mm._tokenizers.extras import import_extra
+from executorch_mm._tokenizers.hf_decoders import byte_token_value, strip_leading_spaces
+from executorch_mm._tokenizers.side_files import SideFiles
+from executorch_mm.errors import TokenizerError
+
+_SPACE = "\u2581"
+# ModelProto.normalizer_spec (field 3) { add_dummy_prefix (field 3): false }. Protocol buffers merge a
+# repeated message field, so these bytes after a serialised model switch its dummy prefix off.
+_NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
+
+
+class _Processor(Protocol):
+    """The part of sentencepiece.SentencePieceProcessor used here."""
+
+    def LoadFromSerializedProto(self, serialized: bytes) -> bool: ...  # noqa: N802
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: list[int]) -> str: ...
+
+    def id_to_piece(self, token_id: int) -> str: ...
+
+    def piece_to_id(self, piece: str) -> int: ...
+
+    def is_control(self, token_id: int) -> bool: ...
+
+    def is_byte(self, token_id: int) -> bool: ...
+
+    def vocab_size(self) -> int: ...
+
+    def bos_id(self) -> int: ...
+
+    def eos_id(self) -> int: ...
+
+    def unk_id(self) -> int: ...
+
+    def pad_id(self) -> int: ...
+
+
+class SentencePieceTokenizer(PieceTokenizer):
+    """A SentencePiece model; other than in SentencePiece, control symbols in the text are recognised.
+
+    Only the beginning of the text gets the dummy prefix (the space before the first word), not what follows a
+    control symbol, so decoding gives the text back.
+    """
+
+    _mark_each_byte = True
+
+    def __init__(self, path: Path, proto: bytes) -> None:
+        super().__init__(str(path))
+        self._proto = proto
+        self._processor = _load(proto, path)
+        self._inner: _Processor | None = None
+        self.vocab_size = self._processor.vocab_size()
+        self._pieces = [self._processor.id_to_piece(i) for i in range(self.vocab_size)]
+        self._special = SpecialTokens(
+            {piece: i for i, piece in enumerate(self._pieces) if self._processor.is_control(i)}
+        )
+        self._unknown_id = self._processor.unk_id()
+        self._unknown_text = self._processor.decode([self._unknown_id])
+        self._bytes = [self._text_bytes(i) for i in range(self.vocab_size)]
+        self._start, self._every_first_space = self._leading_space_rule()
+        side = SideFiles.beside(path)
+        bos_id = self._processor.bos_id()
+        self.bos_id = bos_id if bos_id >= 0 else side.bos_id(self.token_to_id)
+        eos_id = self._processor.eos_id()
+        self._eos_to_add, self.eos_ids = side.eos(
+            self.token_to_id, self.is_special, also=[eos_id] if eos_id >= 0 else []
+        )
+
+    def _text_bytes(self, token_id: int) -> bytes:
+        piece = self._pieces[token_id]
+        if self._processor.is_byte(token_id):
+            value = byte_token_value(piece)
+            return b"" if value is None else bytes([value])
+        if token_id == self._unknown_id:
+            return self._unknown_text.encode("utf-8")
+        return piece.replace(_SPACE, " ").encode("utf-8")
+
+    def _leading_space_rule(self) -> tuple[int, bool]:
+        """(whether the text's first space is dropped, whether that also goes for spaces after it), by trial.
+
+        The settings behind it (add_dummy_prefix, remove_extra_whitespaces) have no accessor.
+        """
+        one_space = (
+            i
+            for i, piece in enumerate(self._pieces)
+            if piece[:1] == _SPACE and piece[1:2] not in ("", _SPACE)
+        )
+        spaced = next(one_space, None)
+        if spaced is None:
+            return 0, False
+        drops = not self._processor.decode([spaced]).startswith(" ")
+        space = self._processor.piece_to_id(_SPACE)
+        has_space = self._pieces[space] == _SPACE
+        drops_all = drops and has_space and not self._processor.decode([space, spaced]).startswith(" ")
+        return int(drops), drops_all
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = []
+        parts = self._special.split(text)
+        for i, part in enumerate(parts):
+            if isinstance(part, int):
+                ids.append(part)
+            elif self._is_beginning(parts, i):
+                ids += self._processor.encode(part)
+            else:
+                ids += self._without_dummy_prefix().encode(part)
+        return ids
+
+    def _without_dummy_prefix(self) -> _Processor:
+        if self._inner is None:
+            self._inner = _load(self._proto + _NO_DUMMY_PREFIX, Path(self._path))
+        return self._inner
+
+    def _piece_of(self, token_id: int, start: int) -> tuple[bytes, int]:
+        if token_id >= self.vocab_size:
+            return b"", start
+        piece = self._bytes[token_id]
+        if start == 0:
+            return piece, 0
+        if self._processor.is_byte(token_id) or token_id == self._unknown_id:
+            return piece, 0
+        stripped, left = strip_leading_spaces(piece, start)
+        return stripped, (start if self._every_first_space and not stripped else left)
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether the id is a control symbol of the model."""
+        return token_id in self._special.texts
+
+    def id_to_token(self, token_id: int) -> str | None:
+        """The piece as the model spells it, or None."""
+        token_id = checked_id(token_id)
+        return self._pieces[token_id] if token_id < self.vocab_size else None
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a piece as the model spells it, or None."""
+        token_id = self._processor.piece_to_id(token)
+        return token_id if self._pieces[token_id] == token else None
+
+
+def _load(proto: bytes, path: Path) -> _Processor:
+    module = import_extra("sentencepiece", "sentencepiece", f"the SentencePiece model {path}")
+    processor: _Processor = module.SentencePieceProcessor()
+    try:
+        loaded = processor.LoadFromSerializedProto(proto)
+    except RuntimeError as error:
+        raise TokenizerError(
+            f"Failed to load tokenizer from: {path}: damaged SentencePiece model ({error})"
+        ) from error
+    if not loaded:
+        raise TokenizerError(f"Failed to load tokenizer from: {path}: damaged SentencePiece model")
+    return processor
+
+
+def load_sentencepiece(path: Path) -> SentencePieceTokenizer:
+    """Reads a SentencePiece model.
+
+    Raises:
+        TokenizerError: `sentencepiece` cannot read the file.
+        MissingDependencyError: `sentencepiece` is not installed.
+    """
+    return SentencePieceTokenizer(path, path.read_bytes())

@@ -1,0 +1,83 @@
+"""Arrays of any library as numpy views, and the rule that tells channels from height and width."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from executorch_mm.errors import InputError
+
+AnyArray = npt.NDArray[np.generic]
+CHANNELS = (1, 3, 4)
+
+
+class SupportsDLPack(Protocol):
+    """An array that other libraries can look into without a copy: torch, jax, cupy on the CPU, ..."""
+
+    def __dlpack__(self) -> Any: ...  # noqa: D105
+
+
+def to_numpy(array: object, what: str) -> AnyArray:
+    """A numpy view of an array; the memory is shared wherever the other library allows it.
+
+    Args:
+        array: A numpy array, or anything with `__dlpack__` or the buffer protocol.
+        what: Starts the error message.
+
+    Raises:
+        InputError: It is none of these, lies on a device, or has a dtype numpy does not know.
+    """
+    if isinstance(array, np.ndarray):
+        return array
+    try:
+        if hasattr(array, "__dlpack__"):
+            if bool(getattr(array, "requires_grad", False)):
+                array = cast(Any, array).detach()
+            return cast(AnyArray, np.from_dlpack(cast(Any, array)))
+        if hasattr(array, "__array_interface__"):
+            return np.asarray(array)
+        return np.asarray(memoryview(cast(Any, array)))
+    except (TypeError, ValueError, BufferError, RuntimeError) as error:
+        raise InputError(
+            f"{what}: expected a numpy array or a CPU array with __dlpack__, got {type(array).__name__} ({error})"
+        ) from error
+
+
+def image_array(image: object, *, layout: Literal["HWC", "CHW"] | None = None) -> AnyArray:
+    """A picture as a (channels, height, width) view.
+
+    Args:
+        image: (height, width, channels), (channels, height, width) or grey (height, width), with or
+            without a batch of one.
+        layout: "HWC" or "CHW"; None decides from the shape, channels first where both ends could be.
+
+    Returns:
+        A view of the same memory, channels first, 1, 3 or 4 of them.
+
+    Raises:
+        InputError: Wrong rank, channel number or dtype; no pixels; NaN or infinite values.
+    """
+    array = to_numpy(image, "image")
+    if layout not in (None, "HWC", "CHW"):
+        raise InputError(f"layout: expected 'HWC', 'CHW' or None, got {layout!r}")
+    if array.ndim == 4 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim == 2:
+        array = array[np.newaxis]
+        layout = "CHW"
+    if array.ndim != 3:
+        raise InputError(f"image: must be 3-dimensional (HWC or CHW), or one such in a batch, got shape {array.shape}")
+    if array.size == 0:
+        raise InputError(f"image: expected at least one pixel, got shape {array.shape}")
+    if layout is None:
+        layout = "HWC" if array.shape[2] in CHANNELS and array.shape[0] not in CHANNELS else "CHW"
+    chw = array if layout == "CHW" else array.transpose(2, 0, 1)
+    if chw.shape[0] not in CHANNELS:
+        raise InputError(f"image: must have 3 (RGB) or 4 (RGBA) channels, or 1 (grey), got shape {array.shape}")
+    if chw.dtype != np.uint8 and not np.issubdtype(chw.dtype, np.floating):
+        raise InputError(f"image: expected uint8 or floats, got {chw.dtype}")
+    if np.issubdtype(chw.dtype, np.floating) and not np.isfinite(chw).all():
+        raise InputError("image: expected finite values, got NaN or infinity")
+    return chw

@@ -1,0 +1,57 @@
+"""Everything that executorch_mm raises on its own account.
+
+All classes derive from `ExecutorchMMError`, itself a `RuntimeError`, so that code written for
+ExecuTorch's own runner, which only raises `RuntimeError`, keeps working. A message names the method
+or argument, what was expected and what came.
+"""
+
+from __future__ import annotations
+
+
+class ExecutorchMMError(RuntimeError):
+    """Base class of all errors of this package."""
+
+
+class ModelLoadError(ExecutorchMMError):
+    """The model file cannot be read, verified or initialised; an operator it needs is missing."""
+
+
+class ContractError(ExecutorchMMError):
+    """The file is a valid program, but not a model that this runner can drive."""
+
+
+class InputError(ExecutorchMMError, ValueError):
+    """A prompt, an array or an option is wrong. Nothing has been changed by the call."""
+
+
+class TokenizerError(InputError):
+    """A tokenizer file is missing, malformed or of an unknown kind."""
+
+
+class CapacityError(ExecutorchMMError):
+    """The context has no room for the prompt. Nothing has been changed by the call.
+
+    Attributes:
+        needed: Positions the prompt needs.
+        available: Positions that are free.
+    """
+
+    def __init__(self, message: str, needed: int = 0, available: int = 0) -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.available = available
+
+    def __reduce__(self) -> tuple[type[CapacityError], tuple[str, int, int]]:
+        return type(self), (str(self), self.needed, self.available)
+
+
+class ExecutionError(ExecutorchMMError):
+    """A method of the model failed while it ran. The conversation stands where it stood before."""
+
+
+class BusyError(ExecutorchMMError):
+    """The runner is in use: by another thread, or by a stream that has not been closed."""
+
+
+class MissingDependencyError(ExecutorchMMError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""

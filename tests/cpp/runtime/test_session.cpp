@@ -1,0 +1,281 @@
+// Sessions: positions, prefill, errors and cancellation, on the fake executor.
+#include <doctest/doctest.h>
+
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "runtime/generation.h"
+#include "runtime/session.h"
+#include "testing/fake_executor.h"
+
+using namespace emm;
+using emm::testing::fake_contract;
+using emm::testing::FakeExecutor;
+
+namespace {
+
+struct Fixture {
+  explicit Fixture(Contract contract = fake_contract(), FakeExecutor::Rule rule = FakeExecutor::count_up) {
+    auto executor = std::make_unique<FakeExecutor>(std::move(contract), std::move(rule));
+    fake = executor.get();
+    session = std::make_shared<Session>(std::move(executor));
+  }
+
+  void prefill(std::vector<Input> inputs) {
+    session->begin_prefill(std::move(inputs));
+    while (session->step_prefill()) {
+    }
+  }
+
+  std::vector<int32_t> generate(int64_t max_new_tokens, FinishReason* reason = nullptr) {
+    Generation generation(session, {{}, max_new_tokens, session->contract().eos_ids});
+    std::vector<int32_t> tokens;
+    while (const auto token = generation.next()) tokens.push_back(*token);
+    if (reason != nullptr) *reason = generation.finish_reason();
+    return tokens;
+  }
+
+  FakeExecutor* fake;  // owned by the session
+  std::shared_ptr<Session> session;
+};
+
+const std::vector<float> kPixels(3 * 4 * 4, 0.25f);
+
+ImageInput picture() { return {{kPixels.data(), DType::kFloat32, {3, 4, 4}}, nullptr}; }
+
+TokenInput tokens(int64_t count) { return {std::vector<int64_t>(static_cast<size_t>(count), 5)}; }
+
+}  // namespace
+
+TEST_CASE("mixed inputs reach the decoder in order and in chunks no longer than the bound") {
+  Fixture f;
+  f.prefill({tokens(3), picture(), tokens(10)});
+  CHECK(f.fake->call_sizes == std::vector<int64_t>{3, 4, 8, 2});
+  CHECK(f.session->position() == 17);
+  CHECK(f.session->history() == f.fake->cache);
+  CHECK(f.session->history()[3] == kMediaPosition);
+  CHECK(f.session->timings().num_prompt_positions == 17);
+}
+
+TEST_CASE("an image reaches the encoder by pointer and its rows reach the decoder by pointer") {
+  Fixture f;
+  f.prefill({picture()});
+  REQUIRE(f.fake->encoder_inputs.size() == 1);
+  CHECK(f.fake->encoder_inputs[0] == kPixels.data());
+  CHECK(f.fake->last_embeddings != nullptr);
+}
+
+TEST_CASE("the last token of a turn is fed at the start of the next one") {
+  Fixture f;
+  f.prefill({tokens(2)});
+  const std::vector<int32_t> answer = f.generate(3);
+  CHECK(f.session->position() == 4);
+  CHECK(f.session->pending_token() == answer.back());
+  f.prefill({tokens(1)});
+  CHECK(f.session->position() == 6);
+  CHECK(f.fake->cache == std::vector<int64_t>{5, 5, answer[0], answer[1], answer[2], 5});
+}
+
+TEST_CASE("two turns give the tokens that one session fed the same history gives") {
+  Fixture turns;
+  turns.prefill({tokens(4)});
+  const auto first = turns.generate(5);
+  turns.prefill({TokenInput{{7, 3}}});
+  const auto second = turns.generate(5);
+
+  Fixture whole;
+  TokenInput all = tokens(4);
+  all.ids.insert(all.ids.end(), first.begin(), first.end());
+  all.ids.insert(all.ids.end(), {7, 3});
+  whole.prefill({all});
+  CHECK(whole.generate(5) == second);
+}
+
+TEST_CASE("a prompt that does not fit is refused before anything runs") {
+  Fixture f(fake_contract(/*capacity=*/16));
+  f.prefill({tokens(4)});
+  f.fake->call_sizes.clear();
+  try {
+    f.session->begin_prefill({picture(), tokens(9)});
+    FAIL("expected a capacity error");
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::kCapacity);
+    CHECK(error.needed() == 13);
+    CHECK(error.available() == 12);
+  }
+  CHECK(f.fake->call_sizes.empty());
+  CHECK(f.fake->encoder_inputs.empty());
+  CHECK(f.session->position() == 4);
+  f.prefill({picture(), tokens(8)});
+  CHECK(f.session->position() == 16);
+}
+
+TEST_CASE("an encoder that returns more rows than declared is caught before the decoder is called beyond the cache") {
+  Fixture f(fake_contract(/*capacity=*/8));
+  f.fake->num_image_rows = 9;
+  f.session->begin_prefill({tokens(2), picture()});
+  CHECK(f.session->step_prefill());
+  CHECK_THROWS_AS(f.session->step_prefill(), Error);
+  CHECK(f.session->position() == 0);
+  CHECK_FALSE(f.session->is_prefilling());
+}
+
+TEST_CASE("a failure in the middle of a prompt leaves the session where it stood") {
+  Fixture f;
+  f.prefill({tokens(2)});
+  f.generate(2);
+  const auto history = f.session->history();
+  const auto pending = f.session->pending_token();
+  f.fake->fail_at_call = static_cast<int64_t>(f.fake->call_sizes.size()) + 2;
+  CHECK_THROWS_AS(f.prefill({tokens(3), picture(), tokens(3)}), Error);
+  CHECK(f.session->history() == history);
+  CHECK(f.session->pending_token() == pending);
+  f.prefill({tokens(3)});
+  CHECK(f.session->history() == f.fake->cache);
+}
+
+TEST_CASE("a failed decode step can be tried again and loses no token") {
+  Fixture f;
+  f.prefill({tokens(2)});
+  Sampler sampler{SamplingOptions{}};
+  const int32_t first = f.session->step(sampler);
+  f.fake->fail_at_call = static_cast<int64_t>(f.fake->call_sizes.size());
+  CHECK_THROWS_AS(f.session->step(sampler), Error);
+  CHECK(f.session->pending_token() == first);
+  f.session->step(sampler);
+  CHECK(f.fake->cache.back() == first);
+}
+
+TEST_CASE("aborting a prompt takes back what was read of it") {
+  Fixture f;
+  f.prefill({tokens(2)});
+  f.session->begin_prefill({tokens(20)});
+  CHECK(f.session->step_prefill());
+  CHECK(f.session->prefill_done() == 8);
+  CHECK(f.session->prefill_total() == 20);
+  f.session->abort_prefill();
+  CHECK(f.session->position() == 2);
+  CHECK(f.generate(1).size() == 1);
+}
+
+TEST_CASE("generation ends for each of its reasons") {
+  FinishReason reason = FinishReason::kNone;
+  SUBCASE("length") {
+    Fixture f;
+    f.prefill({tokens(2)});
+    CHECK(f.generate(4, &reason).size() == 4);
+    CHECK(reason == FinishReason::kLength);
+  }
+  SUBCASE("no tokens asked for") {
+    Fixture f;
+    f.prefill({tokens(2)});
+    CHECK(f.generate(0, &reason).empty());
+    CHECK(reason == FinishReason::kLength);
+  }
+  SUBCASE("an end token, which is not returned") {
+    Fixture f(fake_contract(), [](const std::vector<int64_t>& cache) { return cache.size() < 5 ? 9 : 1; });
+    f.prefill({tokens(2)});
+    CHECK(f.generate(-1, &reason) == std::vector<int32_t>{9, 9, 9});
+    CHECK(reason == FinishReason::kStop);
+    CHECK(f.session->pending_token() == 1);
+  }
+  SUBCASE("an end token as the very first one") {
+    Fixture f(fake_contract(), [](const std::vector<int64_t>&) { return 1; });
+    f.prefill({tokens(2)});
+    CHECK(f.generate(-1, &reason).empty());
+    CHECK(reason == FinishReason::kStop);
+  }
+  SUBCASE("a full context: the last token needs no room of its own") {
+    Fixture f(fake_contract(/*capacity=*/6));
+    f.prefill({tokens(4)});
+    CHECK(f.generate(-1, &reason).size() == 3);
+    CHECK(reason == FinishReason::kCapacity);
+    CHECK(f.session->position() == 6);
+  }
+  SUBCASE("cancellation from another thread") {
+    Fixture f;
+    f.prefill({tokens(2)});
+    f.fake->before_call = [&] {
+      if (f.fake->call_sizes.size() == 3) std::thread([&] { f.session->cancel(); }).join();
+    };
+    CHECK(f.generate(-1, &reason).size() == 4);
+    CHECK(reason == FinishReason::kCancelled);
+    CHECK(f.session->history() == f.fake->cache);
+    f.session->begin_request();
+    CHECK_FALSE(f.session->is_cancelled());
+  }
+}
+
+TEST_CASE("a second thread that comes in between gets a busy error") {
+  Fixture f;
+  ErrorCode code = ErrorCode::kExecution;
+  f.fake->before_call = [&] {
+    std::thread([&] {
+      try {
+        f.session->reset();
+      } catch (const Error& error) {
+        code = error.code();
+      }
+    }).join();
+  };
+  f.prefill({tokens(2)});
+  CHECK(code == ErrorCode::kBusy);
+}
+
+TEST_CASE("reset, rewind and snapshots bring back earlier states") {
+  Fixture f;
+  f.prefill({TokenInput{{3, 4, 5}}});
+  const auto snapshot = f.session->save();
+  const auto answer = f.generate(4);
+  f.session->restore(*snapshot);
+  CHECK(f.generate(4) == answer);
+
+  f.session->rewind(2);
+  f.prefill({TokenInput{{5}}});
+  CHECK(f.generate(4) == answer);
+  CHECK_THROWS_AS(f.session->rewind(99), Error);
+  CHECK_THROWS_AS(f.session->rewind(-1), Error);
+
+  f.session->reset();
+  CHECK(f.session->position() == 0);
+  CHECK(f.fake->cache.empty());
+  CHECK_FALSE(f.session->can_generate());
+  Sampler sampler{SamplingOptions{}};
+  CHECK_THROWS_AS(f.session->step(sampler), Error);
+}
+
+TEST_CASE("inputs that the model cannot take are refused by name") {
+  Contract contract = fake_contract();
+  contract.methods.erase("vision_encoder");
+  Fixture f(contract);
+  CHECK_THROWS_WITH_AS(f.session->begin_prefill({tokens(1), picture()}),
+                       "input 1 (image): the model has no vision_encoder and takes no image", Error);
+  CHECK_THROWS_WITH_AS(f.session->begin_prefill({TokenInput{{16}}}),
+                       "input 0 (tokens): expected token ids in 0..15, got 16", Error);
+  CHECK_THROWS_AS(f.session->begin_prefill({TokenInput{{-1}}}), Error);
+  CHECK_THROWS_AS(f.session->begin_prefill({}), Error);
+  CHECK_THROWS_AS(f.session->begin_prefill({TokenInput{}}), Error);
+  const std::vector<float> rows(6);
+  CHECK_THROWS_AS(f.session->begin_prefill({EmbeddingInput{{rows.data(), DType::kFloat32, {2, 3}}, nullptr}}), Error);
+  CHECK_NOTHROW(f.session->begin_prefill({EmbeddingInput{{rows.data(), DType::kFloat32, {3, 2}}, nullptr}}));
+}
+
+TEST_CASE("a model without a KV cache reads the whole conversation at each step") {
+  Contract contract = fake_contract(/*capacity=*/12, /*max_chunk=*/12);
+  contract.position_style = PositionStyle::kNone;
+  Fixture f(contract);
+  f.prefill({tokens(3)});
+  const auto answer = f.generate(3);
+  CHECK(f.fake->call_sizes == std::vector<int64_t>{3, 4, 5});
+
+  Fixture cached;
+  cached.prefill({tokens(3)});
+  CHECK(cached.generate(3) == answer);
+}
+
+TEST_CASE("a model that takes one token per call gets its prompt token by token") {
+  Fixture f(fake_contract(/*capacity=*/16, /*max_chunk=*/1));
+  f.prefill({tokens(3), picture()});
+  CHECK(f.fake->call_sizes == std::vector<int64_t>(7, 1));
+}

@@ -1,0 +1,456 @@
+"""The command line: its parts on their own, and the real thing in a subprocess."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import executorch_mm
+from executorch_mm import cli
+from executorch_mm.cli import chat_turn, generate, report, terminal
+from executorch_mm.cli.errors import UsageError
+from executorch_mm.demo import make_scene, render
+from executorch_mm.demo.questions import NUMBERS
+from executorch_mm.errors import InputError
+from executorch_mm.inputs import MultimodalInput, make_image_input
+from executorch_mm.stats import Stats
+from executorch_mm.tokenizer import load_tokenizer
+
+MODEL = Path(executorch_mm.__file__).parent / "models" / "tiny_vlm"
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def command(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "executorch_mm", *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def fails(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """One line on stderr, nothing on stdout."""
+    assert (result.returncode, result.stdout) == (code, ""), result
+    assert result.stderr.startswith("executorch-mm: ")
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert all(word in result.stderr for word in words), result.stderr
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pictures") / "scene.png"
+    render(make_scene(900_000_001)).save(path)
+    return path
+
+
+# Parts.
+
+
+def an_image() -> MultimodalInput:
+    return make_image_input(np.zeros((4, 4, 3), np.uint8))
+
+
+def test_images_stand_before_the_prompt_or_at_its_marks() -> None:
+    one, two = an_image(), an_image()
+    assert generate.place_images("what?", [one, two]) == [one, two, "what?"]
+    assert generate.place_images("A: <image> B: <image>", [one, two]) == ["A: ", one, " B: ", two]
+    assert generate.place_images("no pictures, <image> is text", []) == ["no pictures, <image> is text"]
+    with pytest.raises(UsageError, match="1 <image> in the prompt, but 2 --image"):
+        generate.place_images("<image>?", [one, two])
+
+
+LIST_TEMPLATE = """{{ bos_token }}{% for message in messages %}<|{{ message.role }}|>
+{%- for part in message.content %}
+{%- if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}
+{%- endfor %}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"""
+TEXT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "<|assistant|>"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "bos"), [(LIST_TEMPLATE, "<|bos|>"), (TEXT_TEMPLATE, "")], ids=["content parts", "text only"]
+)
+def test_a_turn_keeps_pictures_in_their_places(template: str, bos: str) -> None:
+    tokenizer = load_tokenizer(MODEL / "tokenizer.json")
+    one, two = an_image(), an_image()
+    turn = chat_turn.render_turn(template, [one, "and", two, "which?"], None, tokenizer)
+    assert turn == [f"{bos}<|user|>", one, "and", two, "which?<|end|><|assistant|>"]
+
+
+def test_a_turn_may_have_a_system_message() -> None:
+    tokenizer = load_tokenizer(MODEL / "tokenizer.json")
+    turn = chat_turn.render_turn(TEXT_TEMPLATE, ["hi"], "be short", tokenizer)
+    assert turn == ["<|system|>be short<|end|><|user|>hi<|end|><|assistant|>"]
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for %}", "chat template: "),
+        ("{{ raise_exception('no system message here') }}", "chat template: no system message here"),
+        ("{{ messages.__class__.__mro__ }}", "chat template: "),
+        ("{% for message in messages %}nothing{% endfor %}", "a place for each of 1 pictures"),
+    ],
+)
+def test_a_template_that_fails_is_an_input_error(template: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        chat_turn.render_turn(template, [an_image(), "hi"], None, load_tokenizer(MODEL / "tokenizer.json"))
+
+
+def test_templates_are_found_where_models_are_published_with_them(tmp_path: Path) -> None:
+    empty, first, second = (tmp_path / name for name in ("empty", "first", "second"))
+    for folder in (empty, first, second):
+        folder.mkdir()
+    (first / "tokenizer_config.json").write_text('{"chat_template": "from the configuration"}')
+    (second / "chat_template.jinja").write_text("from the file")
+    assert chat_turn.find_template([empty]) is None
+    assert chat_turn.find_template([empty, first, second]) == "from the configuration"
+    assert chat_turn.find_template([second, first]) == "from the file"
+    (empty / "chat_template.json").write_text("[]")
+    with pytest.raises(InputError, match=r"chat template in .*empty"):
+        chat_turn.find_template([empty])
+
+
+def test_half_blocks_show_two_pixels_a_character() -> None:
+    pixels = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [10, 20, 30]]], np.uint8)
+    (line,) = terminal.half_blocks(Image.fromarray(pixels), columns=2)
+    assert line == ("\x1b[38;2;255;0;0;48;2;0;0;255m\u2580\x1b[38;2;0;255;0;48;2;10;20;30m\u2580\x1b[0m")
+
+
+@pytest.mark.parametrize(("columns", "width"), [(80, 39), (200, 48), (10, 8)])
+def test_pictures_side_by_side_fit_the_terminal(columns: int, width: int) -> None:
+    wide, tall = Image.new("RGB", (40, 10)), Image.new("RGB", (10, 500))
+    lines = ESCAPE.sub("", terminal.side_by_side([wide, tall], columns)).splitlines()
+    assert {len(line) for line in lines} == {2 * width + 2}
+    assert len(lines) == width  # the tall one is cut to twice its width in pixels
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted", "expected"),
+    [
+        ({"TERM": "xterm-256color"}, True, True),
+        ({"TERM": "xterm-256color"}, False, False),
+        ({"TERM": "xterm-256color", "NO_COLOR": "1"}, True, False),
+        ({"TERM": "dumb"}, True, False),
+        ({}, True, False),
+    ],
+)
+def test_colour_is_for_terminals_that_have_it(
+    environment: dict[str, str], wanted: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TERM", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    assert terminal.shows_colour(Terminal(io.BytesIO(), encoding="utf-8"), wanted=wanted) is expected
+    assert not terminal.shows_colour(Terminal(io.BytesIO(), encoding="latin-1"), wanted=wanted)
+    assert not terminal.shows_colour(io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), wanted=wanted)
+
+
+def test_the_report_sums_up_requests() -> None:
+    stats = Stats(
+        num_prompt_tokens=10,
+        num_generated_tokens=5,
+        load_seconds=2.5,
+        decode_seconds=0.03,
+        sample_seconds=0.01,
+        time_to_first_token=0.00123,
+        num_decode_steps=4,
+        finish_reason="stop",
+    )
+    assert report.summarise([stats, stats]) == (
+        "load 2.5 s; 20 prompt tokens, first token after 1.23 ms (median); 10 answer tokens, 100 tokens/s"
+    )
+    assert "answer: 5 tokens, 100 tokens/s; finish reason: stop" in report.describe(stats)
+
+
+# In this process.
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (InputError("image 0: expected 3 channels,\n got 2"), 1, "image 0: expected 3 channels, got 2"),
+        (FileNotFoundError(2, "No such file or directory", "x.pte"), 1, "No such file"),
+        (MemoryError(), 1, "MemoryError"),
+        (UsageError("no"), 2, "no"),
+    ],
+)
+def test_failures_become_an_exit_code_and_one_line(
+    error: BaseException,
+    code: int,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Failing:
+        def __enter__(self) -> Failing:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def stream(self, *_: object) -> Iterator[str]:
+            yield "some"
+            raise error
+
+    monkeypatch.setattr(generate, "_runner", lambda _: Failing())
+    assert cli.main(["generate", "--raw", "hello"]) == code
+    captured = capsys.readouterr()
+    assert captured.out == "some"
+    assert captured.err.startswith("executorch-mm: ")
+    assert line in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_main_returns_codes_where_argparse_would_exit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["version"]) == 0
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"executorch-mm {executorch_mm.__version__}\n" * 2
+    assert cli.main(["--help"]) == 0
+    assert "demo" in capsys.readouterr().out
+    assert cli.main([]) == 2
+    assert cli.main(["sing"]) == 2
+    assert cli.main(["demo", "--seed", "-1"]) == 2
+
+
+# The real thing.
+
+
+def test_the_module_and_the_script_are_the_same_program() -> None:
+    assert command("version").stdout == f"executorch-mm {executorch_mm.__version__}\n"
+    script = Path(sys.executable).with_name("executorch-mm")
+    if script.exists():
+        result = subprocess.run([script, "version"], capture_output=True, text=True, check=True)
+        assert result.stdout == f"executorch-mm {executorch_mm.__version__}\n"
+
+
+def test_help_imports_neither_pillow_nor_tokenizers_nor_jinja() -> None:
+    code = (
+        "import sys, executorch_mm.cli as cli; cli.main(['generate', '--help']);"
+        "print([m for m in ('PIL', 'tokenizers', 'jinja2', 'torch') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_generate_writes_the_answer_and_nothing_else_to_stdout(picture: Path) -> None:
+    result = command("generate", "--image", str(picture), "Describe this picture.")
+    assert (result.returncode, result.stderr) == (0, "")
+    (line,) = result.stdout.splitlines()
+    assert all(f"{shape.colour} {shape.shape}" in line for shape in make_scene(900_000_001).shapes)
+
+
+def test_generate_takes_model_and_tokenizer_paths_and_reports_to_stderr(picture: Path) -> None:
+    arguments = ["--model", str(MODEL / "model.pte"), "--tokenizer", str(MODEL / "tokenizer.json")]
+    turn = "<|user|><image>How many shapes are there?<|end|><|assistant|>"
+    result = command("generate", *arguments, "--raw", "--stats", "--image", str(picture), turn)
+    assert result.returncode == 0
+    assert result.stdout == NUMBERS[len(make_scene(900_000_001).shapes)] + "\n"
+    assert "tokens/s; finish reason: stop" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_generate_reads_the_prompt_from_standard_input(picture: Path) -> None:
+    typed = command("generate", "--image", str(picture), "Describe this picture.")
+    piped = command("generate", "--image", str(picture), "-", input="Describe this picture.")
+    assert piped.stdout == typed.stdout
+
+
+def test_the_same_seed_gives_the_same_answer_and_limits_hold(picture: Path) -> None:
+    def sample(*options: str) -> str:
+        return command(
+            "generate",
+            "--image",
+            str(picture),
+            "--temperature",
+            "5",
+            "--max-new-tokens",
+            "6",
+            *options,
+            "hello",
+        ).stdout
+
+    assert sample("--seed", "3") == sample("--seed", "3")
+    assert len({sample("--seed", str(seed)) for seed in range(4)}) > 1
+    greedy = sample("--top-k", "1")
+    assert greedy == sample("--top-p", "0.000001")
+    assert len(greedy.split()) <= 6
+
+
+def test_stop_strings_end_the_answer(picture: Path) -> None:
+    whole = command("generate", "--image", str(picture), "Describe this picture.").stdout
+    word = whole.split()[2]
+    cut = command("generate", "--image", str(picture), "--stop", word, "Describe this picture.").stdout
+    assert cut == whole[: whole.index(word)] + "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--max-new-tokens", "-5"], ["generate: max_new_tokens", "-5"]),
+        (["--temperature", "-1"], ["generate: temperature", "-1"]),
+        (["--top-p", "0"], ["generate: top_p"]),
+        (["--top-k", "-1"], ["generate: top_k"]),
+        (["--stop", ""], ["generate: stop"]),
+        (["--threads", "0"], ["--threads: expected 1 or more"]),
+        (["--tokenizer", "t.json"], ["--tokenizer needs --model"]),
+    ],
+)
+def test_wrong_options_are_usage_errors(arguments: list[str], words: list[str]) -> None:
+    fails(command("generate", *arguments, "hello"), 2, *words)
+
+
+def test_options_that_argparse_refuses_are_usage_errors() -> None:
+    for arguments in (
+        ["generate"],
+        ["generate", "--temperature", "warm", "x"],
+        ["generate", "--chat", "--raw", "x"],
+    ):
+        result = command(*arguments)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert "usage: executorch-mm generate" in result.stderr
+
+
+def test_bad_files_are_one_line_each(tmp_path: Path, picture: Path) -> None:
+    model, tokenizer = MODEL / "model.pte", MODEL / "tokenizer.json"
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    cut = tmp_path / "cut.pte"
+    cut.write_bytes(model.read_bytes()[:50_000])
+    noise = tmp_path / "noise.pte"
+    noise.write_bytes(bytes(range(256)) * 40)
+    none = str(tmp_path / "none")
+    fails(command("generate", "--image", none, "x"), 1, none, "No such file")
+    fails(command("generate", "--image", str(text), "x"), 1, "text.png", "not a picture")
+    fails(command("demo", "--image", none), 1, none, "No such file")
+    fails(command("generate", "--model", none, "--tokenizer", str(tokenizer), "x"), 1, none)
+    fails(command("generate", "--model", str(cut), "--tokenizer", str(tokenizer), "x"), 1, "cut.pte")
+    fails(command("generate", "--model", str(noise), "--tokenizer", str(tokenizer), "x"), 1, "noise.pte")
+    fails(command("generate", "--model", str(model), "--tokenizer", none, "x"), 1, none, "No such file")
+    fails(
+        command("generate", "--model", str(model), "--tokenizer", str(model), "x"),
+        1,
+        "ExecuTorch program (.pte)",
+    )
+    fails(
+        command("generate", "--model", str(tokenizer), "--tokenizer", str(tokenizer), "x"),
+        1,
+        "tokenizer.json",
+    )
+
+
+def test_a_prompt_that_does_not_fit_is_one_line() -> None:
+    fails(command("generate", "--raw", "red circle " * 2000), 1, "4000")
+
+
+def test_an_empty_prompt_is_one_line() -> None:
+    fails(command("generate", "--raw", ""), 1)
+
+
+def test_system_and_chat_need_a_template(tmp_path: Path) -> None:
+    for name in ("model.pte", "tokenizer.json"):
+        (tmp_path / name).symlink_to(MODEL / name)
+    model = ["--model", str(tmp_path / "model.pte")]
+    fails(command("generate", *model, "--chat", "x"), 2, "--chat: no chat template")
+    fails(command("generate", *model, "--system", "y", "x"), 2, "--system needs a chat template")
+
+
+def test_a_reader_that_goes_away_is_no_traceback(picture: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "executorch_mm", "demo", "--seed", "4"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=60), errors) == (1, b"")
+
+
+def test_demo_asks_about_one_picture_and_about_two_and_is_right() -> None:
+    result = command("demo", "--seed", "12")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "\x1b" not in result.stdout
+    files = re.findall(r"^picture \d: (.*)$", result.stdout, re.MULTILINE)
+    assert len(files) == 3
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(files[0])), np.asarray(render(make_scene(900_000_012)))
+    )
+    assert len(re.findall(r"^> ", result.stdout, re.MULTILINE)) == 5
+    assert result.stdout.count("(right)") >= 4
+    assert re.search(r"load .* first token after .* tokens/s; .* s in all$", result.stdout.strip())
+
+
+def test_demo_takes_pictures_and_questions(picture: Path) -> None:
+    result = command("demo", "--image", str(picture), "--question", "How many shapes are there?")
+    assert result.returncode == 0
+    assert f"picture 1: {picture}" in result.stdout
+    number = NUMBERS[len(make_scene(900_000_001).shapes)]
+    assert f"> How many shapes are there?\n  {number}\n" in result.stdout
+    fails(command("demo", *["--image", str(picture)] * 3), 2, "2 pictures at most, got 3")
+
+
+def test_demo_compares_two_pictures_of_the_user(picture: Path) -> None:
+    result = command("demo", "--image", str(picture), "--image", str(picture))
+    assert result.stdout.startswith("Your pictures\n")
+    assert len(re.findall(r"^> ", result.stdout, re.MULTILINE)) == 3
+
+
+def in_a_terminal(*arguments: str) -> str:
+    """What the command writes when its output is a terminal with colours."""
+    leader, follower = pty.openpty()
+    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
+    environment |= {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", "COLUMNS": "90"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "executorch_mm", *arguments], stdout=follower, env=environment, close_fds=True
+    )
+    os.close(follower)
+    output = b""
+    while select.select([leader], [], [], 60)[0]:
+        try:
+            data = os.read(leader, 65536)
+        except OSError:  # Linux says so when the other end is closed
+            break
+        if not data:
+            break
+        output += data
+    os.close(leader)
+    assert process.wait(timeout=60) == 0
+    return output.decode("utf-8")
+
+
+def test_demo_draws_its_pictures_in_a_terminal() -> None:
+    output = in_a_terminal("demo", "--seed", "12")
+    assert "picture 1:" not in output
+    rows = [line for line in output.splitlines() if "\u2580" in line]
+    assert [ESCAPE.sub("", row).count("\u2580") for row in rows] == [48] * 24 + [88] * 22
+    assert output.count("(right)") >= 4
+    plain = in_a_terminal("demo", "--seed", "12", "--no-color")
+    assert "\u2580" not in plain
+    assert "picture 1:" in plain

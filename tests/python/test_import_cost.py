@@ -1,0 +1,34 @@
+"""`import executorch_mm` stays cheap: what a request does not need is imported when it is needed."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+
+MEASURE = """
+import time, numpy
+start = time.perf_counter()
+import executorch_mm
+print(time.perf_counter() - start)
+"""
+LIST_MODULES = "import executorch_mm, sys; print(' '.join(sys.modules))"
+
+
+def run(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return result.stdout
+
+
+def test_import_adds_less_than_50_ms_to_numpy() -> None:
+    run(MEASURE)  # compiles the byte code
+    seconds = [float(run(MEASURE)) for _ in range(7)]
+
+    assert statistics.median(seconds) < 0.050, seconds
+
+
+def test_import_loads_none_of_the_packages_that_are_needed_later() -> None:
+    loaded = {name.split(".")[0] for name in run(LIST_MODULES).split()}
+
+    assert "executorch_mm" in loaded
+    assert loaded.isdisjoint({"PIL", "tokenizers", "jinja2", "torch", "transformers", "executorch"})

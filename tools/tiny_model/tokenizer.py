@@ -1,0 +1,60 @@
+"""Trains the byte-level BPE tokenizer of the tiny model on the questions and answers of the scene generator."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from executorch_mm.demo import ask, ask_pair, make_scene
+
+SPECIALS = ("<|pad|>", "<|bos|>", "<|user|>", "<|assistant|>", "<|end|>", "<|image|>")
+PAD, BOS, USER, ASSISTANT, END, IMAGE = range(6)
+VOCAB = 640
+LABELS = ("Picture 1:", "Picture 2:", "Image 1:", "Image 2:", "First picture:", "Second picture:")
+
+
+def corpus(scenes: int) -> Iterator[str]:
+    """Yields the text that the model will see, from scenes 0, 1, 2, ..."""
+    rng = random.Random(7)
+    for seed in range(scenes):
+        scene = make_scene(seed)
+        for _ in range(4):
+            made = ask(scene, rng)
+            yield made.question
+            yield made.answer
+        made = ask_pair(scene, make_scene(seed + 1), rng)
+        yield made.question
+        yield made.answer
+        yield from LABELS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--scenes", type=int, default=20000)
+    args = parser.parse_args()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus(args.scenes), trainer)
+    learned = tokenizer.get_vocab_size()
+    # The logits are VOCAB wide: every row gets a name, so that no sampled id is unknown to the tokenizer.
+    tokenizer.add_special_tokens([f"<|reserved_{i}|>" for i in range(VOCAB - learned)])
+    if tokenizer.get_vocab_size() != VOCAB:
+        raise SystemExit(f"vocabulary is {tokenizer.get_vocab_size()}, expected {VOCAB}")
+    tokenizer.save(str(args.out), pretty=False)
+    print(f"{learned} learned, {VOCAB} in all, {args.out.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()
