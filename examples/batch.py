@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from executorch_mm import GenerationConfig, MultimodalRunner
+from executorch_mm.preprocess import open_image
 from executorch_mm.utils import make_image_input
 
 if TYPE_CHECKING:
@@ -20,10 +21,8 @@ if TYPE_CHECKING:
 def pictures(paths: list[str], count: int) -> Iterator[tuple[str, Image]]:
     """The pictures of the command line, or `count` rendered ones, each with a name."""
     if paths:
-        from PIL import Image
-
         for path in paths:
-            yield path, Image.open(path)
+            yield path, open_image(path)
         return
     from executorch_mm.demo import make_scene, render
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 
 from executorch_mm import GenerationConfig, MultimodalRunner
+from executorch_mm.preprocess import open_image
 from executorch_mm.utils import make_image_input, make_text_input
 
 
@@ -20,9 +21,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     if arguments.image:
-        from PIL import Image
-
-        picture = Image.open(arguments.image).convert("RGB")
+        picture = open_image(arguments.image)
     else:
         from executorch_mm.demo import make_scene, render
 
@@ -38,8 +37,10 @@ def main() -> None:
 
     with MultimodalRunner.demo() as runner:
         # The format of the model in the wheel; plain strings are inputs too.
-        turn = ["<|user|>", make_image_input(picture), f"{arguments.prompt}<|end|><|assistant|>"]
-        print(f"{arguments.prompt} {runner.generate_text(turn, config)}")
+        answer = runner.generate_text(
+            ["<|user|>", make_image_input(picture), f"{arguments.prompt}<|end|><|assistant|>"], config
+        )
+        print(f"{arguments.prompt} {answer}")
         # The runner keeps the conversation, so the picture need not be sent again.
         question = "How many shapes are there?"
         print(f"{question} {runner.generate_text(f'<|user|>{question}<|end|><|assistant|>', config)}")

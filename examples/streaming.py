@@ -6,6 +6,7 @@ import argparse
 import threading
 
 from executorch_mm import GenerationConfig, MultimodalRunner
+from executorch_mm.preprocess import open_image
 from executorch_mm.utils import make_image_input
 
 
@@ -19,9 +20,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     if arguments.image:
-        from PIL import Image
-
-        picture = Image.open(arguments.image).convert("RGB")
+        picture = open_image(arguments.image)
     else:
         from executorch_mm.demo import make_scene, render
 

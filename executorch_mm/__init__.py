@@ -10,7 +10,7 @@ The shortest way in:
         print(piece, end="", flush=True)
 """
 
-from executorch_mm._core import __version__
+from executorch_mm._core import version as __version__
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import (
     BusyError,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from executorch_mm.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
 
 AnyArray = npt.NDArray[np.generic]
 CHANNELS = (1, 3, 4)
@@ -16,7 +19,12 @@ CHANNELS = (1, 3, 4)
 class SupportsDLPack(Protocol):
     """An array that other libraries can look into without a copy: torch, jax, cupy on the CPU, ..."""
 
-    def __dlpack__(self) -> Any: ...  # noqa: D105
+    def __dlpack__(self) -> Any: ...
+
+
+def is_pil_image(value: object) -> TypeGuard[PILImage]:
+    """Whether it is a PIL image, told without importing PIL."""
+    return hasattr(value, "getexif") and not isinstance(value, np.ndarray)
 
 
 def to_numpy(array: object, what: str) -> AnyArray:
@@ -41,7 +49,8 @@ def to_numpy(array: object, what: str) -> AnyArray:
         return np.asarray(memoryview(cast(Any, array)))
     except (TypeError, ValueError, BufferError, RuntimeError) as error:
         raise InputError(
-            f"{what}: expected a numpy array or a CPU array with __dlpack__, got {type(array).__name__} ({error})"
+            f"{what}: expected a numpy array or a CPU array with __dlpack__, "
+            f"got {type(array).__name__} ({error})"
         ) from error
 
 
@@ -68,14 +77,18 @@ def image_array(image: object, *, layout: Literal["HWC", "CHW"] | None = None) -
         array = array[np.newaxis]
         layout = "CHW"
     if array.ndim != 3:
-        raise InputError(f"image: must be 3-dimensional (HWC or CHW), or one such in a batch, got shape {array.shape}")
+        raise InputError(
+            f"image: must be 3-dimensional (HWC or CHW), or one such in a batch, got shape {array.shape}"
+        )
     if array.size == 0:
         raise InputError(f"image: expected at least one pixel, got shape {array.shape}")
     if layout is None:
         layout = "HWC" if array.shape[2] in CHANNELS and array.shape[0] not in CHANNELS else "CHW"
     chw = array if layout == "CHW" else array.transpose(2, 0, 1)
     if chw.shape[0] not in CHANNELS:
-        raise InputError(f"image: must have 3 (RGB) or 4 (RGBA) channels, or 1 (grey), got shape {array.shape}")
+        raise InputError(
+            f"image: must have 3 (RGB) or 4 (RGBA) channels, or 1 (grey), got shape {array.shape}"
+        )
     if chw.dtype != np.uint8 and not np.issubdtype(chw.dtype, np.floating):
         raise InputError(f"image: expected uint8 or floats, got {chw.dtype}")
     if np.issubdtype(chw.dtype, np.floating) and not np.isfinite(chw).all():

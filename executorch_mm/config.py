@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from executorch_mm.errors import InputError
+from executorch_mm.text_stream import check_stops
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class GenerationConfig:
         ignore_eos: Go on after the model's end token.
         echo: Deliver the prompt's text before the answer. Off by default; nothing is ever printed.
         num_bos: Beginning-of-text tokens put before a prompt that starts a conversation.
-        num_eos: End-of-text tokens put after the prompt's last text.
+        num_eos: End-of-text tokens put after the prompt.
 
     Raises:
         InputError: A value is out of its range; the message names the field.
@@ -40,40 +42,31 @@ class GenerationConfig:
     top_k: int = 0
     top_p: float = 1.0
     seed: int | None = None
-    stop: tuple[str, ...] | list[str] | str = ()
+    stop: str | Sequence[str] = ()
     ignore_eos: bool = False
     echo: bool = False
     num_bos: int = 0
     num_eos: int = 0
 
     def __post_init__(self) -> None:
-        for field in ("max_new_tokens", "seq_len", "top_k", "num_bos", "num_eos"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise InputError(f"{field}: expected an int, got {type(value).__name__} {value!r}")
         for field in ("max_new_tokens", "seq_len"):
-            if getattr(self, field) < -1:
-                raise InputError(f"{field}: expected -1 (no limit) or more, got {getattr(self, field)}")
+            _check_int(field, getattr(self, field), -1, "-1 (no limit) or more")
         for field in ("top_k", "num_bos", "num_eos"):
-            if getattr(self, field) < 0:
-                raise InputError(f"{field}: expected 0 or more, got {getattr(self, field)}")
+            _check_int(field, getattr(self, field), 0, "0 or more")
         for field in ("temperature", "top_p"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise InputError(f"{field}: expected a finite number, got {value!r}")
+            _check_finite(field, getattr(self, field))
         if self.temperature < 0:
             raise InputError(f"temperature: expected 0 or more, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p: expected a number in (0, 1], got {self.top_p}")
         if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
             raise InputError(f"seed: expected an int or None, got {self.seed!r}")
-        if any(not isinstance(text, str) or not text for text in self.stop_strings):
-            raise InputError(f"stop: expected non-empty strings, got {self.stop!r}")
+        check_stops(self.stop)
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
         """`stop` as a tuple."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        return tuple(check_stops(self.stop))
 
     def resolve_max_new_tokens(self, max_context_len: int, num_tokens_occupied: int = 0) -> int:
         """Tokens that may be generated when part of the context is already in use.
@@ -88,3 +81,15 @@ class GenerationConfig:
         end = max_context_len if self.seq_len == -1 else min(self.seq_len, max_context_len)
         room = max(end - num_tokens_occupied, 0)
         return room if self.max_new_tokens == -1 else min(self.max_new_tokens, room)
+
+
+def _check_int(field: str, value: object, least: int, wanted: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"{field}: expected an int, got {type(value).__name__} {value!r}")
+    if value < least:
+        raise InputError(f"{field}: expected {wanted}, got {value}")
+
+
+def _check_finite(field: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InputError(f"{field}: expected a finite number, got {value!r}")

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias, Union
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from executorch_mm.arrays import AnyArray, SupportsDLPack, image_array, is_pil_image, to_numpy
 from executorch_mm.errors import InputError
-from executorch_mm.arrays import SupportsDLPack, image_array, to_numpy
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
 Kind: TypeAlias = Literal["text", "tokens", "image", "audio", "raw_audio", "embeddings"]
-AnyArray: TypeAlias = npt.NDArray[np.generic]
-ImageLike: TypeAlias = Union["PILImage", AnyArray, SupportsDLPack]
-ArrayLike: TypeAlias = Union[AnyArray, SupportsDLPack]
+ImageLike: TypeAlias = "PILImage | AnyArray | SupportsDLPack"
+ArrayLike: TypeAlias = "AnyArray | SupportsDLPack"
 
 
 class MultimodalInput:
@@ -68,8 +67,8 @@ class MultimodalInput:
         return f"MultimodalInput(type={self.kind}, mode={self._value.mode}, size={self._value.size})"
 
 
-PromptPart: TypeAlias = Union[str, MultimodalInput]
-Prompt: TypeAlias = Union[str, MultimodalInput, Sequence[PromptPart]]
+PromptPart: TypeAlias = "str | MultimodalInput | PILImage"
+Prompt: TypeAlias = "str | MultimodalInput | PILImage | Sequence[PromptPart]"
 
 
 def make_text_input(text: str) -> MultimodalInput:
@@ -115,7 +114,7 @@ def make_image_input(image: ImageLike, *, layout: Literal["HWC", "CHW"] | None =
     Raises:
         InputError: Wrong rank, channel number, dtype, an empty picture, or NaN and infinite values.
     """
-    if hasattr(image, "getexif") and hasattr(image, "size") and not isinstance(image, np.ndarray):
+    if is_pil_image(image):
         if 0 in image.size:
             raise InputError(f"image: expected at least one pixel, got size {image.size}")
         return MultimodalInput._of("image", image)
@@ -143,7 +142,9 @@ def make_raw_audio_input(samples: ArrayLike) -> MultimodalInput:
     Raises:
         InputError: Another rank, or an empty array.
     """
-    return MultimodalInput._of("raw_audio", _audio_array(samples, "raw audio", "(batch, channels, num_samples)"))
+    return MultimodalInput._of(
+        "raw_audio", _audio_array(samples, "raw audio", "(batch, channels, num_samples)")
+    )
 
 
 def make_embedding_input(embeddings: ArrayLike) -> MultimodalInput:
@@ -170,10 +171,12 @@ def as_parts(prompt: Prompt) -> list[MultimodalInput]:
     Raises:
         InputError: Something in it is neither.
     """
-    if isinstance(prompt, (str, MultimodalInput)):
-        prompt = [prompt]
+    if isinstance(prompt, (str, MultimodalInput)) or is_pil_image(prompt):
+        return [_as_part(0, prompt)]
     if not isinstance(prompt, Sequence):
-        raise InputError(f"inputs: expected a str, a MultimodalInput or a list of them, got {type(prompt).__name__}")
+        raise InputError(
+            f"inputs: expected a str, a MultimodalInput or a list of them, got {type(prompt).__name__}"
+        )
     return [_as_part(index, part) for index, part in enumerate(prompt)]
 
 
@@ -182,7 +185,7 @@ def _as_part(index: int, part: object) -> MultimodalInput:
         return part
     if isinstance(part, str):
         return MultimodalInput(part)
-    if hasattr(part, "getexif"):
+    if is_pil_image(part):
         return make_image_input(part)
     raise InputError(
         f"input {index}: expected a str, a PIL image or what a make_*_input function returns, "

@@ -60,12 +60,12 @@ class PromptEncoder:
             return _tokens(self._tokenizer.encode(value))
         if part.kind == "image":
             return _core.PromptPart.image(self._pixels(part))
-        assert isinstance(value, np.ndarray)
         if part.kind == "tokens":
-            return _core.PromptPart.tokens(value)
+            return _core.PromptPart.tokens(np.asarray(value, dtype=np.int64))
+        array = np.ascontiguousarray(value)
         if part.kind == "embeddings":
-            return _core.PromptPart.embeddings(np.ascontiguousarray(value))
-        return _core.PromptPart.audio(np.ascontiguousarray(value))
+            return _core.PromptPart.embeddings(array)
+        return _core.PromptPart.audio(array)
 
     def _pixels(self, part: MultimodalInput) -> AnyArray:
         encoder = self._contract.methods.get("vision_encoder")
@@ -113,6 +113,6 @@ def _is_empty(part: MultimodalInput) -> bool:
 
 
 def _is_prepared(pixels: AnyArray, wanted: _core.TensorSpec) -> bool:
-    """Floats of exactly the encoder's shape are taken as prepared pixel values, bytes for a byte encoder too."""
+    """Floats of exactly the encoder's shape count as prepared; so do bytes for an encoder of bytes."""
     is_float = np.issubdtype(pixels.dtype, np.floating)
     return (is_float or wanted.dtype == "uint8") and pixels.shape == wanted.shape[-3:]

@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 PathLike = str | os.PathLike[str]
+Progress = Callable[[int, int], object]
 LoadMode = Literal["mmap", "mmap+mlock", "file"]
 
 
@@ -92,9 +93,10 @@ class MultimodalRunner:
         start = time.perf_counter()
         model = Path(os.fspath(model_path))
         data = [data_path] if isinstance(data_path, (str, os.PathLike)) else list(data_path)
-        self._session = _core.Session.load(
+        session = _core.Session.load(
             str(model), [os.fspath(path) for path in data], load_mode, num_threads or 0
         )
+        self._loaded: _core.Session | None = session  # None once closed
         if tokenizer_path is None:
             tokenizer_path = model.parent
         if isinstance(tokenizer_path, (str, os.PathLike)):
@@ -104,10 +106,9 @@ class MultimodalRunner:
             tokenizer_folder, self._tokenizer = model, tokenizer_path
         beside = [model.parent, tokenizer_folder if tokenizer_folder.is_dir() else tokenizer_folder.parent]
         folders = [Path(os.fspath(processor_path))] if processor_path is not None else beside
-        self._encoder = PromptEncoder(self._session.contract, self._tokenizer, folders)
-        self._eos_ids = sorted({*self._session.contract.eos_ids, *self._tokenizer.eos_ids})
+        self._encoder = PromptEncoder(session.contract, self._tokenizer, folders)
+        self._eos_ids = sorted({*session.contract.eos_ids, *self._tokenizer.eos_ids})
         self._request = threading.Lock()
-        self._is_closed = False
         self._stats = Stats()
         self._load_seconds = time.perf_counter() - start
 
@@ -130,16 +131,17 @@ class MultimodalRunner:
         token_callback: Callable[[str], object] | None = None,
         stats_callback: Callable[[Stats], object] | None = None,
         *,
-        progress: Callable[[int, int], object] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         """Answers a prompt and hands the text over piece by piece.
 
         Args:
-            inputs: A str, a `MultimodalInput` or a list of both (and PIL images), read in this order. Empty to
-                go on after `prefill()`.
+            inputs: A str, a `MultimodalInput`, a PIL image, or a list of these, read in this order. Empty
+                to go on after `prefill()`.
             config: Options; None for the defaults.
-            token_callback: Gets each piece of text, whole characters only. Called on this thread. An exception
-                in it ends the request and comes out of this call; the conversation goes on from there.
+            token_callback: Gets each piece of text, whole characters only. Called on this thread. An
+                exception in it ends the request and comes out of this call; the conversation goes on from
+                there.
             stats_callback: Gets the `Stats` once, at the end.
             progress: Gets (positions read, positions of the prompt) while the prompt is read.
 
@@ -175,7 +177,7 @@ class MultimodalRunner:
         inputs: Prompt,
         config: GenerationConfig | None = None,
         *,
-        progress: Callable[[int, int], object] | None = None,
+        progress: Progress | None = None,
     ) -> int:
         """Reads a prompt without answering it.
 
@@ -192,9 +194,8 @@ class MultimodalRunner:
         """
         with self._exclusive():
             self._session.begin_request()
-            start = time.perf_counter()
             self._read(as_parts(inputs), config or GenerationConfig(), progress)
-            self._keep_stats(start, None, None)
+            self._keep_stats(None)
             return self._session.position
 
     def reset(self) -> None:
@@ -248,7 +249,8 @@ class MultimodalRunner:
 
         A prompt that was being read is taken back. Without a running request nothing happens.
         """
-        self._session.cancel()
+        if self._loaded is not None:
+            self._loaded.cancel()
 
     def close(self) -> None:
         """Frees the model. Later calls raise `ExecutorchMMError`.
@@ -256,11 +258,11 @@ class MultimodalRunner:
         Raises:
             BusyError: A request is running.
         """
-        if self._is_closed:
+        if self._loaded is None:
             return
         with self._exclusive():
-            self._is_closed = True
-        del self._session, self._encoder
+            self._loaded = None
+        del self._encoder
 
     def __enter__(self) -> Self:
         return self
@@ -300,23 +302,28 @@ class MultimodalRunner:
         """Token ids in the context; -1 for each position that came from an image, audio or embeddings."""
         return self._session.history
 
+    @property
+    def _session(self) -> _core.Session:
+        if self._loaded is None:
+            raise ExecutorchMMError("the runner is closed")
+        return self._loaded
+
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
         if not self._request.acquire(blocking=False):
-            raise BusyError("the runner is in use: by another thread, or by a stream that has not been closed")
+            raise BusyError(
+                "the runner is in use: by another thread, or by a stream that has not been closed"
+            )
         try:
-            if self._is_closed:
-                raise ExecutorchMMError("the runner is closed")
             yield
         finally:
             self._request.release()
 
     def _answer(
-        self, inputs: Prompt, config: GenerationConfig, progress: Callable[[int, int], object] | None
-    ) -> Iterator[str]:
+        self, inputs: Prompt, config: GenerationConfig, progress: Progress | None
+    ) -> Generator[str, None, None]:
         with self._exclusive():
             self._session.begin_request()
-            start = time.perf_counter()
             parts = as_parts(inputs)
             if config.echo:
                 yield from (part.value for part in parts if isinstance(part.value, str))
@@ -345,7 +352,7 @@ class MultimodalRunner:
                     if piece := text.finish():
                         yield piece
             finally:
-                self._keep_stats(start, reason or "cancelled", self._session.timings.first_token_ns)
+                self._keep_stats(reason or "cancelled")
 
     def _max_new_tokens(self, config: GenerationConfig) -> int:
         if config.max_new_tokens == -1 and config.seq_len == -1:
@@ -356,7 +363,10 @@ class MultimodalRunner:
         return [token for token in self._session.history if token >= 0]
 
     def _read(
-        self, parts: list[MultimodalInput], config: GenerationConfig, progress: Callable[[int, int], object] | None
+        self,
+        parts: list[MultimodalInput],
+        config: GenerationConfig,
+        progress: Progress | None,
     ) -> None:
         session = self._session
         if not parts and session.can_generate:
@@ -372,7 +382,7 @@ class MultimodalRunner:
         finally:
             session.abort_prefill()  # nothing to do once the prompt has been read
 
-    def _keep_stats(self, start: float, reason: str | None, first_token_ns: int | None) -> None:
+    def _keep_stats(self, reason: str | None) -> None:
         timings = self._session.timings
         self._stats = Stats(
             num_prompt_tokens=timings.num_prompt_positions,

@@ -3,7 +3,7 @@
 
 NB_MODULE(_core, module) {
   module.doc() = "C++ core of executorch_mm. Internal: use the classes of executorch_mm.";
-  module.attr("__version__") = EMM_VERSION;
+  module.attr("version") = EMM_VERSION;
   module.attr("executorch_version") = EMM_EXECUTORCH_VERSION;
   emm::bindings::bind_errors(module);
   emm::bindings::bind_contract(module);

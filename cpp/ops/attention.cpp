@@ -1,16 +1,9 @@
 #include "ops/attention.h"
 
-#include <atomic>
-#include <cmath>
-#include <cstdlib>
-#include <cstring>
-#include <limits>
-
-#include <executorch/extension/threadpool/threadpool_guard.h>
-#include <executorch/runtime/kernel/thread_parallel_interface.h>
-
 #include "ops/attention_exact.h"
-#include "ops/attention_isa.h"
+#include "ops/isa.h"
+#include "ops/parallel.h"
+#include "ops/scratch.h"
 
 namespace emm::ops {
 namespace {
@@ -22,62 +15,6 @@ constexpr int64_t kWorkPerThread = 200'000;
 constexpr int64_t kEnoughTasks = 16;
 constexpr int64_t kDirectElements = 65536;  // keys x heads x head size of a direct task
 constexpr int64_t kSplitKeys = 1024;  // of a tile's keys
-
-const AttentionIsa& best_isa() {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  // These also ask whether the operating system saves the wide registers.
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq")) {
-    return kAttentionAvx512;
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
-    return kAttentionAvx2;
-  }
-#endif
-  return kAttentionBaseline;
-}
-
-std::atomic<const AttentionIsa*> chosen_isa{nullptr};
-
-const AttentionIsa& isa() {
-  const AttentionIsa* chosen = chosen_isa.load(std::memory_order_relaxed);
-  if (chosen == nullptr) {
-    chosen = &best_isa();
-    chosen_isa.store(chosen, std::memory_order_relaxed);
-  }
-  return *chosen;
-}
-
-// Scratch memory of the calling thread for all threads of its calls. It grows and stays until the thread ends, so that
-// a warm call allocates nothing; the pool's own threads own none.
-class Scratch {
- public:
-  Scratch() = default;
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() { std::free(data_); }
-
-  float* reserve(int64_t floats) {
-    if (floats > floats_) {
-      std::free(data_);
-      constexpr size_t kAlign = 64;
-      const size_t bytes = (static_cast<size_t>(floats) * sizeof(float) + kAlign - 1) / kAlign * kAlign;
-      data_ = std::aligned_alloc(kAlign, bytes);
-      floats_ = data_ == nullptr ? 0 : floats;
-      ++growths_;
-    }
-    return static_cast<float*>(data_);
-  }
-  int64_t growths() const { return growths_; }
-
- private:
-  void* data_ = nullptr;
-  int64_t floats_ = 0;
-  int64_t growths_ = 0;
-};
-
-thread_local Scratch scratch;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -95,7 +32,7 @@ struct Plan {
   int64_t tasks = 0;
 };
 
-Plan make_plan(const AttentionProblem& p, const AttentionIsa& kernels) {
+Plan make_plan(const AttentionProblem& p, const IsaKernels& kernels) {
   Plan plan;
   plan.rows = p.tokens * p.group();
   plan.direct = plan.rows <= kernels.direct_rows;
@@ -155,57 +92,29 @@ void repair(const AttentionProblem& p, const AttentionTask& task) {
   }
 }
 
-int64_t threads_for(const AttentionProblem& p, const Plan& plan) {
-  if (plan.tasks == 1 || executorch::extension::threadpool::NoThreadPoolGuard::is_enabled()) {
-    return 1;
-  }
-  const int64_t work = p.batch * p.kv_heads * plan.rows * p.keys * p.head_size;
-  const int64_t worth = work / kWorkPerThread;
-  if (worth <= 1) {
-    return 1;
-  }
-  int64_t threads = executorch::extension::get_thread_count();
-  threads = threads < plan.tasks ? threads : plan.tasks;
-  return threads < worth ? threads : worth;
-}
-
 }  // namespace
 
 bool attention(const AttentionProblem& p) {
-  const AttentionIsa& kernels = isa();
+  const IsaKernels& kernels = isa_kernels();
   const Plan plan = make_plan(p, kernels);
-  const int64_t threads = threads_for(p, plan);
+  const int64_t work = p.batch * p.kv_heads * plan.rows * p.keys * p.head_size;
+  const int64_t threads = threads_for(plan.tasks, work, kWorkPerThread);
   const int64_t floats = plan.direct ? kernels.direct_scratch(p, plan.task_heads, plan.task_rows)
                                      : kernels.tile_scratch(p, plan.task_rows);
   const int64_t each = divide_up(floats, 16) * 16;
   const int64_t parts = plan.key_tasks > 1 ? plan.tasks * partial_floats(p, plan) : 0;
-  float* memory = scratch.reserve(threads * each + parts);
+  float* memory = scratch_memory(threads * each + parts);
   if (memory == nullptr) {
     return false;
   }
   float* partials = memory + threads * each;
 
-  // Whoever is free takes the next task.
-  std::atomic<int64_t> next{0};
-  const auto work = [&](int64_t begin, int64_t end) {
-    for (int64_t worker = begin; worker < end; ++worker) {
-      for (;;) {
-        const int64_t index = next.fetch_add(1, std::memory_order_relaxed);
-        if (index >= plan.tasks) {
-          break;
-        }
-        const AttentionTask task = make_task(p, plan, index, partials);
-        if (!(plan.direct ? kernels.direct : kernels.tile)(p, task, memory + worker * each)) {
-          repair(p, task);
-        }
-      }
+  run_tasks(plan.tasks, threads, [&](int64_t index, int64_t worker) {
+    const AttentionTask task = make_task(p, plan, index, partials);
+    if (!(plan.direct ? kernels.direct : kernels.tile)(p, task, memory + worker * each)) {
+      repair(p, task);
     }
-  };
-  if (threads == 1) {
-    work(0, 1);
-  } else if (!executorch::extension::parallel_for(0, threads, 1, work)) {
-    return false;
-  }
+  });
   if (plan.key_tasks > 1) {
     for (int64_t index = 0; index < plan.tasks; ++index) {
       const AttentionTask task = make_task(p, plan, index, partials);
@@ -215,30 +124,6 @@ bool attention(const AttentionProblem& p) {
     }
   }
   return true;
-}
-
-int64_t scratch_growths() { return scratch.growths(); }
-
-const char* attention_isa() { return isa().name; }
-
-bool force_attention_isa(const char* name) {
-  const AttentionIsa& best = best_isa();
-  if (name[0] == '\0' || std::strcmp(name, best.name) == 0) {
-    chosen_isa.store(&best);
-    return true;
-  }
-#if defined(__x86_64__)
-  // A machine with AVX-512 has AVX2.
-  if (std::strcmp(name, kAttentionAvx2.name) == 0 && &best == &kAttentionAvx512) {
-    chosen_isa.store(&kAttentionAvx2);
-    return true;
-  }
-#endif
-  if (std::strcmp(name, kAttentionBaseline.name) == 0) {
-    chosen_isa.store(&kAttentionBaseline);
-    return true;
-  }
-  return false;
 }
 
 }  // namespace emm::ops

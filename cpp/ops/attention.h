@@ -55,12 +55,4 @@ struct AttentionProblem {
 // Returns false where the scratch memory could not be had.
 bool attention(const AttentionProblem& problem);
 
-// How often the calling thread's scratch memory had to grow; a warm call leaves it alone.
-int64_t scratch_growths();
-
-// The name of the instruction set in use, and (for tests) the choice of another: returns false for one that this
-// machine lacks. "" goes back to the best one.
-const char* attention_isa();
-bool force_attention_isa(const char* name);
-
 }  // namespace emm::ops

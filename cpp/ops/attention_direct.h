@@ -71,7 +71,6 @@ inline void score_keys(const AttentionProblem& p, const Rows<L>& k, int64_t key,
     const int64_t at = least(key + i, key1 - 1);  // past the end the last key again; nobody looks at its score
     rows[i] = k.row(at);
     zeros[i] = k.zero(at);
-    read_ahead(k.row(least(key + i + kReadAhead, key1 - 1)), p.head_size);
   }
   vf sums[kSums * kSumRows][4] = {};
   for (int64_t d = 0; d < whole; d += kLanes) {
@@ -109,9 +108,7 @@ inline void add_values(const Rows<L>& v, int64_t key0, int64_t key1, int64_t d, 
     const typename L::T* row = v.row(key) + d;
     const float zero = v.zero(key);
     
-#if PFM == 0
-read_ahead(v.row(least(key + RV, key1 - 1)) + d, kVectors * kLanes);
-#endif
+    read_ahead(v.row(least(key + kReadAhead, key1 - 1)) + d, kVectors * kLanes);
 
     EMM_UNROLL for (int n = 0; n < kVectors; ++n) {
       const vf value = tail > 0 && n == kVectors - 1 ? load_tail<L>(row + n * kLanes, tail, zero)
@@ -140,27 +137,56 @@ inline void value_keys(const AttentionProblem& p, const Rows<L>& v, int64_t key0
   }
 }
 
-// Scores of kCount rows of every head, from row `first` of the head on.
-template <class L, int kCount>
-inline void score_heads(const AttentionProblem& p, const AttentionTask& t, const Direct& w, int64_t first) {
-  for (int64_t key = t.key0; key < t.key1; key += kScoreKeys) {
-    for (int64_t head = 0; head < w.heads; ++head) {
-      const int64_t row = head * w.rows + first;
-      const Rows<L> k(p.k, t.b, t.kv_head + head);
-      score_keys<L, kCount>(p, k, key, t.key1, w.q + row * w.stride, w.stride,
-                            w.scores + row * w.scores_stride + (key - t.key0), w.scores_stride);
+// Calls body(Count<n>, first) for the rows of a head in groups of nearly equal size.
+template <class Body>
+inline void for_row_groups(int64_t rows, const Body& body) {
+  const int64_t groups = (rows + kRowsAtOnce - 1) / kRowsAtOnce;
+  const int64_t at_once = (rows + groups - 1) / groups;
+  for (int64_t first = 0; first < rows; first += at_once) {
+    switch (least(at_once, rows - first)) {
+      case 1:
+        body(Count<1>{}, first);
+        break;
+      case 2:
+        body(Count<2>{}, first);
+        break;
+      case 3:
+        body(Count<3>{}, first);
+        break;
+      default:
+        body(Count<4>{}, first);
     }
   }
 }
 
-template <class L, int kCount>
-inline void value_heads(const AttentionProblem& p, const AttentionTask& t, const Direct& w, int64_t first) {
-  for (int64_t key = t.key0; key < t.key1; key += kValueKeys) {
+template <class L>
+inline void all_scores(const AttentionProblem& p, const AttentionTask& t, const Direct& w) {
+  for (int64_t key = t.key0; key < t.key1; key += kScoreKeys) {
     for (int64_t head = 0; head < w.heads; ++head) {
-      const int64_t row = head * w.rows + first;
+      const Rows<L> k(p.k, t.b, t.kv_head + head);
+      for (int64_t i = key + kReadAhead; i < least(key + kReadAhead + kScoreKeys, t.key1); ++i) {
+        read_ahead(k.row(i), p.head_size);
+      }
+      for_row_groups(w.rows, [&](auto count, int64_t first) {
+        const int64_t row = head * w.rows + first;
+        score_keys<L, count.value>(p, k, key, t.key1, w.q + row * w.stride, w.stride,
+                                   w.scores + row * w.scores_stride + (key - t.key0), w.scores_stride);
+      });
+    }
+  }
+}
+
+template <class L>
+inline void all_values(const AttentionProblem& p, const AttentionTask& t, const Direct& w) {
+  for (int64_t key = t.key0; key < t.key1; key += kValueKeys) {
+    const int64_t end = least(key + kValueKeys, t.key1);
+    for (int64_t head = 0; head < w.heads; ++head) {
       const Rows<L> v(p.v, t.b, t.kv_head + head);
-      value_keys<L, kCount>(p, v, key, least(key + kValueKeys, t.key1), w.scores + row * w.scores_stride - t.key0,
-                            w.scores_stride, w.out + row * w.stride, w.stride);
+      for_row_groups(w.rows, [&](auto count, int64_t first) {
+        const int64_t row = head * w.rows + first;
+        value_keys<L, count.value>(p, v, key, end, w.scores + row * w.scores_stride - t.key0, w.scores_stride,
+                                   w.out + row * w.stride, w.stride);
+      });
     }
   }
 }
@@ -193,28 +219,6 @@ inline void weights_of_row(const AttentionProblem& p, int64_t token, int64_t key
     sum += weight;
   }
   *total = sum_lanes(sum);
-}
-
-// Calls body(Count<n>, first) for the rows of a head in groups of nearly equal size.
-template <class Body>
-inline void for_row_groups(int64_t rows, const Body& body) {
-  const int64_t groups = (rows + kRowsAtOnce - 1) / kRowsAtOnce;
-  const int64_t at_once = (rows + groups - 1) / groups;
-  for (int64_t first = 0; first < rows; first += at_once) {
-    switch (least(at_once, rows - first)) {
-      case 1:
-        body(Count<1>{}, first);
-        break;
-      case 2:
-        body(Count<2>{}, first);
-        break;
-      case 3:
-        body(Count<3>{}, first);
-        break;
-      default:
-        body(Count<4>{}, first);
-    }
-  }
 }
 
 template <class L>
@@ -252,7 +256,7 @@ bool direct_rows(const AttentionProblem& p, const AttentionTask& t, float* scrat
     part.kv_head += head;
     read_queries<L>(p, part, w.q + head * w.rows * w.stride, w.stride);
   }
-  for_row_groups(w.rows, [&](auto count, int64_t first) { score_heads<L, count.value>(p, t, w, first); });
+  all_scores<L>(p, t, w);
   bool finite = true;
   for (int64_t head = 0; head < w.heads; ++head) {
     scale_scores(t, w, head, Rows<L>(p.k, t.b, t.kv_head + head));
@@ -266,7 +270,7 @@ bool direct_rows(const AttentionProblem& p, const AttentionTask& t, float* scrat
     }
     scale_scores(t, w, head, Rows<L>(p.v, t.b, t.kv_head + head));
   }
-  for_row_groups(w.rows, [&](auto count, int64_t first) { value_heads<L, count.value>(p, t, w, first); });
+  all_values<L>(p, t, w);
   for (int64_t head = 0; head < w.heads; ++head) {
     for (int64_t r = 0; r < w.rows; ++r) {
       const int64_t row = head * w.rows + r;

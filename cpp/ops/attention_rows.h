@@ -1,7 +1,7 @@
 // Reading query and cache rows as floats and writing output rows, for the attention kernels of one instruction set.
 #pragma once
 
-#include "ops/attention_isa.h"
+#include "ops/isa.h"
 #include "ops/attention_vec.h"
 
 namespace emm::ops {
@@ -59,15 +59,6 @@ inline void read_queries(const AttentionProblem& p, const AttentionTask& t, floa
   }
 }
 
-inline bool all_finite(vf v) {
-  const vi bad = (vi)((v - v) != 0.0f);  // inf - inf and NaN are NaN, which differs from 0
-  int32_t any = 0;
-  for (int i = 0; i < kLanes; ++i) {
-    any |= bad[i];
-  }
-  return any == 0;
-}
-
 // Round to nearest even, in the low 16 bits of each lane; NaN stays NaN, overflow becomes infinity.
 inline vu to_bfloat16(vf v) {
   const vu bits = (vu)v;
@@ -87,25 +78,44 @@ inline vu to_float16(vf v) {
   return sign | (magnitude >= 0x477FF000u ? large : finite);
 }
 
-// Writes values * factor as one output row; returns whether all of it is finite. `values` may be read up to the end of
-// the last whole vector.
-bool store_row(const AttentionProblem& p, int64_t b, int64_t token, int64_t head, const float* values, float factor) {
-  const int64_t at = b * p.out_strides.b + token * p.out_strides.t + head * p.out_strides.h;
-  bool finite = true;
-  for (int64_t d = 0; d < p.head_size; d += kLanes) {
-    const int64_t count = least(kLanes, p.head_size - d);
-    vf v = count == kLanes ? load(values + d) : load_tail<F32>(values + d, count, 0);
-    v = v * factor;
-    finite = finite && all_finite(v);
-    if (p.out_store == Store::kFloat32) {
-      __builtin_memcpy(static_cast<float*>(p.out) + at + d, &v, static_cast<uint64_t>(count) * 4);
+// Writes one vector of an output row, or the first `count` elements of it.
+inline void store_vector(const AttentionProblem& p, int64_t at, vf v, int64_t count) {
+  if (p.out_store == Store::kFloat32) {
+    float* to = static_cast<float*>(p.out) + at;
+    if (count == kLanes) {
+      store(to, v);
     } else {
-      const vu wide = p.out_store == Store::kFloat16 ? to_float16(v) : to_bfloat16(v);
-      const vu16 half = __builtin_convertvector(wide, vu16);
-      __builtin_memcpy(static_cast<uint16_t*>(p.out) + at + d, &half, static_cast<uint64_t>(count) * 2);
+      __builtin_memcpy(to, &v, static_cast<uint64_t>(count) * sizeof(float));
     }
+    return;
   }
-  return finite;
+  const vu wide = p.out_store == Store::kFloat16 ? to_float16(v) : to_bfloat16(v);
+  const vu16 half = __builtin_convertvector(wide, vu16);
+  uint16_t* to = static_cast<uint16_t*>(p.out) + at;
+  if (count == kLanes) {
+    __builtin_memcpy(to, &half, sizeof half);
+  } else {
+    __builtin_memcpy(to, &half, static_cast<uint64_t>(count) * sizeof(uint16_t));
+  }
+}
+
+// Writes values * factor as one output row; returns whether all of it is finite.
+inline bool store_row(const AttentionProblem& p, int64_t b, int64_t token, int64_t head, const float* values,
+                      float factor) {
+  const int64_t at = b * p.out_strides.b + token * p.out_strides.t + head * p.out_strides.h;
+  const int64_t whole = p.head_size / kLanes * kLanes;
+  vf probe = {};  // infinity - infinity and NaN - NaN are NaN, everything else is 0
+  for (int64_t d = 0; d < whole; d += kLanes) {
+    const vf v = load(values + d) * factor;
+    probe += v - v;
+    store_vector(p, at + d, v, kLanes);
+  }
+  if (whole < p.head_size) {
+    const vf v = load_tail<F32>(values + whole, p.head_size - whole, 0) * factor;
+    probe += v - v;
+    store_vector(p, at + whole, v, p.head_size - whole);
+  }
+  return sum_lanes(probe) == 0;
 }
 
 // Row `r` of the task's head number `head` is finished: into the partial result, or as output.

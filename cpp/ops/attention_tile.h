@@ -4,7 +4,7 @@
 // softmax needs no sums across lanes.
 #pragma once
 
-#include "ops/attention_direct.h"
+#include "ops/attention_rows.h"
 
 namespace emm::ops {
 namespace {
@@ -311,11 +311,6 @@ bool tile(const AttentionProblem& p, const AttentionTask& t, float* scratch) {
     default:
       return tile_rows<F32>(p, t, scratch);
   }
-}
-
-// The kernels of the including translation unit.
-constexpr AttentionIsa make_isa(const char* name) {
-  return {name, kDirectRows, kTileRows, kDirectKeys, direct_scratch, tile_scratch, direct, tile, merge};
 }
 
 }  // namespace

@@ -40,7 +40,7 @@ inline V load_as(const void* p) {
 }
 inline vf load(const float* p) { return load_as<vf>(p); }
 inline void store(float* p, vf v) { __builtin_memcpy(p, &v, sizeof v); }
-inline vf splat(float x) { return vf{} + x; }
+inline vf splat(float x) { return x - vf{}; }  // x - 0 is x for every x, so nothing is computed
 inline vf max(vf a, vf b) { return b > a ? b : a; }  // keeps a where b is NaN
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }

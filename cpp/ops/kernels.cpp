@@ -1,6 +1,9 @@
 #include "ops/kernels.h"
 
-#include "ops/attention.h"
+#include "ops/copies.h"
+#include "ops/gated_delta.h"
+#include "ops/hadamard.h"
+#include "ops/isa.h"
 #include "ops/sdpa.h"
 #include "ops/update_cache.h"
 
@@ -16,10 +19,15 @@ const std::vector<Kernel>& llm_kernels() {
       Kernel("llama::custom_sdpa.out", custom_sdpa),
       Kernel("llama::custom_quantized_sdpa.out", custom_quantized_sdpa),
       Kernel("llama::sdpa_with_kv_cache.out", sdpa_with_kv_cache),
+      Kernel("llama::fast_hadamard_transform.out", fast_hadamard_transform),
+      Kernel("llama::gated_delta_rule.out", gated_delta_rule),
+      Kernel("llama::channelwise_gated_delta_rule.out", channelwise_gated_delta_rule),
+      Kernel("llama::fallback.out", fallback),
+      Kernel("preprocess::tile_crop.out", tile_crop),
   };
   return kernels;
 }
 
-const char* instruction_set() { return attention_isa(); }
+const char* instruction_set() { return isa_kernels().name; }
 
 }  // namespace emm::ops

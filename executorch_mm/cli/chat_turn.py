@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,10 +75,12 @@ def render_turn(
         {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in parts
     ]
     if images:
-        text = _render(template, content, system, tokenizer)
-        for placeholder in IMAGE_PLACEHOLDERS:
-            if text.count(placeholder) == len(images):
-                return _fill(text.split(placeholder), images)
+        # A template for text only fails on content parts, or writes them out as Python would.
+        with contextlib.suppress(InputError):
+            text = _render(template, content, system, tokenizer)
+            for placeholder in IMAGE_PLACEHOLDERS:
+                if text.count(placeholder) == len(images):
+                    return _fill(text.split(placeholder), images)
     plain = "".join(part if isinstance(part, str) else _MARK for part in parts)
     pieces = _render(template, plain, system, tokenizer).split(_MARK)
     if len(pieces) != len(images) + 1:

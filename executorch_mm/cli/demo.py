@@ -20,7 +20,7 @@ from executorch_mm.cli.terminal import shows_colour, side_by_side
 if TYPE_CHECKING:
     from PIL import Image
 
-    from executorch_mm.demo import QA
+    from executorch_mm.demo import QA, Scene
     from executorch_mm.runner import MultimodalRunner
     from executorch_mm.stats import Stats
 
@@ -35,17 +35,26 @@ _QUESTIONS = {
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture and its file: where it came from, or the name to save it under."""
+
+    image: Image.Image
+    file: str
+    is_rendered: bool
+
+
+@dataclass(frozen=True)
 class Conversation:
     """Questions that are asked one after another about the same pictures.
 
     Attributes:
         title: What is shown above the pictures.
-        pictures: With the path of the file each came from, None where it was rendered.
+        pictures: In the order of the prompt.
         questions: With the right answer, None where nobody knows it.
     """
 
     title: str
-    pictures: list[tuple[Image.Image, str | None]]
+    pictures: list[Picture]
     questions: list[tuple[str, str | None]]
 
 
@@ -71,10 +80,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _seed(text: str) -> int:
-    seed = int(text)
-    if not 0 <= seed < _NUM_UNSEEN_SCENES:
-        raise argparse.ArgumentTypeError(f"expected 0 to {_NUM_UNSEEN_SCENES - 1}, got {seed}")
-    return seed
+    if not text.isdecimal() or int(text) >= _NUM_UNSEEN_SCENES:
+        raise argparse.ArgumentTypeError(f"expected 0 to {_NUM_UNSEEN_SCENES - 1}, got {text}")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -87,14 +95,19 @@ def run(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     seed = random.SystemRandom().randrange(_NUM_UNSEEN_SCENES) if arguments.seed is None else arguments.seed
     conversations = list(_conversations(arguments.image, arguments.question, seed))
+    draws = shows_colour(sys.stdout, wanted=not arguments.no_color)
+    folder = None if draws or arguments.image else Path(tempfile.mkdtemp(prefix="executorch-mm-demo-"))
     from executorch_mm import MultimodalRunner
 
     all_stats: list[Stats] = []
-    draws = shows_colour(sys.stdout, wanted=not arguments.no_color)
     with MultimodalRunner.demo() as runner:
         for conversation in conversations:
             print(conversation.title)
-            _show(conversation.pictures, draws=draws)
+            if draws:
+                images = [picture.image for picture in conversation.pictures]
+                print(side_by_side(images, shutil.get_terminal_size().columns))
+            else:
+                _name(conversation.pictures, folder)
             all_stats += _hold(runner, conversation)
             print()
     if all_stats:
@@ -110,41 +123,51 @@ def _conversations(paths: list[str], questions: list[str], seed: int) -> Iterato
 
         if len(paths) > len(_QUESTIONS):
             raise UsageError(f"demo: the model looks at {len(_QUESTIONS)} pictures at most, got {len(paths)}")
-        pictures: list[tuple[Image.Image, str | None]] = [(open_image(path), path) for path in paths]
+        pictures = [Picture(open_image(path), path, is_rendered=False) for path in paths]
         default: list[tuple[str, str | None]] = [(question, None) for question in _QUESTIONS[len(paths)]]
         yield Conversation("Your picture" + "s" * (len(paths) > 1), pictures, asked or default)
         return
-    from executorch_mm.demo import ask, ask_pair, make_scene, render
+    from executorch_mm.demo import ask_pair, make_scene, render
 
     rng = random.Random(seed)  # noqa: S311 chooses questions, not secrets
     numbers = [_FIRST_UNSEEN_SCENE + (seed + i) % _NUM_UNSEEN_SCENES for i in range(3)]
-    first, second, third = (make_scene(number) for number in numbers)
-    one = [ask(first, rng, "describe"), ask(first, rng), ask(first, rng, "exists")]
+    scenes = [make_scene(number) for number in numbers]
+    first, second, third = (
+        Picture(render(scene), f"scene-{scene.seed}.png", is_rendered=True) for scene in scenes
+    )
     title = f"Scene {numbers[0]}, which the model has never seen"
-    yield Conversation(title, [(render(first), None)], asked or _known(one))
+    yield Conversation(title, [first], asked or _known(_different_questions(scenes[0], rng, 3)))
     if asked:
         return
-    two = [ask_pair(second, third, rng, "pair_more"), ask_pair(second, third, rng)]
+    two = [ask_pair(scenes[1], scenes[2], rng, kind) for kind in ("pair_more", "pair_which")]
     title = f"Scenes {numbers[1]} and {numbers[2]}, both in one prompt"
-    yield Conversation(title, [(render(second), None), (render(third), None)], _known(two))
+    yield Conversation(title, [second, third], _known(two))
+
+
+def _different_questions(scene: Scene, rng: random.Random, count: int) -> list[QA]:
+    """A description first, then questions of other types."""
+    from executorch_mm.demo import ask
+
+    questions = [ask(scene, rng, "describe")]
+    while len(questions) < count:
+        question = ask(scene, rng)
+        if question.type not in {asked.type for asked in questions}:
+            questions.append(question)
+    return questions
 
 
 def _known(questions: list[QA]) -> list[tuple[str, str | None]]:
     return [(qa.question, qa.answer) for qa in questions]
 
 
-def _show(pictures: list[tuple[Image.Image, str | None]], *, draws: bool) -> None:
-    """Draws the pictures, or says where their files are."""
-    if draws:
-        print(side_by_side([picture for picture, _ in pictures], shutil.get_terminal_size().columns))
-        return
-    folder = None
-    for number, (picture, path) in enumerate(pictures, start=1):
-        if path is None:
-            folder = folder or Path(tempfile.mkdtemp(prefix="executorch-mm-demo-"))
-            path = str(folder / f"picture-{number}.png")
-            picture.save(path)
-        print(f"picture {number}: {path}")
+def _name(pictures: list[Picture], folder: Path | None) -> None:
+    """Says where the pictures' files are; rendered ones are saved in `folder` first."""
+    for number, picture in enumerate(pictures, start=1):
+        file = picture.file
+        if picture.is_rendered and folder is not None:
+            file = str(folder / file)
+            picture.image.save(file)
+        print(f"picture {number}: {file}")
 
 
 def _hold(runner: MultimodalRunner, conversation: Conversation) -> list[Stats]:
@@ -153,7 +176,7 @@ def _hold(runner: MultimodalRunner, conversation: Conversation) -> list[Stats]:
     from executorch_mm.inputs import MultimodalInput, make_image_input
 
     config = GenerationConfig(max_new_tokens=_MAX_ANSWER_TOKENS)
-    pictures: list[MultimodalInput] = [make_image_input(picture) for picture, _ in conversation.pictures]
+    pictures: list[MultimodalInput] = [make_image_input(picture.image) for picture in conversation.pictures]
     all_stats = []
     runner.reset()
     for question, expected in conversation.questions:

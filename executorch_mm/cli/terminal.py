@@ -41,12 +41,14 @@ def half_blocks(image: Image.Image, columns: int) -> list[str]:
     Returns:
         Lines that take `columns` characters each on the terminal, colours reset at their ends.
     """
+    from PIL import Image
+
     from executorch_mm.preprocess import image_to_hwc_uint8
 
-    width, height = image.size
-    rows = max(2, min(2 * columns, round(columns * height / width)))
+    upright = Image.fromarray(image_to_hwc_uint8(image))
+    rows = max(2, min(2 * columns, round(columns * upright.height / upright.width)))
     rows += rows % 2
-    pixels = image_to_hwc_uint8(image.convert("RGB").resize((columns, rows)), layout="HWC")
+    pixels = np.asarray(upright.resize((columns, rows)))
     lines = []
     for upper, lower in zip(pixels[0::2].tolist(), pixels[1::2].tolist(), strict=True):
         cells = [

@@ -173,7 +173,15 @@ def _rel(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
         return None
     answer = _listing([_article(_plain(shape)) for shape in found]) if found else "nothing"
     words = rng.choice(_DIRECTION_WORDS[direction])
-    form = rng.choice(("what is {d} {r}", "what is {d} {r}", "what's {d} {r}", "which shape is {d} {r}", "what do you see {d} {r}"))
+    form = rng.choice(
+        (
+            "what is {d} {r}",
+            "what is {d} {r}",
+            "what's {d} {r}",
+            "which shape is {d} {r}",
+            "what do you see {d} {r}",
+        )
+    )
     return form.format(d=words, r=reference), answer
 
 
@@ -217,9 +225,7 @@ def _exists_phrase(scene: Scene, rng: random.Random) -> str:
 def _holds(scene: Scene, phrase: str) -> int:
     """How many shapes of the scene a phrase such as "red circle", "circle" or "red shape" fits."""
     words = phrase.split()
-    return sum(
-        all(word in (shape.colour, shape.shape, "shape") for word in words) for shape in scene.shapes
-    )
+    return sum(all(word in (shape.colour, shape.shape, "shape") for word in words) for shape in scene.shapes)
 
 
 def _exists(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
@@ -258,7 +264,15 @@ def _count_all(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
 
 
 def _color_of(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
-    form = rng.choice(("what color is {r}", "what color is {r}", "what is the color of {r}", "which color is {r}", "{r} is what color"))
+    form = rng.choice(
+        (
+            "what color is {r}",
+            "what color is {r}",
+            "what is the color of {r}",
+            "which color is {r}",
+            "{r} is what color",
+        )
+    )
     absent = _absent_shape(scene, rng)
     if absent:
         return form.format(r=f"the {absent}"), f"there is no {absent}"
@@ -283,7 +297,15 @@ def _shape_of(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
 
 def _size_of(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
     absent = _absent_shape(scene, rng)
-    form = rng.choice(("is {r} small or large", "how big is {r}", "what size is {r}", "what is the size of {r}", "is {r} large or small"))
+    form = rng.choice(
+        (
+            "is {r} small or large",
+            "how big is {r}",
+            "what size is {r}",
+            "what is the size of {r}",
+            "is {r} large or small",
+        )
+    )
     if absent:
         return form.format(r=f"the {absent}"), f"there is no {absent}"
     picked = _pick_reference(scene, rng)
@@ -370,7 +392,12 @@ def _pair_which(a: Scene, b: Scene, rng: random.Random) -> tuple[str, str]:
         "which {p} contains {x}", "where is there {x}",
     ))  # fmt: skip
     question = form.format(p=rng.choice(("picture", "image")), x=_article(phrase))
-    answers = {(1, 0): "the first picture", (0, 1): "the second picture", (1, 1): "both pictures", (0, 0): "neither picture"}
+    answers = {
+        (1, 0): "the first picture",
+        (0, 1): "the second picture",
+        (1, 1): "both pictures",
+        (0, 0): "neither picture",
+    }
     return question, answers[(int(_holds(a, phrase) > 0), int(_holds(b, phrase) > 0))]
 
 

@@ -206,5 +206,7 @@ def render(scene: Scene) -> Image.Image:
             draw.polygon(points, fill=fill)
     pixels = np.asarray(canvas.reduce(_SUPERSAMPLE), dtype=np.float32)
     if noise > 0:
-        pixels = pixels + np.random.RandomState(scene.seed).normal(0.0, noise, pixels.shape).astype(np.float32)
+        pixels = pixels + np.random.RandomState(scene.seed).normal(0.0, noise, pixels.shape).astype(
+            np.float32
+        )
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from executorch_mm.arrays import image_array
+from executorch_mm.arrays import image_array, is_pil_image
 from executorch_mm.errors import InputError
 from executorch_mm.preprocess.image_config import ImageConfig, read_image_config
 
@@ -149,8 +149,8 @@ def image_to_hwc_uint8(image: object, *, layout: Layout | None = None) -> UInt8A
         InputError: Wrong rank, channel number or dtype; no pixels; NaN or infinite values; floats outside
             of 0..1.
     """
-    if hasattr(image, "getexif") and not isinstance(image, np.ndarray):
-        return _pil_to_rgb(image)  # type: ignore[arg-type]  # PIL is not imported to find out
+    if is_pil_image(image):
+        return _pil_to_rgb(image)
     if getattr(image, "dtype", None) == np.uint16:
         image = scale_16_bit(np.asarray(image))
     array = image_array(image, layout=layout)

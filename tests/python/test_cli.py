@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -132,6 +133,17 @@ def test_half_blocks_show_two_pixels_a_character() -> None:
     pixels = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [10, 20, 30]]], np.uint8)
     (line,) = terminal.half_blocks(Image.fromarray(pixels), columns=2)
     assert line == ("\x1b[38;2;255;0;0;48;2;0;0;255m\u2580\x1b[38;2;0;255;0;48;2;10;20;30m\u2580\x1b[0m")
+
+
+def test_a_photo_is_drawn_upright() -> None:
+    pixels = np.zeros((40, 10, 3), np.uint8)
+    pixels[:20] = 255  # the upper half, which orientation 6 turns to the right
+    photo = Image.fromarray(pixels)
+    photo.getexif()[0x0112] = 6
+    lines = terminal.half_blocks(photo, columns=8)
+    assert len(lines) == 1
+    assert lines[0].startswith("\x1b[38;2;0;0;0;48;2;0;0;0m")
+    assert "\x1b[38;2;255;255;255;48;2;255;255;255m\u2580\x1b[0m" in lines[0]
 
 
 @pytest.mark.parametrize(("columns", "width"), [(80, 39), (200, 48), (10, 8)])
@@ -420,6 +432,53 @@ def test_demo_compares_two_pictures_of_the_user(picture: Path) -> None:
     result = command("demo", "--image", str(picture), "--image", str(picture))
     assert result.stdout.startswith("Your pictures\n")
     assert len(re.findall(r"^> ", result.stdout, re.MULTILINE)) == 3
+
+
+@pytest.fixture
+def text_model() -> Path:
+    """The folder of a published text model with a chat template."""
+    root = Path(os.environ.get("EXECUTORCH_MM_TEST_MODELS", Path(__file__).parents[3] / "shared" / "models"))
+    folder = root / "smollm2-135m-instruct-8da4w"
+    if not (folder / "model.pte").is_file():
+        pytest.skip(f"no model in {folder}")
+    return folder
+
+
+@pytest.mark.real_model
+def test_generate_uses_the_chat_template_of_a_published_model(text_model: Path) -> None:
+    arguments = ["generate", "--model", str(text_model / "model.pte"), "--max-new-tokens", "12", "--stats"]
+    chat, raw = (command(*arguments, *mode, "The sky is") for mode in (["--chat"], ["--raw"]))
+    assert chat.returncode == raw.returncode == 0
+    assert chat.stdout != raw.stdout
+    num_chat, num_raw = (int(re.search(r"prompt: (\d+) tokens", run.stderr)[1]) for run in (chat, raw))
+    assert num_chat > num_raw == 3
+    assert command(*arguments, "The sky is").stdout == chat.stdout
+
+
+@pytest.mark.real_model
+def test_ctrl_c_ends_an_answer_with_one_line(text_model: Path) -> None:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "executorch_mm",
+            "generate",
+            "--model",
+            str(text_model / "model.pte"),
+            "--temperature",
+            "3",
+            "--max-new-tokens",
+            "900",
+            "Write a long story.",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(20)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, b"executorch-mm: interrupted\n")
 
 
 def in_a_terminal(*arguments: str) -> str:

@@ -19,8 +19,9 @@
 #include <executorch/runtime/platform/platform.h>
 #include <executorch/runtime/platform/runtime.h>
 
-#include "ops/attention.h"
+#include "ops/isa.h"
 #include "ops/kernels.h"
+#include "ops/scratch.h"
 
 // The SDK exports the pool but ships no header for it.
 namespace executorch::extension::threadpool {
@@ -270,10 +271,10 @@ EMM_EXPORT int emm_ops_set_threads(unsigned count, int upstream) {
   return get != nullptr && reset != nullptr && reset(get(), count) ? 0 : 1;
 }
 
-EMM_EXPORT const char* emm_ops_isa() { return emm::ops::attention_isa(); }
+EMM_EXPORT const char* emm_ops_isa() { return emm::ops::instruction_set(); }
 
 // Chooses the instruction set by name ("" for the best). Returns 0 where this machine has it.
-EMM_EXPORT int emm_ops_force_isa(const char* name) { return emm::ops::force_attention_isa(name) ? 0 : 1; }
+EMM_EXPORT int emm_ops_force_isa(const char* name) { return emm::ops::force_isa(name) ? 0 : 1; }
 
 // How often the scratch memory of the calling thread grew since it started.
 EMM_EXPORT int64_t emm_ops_scratch_growths() { return emm::ops::scratch_growths(); }

@@ -1,4 +1,4 @@
-// What the driver (attention.cpp) asks of the kernels that are compiled once per instruction set.
+// The functions that are compiled once per instruction set, and the choice among them.
 #pragma once
 
 #include "ops/attention.h"
@@ -20,7 +20,24 @@ struct AttentionTask {
   float* partial = nullptr;
 };
 
-struct AttentionIsa {
+// One key/value head of the gated delta rule; all matrices are dense. The state is [keys, values].
+struct GatedDeltaHead {
+  const float* q;      // [group][tokens, keys]
+  const float* k;      // [tokens, keys]
+  const float* v;      // [tokens, values]
+  const float* decay;  // [tokens, keys], or [tokens]
+  const float* beta;   // [tokens]
+  const float* state_in;
+  float* state_out;
+  float* out;  // [group][tokens, values]
+  int64_t group;
+  int64_t tokens;
+  int64_t keys;
+  int64_t values;
+  bool scalar_decay;
+};
+
+struct IsaKernels {
   const char* name;
   // Up to this many rows are computed straight from the cache (decoding); more go through tiles (prefill).
   int64_t direct_rows;
@@ -37,15 +54,26 @@ struct AttentionIsa {
   // Puts `parts` partial results of one task's rows together, `distance` floats apart (the first at task.partial), and
   // writes the output.
   bool (*merge)(const AttentionProblem& problem, const AttentionTask& task, int64_t parts, int64_t distance);
+
+  // Columns of the gated delta rule's state that are computed together, and the computation of those from `column` on,
+  // all tokens of them. `scratch` has room for keys x columns floats.
+  int64_t delta_columns;
+  void (*gated_delta)(const GatedDeltaHead& head, int64_t column, float* scratch);
 };
 
 // Floats between the rows of a partial result.
 inline int64_t partial_stride(int64_t head_size) { return head_size + 2; }
 
-extern const AttentionIsa kAttentionBaseline;
+extern const IsaKernels kBaselineKernels;
 #if defined(__x86_64__)
-extern const AttentionIsa kAttentionAvx2;
-extern const AttentionIsa kAttentionAvx512;
+extern const IsaKernels kAvx2Kernels;
+extern const IsaKernels kAvx512Kernels;
 #endif
+
+// The best set that the processor and the operating system support, or the forced one.
+const IsaKernels& isa_kernels();
+
+// For tests: chooses a set by name ("" for the best). Returns false for one that this machine lacks.
+bool force_isa(const char* name);
 
 }  // namespace emm::ops

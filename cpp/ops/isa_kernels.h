@@ -1,0 +1,18 @@
+// The table of the vector kernels of one instruction set; included by that set's translation unit only.
+#pragma once
+
+#include "ops/attention_direct.h"
+#include "ops/attention_tile.h"
+#include "ops/gated_delta_kernel.h"
+#include "ops/isa.h"
+
+namespace emm::ops {
+namespace {
+
+constexpr IsaKernels make_kernels(const char* name) {
+  return {name,   kDirectRows, kTileRows, kDirectKeys,   direct_scratch, tile_scratch,
+          direct, tile,        merge,     kDeltaColumns, gated_delta};
+}
+
+}  // namespace
+}  // namespace emm::ops

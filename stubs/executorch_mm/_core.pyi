@@ -1,0 +1,252 @@
+"""C++ core of executorch_mm. Internal: use the classes of executorch_mm."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy
+from numpy.typing import NDArray
+
+
+version: str = '0.1.0'
+
+executorch_version: str = '1.5.1'
+
+class TensorSpec:
+    """An input or output of a method, as the program declares it."""
+
+    @property
+    def dtype(self) -> str:
+        """
+        numpy's name of the element type; 'other' where the value is not a tensor.
+        """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes; upper bounds where a dimension is dynamic."""
+
+    @property
+    def is_planned(self) -> bool:
+        """
+        Inputs: True if ExecuTorch copies the array into its arena, False if it is used in place.
+        """
+
+    def __repr__(self) -> str: ...
+
+class MethodSpec:
+    """The signature of one method of a program."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def inputs(self) -> list[TensorSpec]: ...
+
+    @property
+    def outputs(self) -> list[TensorSpec]: ...
+
+    @property
+    def arena_bytes(self) -> list[int]:
+        """Bytes of each planned buffer."""
+
+    @property
+    def backends(self) -> list[str]:
+        """Delegates that the method uses."""
+
+class Contract:
+    """What a .pte promises. Read at load, never changed."""
+
+    @property
+    def is_multimodal(self) -> bool: ...
+
+    @property
+    def methods(self) -> dict[str, MethodSpec]:
+        """Methods with inputs, by name."""
+
+    @property
+    def metadata(self) -> dict[str, int | float | bool | str | list[int] | list[float]]:
+        """Values of the constant methods, by name."""
+
+    @property
+    def capacity(self) -> int:
+        """Positions the context holds."""
+
+    @property
+    def max_chunk(self) -> int:
+        """Tokens that one decoder call takes at most."""
+
+    @property
+    def position_style(self) -> str:
+        """'start', 'range' or 'none' (no KV cache)."""
+
+    @property
+    def eos_ids(self) -> list[int]:
+        """End tokens that the program names."""
+
+    @property
+    def bos_id(self) -> int | None: ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Last dimension of the logits."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Features of an embedding; 0 for text-only models."""
+
+    @property
+    def has_image_encoder(self) -> bool: ...
+
+    @property
+    def has_audio_encoder(self) -> bool: ...
+
+class PromptPart:
+    """
+    One part of a prompt, as the core takes it. Arrays are shared, not copied.
+    """
+
+    @staticmethod
+    def tokens(ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> PromptPart:
+        """Token ids, int64 (num_tokens,)."""
+
+    @staticmethod
+    def image(pixels: Annotated[NDArray, dict(order='C', device='cpu', writable=False)]) -> PromptPart:
+        """Pixels, (channels, height, width), with or without a batch of one."""
+
+    @staticmethod
+    def audio(features: Annotated[NDArray, dict(order='C', device='cpu', writable=False)]) -> PromptPart:
+        """Features, (num_clips, num_bins, num_frames) or without the clips."""
+
+    @staticmethod
+    def embeddings(rows: Annotated[NDArray, dict(order='C', device='cpu', writable=False)]) -> PromptPart:
+        """Embeddings, (num_tokens, hidden_size), in the decoder's dtype."""
+
+    @property
+    def address(self) -> int:
+        """Where the data lies, to see that nothing was copied."""
+
+class RequestTimings:
+    """What one request cost; times in nanoseconds."""
+
+    @property
+    def first_token_ns(self) -> int: ...
+
+    @property
+    def encode_image_ns(self) -> int: ...
+
+    @property
+    def encode_audio_ns(self) -> int: ...
+
+    @property
+    def prefill_ns(self) -> int: ...
+
+    @property
+    def decode_ns(self) -> int: ...
+
+    @property
+    def sample_ns(self) -> int: ...
+
+    @property
+    def copied_input_bytes(self) -> int: ...
+
+    @property
+    def num_prompt_positions(self) -> int: ...
+
+    @property
+    def num_decode_steps(self) -> int: ...
+
+    @property
+    def num_generated_tokens(self) -> int: ...
+
+class Snapshot:
+    """A saved conversation."""
+
+    @property
+    def position(self) -> int: ...
+
+class Session:
+    """One conversation with a model. Serves one thread at a time."""
+
+    @staticmethod
+    def load(model_path: str, data_paths: Sequence[str], load_mode: str, num_threads: int) -> Session:
+        """
+        Loads every method of the program. num_threads 0: chosen from the model's size.
+        """
+
+    def begin_request(self) -> None:
+        """Starts the clocks and forgets an earlier cancel()."""
+
+    def cancel(self) -> None:
+        """Ends the running request before its next step; from any thread."""
+
+    @property
+    def is_cancelled(self) -> bool: ...
+
+    def begin_prefill(self, parts: Sequence[PromptPart]) -> None:
+        """Plans a prompt; raises before anything has changed."""
+
+    def step_prefill(self) -> bool:
+        """One encoder or decoder call; False when done."""
+
+    def abort_prefill(self) -> None:
+        """Goes back to where begin_prefill() started."""
+
+    @property
+    def prefill_done(self) -> int:
+        """Positions of the prompt read so far."""
+
+    @property
+    def prefill_total(self) -> int:
+        """Positions of the prompt, as far as known."""
+
+    def reset(self) -> None:
+        """Back to the state after loading."""
+
+    def rewind(self, position: int) -> None:
+        """Forgets the positions from `position` on."""
+
+    def save(self) -> Snapshot:
+        """Copies the whole state."""
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Returns to a saved state."""
+
+    @property
+    def contract(self) -> Contract: ...
+
+    @property
+    def position(self) -> int:
+        """Positions of the context in use."""
+
+    @property
+    def history(self) -> list[int]:
+        """
+        Token ids in the context, -1 for positions that came from media or embeddings.
+        """
+
+    @property
+    def pending_token(self) -> int | None:
+        """Sampled, but not in the context yet."""
+
+    @property
+    def num_threads(self) -> int: ...
+
+    @property
+    def timings(self) -> RequestTimings: ...
+
+    @property
+    def can_generate(self) -> bool: ...
+
+class Generation:
+    """One answer, token by token."""
+
+    def __init__(self, session: Session, *, max_new_tokens: int, eos_ids: Sequence[int], temperature: float, top_k: int, top_p: float, seed: int) -> None:
+        """max_new_tokens -1: until the context is full."""
+
+    def next(self) -> int | None:
+        """
+        The next token id, or None when the answer is complete; an end token is not returned.
+        """
+
+    @property
+    def finish_reason(self) -> str | None:
+        """None, 'stop', 'length', 'capacity' or 'cancelled'."""

@@ -1,0 +1,55 @@
+"""What users' type checkers see; checked by mypy --strict, never run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from typing_extensions import assert_type
+
+from executorch_mm import GenerationConfig, MultimodalInput, MultimodalRunner, Snapshot, Stats, Tokenizer
+from executorch_mm.utils import (
+    make_audio_input,
+    make_embedding_input,
+    make_image_input,
+    make_raw_audio_input,
+    make_text_input,
+    make_token_input,
+)
+
+
+def construction() -> None:
+    runner = MultimodalRunner(model_path="m.pte", tokenizer_path=Path("tokenizer.json"), num_threads=1)
+    assert_type(runner, MultimodalRunner)
+    assert_type(MultimodalRunner.demo(), MultimodalRunner)
+    with MultimodalRunner("m.pte") as opened:
+        assert_type(opened, MultimodalRunner)
+    MultimodalRunner("m.pte", load_mode="paper")  # type: ignore[arg-type]
+    assert_type(runner.tokenizer, Tokenizer)
+    assert_type(runner.history, list[int])
+    assert_type(runner.save(), Snapshot)
+
+
+def answers(runner: MultimodalRunner) -> None:
+    config = GenerationConfig(max_new_tokens=5, stop="x")
+    picture = make_image_input(np.zeros((4, 4, 3), np.uint8), layout="HWC")
+    assert_type(runner.generate_text(["a", picture], config), str)
+    assert_type(runner.stream("a"), Iterator[str])
+    assert_type(runner.prefill([picture]), int)
+    assert_type(runner.stats, Stats)
+    assert_type(runner.stats.tokens_per_second, float)
+    assert_type(runner.stats.finish_reason, str | None)
+    runner.generate("a", config, token_callback=print, stats_callback=lambda stats: stats.to_json())
+    runner.generate_text(5)  # type: ignore[arg-type]
+
+
+def inputs() -> None:
+    floats = np.zeros((1, 2, 3), np.float32)
+    assert_type(make_text_input("a"), MultimodalInput)
+    assert_type(make_token_input([1, 2]), MultimodalInput)
+    assert_type(make_audio_input(floats), MultimodalInput)
+    assert_type(make_raw_audio_input(floats), MultimodalInput)
+    assert_type(make_embedding_input(floats[0]), MultimodalInput)
+    assert_type(MultimodalInput("a"), MultimodalInput)
+    make_image_input("path.png")  # type: ignore[arg-type]
