@@ -164,7 +164,7 @@ class MultimodalRunner:
         self.generate(inputs, config, pieces.append)
         return "".join(pieces)
 
-    def stream(self, inputs: Prompt, config: GenerationConfig | None = None) -> Iterator[str]:
+    def stream(self, inputs: Prompt, config: GenerationConfig | None = None) -> Generator[str, None, None]:
         """The answer piece by piece, as an iterator; parameters and errors are those of `generate`.
 
         Work starts with the first piece asked for. Leaving the loop early closes the stream and ends the

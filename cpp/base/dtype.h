@@ -8,7 +8,19 @@
 
 namespace emm {
 
-enum class DType { kUInt8, kInt8, kUInt16, kInt32, kInt64, kFloat16, kBFloat16, kFloat32, kFloat64, kBool, kOther };
+enum class DType {
+  kUInt8,
+  kInt8,
+  kUInt16,
+  kInt32,
+  kInt64,
+  kFloat16,
+  kBFloat16,
+  kFloat32,
+  kFloat64,
+  kBool,
+  kOther
+};
 
 constexpr size_t dtype_size(DType dtype) {
   switch (dtype) {
@@ -73,7 +85,9 @@ inline float bits_float(uint32_t bits) {
   return value;
 }
 
-inline float bfloat16_to_float(uint16_t bits) { return bits_float(static_cast<uint32_t>(bits) << 16); }
+inline float bfloat16_to_float(uint16_t bits) {
+  return bits_float(static_cast<uint32_t>(bits) << 16);
+}
 
 // Round to nearest even; NaN stays NaN (quiet).
 inline uint16_t float_to_bfloat16(float value) {

@@ -1,5 +1,5 @@
-// The one error type of the core. Every failure carries a code (which Python turns into an exception
-// class) and a message that says where it happened, what was expected and what came.
+// The one error type of the core. Every failure carries a code (which Python turns into an
+// exception class) and a message that says where it happened, what was expected and what came.
 #pragma once
 
 #include <cstdint>

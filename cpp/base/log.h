@@ -1,5 +1,6 @@
-// Where the core's diagnostics go. Library code never prints: ExecuTorch's error lines are collected
-// by the LogCapture that is open on the current thread and end up in the exception's message.
+// Where the core's diagnostics go. Library code never prints: ExecuTorch's error lines are
+// collected by the LogCapture that is open on the current thread and end up in the exception's
+// message.
 #pragma once
 
 #include <string>

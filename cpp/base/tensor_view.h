@@ -35,15 +35,20 @@ struct TensorView {
 
   int64_t size() const { return num_elements(shape); }
   size_t size_bytes() const { return static_cast<size_t>(size()) * dtype_size(dtype); }
-  const void* at_byte(size_t offset_bytes) const { return static_cast<const char*>(data) + offset_bytes; }
-  std::string describe() const { return std::string(dtype_name(dtype)) + " " + shape_string(shape); }
+  const void* at_byte(size_t offset_bytes) const {
+    return static_cast<const char*>(data) + offset_bytes;
+  }
+  std::string describe() const {
+    return std::string(dtype_name(dtype)) + " " + shape_string(shape);
+  }
 };
 
 // num_rows rows of a (rows, columns) view, from first_row on.
 inline TensorView row_range(const TensorView& view, int64_t first_row, int64_t num_rows) {
   const int64_t columns = view.shape.at(1);
   const size_t row_bytes = static_cast<size_t>(columns) * dtype_size(view.dtype);
-  return {view.at_byte(static_cast<size_t>(first_row) * row_bytes), view.dtype, {num_rows, columns}};
+  return {
+      view.at_byte(static_cast<size_t>(first_row) * row_bytes), view.dtype, {num_rows, columns}};
 }
 
 }  // namespace emm

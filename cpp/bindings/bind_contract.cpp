@@ -26,13 +26,18 @@ nb::tuple to_tuple(const Shape& shape) {
 }
 
 void bind_specs(nb::module_& module) {
-  nb::class_<TensorSpec>(module, "TensorSpec", "An input or output of a method, as the program declares it.")
-      .def_prop_ro("dtype", [](const TensorSpec& spec) { return std::string(dtype_name(spec.dtype)); },
-                   "numpy's name of the element type; 'other' where the value is not a tensor.")
-      .def_prop_ro("shape", [](const TensorSpec& spec) { return to_tuple(spec.shape); },
-                   nb::sig("def shape(self) -> tuple[int, ...]"), "Sizes; upper bounds where a dimension is dynamic.")
+  nb::class_<TensorSpec>(module, "TensorSpec",
+                         "An input or output of a method, as the program declares it.")
+      .def_prop_ro(
+          "dtype", [](const TensorSpec& spec) { return std::string(dtype_name(spec.dtype)); },
+          "numpy's name of the element type; 'other' where the value is not a tensor.")
+      .def_prop_ro(
+          "shape", [](const TensorSpec& spec) { return to_tuple(spec.shape); },
+          nb::sig("def shape(self) -> tuple[int, ...]"),
+          "Sizes; upper bounds where a dimension is dynamic.")
       .def_ro("is_planned", &TensorSpec::is_planned,
-              "Inputs: True if ExecuTorch copies the array into its arena, False if it is used in place.")
+              "Inputs: True if ExecuTorch copies the array into its arena, False if it is used in "
+              "place.")
       .def("__repr__", [](const TensorSpec& spec) {
         return "TensorSpec(" + TensorView{nullptr, spec.dtype, spec.shape}.describe() +
                (spec.is_planned ? ", planned)" : ")");
@@ -50,18 +55,23 @@ void bind_specs(nb::module_& module) {
 void bind_contract(nb::module_& module) {
   bind_specs(module);
   nb::class_<Contract>(module, "Contract", "What a .pte promises. Read at load, never changed.")
-      .def_prop_ro("is_multimodal", [](const Contract& contract) { return contract.kind == ModelKind::kMultimodal; })
+      .def_prop_ro("is_multimodal",
+                   [](const Contract& contract) { return contract.kind == ModelKind::kMultimodal; })
       .def_ro("methods", &Contract::methods, "Methods with inputs, by name.")
       .def_ro("metadata", &Contract::metadata, "Values of the constant methods, by name.")
       .def_ro("capacity", &Contract::capacity, "Positions the context holds.")
       .def_ro("max_chunk", &Contract::max_chunk, "Tokens that one decoder call takes at most.")
-      .def_prop_ro("position_style",
-                   [](const Contract& contract) { return std::string(position_style_name(contract.position_style)); },
-                   "'start', 'range' or 'none' (no KV cache).")
+      .def_prop_ro(
+          "position_style",
+          [](const Contract& contract) {
+            return std::string(position_style_name(contract.position_style));
+          },
+          "'start', 'range' or 'none' (no KV cache).")
       .def_ro("eos_ids", &Contract::eos_ids, "End tokens that the program names.")
       .def_ro("bos_id", &Contract::bos_id)
       .def_ro("vocab_size", &Contract::vocab_size, "Last dimension of the logits.")
-      .def_ro("hidden_size", &Contract::hidden_size, "Features of an embedding; 0 for text-only models.")
+      .def_ro("hidden_size", &Contract::hidden_size,
+              "Features of an embedding; 0 for text-only models.")
       .def_prop_ro("has_image_encoder", &Contract::has_image_encoder)
       .def_prop_ro("has_audio_encoder", &Contract::has_audio_encoder);
 }

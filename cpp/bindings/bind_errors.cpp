@@ -30,11 +30,12 @@ void translate(const std::exception_ptr& pointer, void*) {
   try {
     std::rethrow_exception(pointer);
   } catch (const Error& error) {
-    const nb::object type = nb::module_::import_("executorch_mm.errors").attr(class_name(error.code()));
+    const nb::object type =
+        nb::module_::import_("executorch_mm.errors").attr(class_name(error.code()));
     // A damaged file's bytes may be quoted in the message: whatever is no UTF-8 becomes U+FFFD.
     const std::string_view what = error.what();
-    const nb::object message =
-        nb::steal(PyUnicode_DecodeUTF8(what.data(), static_cast<Py_ssize_t>(what.size()), "replace"));
+    const nb::object message = nb::steal(
+        PyUnicode_DecodeUTF8(what.data(), static_cast<Py_ssize_t>(what.size()), "replace"));
     const nb::object instance = error.code() == ErrorCode::kCapacity
                                     ? type(message, error.needed(), error.available())
                                     : type(message);

@@ -20,18 +20,21 @@ DType to_dtype(const nb::dlpack::dtype& type) {
   constexpr auto kBfloatCode = static_cast<uint8_t>(nb::dlpack::dtype_code::Bfloat);
   if (type.lanes == 1 && type.bits == 16 && type.code == kFloatCode) return DType::kFloat16;
   if (type.lanes == 1 && type.bits == 16 && type.code == kBfloatCode) return DType::kBFloat16;
-  throw Error(ErrorCode::kInput, "array: expected uint8, float16, bfloat16, float32 or float64, got DLPack type code " +
-                                     std::to_string(type.code) + " with " + std::to_string(type.bits) + " bits");
+  throw Error(
+      ErrorCode::kInput,
+      "array: expected uint8, float16, bfloat16, float32 or float64, got DLPack type code " +
+          std::to_string(type.code) + " with " + std::to_string(type.bits) + " bits");
 }
 
 TensorView to_view(const Array& array) {
   TensorView view{array.data(), to_dtype(array.dtype()), {}};
-  for (size_t i = 0; i < array.ndim(); ++i) view.shape.push_back(static_cast<int64_t>(array.shape(i)));
+  for (size_t i = 0; i < array.ndim(); ++i)
+    view.shape.push_back(static_cast<int64_t>(array.shape(i)));
   return view;
 }
 
-// The input shares the array's memory and holds a reference to it. nanobind takes the GIL when the last
-// holder lets go, so inputs may die on any thread.
+// The input shares the array's memory and holds a reference to it. nanobind takes the GIL when the
+// last holder lets go, so inputs may die on any thread.
 template <typename Kind>
 Input from_array(Array array) {
   const TensorView view = to_view(array);
@@ -39,28 +42,50 @@ Input from_array(Array array) {
 }
 
 struct AddressOf {
-  uintptr_t operator()(const TokenInput& tokens) const { return reinterpret_cast<uintptr_t>(tokens.ids.data()); }
-  uintptr_t operator()(const ImageInput& image) const { return reinterpret_cast<uintptr_t>(image.pixels.data); }
-  uintptr_t operator()(const AudioInput& audio) const { return reinterpret_cast<uintptr_t>(audio.features.data); }
-  uintptr_t operator()(const EmbeddingInput& rows) const { return reinterpret_cast<uintptr_t>(rows.rows.data); }
+  uintptr_t operator()(const TokenInput& tokens) const {
+    return reinterpret_cast<uintptr_t>(tokens.ids.data());
+  }
+  uintptr_t operator()(const ImageInput& image) const {
+    return reinterpret_cast<uintptr_t>(image.pixels.data);
+  }
+  uintptr_t operator()(const AudioInput& audio) const {
+    return reinterpret_cast<uintptr_t>(audio.features.data);
+  }
+  uintptr_t operator()(const EmbeddingInput& rows) const {
+    return reinterpret_cast<uintptr_t>(rows.rows.data);
+  }
 };
 
 }  // namespace
 
 void bind_inputs(nb::module_& module) {
-  nb::class_<PromptPart>(module, "PromptPart", "One part of a prompt, as the core takes it. Arrays are shared, not copied.")
+  nb::class_<PromptPart>(
+      module, "PromptPart",
+      "One part of a prompt, as the core takes it. Arrays are shared, not copied.")
       .def_static(
           "tokens",
-          [](const TokenArray& ids) { return PromptPart{TokenInput{{ids.data(), ids.data() + ids.size()}}}; },
+          [](const TokenArray& ids) {
+            return PromptPart{TokenInput{{ids.data(), ids.data() + ids.size()}}};
+          },
           nb::arg("ids").noconvert(), "Token ids, int64 (num_tokens,).")
-      .def_static("image", [](Array pixels) { return PromptPart{from_array<ImageInput>(std::move(pixels))}; },
-                  nb::arg("pixels").noconvert(), "Pixels, (channels, height, width), with or without a batch of one.")
-      .def_static("audio", [](Array features) { return PromptPart{from_array<AudioInput>(std::move(features))}; },
-                  nb::arg("features").noconvert(), "Features, (num_clips, num_bins, num_frames) or without the clips.")
-      .def_static("embeddings", [](Array rows) { return PromptPart{from_array<EmbeddingInput>(std::move(rows))}; },
-                  nb::arg("rows").noconvert(), "Embeddings, (num_tokens, hidden_size), in the decoder's dtype.")
-      .def_prop_ro("address", [](const PromptPart& part) { return std::visit(AddressOf{}, part.input); },
-                   "Where the data lies, to see that nothing was copied.");
+      .def_static(
+          "image",
+          [](Array pixels) { return PromptPart{from_array<ImageInput>(std::move(pixels))}; },
+          nb::arg("pixels").noconvert(),
+          "Pixels, (channels, height, width), with or without a batch of one.")
+      .def_static(
+          "audio",
+          [](Array features) { return PromptPart{from_array<AudioInput>(std::move(features))}; },
+          nb::arg("features").noconvert(),
+          "Features, (num_clips, num_bins, num_frames) or without the clips.")
+      .def_static(
+          "embeddings",
+          [](Array rows) { return PromptPart{from_array<EmbeddingInput>(std::move(rows))}; },
+          nb::arg("rows").noconvert(),
+          "Embeddings, (num_tokens, hidden_size), in the decoder's dtype.")
+      .def_prop_ro(
+          "address", [](const PromptPart& part) { return std::visit(AddressOf{}, part.input); },
+          "Where the data lies, to see that nothing was copied.");
 }
 
 }  // namespace emm::bindings

@@ -16,10 +16,12 @@ LoadMode to_load_mode(const std::string& name) {
   if (name == "mmap") return LoadMode::kMmap;
   if (name == "mmap+mlock") return LoadMode::kMmapMlock;
   if (name == "file") return LoadMode::kFile;
-  throw Error(ErrorCode::kInput, "load_mode: expected 'mmap', 'mmap+mlock' or 'file', got '" + name + "'");
+  throw Error(ErrorCode::kInput,
+              "load_mode: expected 'mmap', 'mmap+mlock' or 'file', got '" + name + "'");
 }
 
-std::shared_ptr<Session> load(const std::string& model_path, const std::vector<std::string>& data_paths,
+std::shared_ptr<Session> load(const std::string& model_path,
+                              const std::vector<std::string>& data_paths,
                               const std::string& load_mode, int64_t num_threads) {
   return std::make_shared<Session>(std::make_unique<EtExecutor>(
       LoadOptions{model_path, data_paths, to_load_mode(load_mode), num_threads}));
@@ -33,7 +35,8 @@ void begin_prefill(Session& session, const std::vector<PromptPart>& parts) {
 }
 
 void bind_timings(nb::module_& module) {
-  nb::class_<RequestTimings>(module, "RequestTimings", "What one request cost; times in nanoseconds.")
+  nb::class_<RequestTimings>(module, "RequestTimings",
+                             "What one request cost; times in nanoseconds.")
       .def_ro("first_token_ns", &RequestTimings::first_token_ns)
       .def_ro("encode_image_ns", &RequestTimings::encode_image_ns)
       .def_ro("encode_audio_ns", &RequestTimings::encode_audio_ns)
@@ -63,18 +66,25 @@ void bind_session(nb::module_& module) {
   bind_timings(module);
   nb::class_<Session::Snapshot>(module, "Snapshot", "A saved conversation.")
       .def_ro("position", &Session::Snapshot::position);
-  nb::class_<Session> session(module, "Session", "One conversation with a model. Serves one thread at a time.");
+  nb::class_<Session> session(module, "Session",
+                              "One conversation with a model. Serves one thread at a time.");
   session
-      .def_static("load", load, "model_path"_a, "data_paths"_a, "load_mode"_a, "num_threads"_a, ReleaseGil(),
+      .def_static("load", load, "model_path"_a, "data_paths"_a, "load_mode"_a, "num_threads"_a,
+                  ReleaseGil(),
                   "Loads every method of the program. num_threads 0: chosen from the model's size.")
-      .def("begin_request", &Session::begin_request, "Starts the clocks and forgets an earlier cancel().")
-      .def("cancel", &Session::cancel, "Ends the running request before its next step; from any thread.")
+      .def("begin_request", &Session::begin_request,
+           "Starts the clocks and forgets an earlier cancel().")
+      .def("cancel", &Session::cancel,
+           "Ends the running request before its next step; from any thread.")
       .def_prop_ro("is_cancelled", &Session::is_cancelled)
-      .def("begin_prefill", begin_prefill, "parts"_a, "Plans a prompt; raises before anything has changed.")
-      .def("step_prefill", &Session::step_prefill, ReleaseGil(), "One encoder or decoder call; False when done.")
+      .def("begin_prefill", begin_prefill, "parts"_a,
+           "Plans a prompt; raises before anything has changed.")
+      .def("step_prefill", &Session::step_prefill, ReleaseGil(),
+           "One encoder or decoder call; False when done.")
       .def("abort_prefill", &Session::abort_prefill, "Goes back to where begin_prefill() started.")
       .def_prop_ro("prefill_done", &Session::prefill_done, "Positions of the prompt read so far.")
-      .def_prop_ro("prefill_total", &Session::prefill_total, "Positions of the prompt, as far as known.")
+      .def_prop_ro("prefill_total", &Session::prefill_total,
+                   "Positions of the prompt, as far as known.")
       .def("reset", &Session::reset, ReleaseGil(), "Back to the state after loading.")
       .def("rewind", &Session::rewind, "position"_a, "Forgets the positions from `position` on.")
       .def("save", &Session::save, ReleaseGil(), "Copies the whole state.")

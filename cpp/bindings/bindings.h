@@ -15,7 +15,8 @@ using namespace nb::literals;  // "name"_a is unreadable otherwise
 
 namespace emm::bindings {
 
-// One part of a prompt as Python holds it; a class of its own because nanobind takes std::variant apart.
+// One part of a prompt as Python holds it; a class of its own because nanobind takes std::variant
+// apart.
 struct PromptPart {
   Input input;
 };

@@ -34,12 +34,14 @@ Arena::Arena(const std::vector<int64_t>& buffer_bytes) {
     void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
       for (auto& mapped : buffers_) munmap(mapped.data(), mapped.size());
-      throw Error(ErrorCode::kLoad, "planned memory: cannot get " + std::to_string(size) + " bytes");
+      throw Error(ErrorCode::kLoad,
+                  "planned memory: cannot get " + std::to_string(size) + " bytes");
     }
     buffers_.emplace_back(static_cast<uint8_t*>(memory), size);
   }
   allocator_ = std::make_unique<executorch::runtime::HierarchicalAllocator>(
-      executorch::runtime::Span<executorch::runtime::Span<uint8_t>>(buffers_.data(), buffers_.size()));
+      executorch::runtime::Span<executorch::runtime::Span<uint8_t>>(buffers_.data(),
+                                                                    buffers_.size()));
 }
 
 Arena::~Arena() {

@@ -1,6 +1,6 @@
 // The planned memory of one method, owned by us and lent to ExecuTorch. It holds the method's
-// activations and its mutable buffers (KV cache, recurrent state), so resetting or copying the arena
-// resets or copies the method's state.
+// activations and its mutable buffers (KV cache, recurrent state), so resetting or copying the
+// arena resets or copies the method's state.
 #pragma once
 
 #include <executorch/runtime/core/hierarchical_allocator.h>
@@ -14,7 +14,8 @@ namespace emm {
 
 class Arena {
  public:
-  // buffer_bytes: one entry per planned buffer. Memory starts zeroed and takes room only once touched.
+  // buffer_bytes: one entry per planned buffer. Memory starts zeroed and takes room only once
+  // touched.
   explicit Arena(const std::vector<int64_t>& buffer_bytes);
   ~Arena();
   Arena(const Arena&) = delete;
@@ -22,8 +23,8 @@ class Arena {
 
   executorch::runtime::HierarchicalAllocator* allocator() { return &*allocator_; }
 
-  // Call once, after the method is loaded: remembers the pages that loading wrote (initialised mutable
-  // buffers), so that reset() can bring them back.
+  // Call once, after the method is loaded: remembers the pages that loading wrote (initialised
+  // mutable buffers), so that reset() can bring them back.
   void remember_initial_state();
   void reset();
 

@@ -27,38 +27,42 @@ enum class PositionStyle {
 
 struct TensorSpec {
   DType dtype = DType::kOther;
-  Shape shape;              // upper bounds where a dimension is dynamic
-  bool is_planned = false;  // inputs: ExecuTorch copies them into its arena; otherwise used in place
+  Shape shape;  // upper bounds where a dimension is dynamic
+  bool is_planned =
+      false;  // inputs: ExecuTorch copies them into its arena; otherwise used in place
 };
 
 struct MethodSpec {
   std::string name;
-  std::vector<TensorSpec> inputs;   // dtype kOther and no shape where a value is not a tensor
+  std::vector<TensorSpec> inputs;  // dtype kOther and no shape where a value is not a tensor
   std::vector<TensorSpec> outputs;
   std::vector<int64_t> arena_bytes;  // planned buffers
   std::vector<std::string> backends;
 };
 
-using MetadataValue = std::variant<int64_t, double, bool, std::string, std::vector<int64_t>, std::vector<double>>;
+using MetadataValue =
+    std::variant<int64_t, double, bool, std::string, std::vector<int64_t>, std::vector<double>>;
 
 struct Contract {
   ModelKind kind = ModelKind::kText;
   std::map<std::string, MethodSpec> methods;
   std::map<std::string, MetadataValue> metadata;  // constant methods, by name
 
-  int64_t capacity = 0;     // positions the KV cache holds
-  int64_t max_chunk = 0;    // tokens that one decoder call takes at most
+  int64_t capacity = 0;   // positions the KV cache holds
+  int64_t max_chunk = 0;  // tokens that one decoder call takes at most
   PositionStyle position_style = PositionStyle::kStart;
-  std::vector<int64_t> eos_ids;      // get_eos_ids and get_eos_id together
+  std::vector<int64_t> eos_ids;  // get_eos_ids and get_eos_id together
   std::optional<int64_t> bos_id;
-  int64_t vocab_size = 0;            // last dimension of the logits
-  int64_t hidden_size = 0;           // of the embeddings; 0 for text models
+  int64_t vocab_size = 0;   // last dimension of the logits
+  int64_t hidden_size = 0;  // of the embeddings; 0 for text models
 
   const MethodSpec* find(const std::string& name) const {
     const auto found = methods.find(name);
     return found == methods.end() ? nullptr : &found->second;
   }
-  const MethodSpec& decoder() const { return methods.at(kind == ModelKind::kText ? "forward" : "text_decoder"); }
+  const MethodSpec& decoder() const {
+    return methods.at(kind == ModelKind::kText ? "forward" : "text_decoder");
+  }
   bool has_image_encoder() const { return methods.count("vision_encoder") != 0; }
   bool has_audio_encoder() const { return methods.count("audio_encoder") != 0; }
 };

@@ -27,7 +27,8 @@ TensorSpec to_spec(const executorch::runtime::TensorInfo& info) {
 MethodSpec read_method(Module& module, const std::string& name) {
   LogCapture log;
   auto meta = module.method_meta(name);
-  if (!meta.ok()) throw_et_error(ErrorCode::kLoad, name + ": reading its signature", meta.error(), log);
+  if (!meta.ok())
+    throw_et_error(ErrorCode::kLoad, name + ": reading its signature", meta.error(), log);
   MethodSpec spec;
   spec.name = name;
   for (size_t i = 0; i < meta->num_inputs(); ++i) {
@@ -40,7 +41,8 @@ MethodSpec read_method(Module& module, const std::string& name) {
   }
   for (size_t i = 0; i < meta->num_memory_planned_buffers(); ++i) {
     auto bytes = meta->memory_planned_buffer_size(i);
-    if (!bytes.ok() || *bytes < 0) refuse(name + ": planned buffer " + std::to_string(i) + " has no valid size");
+    if (!bytes.ok() || *bytes < 0)
+      refuse(name + ": planned buffer " + std::to_string(i) + " has no valid size");
     spec.arena_bytes.push_back(*bytes);
   }
   for (size_t i = 0; i < meta->num_backends(); ++i) {
@@ -54,23 +56,33 @@ MethodSpec read_method(Module& module, const std::string& name) {
 bool to_metadata(const std::vector<EValue>& outputs, MetadataValue& value) {
   if (outputs.size() == 1) {
     const EValue& only = outputs[0];
-    if (only.isInt()) value = only.toInt();
-    else if (only.isBool()) value = only.toBool();
-    else if (only.isDouble()) value = only.toDouble();
-    else if (only.isString()) value = std::string(only.toString().data(), only.toString().size());
-    else return false;
+    if (only.isInt())
+      value = only.toInt();
+    else if (only.isBool())
+      value = only.toBool();
+    else if (only.isDouble())
+      value = only.toDouble();
+    else if (only.isString())
+      value = std::string(only.toString().data(), only.toString().size());
+    else
+      return false;
     return true;
   }
   std::vector<int64_t> ints;
   std::vector<double> doubles;
   for (const EValue& output : outputs) {
-    if (output.isInt()) ints.push_back(output.toInt());
-    else if (output.isDouble()) doubles.push_back(output.toDouble());
-    else return false;
+    if (output.isInt())
+      ints.push_back(output.toInt());
+    else if (output.isDouble())
+      doubles.push_back(output.toDouble());
+    else
+      return false;
   }
   if (ints.empty() == doubles.empty()) return false;
-  if (doubles.empty()) value = std::move(ints);
-  else value = std::move(doubles);
+  if (doubles.empty())
+    value = std::move(ints);
+  else
+    value = std::move(doubles);
   return true;
 }
 
@@ -96,28 +108,35 @@ std::optional<int64_t> one_int(const Contract& contract, const std::string& name
   return values[0];
 }
 
-void expect_tensor(const MethodSpec& method, bool is_input, size_t index, size_t rank, DType dtype) {
+void expect_tensor(const MethodSpec& method, bool is_input, size_t index, size_t rank,
+                   DType dtype) {
   const auto& specs = is_input ? method.inputs : method.outputs;
-  const std::string where = method.name + (is_input ? ": input " : ": output ") + std::to_string(index);
-  if (index >= specs.size()) refuse(where + " is missing: the method has " + std::to_string(specs.size()));
+  const std::string where =
+      method.name + (is_input ? ": input " : ": output ") + std::to_string(index);
+  if (index >= specs.size())
+    refuse(where + " is missing: the method has " + std::to_string(specs.size()));
   const TensorSpec& spec = specs[index];
   if (spec.shape.size() != rank || (dtype != DType::kOther && spec.dtype != dtype)) {
     refuse(where + ": expected a tensor of rank " + std::to_string(rank) +
-           (dtype == DType::kOther ? "" : std::string(" and dtype ") + dtype_name(dtype)) + ", got " +
-           dtype_name(spec.dtype) + " " + shape_string(spec.shape));
+           (dtype == DType::kOther ? "" : std::string(" and dtype ") + dtype_name(dtype)) +
+           ", got " + dtype_name(spec.dtype) + " " + shape_string(spec.shape));
   }
 }
 
 void check_logits(const MethodSpec& decoder) {
   if (decoder.outputs.size() != 1) {
-    refuse(decoder.name + ": expected one output (logits), got " + std::to_string(decoder.outputs.size()));
+    refuse(decoder.name + ": expected one output (logits), got " +
+           std::to_string(decoder.outputs.size()));
   }
   const TensorSpec& logits = decoder.outputs[0];
   const bool dtype_fits = logits.dtype == DType::kFloat32 || logits.dtype == DType::kFloat16 ||
                           logits.dtype == DType::kBFloat16 || logits.dtype == DType::kUInt16;
-  if (!dtype_fits || logits.shape.size() < 2 || logits.shape.size() > 3 || logits.shape.back() < 1) {
-    refuse(decoder.name + ": output 0: expected logits (1, vocab) or (1, tokens, vocab) in float32, float16, "
-           "bfloat16 or uint16, got " + std::string(dtype_name(logits.dtype)) + " " + shape_string(logits.shape));
+  if (!dtype_fits || logits.shape.size() < 2 || logits.shape.size() > 3 ||
+      logits.shape.back() < 1) {
+    refuse(decoder.name +
+           ": output 0: expected logits (1, vocab) or (1, tokens, vocab) in float32, float16, "
+           "bfloat16 or uint16, got " +
+           std::string(dtype_name(logits.dtype)) + " " + shape_string(logits.shape));
   }
 }
 
@@ -125,7 +144,8 @@ void check_encoder(const Contract& contract, const std::string& name) {
   const MethodSpec* encoder = contract.find(name);
   if (encoder == nullptr) return;
   if (encoder->inputs.size() != 1 || encoder->outputs.size() != 1) {
-    refuse(name + ": expected one input and one output, got " + std::to_string(encoder->inputs.size()) + " and " +
+    refuse(name + ": expected one input and one output, got " +
+           std::to_string(encoder->inputs.size()) + " and " +
            std::to_string(encoder->outputs.size()));
   }
   expect_tensor(*encoder, false, 0, 3, contract.decoder().inputs[0].dtype);
@@ -143,11 +163,13 @@ void read_position_style(const MethodSpec& decoder, Contract& contract) {
   }
   if (decoder.inputs.size() != 2) {
     refuse(decoder.name + ": expected tokens or embeddings and at most one position input, got " +
-           std::to_string(decoder.inputs.size()) + " inputs (models that take caches or masks as arguments are "
+           std::to_string(decoder.inputs.size()) +
+           " inputs (models that take caches or masks as arguments are "
            "not supported)");
   }
   expect_tensor(decoder, true, 1, 1, DType::kInt64);
-  contract.position_style = decoder.inputs[1].shape[0] > 1 ? PositionStyle::kRange : PositionStyle::kStart;
+  contract.position_style =
+      decoder.inputs[1].shape[0] > 1 ? PositionStyle::kRange : PositionStyle::kStart;
 }
 
 void read_limits(const MethodSpec& decoder, Contract& contract) {
@@ -167,16 +189,19 @@ void read_limits(const MethodSpec& decoder, Contract& contract) {
   } else if (max_context_len || max_seq_len) {
     contract.capacity = max_context_len ? *max_context_len : *max_seq_len;
   } else {
-    refuse("get_max_context_len and get_max_seq_len: expected at least one, the program has neither");
+    refuse(
+        "get_max_context_len and get_max_seq_len: expected at least one, the program has neither");
   }
   if (contract.max_chunk < 1 || contract.capacity < 1) {
     refuse(decoder.name + ": expected room for at least one token, got a chunk of " +
-           std::to_string(contract.max_chunk) + " and a context of " + std::to_string(contract.capacity));
+           std::to_string(contract.max_chunk) + " and a context of " +
+           std::to_string(contract.capacity));
   }
 }
 
 void interpret(Contract& contract) {
-  const bool is_multimodal = contract.find("text_decoder") != nullptr && contract.find("token_embedding") != nullptr;
+  const bool is_multimodal =
+      contract.find("text_decoder") != nullptr && contract.find("token_embedding") != nullptr;
   if (!is_multimodal && contract.find("forward") == nullptr) {
     std::string names;
     for (const auto& [name, method] : contract.methods) names += (names.empty() ? "" : ", ") + name;
@@ -222,8 +247,10 @@ Contract read_contract(Module& module) {
   Contract contract;
   for (const std::string& name : *names) {
     MethodSpec method = read_method(module, name);
-    if (method.inputs.empty()) read_metadata(module, name, contract);
-    else contract.methods[name] = std::move(method);
+    if (method.inputs.empty())
+      read_metadata(module, name, contract);
+    else
+      contract.methods[name] = std::move(method);
   }
   interpret(contract);
   return contract;

@@ -7,8 +7,8 @@
 
 namespace emm {
 
-// Runs the constant methods, reads every other method's signature. Throws Error(kContract) that names
-// the method, what was expected and what the program has.
+// Runs the constant methods, reads every other method's signature. Throws Error(kContract) that
+// names the method, what was expected and what the program has.
 Contract read_contract(executorch::extension::Module& module);
 
 }  // namespace emm

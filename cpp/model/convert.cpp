@@ -17,16 +17,19 @@ void map(const TensorView& source, std::vector<uint8_t>& buffer, Function functi
 constexpr float kByteToUnit = 1.0f / 255.0f;
 
 template <typename In, typename ToFloat>
-bool to_float_kind(const TensorView& source, DType wanted, std::vector<uint8_t>& buffer, ToFloat to_float) {
+bool to_float_kind(const TensorView& source, DType wanted, std::vector<uint8_t>& buffer,
+                   ToFloat to_float) {
   switch (wanted) {
     case DType::kFloat32:
       map<In, float>(source, buffer, to_float);
       return true;
     case DType::kFloat16:
-      map<In, uint16_t>(source, buffer, [&](In value) { return float_to_float16(to_float(value)); });
+      map<In, uint16_t>(source, buffer,
+                        [&](In value) { return float_to_float16(to_float(value)); });
       return true;
     case DType::kBFloat16:
-      map<In, uint16_t>(source, buffer, [&](In value) { return float_to_bfloat16(to_float(value)); });
+      map<In, uint16_t>(source, buffer,
+                        [&](In value) { return float_to_bfloat16(to_float(value)); });
       return true;
     default:
       return false;
@@ -36,8 +39,9 @@ bool to_float_kind(const TensorView& source, DType wanted, std::vector<uint8_t>&
 bool convert_elements(const TensorView& source, DType wanted, std::vector<uint8_t>& buffer) {
   switch (source.dtype) {
     case DType::kUInt8:
-      return to_float_kind<uint8_t>(source, wanted, buffer,
-                                    [](uint8_t value) { return static_cast<float>(value) * kByteToUnit; });
+      return to_float_kind<uint8_t>(source, wanted, buffer, [](uint8_t value) {
+        return static_cast<float>(value) * kByteToUnit;
+      });
     case DType::kFloat16:
       return to_float_kind<uint16_t>(source, wanted, buffer, float16_to_float);
     case DType::kBFloat16:
@@ -45,7 +49,8 @@ bool convert_elements(const TensorView& source, DType wanted, std::vector<uint8_
     case DType::kFloat32:
       return to_float_kind<float>(source, wanted, buffer, [](float value) { return value; });
     case DType::kFloat64:
-      return to_float_kind<double>(source, wanted, buffer, [](double value) { return static_cast<float>(value); });
+      return to_float_kind<double>(source, wanted, buffer,
+                                   [](double value) { return static_cast<float>(value); });
     default:
       return false;
   }
@@ -63,7 +68,8 @@ bool no_exponent_is_full(const TensorView& view, Word exponent_mask) {
 
 }  // namespace
 
-TensorView convert(const TensorView& source, DType wanted, std::vector<uint8_t>& buffer, const std::string& what) {
+TensorView convert(const TensorView& source, DType wanted, std::vector<uint8_t>& buffer,
+                   const std::string& what) {
   if (source.dtype == wanted) return source;
   if (!convert_elements(source, wanted, buffer)) {
     throw Error(ErrorCode::kInput,

@@ -12,7 +12,8 @@ namespace emm {
 
 // `source` itself when it has the wanted dtype, otherwise its conversion, held in `buffer`. Throws
 // Error(kInput), starting with `what`, for pairs that have no meaning.
-TensorView convert(const TensorView& source, DType wanted, std::vector<uint8_t>& buffer, const std::string& what);
+TensorView convert(const TensorView& source, DType wanted, std::vector<uint8_t>& buffer,
+                   const std::string& what);
 
 // False when a float view holds a NaN or an infinity; other dtypes are always finite.
 bool all_finite(const TensorView& view);

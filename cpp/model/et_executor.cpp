@@ -25,7 +25,8 @@ using executorch::extension::Module;
 using executorch::extension::threadpool::NoThreadPoolGuard;
 using executorch::runtime::EValue;
 
-// Below this the hand-overs between threads cost more than they save (measured on the shipped model).
+// Below this the hand-overs between threads cost more than they save (measured on the shipped
+// model).
 constexpr size_t kSingleThreadBytes = 16u << 20;
 
 Module::LoadMode to_module_mode(LoadMode mode) {
@@ -46,8 +47,9 @@ size_t checked_file_bytes(const std::string& path) {
   const fs::file_status status = fs::status(path, error);
   if (!fs::exists(status)) throw Error(ErrorCode::kLoad, path + ": no such file");
   if (!fs::is_regular_file(status)) {
-    throw Error(ErrorCode::kLoad, path + ": expected a file, got " +
-                                      (fs::is_directory(status) ? "a directory" : "something that is not a file"));
+    throw Error(ErrorCode::kLoad,
+                path + ": expected a file, got " +
+                    (fs::is_directory(status) ? "a directory" : "something that is not a file"));
   }
   const uintmax_t bytes = fs::file_size(path, error);
   if (error) throw Error(ErrorCode::kLoad, path + ": " + error.message());
@@ -55,8 +57,8 @@ size_t checked_file_bytes(const std::string& path) {
   return static_cast<size_t>(bytes);
 }
 
-// Our kernels first, then the SDK's: a method's own list is searched before the global registry, and an
-// operator that is in neither is then reported once.
+// Our kernels first, then the SDK's: a method's own list is searched before the global registry,
+// and an operator that is in neither is then reported once.
 std::vector<executorch::ET_RUNTIME_NAMESPACE::Kernel> kernel_list() {
   const auto& ours = ops::llm_kernels();
   std::vector<executorch::ET_RUNTIME_NAMESPACE::Kernel> kernels(ours.begin(), ours.end());
@@ -65,12 +67,14 @@ std::vector<executorch::ET_RUNTIME_NAMESPACE::Kernel> kernel_list() {
   return kernels;
 }
 
-// An EValue made of the result refers to it without owning it. ExecuTorch takes a mutable pointer but only
-// reads its inputs.
+// An EValue made of the result refers to it without owning it. ExecuTorch takes a mutable pointer
+// but only reads its inputs.
 executorch::extension::TensorPtr to_tensor(const TensorView& view) {
   std::vector<executorch::aten::SizesType> sizes;
-  for (const int64_t size : view.shape) sizes.push_back(static_cast<executorch::aten::SizesType>(size));
-  return executorch::extension::from_blob(const_cast<void*>(view.data), std::move(sizes), to_scalar_type(view.dtype));
+  for (const int64_t size : view.shape)
+    sizes.push_back(static_cast<executorch::aten::SizesType>(size));
+  return executorch::extension::from_blob(const_cast<void*>(view.data), std::move(sizes),
+                                          to_scalar_type(view.dtype));
 }
 
 TensorView to_view(const executorch::aten::Tensor& tensor) {
@@ -103,14 +107,18 @@ EtExecutor::EtExecutor(const LoadOptions& options) {
   for (const std::string& path : options.data_paths) file_bytes += checked_file_bytes(path);
 
   LogCapture log;
-  module_ = std::make_unique<Module>(options.model_path, options.data_paths, to_module_mode(options.load_mode));
-  const auto error = module_->load(executorch::ET_RUNTIME_NAMESPACE::Program::Verification::InternalConsistency);
+  module_ = std::make_unique<Module>(options.model_path, options.data_paths,
+                                     to_module_mode(options.load_mode));
+  const auto error =
+      module_->load(executorch::ET_RUNTIME_NAMESPACE::Program::Verification::InternalConsistency);
   if (error != executorch::runtime::Error::Ok) {
-    throw_et_error(ErrorCode::kLoad, options.model_path + ": reading it as an ExecuTorch program", error, log);
+    throw_et_error(ErrorCode::kLoad, options.model_path + ": reading it as an ExecuTorch program",
+                   error, log);
   }
   choose_threads(options.num_threads, file_bytes);
   contract_ = read_contract(*module_);
-  if (contract_.kind == ModelKind::kMultimodal) load_method(contract_.methods.at("token_embedding"));
+  if (contract_.kind == ModelKind::kMultimodal)
+    load_method(contract_.methods.at("token_embedding"));
   for (const char* name : {"vision_encoder", "audio_encoder"}) {
     if (const MethodSpec* encoder = contract_.find(name)) load_method(*encoder);
   }
@@ -118,7 +126,8 @@ EtExecutor::EtExecutor(const LoadOptions& options) {
 }
 
 void EtExecutor::choose_threads(int64_t requested, size_t file_bytes) {
-  if (requested == 0) requested = file_bytes < kSingleThreadBytes ? 1 : static_cast<int64_t>(thread_pool_size());
+  if (requested == 0)
+    requested = file_bytes < kSingleThreadBytes ? 1 : static_cast<int64_t>(thread_pool_size());
   if (requested > 1) claim_thread_pool(static_cast<size_t>(requested));
   num_threads_ = requested;
 }
@@ -132,19 +141,21 @@ void EtExecutor::load_method(const MethodSpec& spec) {
   std::optional<NoThreadPoolGuard> single_thread;
   if (num_threads_ == 1) single_thread.emplace();
   LogCapture log;
-  auto error = module_->load_method(spec.name, loaded.arena->allocator(), nullptr, nullptr, kernel_list());
+  auto error =
+      module_->load_method(spec.name, loaded.arena->allocator(), nullptr, nullptr, kernel_list());
   if (error != executorch::runtime::Error::Ok) {
     throw_et_error(ErrorCode::kLoad, spec.name + ": loading the method", error, log);
   }
   for (size_t i = 0; i < spec.outputs.size(); ++i) {
     const TensorSpec& output = spec.outputs[i];
     if (output.is_planned || output.dtype == DType::kOther) continue;
-    auto& buffer = loaded.output_buffers.emplace_back(static_cast<size_t>(num_elements(output.shape)) *
-                                                      dtype_size(output.dtype));
+    auto& buffer = loaded.output_buffers.emplace_back(
+        static_cast<size_t>(num_elements(output.shape)) * dtype_size(output.dtype));
     const auto tensor = to_tensor({buffer.data(), output.dtype, output.shape});
     error = module_->set_output(spec.name, EValue(*tensor), i);
     if (error != executorch::runtime::Error::Ok) {
-      throw_et_error(ErrorCode::kLoad, spec.name + ": giving output " + std::to_string(i) + " a buffer", error, log);
+      throw_et_error(ErrorCode::kLoad,
+                     spec.name + ": giving output " + std::to_string(i) + " a buffer", error, log);
     }
   }
   loaded.arena->remember_initial_state();
@@ -160,15 +171,19 @@ TensorView EtExecutor::run(const std::string& method, const std::vector<TensorVi
     const auto tensor = to_tensor(inputs[i]);
     const auto error = module_->set_input(method, EValue(*tensor), i);
     if (error != executorch::runtime::Error::Ok) {
-      throw_et_error(input_error, method + ": input " + std::to_string(i) + ": expected " +
-                                      TensorView{nullptr, spec.inputs[i].dtype, spec.inputs[i].shape}.describe() +
-                                      " (or less where dynamic), got " + inputs[i].describe() + "; setting it",
-                     error, log);
+      throw_et_error(
+          input_error,
+          method + ": input " + std::to_string(i) + ": expected " +
+              TensorView{nullptr, spec.inputs[i].dtype, spec.inputs[i].shape}.describe() +
+              " (or less where dynamic), got " + inputs[i].describe() + "; setting it",
+          error, log);
     }
-    if (spec.inputs[i].is_planned) copied_input_bytes_ += static_cast<int64_t>(inputs[i].size_bytes());
+    if (spec.inputs[i].is_planned)
+      copied_input_bytes_ += static_cast<int64_t>(inputs[i].size_bytes());
   }
   const auto outputs = module_->execute(method);
-  if (!outputs.ok()) throw_et_error(ErrorCode::kExecution, method + ": execution", outputs.error(), log);
+  if (!outputs.ok())
+    throw_et_error(ErrorCode::kExecution, method + ": execution", outputs.error(), log);
   if (outputs->empty() || !(*outputs)[0].isTensor()) {
     throw Error(ErrorCode::kExecution, method + ": expected a tensor as output 0");
   }
@@ -180,11 +195,13 @@ TensorView EtExecutor::run_decoder(const TensorView& first, int64_t num_tokens, 
   if (contract_.position_style != PositionStyle::kNone) {
     const bool is_range = contract_.position_style == PositionStyle::kRange;
     positions_.resize(is_range ? static_cast<size_t>(num_tokens) : 1);
-    for (size_t i = 0; i < positions_.size(); ++i) positions_[i] = position + static_cast<int64_t>(i);
+    for (size_t i = 0; i < positions_.size(); ++i)
+      positions_[i] = position + static_cast<int64_t>(i);
     inputs.push_back({positions_.data(), DType::kInt64, {static_cast<int64_t>(positions_.size())}});
   }
   const TensorView logits = as_rows(run(contract_.decoder().name, inputs, ErrorCode::kExecution));
-  if (logits.shape[0] < 1) throw Error(ErrorCode::kExecution, contract_.decoder().name + ": no logits came out");
+  if (logits.shape[0] < 1)
+    throw Error(ErrorCode::kExecution, contract_.decoder().name + ": no logits came out");
   TensorView last = row_range(logits, logits.shape[0] - 1, 1);
   last.shape = {logits.shape[1]};
   return last;
@@ -202,34 +219,43 @@ TensorView EtExecutor::decode_embeddings(const TensorView& embeddings, int64_t p
   return run_decoder(batched, embeddings.shape[0], position);
 }
 
-TensorView EtExecutor::encode(const std::string& method, const char* what, const TensorView& input) {
+TensorView EtExecutor::encode(const std::string& method, const char* what,
+                              const TensorView& input) {
   const auto found = methods_.find(method);
   if (found == methods_.end()) {
-    throw Error(ErrorCode::kInput, std::string(what) + ": the model has no " + method + ", so it takes no " + what);
+    throw Error(ErrorCode::kInput,
+                std::string(what) + ": the model has no " + method + ", so it takes no " + what);
   }
   const TensorSpec& wanted = found->second.spec->inputs[0];
   const TensorView given = [&] {
-    if (!all_finite(input)) throw Error(ErrorCode::kInput, std::string(what) + ": expected finite values, got NaN or infinity");
+    if (!all_finite(input))
+      throw Error(ErrorCode::kInput,
+                  std::string(what) + ": expected finite values, got NaN or infinity");
     TensorView view = convert(input, wanted.dtype, converted_, what);
     if (view.data != input.data) copied_input_bytes_ += static_cast<int64_t>(input.size_bytes());
     // The batch dimension may be left out or given; the program decides whether there is one.
     if (view.shape.size() + 1 == wanted.shape.size()) view.shape.insert(view.shape.begin(), 1);
-    if (view.shape.size() == wanted.shape.size() + 1 && view.shape[0] == 1) view.shape.erase(view.shape.begin());
+    if (view.shape.size() == wanted.shape.size() + 1 && view.shape[0] == 1)
+      view.shape.erase(view.shape.begin());
     return view;
   }();
   bool fits = given.shape.size() == wanted.shape.size() && given.size() > 0;
   for (size_t i = 0; fits && i < given.shape.size(); ++i) fits = given.shape[i] <= wanted.shape[i];
   if (!fits) {
     throw Error(ErrorCode::kInput, std::string(what) + ": " + method + " expects " +
-                                       TensorView{nullptr, wanted.dtype, wanted.shape}.describe() + ", got " +
-                                       given.describe());
+                                       TensorView{nullptr, wanted.dtype, wanted.shape}.describe() +
+                                       ", got " + given.describe());
   }
   return as_rows(run(method, {given}, ErrorCode::kInput));
 }
 
-TensorView EtExecutor::encode_image(const TensorView& image) { return encode("vision_encoder", "image", image); }
+TensorView EtExecutor::encode_image(const TensorView& image) {
+  return encode("vision_encoder", "image", image);
+}
 
-TensorView EtExecutor::encode_audio(const TensorView& audio) { return encode("audio_encoder", "audio", audio); }
+TensorView EtExecutor::encode_audio(const TensorView& audio) {
+  return encode("audio_encoder", "audio", audio);
+}
 
 void EtExecutor::reset_state() {
   for (auto& [name, method] : methods_) method.arena->reset();
@@ -243,7 +269,8 @@ std::unique_ptr<StateSnapshot> EtExecutor::save_state() const {
 
 void EtExecutor::restore_state(const StateSnapshot& snapshot) {
   const auto* ours = dynamic_cast<const EtSnapshot*>(&snapshot);
-  if (ours == nullptr) throw Error(ErrorCode::kInput, "snapshot: it was not made by this kind of executor");
+  if (ours == nullptr)
+    throw Error(ErrorCode::kInput, "snapshot: it was not made by this kind of executor");
   methods_.at(contract_.decoder().name).arena->assign(ours->buffers);
 }
 

@@ -1,5 +1,5 @@
-// The Executor that runs a .pte with ExecuTorch. Owns the module, the arenas its methods live in and
-// the buffers of outputs that the program does not plan.
+// The Executor that runs a .pte with ExecuTorch. Owns the module, the arenas its methods live in
+// and the buffers of outputs that the program does not plan.
 #pragma once
 
 #include <executorch/extension/module/module.h>
@@ -42,16 +42,18 @@ class EtExecutor final : public Executor {
 
   void choose_threads(int64_t requested, size_t file_bytes);
   void load_method(const MethodSpec& spec);
-  TensorView run(const std::string& method, const std::vector<TensorView>& inputs, ErrorCode input_error);
+  TensorView run(const std::string& method, const std::vector<TensorView>& inputs,
+                 ErrorCode input_error);
   TensorView run_decoder(const TensorView& first, int64_t num_tokens, int64_t position);
   TensorView encode(const std::string& method, const char* what, const TensorView& input);
 
-  std::map<std::string, LoadedMethod> methods_;  // outlives module_, whose methods point into the arenas
+  std::map<std::string, LoadedMethod>
+      methods_;  // outlives module_, whose methods point into the arenas
   std::unique_ptr<executorch::extension::Module> module_;
   Contract contract_;
   int64_t num_threads_ = 1;
-  std::vector<int64_t> positions_;   // the position input: (1) or (num_tokens)
-  std::vector<uint8_t> converted_;   // an encoder input in the encoder's dtype
+  std::vector<int64_t> positions_;  // the position input: (1) or (num_tokens)
+  std::vector<uint8_t> converted_;  // an encoder input in the encoder's dtype
   int64_t copied_input_bytes_ = 0;
 };
 

@@ -1,7 +1,7 @@
-// The tensor side of a model, free of ExecuTorch's types so that all logic above it runs on a scripted
-// fake. An executor holds one conversation's KV cache; it knows positions only as arguments.
-// Not thread safe: its session serialises the calls. Logits stay valid until the next decode_* call,
-// encoder outputs until the next encode_* call.
+// The tensor side of a model, free of ExecuTorch's types so that all logic above it runs on a
+// scripted fake. An executor holds one conversation's KV cache; it knows positions only as
+// arguments. Not thread safe: its session serialises the calls. Logits stay valid until the next
+// decode_* call, encoder outputs until the next encode_* call.
 #pragma once
 
 #include <cstdint>
@@ -26,14 +26,15 @@ class Executor {
 
   virtual const Contract& contract() const = 0;
 
-  // Runs num_tokens <= contract().max_chunk ids at `position`. Returns the last row of logits, (vocab_size).
+  // Runs num_tokens <= contract().max_chunk ids at `position`. Returns the last row of logits,
+  // (vocab_size).
   virtual TensorView decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) = 0;
 
   // The same for (num_tokens, hidden_size) embeddings. Multimodal models only.
   virtual TensorView decode_embeddings(const TensorView& embeddings, int64_t position) = 0;
 
-  // One image or clip, with or without the batch dimension. Returns (num_tokens, hidden_size), rows of
-  // several tiles one below the other.
+  // One image or clip, with or without the batch dimension. Returns (num_tokens, hidden_size), rows
+  // of several tiles one below the other.
   virtual TensorView encode_image(const TensorView& image) = 0;
   virtual TensorView encode_audio(const TensorView& audio) = 0;
 
@@ -43,8 +44,8 @@ class Executor {
   virtual std::unique_ptr<StateSnapshot> save_state() const = 0;
   virtual void restore_state(const StateSnapshot& snapshot) = 0;
 
-  // Bytes of caller data that had to be copied on the way to an encoder or decoder so far, because of
-  // a dtype conversion or because the program plans that input in its arena.
+  // Bytes of caller data that had to be copied on the way to an encoder or decoder so far, because
+  // of a dtype conversion or because the program plans that input in its arena.
   virtual int64_t copied_input_bytes() const = 0;
 
   virtual int64_t num_threads() const = 0;

@@ -18,7 +18,9 @@ ThreadPool* get_threadpool();
 
 namespace emm {
 
-size_t thread_pool_size() { return executorch::extension::threadpool::get_threadpool()->get_thread_count(); }
+size_t thread_pool_size() {
+  return executorch::extension::threadpool::get_threadpool()->get_thread_count();
+}
 
 void claim_thread_pool(size_t num_threads) {
   static std::mutex mutex;
@@ -27,10 +29,13 @@ void claim_thread_pool(size_t num_threads) {
   const size_t current = thread_pool_size();
   if (num_threads != current) {
     if (is_final) {
-      throw Error(ErrorCode::kInput, "num_threads: expected " + std::to_string(current) + " (fixed when the first "
-                                     "model of this process was loaded) or 1, got " + std::to_string(num_threads));
+      throw Error(ErrorCode::kInput, "num_threads: expected " + std::to_string(current) +
+                                         " (fixed when the first "
+                                         "model of this process was loaded) or 1, got " +
+                                         std::to_string(num_threads));
     }
-    executorch::extension::threadpool::get_threadpool()->_unsafe_reset_threadpool(static_cast<uint32_t>(num_threads));
+    executorch::extension::threadpool::get_threadpool()->_unsafe_reset_threadpool(
+        static_cast<uint32_t>(num_threads));
   }
   is_final = true;
 }

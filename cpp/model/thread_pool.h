@@ -1,5 +1,5 @@
-// ExecuTorch's process-wide thread pool. Its size can change only while no model uses it: a reset under
-// a loaded XNNPACK method is a use after free.
+// ExecuTorch's process-wide thread pool. Its size can change only while no model uses it: a reset
+// under a loaded XNNPACK method is a use after free.
 #pragma once
 
 #include <cstddef>
@@ -8,8 +8,8 @@ namespace emm {
 
 size_t thread_pool_size();
 
-// Asks for `num_threads` and marks the size as final for the rest of the process. Throws Error(kInput)
-// when an earlier model fixed another size.
+// Asks for `num_threads` and marks the size as final for the rest of the process. Throws
+// Error(kInput) when an earlier model fixed another size.
 void claim_thread_pool(size_t num_threads);
 
 }  // namespace emm

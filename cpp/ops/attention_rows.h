@@ -85,7 +85,7 @@ inline void store_vector(const AttentionProblem& p, int64_t at, vf v, int64_t co
     if (count == kLanes) {
       store(to, v);
     } else {
-      __builtin_memcpy(to, &v, static_cast<uint64_t>(count) * sizeof(float));
+      __builtin_memcpy(to, &v, tail_bytes<float>(count));
     }
     return;
   }
@@ -95,7 +95,7 @@ inline void store_vector(const AttentionProblem& p, int64_t at, vf v, int64_t co
   if (count == kLanes) {
     __builtin_memcpy(to, &half, sizeof half);
   } else {
-    __builtin_memcpy(to, &half, static_cast<uint64_t>(count) * sizeof(uint16_t));
+    __builtin_memcpy(to, &half, tail_bytes<uint16_t>(count));
   }
 }
 

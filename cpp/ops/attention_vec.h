@@ -85,11 +85,17 @@ struct I8 {
   static vf load(const T* p, float zero) { return __builtin_convertvector(load_as<vi8>(p), vf) - zero; }
 };
 
+// Bytes of `count` < kLanes elements of type T, put so that the compiler sees the bound.
+template <class T>
+inline uint64_t tail_bytes(int64_t count) {
+  return static_cast<uint64_t>(count & (kLanes - 1)) * sizeof(T);
+}
+
 // The last `count` < kLanes elements of a row; zeros (stored) follow.
 template <class L>
 inline vf load_tail(const typename L::T* p, int64_t count, float zero) {
   typename L::T buffer[kLanes] = {};
-  __builtin_memcpy(buffer, p, static_cast<uint64_t>(count) * sizeof buffer[0]);
+  __builtin_memcpy(buffer, p, tail_bytes<typename L::T>(count));
   return L::load(buffer, zero);
 }
 

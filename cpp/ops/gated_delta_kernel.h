@@ -19,7 +19,7 @@ inline void store_some(float* p, vf v, int64_t count) {
   if (count >= kLanes) {
     store(p, v);
   } else if (count > 0) {
-    __builtin_memcpy(p, &v, static_cast<uint64_t>(count) * sizeof(float));
+    __builtin_memcpy(p, &v, tail_bytes<float>(count));
   }
 }
 

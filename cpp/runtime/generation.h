@@ -1,5 +1,6 @@
-// One answer, token by token: asks the session for a step and decides when the answer is complete. Shares
-// the session with whoever began the request; that caller sees to it that one request runs at a time.
+// One answer, token by token: asks the session for a step and decides when the answer is complete.
+// Shares the session with whoever began the request; that caller sees to it that one request runs
+// at a time.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +23,8 @@ enum class FinishReason {
 
 struct GenerationOptions {
   SamplingOptions sampling;
-  int64_t max_new_tokens = -1;         // -1: until the context is full
-  std::vector<int64_t> eos_ids;        // end tokens; empty to ignore them
+  int64_t max_new_tokens = -1;   // -1: until the context is full
+  std::vector<int64_t> eos_ids;  // end tokens; empty to ignore them
 };
 
 class Generation {

@@ -16,7 +16,8 @@ void check_tokens(const TokenInput& tokens, size_t index, int64_t vocab_size) {
   for (const int64_t id : tokens.ids) {
     if (id >= 0 && id < vocab_size) continue;
     throw Error(ErrorCode::kInput, input_name(index, "tokens") + ": expected token ids in 0.." +
-                                       std::to_string(vocab_size - 1) + ", got " + std::to_string(id));
+                                       std::to_string(vocab_size - 1) + ", got " +
+                                       std::to_string(id));
   }
 }
 
@@ -33,19 +34,24 @@ Chunk plan_encoder(const Contract& contract, size_t index, const TensorView& giv
   const MethodSpec* encoder = contract.find(is_image ? "vision_encoder" : "audio_encoder");
   if (encoder == nullptr) {
     throw Error(ErrorCode::kInput, input_name(index, kind) + ": the model has no " +
-                                       (is_image ? "vision_encoder" : "audio_encoder") + " and takes no " + kind);
+                                       (is_image ? "vision_encoder" : "audio_encoder") +
+                                       " and takes no " + kind);
   }
-  return {is_image ? Chunk::Kind::kEncodeImage : Chunk::Kind::kEncodeAudio, index, 0, expected_rows(*encoder, given)};
+  return {is_image ? Chunk::Kind::kEncodeImage : Chunk::Kind::kEncodeAudio, index, 0,
+          expected_rows(*encoder, given)};
 }
 
 void check_embeddings(const Contract& contract, size_t index, const TensorView& rows) {
   if (contract.kind != ModelKind::kMultimodal) {
-    throw Error(ErrorCode::kInput, input_name(index, "embeddings") + ": a text-only model takes token ids");
+    throw Error(ErrorCode::kInput,
+                input_name(index, "embeddings") + ": a text-only model takes token ids");
   }
   const DType wanted = contract.decoder().inputs[0].dtype;
   if (rows.shape.size() != 2 || rows.shape[1] != contract.hidden_size || rows.dtype != wanted) {
-    throw Error(ErrorCode::kInput, input_name(index, "embeddings") + ": expected " + dtype_name(wanted) + " (tokens, " +
-                                       std::to_string(contract.hidden_size) + "), got " + rows.describe());
+    throw Error(ErrorCode::kInput, input_name(index, "embeddings") + ": expected " +
+                                       dtype_name(wanted) + " (tokens, " +
+                                       std::to_string(contract.hidden_size) + "), got " +
+                                       rows.describe());
   }
 }
 
@@ -53,8 +59,9 @@ void check_embeddings(const Contract& contract, size_t index, const TensorView& 
 
 void check_capacity(int64_t needed, int64_t available, int64_t capacity) {
   if (needed <= available) return;
-  throw Error::capacity("the prompt needs " + std::to_string(needed) + " positions, " + std::to_string(available) +
-                            " of " + std::to_string(capacity) + " are free (reset() frees all)",
+  throw Error::capacity("the prompt needs " + std::to_string(needed) + " positions, " +
+                            std::to_string(available) + " of " + std::to_string(capacity) +
+                            " are free (reset() frees all)",
                         needed, available);
 }
 
@@ -66,7 +73,8 @@ std::vector<Chunk> split_rows(Chunk::Kind kind, size_t input, int64_t num_rows, 
   return chunks;
 }
 
-InputPlan make_input_plan(const std::vector<Input>& inputs, const Contract& contract, int64_t available) {
+InputPlan make_input_plan(const std::vector<Input>& inputs, const Contract& contract,
+                          int64_t available) {
   InputPlan plan;
   const auto add_rows = [&](Chunk::Kind kind, size_t index, int64_t num_rows) {
     const std::vector<Chunk> chunks = split_rows(kind, index, num_rows, contract.max_chunk);
@@ -82,12 +90,14 @@ InputPlan make_input_plan(const std::vector<Input>& inputs, const Contract& cont
       add_rows(Chunk::Kind::kEmbeddings, i, embeddings->rows.shape[0]);
     } else {
       const auto* image = std::get_if<ImageInput>(&inputs[i]);
-      const TensorView& given = image != nullptr ? image->pixels : std::get<AudioInput>(inputs[i]).features;
+      const TensorView& given =
+          image != nullptr ? image->pixels : std::get<AudioInput>(inputs[i]).features;
       plan.chunks.push_back(plan_encoder(contract, i, given, image != nullptr));
       plan.num_positions += plan.chunks.back().num_rows;
     }
   }
-  if (plan.chunks.empty()) throw Error(ErrorCode::kInput, "prompt: expected at least one token, image or clip, got none");
+  if (plan.chunks.empty())
+    throw Error(ErrorCode::kInput, "prompt: expected at least one token, image or clip, got none");
   check_capacity(plan.num_positions, available, contract.capacity);
   return plan;
 }

@@ -16,7 +16,8 @@ struct Chunk {
   Kind kind;
   size_t input;       // index into the prompt
   int64_t first_row;  // of that input
-  int64_t num_rows;   // decoder positions it adds; encoder calls: expected rows, 0 if not known before
+  int64_t
+      num_rows;  // decoder positions it adds; encoder calls: expected rows, 0 if not known before
 };
 
 struct InputPlan {
@@ -26,7 +27,8 @@ struct InputPlan {
 
 // Throws Error(kInput) for inputs the model does not take and Error(kCapacity) when more than
 // `available` positions are needed.
-InputPlan make_input_plan(const std::vector<Input>& inputs, const Contract& contract, int64_t available);
+InputPlan make_input_plan(const std::vector<Input>& inputs, const Contract& contract,
+                          int64_t available);
 
 // Decoder calls for rows that an encoder has produced.
 std::vector<Chunk> split_rows(Chunk::Kind kind, size_t input, int64_t num_rows, int64_t max_chunk);

@@ -1,5 +1,5 @@
-// What a prompt is made of, in the order in which the model reads it. Arrays are views; `owner` keeps
-// the memory behind a view alive for as long as the input exists.
+// What a prompt is made of, in the order in which the model reads it. Arrays are views; `owner`
+// keeps the memory behind a view alive for as long as the input exists.
 #pragma once
 
 #include <cstdint>

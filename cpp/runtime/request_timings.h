@@ -6,17 +6,17 @@
 namespace emm {
 
 struct RequestTimings {
-  int64_t start_ns = 0;             // when the request began
-  int64_t first_token_ns = 0;       // from there to the first sampled token; 0 before it
+  int64_t start_ns = 0;        // when the request began
+  int64_t first_token_ns = 0;  // from there to the first sampled token; 0 before it
   int64_t encode_image_ns = 0;
   int64_t encode_audio_ns = 0;
-  int64_t prefill_ns = 0;           // decoder calls over the prompt
-  int64_t decode_ns = 0;            // decoder calls of one token each
+  int64_t prefill_ns = 0;  // decoder calls over the prompt
+  int64_t decode_ns = 0;   // decoder calls of one token each
   int64_t sample_ns = 0;
-  int64_t copied_input_bytes = 0;   // of image and audio data, on the way to an encoder
+  int64_t copied_input_bytes = 0;  // of image and audio data, on the way to an encoder
   int64_t num_prompt_positions = 0;
   int64_t num_decode_steps = 0;
-  int64_t num_generated_tokens = 0; // sampled, the end token included
+  int64_t num_generated_tokens = 0;  // sampled, the end token included
 };
 
 }  // namespace emm

@@ -26,7 +26,8 @@ void Session::begin_request() {
 
 void Session::begin_prefill(std::vector<Input> inputs) {
   const auto lock = enter();
-  if (is_prefilling()) throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
+  if (is_prefilling())
+    throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
   if (pending_token_) inputs.insert(inputs.begin(), TokenInput{{*pending_token_}});
   const InputPlan plan = make_input_plan(inputs, contract(), position_.available());
 
@@ -68,16 +69,19 @@ void Session::back_to_checkpoint() {
 }
 
 void Session::run_chunk(const Chunk& chunk) {
-  if (chunk.kind == Chunk::Kind::kEncodeImage || chunk.kind == Chunk::Kind::kEncodeAudio) return encode(chunk);
+  if (chunk.kind == Chunk::Kind::kEncodeImage || chunk.kind == Chunk::Kind::kEncodeAudio)
+    return encode(chunk);
   TensorView logits;
   {
     const ScopedTimer timer(timings_.prefill_ns);
     if (chunk.kind == Chunk::Kind::kTokens) {
-      logits = decode_ids(std::get<TokenInput>(prompt_[chunk.input]).ids.data() + chunk.first_row, chunk.num_rows);
+      logits = decode_ids(std::get<TokenInput>(prompt_[chunk.input]).ids.data() + chunk.first_row,
+                          chunk.num_rows);
     } else {
       const auto* given = std::get_if<EmbeddingInput>(&prompt_[chunk.input]);
       logits = executor_->decode_embeddings(
-          row_range(given != nullptr ? given->rows : encoded_, chunk.first_row, chunk.num_rows), position_.used());
+          row_range(given != nullptr ? given->rows : encoded_, chunk.first_row, chunk.num_rows),
+          position_.used());
       position_.advance(chunk.num_rows);
       history_.resize(history_.size() + static_cast<size_t>(chunk.num_rows), kMediaPosition);
     }
@@ -90,16 +94,19 @@ void Session::encode(const Chunk& chunk) {
   const int64_t copied_before = executor_->copied_input_bytes();
   {
     const ScopedTimer timer(is_image ? timings_.encode_image_ns : timings_.encode_audio_ns);
-    encoded_ = is_image ? executor_->encode_image(std::get<ImageInput>(prompt_[chunk.input]).pixels)
-                        : executor_->encode_audio(std::get<AudioInput>(prompt_[chunk.input]).features);
+    encoded_ = is_image
+                   ? executor_->encode_image(std::get<ImageInput>(prompt_[chunk.input]).pixels)
+                   : executor_->encode_audio(std::get<AudioInput>(prompt_[chunk.input]).features);
   }
   timings_.copied_input_bytes += executor_->copied_input_bytes() - copied_before;
   const int64_t num_rows = encoded_.shape[0];
   prefill_total_ += num_rows - chunk.num_rows;
   check_capacity(prefill_total_, contract().capacity - checkpoint_.position, contract().capacity);
-  const std::vector<Chunk> rows = split_rows(Chunk::Kind::kEmbeddings, chunk.input, num_rows, contract().max_chunk);
+  const std::vector<Chunk> rows =
+      split_rows(Chunk::Kind::kEmbeddings, chunk.input, num_rows, contract().max_chunk);
   chunks_.insert(chunks_.begin(), rows.begin(), rows.end());
-  if (chunks_.empty()) throw Error(ErrorCode::kExecution, "the encoder returned no rows for the last input");
+  if (chunks_.empty())
+    throw Error(ErrorCode::kExecution, "the encoder returned no rows for the last input");
 }
 
 TensorView Session::decode_ids(const int64_t* ids, int64_t num_tokens) {
@@ -125,8 +132,10 @@ void Session::keep_logits(const TensorView& logits) {
 
 int32_t Session::step(Sampler& sampler) {
   const auto lock = enter();
-  if (is_prefilling()) throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
-  if (!can_generate()) throw Error(ErrorCode::kInput, "prompt: expected at least one token, image or clip, got none");
+  if (is_prefilling())
+    throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
+  if (!can_generate())
+    throw Error(ErrorCode::kInput, "prompt: expected at least one token, image or clip, got none");
   if (pending_token_) {
     check_capacity(1, position_.available(), contract().capacity);
     const ScopedTimer timer(timings_.decode_ns);
@@ -137,7 +146,8 @@ int32_t Session::step(Sampler& sampler) {
   int32_t token = 0;
   {
     const ScopedTimer timer(timings_.sample_ns);
-    token = sampler.sample({logits_.data(), DType::kFloat32, {static_cast<int64_t>(logits_.size())}});
+    token =
+        sampler.sample({logits_.data(), DType::kFloat32, {static_cast<int64_t>(logits_.size())}});
   }
   if (timings_.num_generated_tokens++ == 0) timings_.first_token_ns = now_ns() - timings_.start_ns;
   pending_token_ = token;
@@ -157,9 +167,11 @@ void Session::reset() {
 
 void Session::rewind(int64_t position) {
   const auto lock = enter();
-  if (is_prefilling()) throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
+  if (is_prefilling())
+    throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
   if (position < 0 || position > position_.used()) {
-    throw Error(ErrorCode::kInput, "rewind: expected a position in 0.." + std::to_string(position_.used()) + ", got " +
+    throw Error(ErrorCode::kInput, "rewind: expected a position in 0.." +
+                                       std::to_string(position_.used()) + ", got " +
                                        std::to_string(position));
   }
   position_.rewind(position);
@@ -170,7 +182,8 @@ void Session::rewind(int64_t position) {
 
 std::shared_ptr<const Session::Snapshot> Session::save() const {
   const auto lock = enter();
-  if (is_prefilling()) throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
+  if (is_prefilling())
+    throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
   auto snapshot = std::make_shared<Snapshot>();
   snapshot->state = executor_->save_state();
   snapshot->position = position_.used();
@@ -183,7 +196,8 @@ std::shared_ptr<const Session::Snapshot> Session::save() const {
 
 void Session::restore(const Snapshot& snapshot) {
   const auto lock = enter();
-  if (is_prefilling()) throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
+  if (is_prefilling())
+    throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
   executor_->restore_state(*snapshot.state);
   position_.rewind(snapshot.position);
   history_ = snapshot.history;

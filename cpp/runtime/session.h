@@ -1,6 +1,7 @@
-// One conversation with a model: owns the executor, the position in its KV cache, the history and the
-// logits of the last position. Everything is pulled: the caller asks for one step at a time and decides
-// in between whether to go on. Whatever goes wrong, position and history match what is in the cache.
+// One conversation with a model: owns the executor, the position in its KV cache, the history and
+// the logits of the last position. Everything is pulled: the caller asks for one step at a time and
+// decides in between whether to go on. Whatever goes wrong, position and history match what is in
+// the cache.
 //
 // A session serves one thread at a time; a second one that comes in between gets Error(kBusy).
 #pragma once
@@ -41,11 +42,11 @@ class Session {
   void cancel() { is_cancelled_ = true; }
   bool is_cancelled() const { return is_cancelled_; }
 
-  // Plans a prompt, preceded by the last turn's final token if the model has not read it yet. Throws
-  // before anything has changed when the prompt is wrong or does not fit.
+  // Plans a prompt, preceded by the last turn's final token if the model has not read it yet.
+  // Throws before anything has changed when the prompt is wrong or does not fit.
   void begin_prefill(std::vector<Input> inputs);
-  // One encoder or decoder call. Returns false once the prompt is in the cache. After an exception the
-  // session stands where it stood before begin_prefill().
+  // One encoder or decoder call. Returns false once the prompt is in the cache. After an exception
+  // the session stands where it stood before begin_prefill().
   bool step_prefill();
   // Drops the rest of the prompt and goes back to where begin_prefill() started.
   void abort_prefill();
@@ -92,14 +93,14 @@ class Session {
 
   std::unique_ptr<Executor> executor_;
   KvPosition position_;
-  std::vector<int64_t> history_;              // (position): token ids, kMediaPosition for media rows
-  std::optional<int64_t> pending_token_;      // sampled, but not in the cache yet
-  std::vector<float> logits_;                 // (vocab_size) after the last position
+  std::vector<int64_t> history_;          // (position): token ids, kMediaPosition for media rows
+  std::optional<int64_t> pending_token_;  // sampled, but not in the cache yet
+  std::vector<float> logits_;             // (vocab_size) after the last position
   bool has_logits_ = false;
 
-  std::vector<Input> prompt_;                 // of the prefill under way
-  std::deque<Chunk> chunks_;                  // what is left of it
-  TensorView encoded_;                        // (rows, hidden_size) of the last encoder call
+  std::vector<Input> prompt_;  // of the prefill under way
+  std::deque<Chunk> chunks_;   // what is left of it
+  TensorView encoded_;         // (rows, hidden_size) of the last encoder call
   Checkpoint checkpoint_;
   int64_t prefill_total_ = 0;
 

@@ -14,8 +14,8 @@ bool likelier(const Candidate& a, const Candidate& b) {
   return a.value > b.value || (a.value == b.value && a.token < b.token);
 }
 
-// Weights lie in (0, 1]; one bucket per quarter octave, the likeliest first. Anything below 2^-32 of
-// the likeliest shares the last bucket.
+// Weights lie in (0, 1]; one bucket per quarter octave, the likeliest first. Anything below 2^-32
+// of the likeliest shares the last bucket.
 constexpr size_t kNumBuckets = 129;
 
 size_t bucket_of(float weight) {
@@ -57,13 +57,16 @@ void keep_top_p(std::vector<Candidate>& candidates, float p) {
   size_t border = 0;
   while (border + 1 < kNumBuckets && kept_mass + mass[border] < wanted) kept_mass += mass[border++];
 
-  const auto middle = std::partition(candidates.begin(), candidates.end(),
-                                     [border](const Candidate& c) { return bucket_of(c.value) < border; });
-  const auto end = std::partition(middle, candidates.end(),
-                                  [border](const Candidate& c) { return bucket_of(c.value) == border; });
+  const auto middle =
+      std::partition(candidates.begin(), candidates.end(),
+                     [border](const Candidate& c) { return bucket_of(c.value) < border; });
+  const auto end = std::partition(middle, candidates.end(), [border](const Candidate& c) {
+    return bucket_of(c.value) == border;
+  });
   std::sort(middle, end, likelier);
   auto last = middle;
-  while (last != end && (kept_mass < wanted || last == candidates.begin())) kept_mass += (last++)->value;
+  while (last != end && (kept_mass < wanted || last == candidates.begin()))
+    kept_mass += (last++)->value;
   candidates.erase(last, candidates.end());
 }
 

@@ -1,5 +1,5 @@
-// Filters that narrow a next-token distribution. Pure functions over a list of candidates, applied in
-// transformers' order: temperature, top_k, top_p.
+// Filters that narrow a next-token distribution. Pure functions over a list of candidates, applied
+// in transformers' order: temperature, top_k, top_p.
 #pragma once
 
 #include <cstdint>

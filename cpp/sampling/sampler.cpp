@@ -32,8 +32,9 @@ const float* as_float32(const TensorView& logits, std::vector<float>& scratch) {
       convert_row(logits, scratch.data(), [](uint16_t value) { return static_cast<float>(value); });
       break;
     default:
-      throw Error(ErrorCode::kContract, std::string("logits: expected float32, float16, bfloat16 or uint16, got ") +
-                                            dtype_name(logits.dtype));
+      throw Error(ErrorCode::kContract,
+                  std::string("logits: expected float32, float16, bfloat16 or uint16, got ") +
+                      dtype_name(logits.dtype));
   }
   return scratch.data();
 }

@@ -1,5 +1,5 @@
-// Chooses the next token from one row of logits. Owns its random state and its scratch memory, which
-// is allocated with the first row: later ones allocate nothing.
+// Chooses the next token from one row of logits. Owns its random state and its scratch memory,
+// which is allocated with the first row: later ones allocate nothing.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
-// An Executor without a model: logits follow a rule over the tokens it has been fed, so that planning,
-// prefill, generation and error paths are tested without a .pte. It keeps its own picture of the cache
-// and fails loudly when a session's positions do not fit it.
+// An Executor without a model: logits follow a rule over the tokens it has been fed, so that
+// planning, prefill, generation and error paths are tested without a .pte. It keeps its own picture
+// of the cache and fails loudly when a session's positions do not fit it.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,8 @@
 namespace emm::testing {
 
 // A multimodal contract: images (3, 4, 4) -> num_image_rows rows, audio (8, 10) -> 2 rows.
-inline Contract fake_contract(int64_t capacity = 32, int64_t max_chunk = 8, int64_t num_image_rows = 4) {
+inline Contract fake_contract(int64_t capacity = 32, int64_t max_chunk = 8,
+                              int64_t num_image_rows = 4) {
   Contract contract;
   contract.kind = ModelKind::kMultimodal;
   contract.capacity = capacity;
@@ -29,12 +30,12 @@ inline Contract fake_contract(int64_t capacity = 32, int64_t max_chunk = 8, int6
   const auto method = [](const std::string& name, TensorSpec in, TensorSpec out) {
     return MethodSpec{name, {std::move(in)}, {std::move(out)}, {}, {}};
   };
-  contract.methods["token_embedding"] =
-      method("token_embedding", {DType::kInt64, {1, max_chunk}}, {DType::kFloat32, {1, max_chunk, 2}});
+  contract.methods["token_embedding"] = method("token_embedding", {DType::kInt64, {1, max_chunk}},
+                                               {DType::kFloat32, {1, max_chunk, 2}});
   contract.methods["text_decoder"] =
       method("text_decoder", {DType::kFloat32, {1, max_chunk, 2}}, {DType::kFloat32, {1, 16}});
-  contract.methods["vision_encoder"] =
-      method("vision_encoder", {DType::kFloat32, {1, 3, 4, 4}}, {DType::kFloat32, {1, num_image_rows, 2}});
+  contract.methods["vision_encoder"] = method("vision_encoder", {DType::kFloat32, {1, 3, 4, 4}},
+                                              {DType::kFloat32, {1, num_image_rows, 2}});
   contract.methods["audio_encoder"] =
       method("audio_encoder", {DType::kFloat32, {1, 8, 10}}, {DType::kFloat32, {1, 2, 2}});
   return contract;
@@ -46,10 +47,14 @@ class FakeExecutor : public Executor {
   using Rule = std::function<int64_t(const std::vector<int64_t>&)>;
 
   explicit FakeExecutor(Contract contract, Rule rule = count_up)
-      : contract_(std::move(contract)), rule_(std::move(rule)), logits_(static_cast<size_t>(contract_.vocab_size)) {}
+      : contract_(std::move(contract)),
+        rule_(std::move(rule)),
+        logits_(static_cast<size_t>(contract_.vocab_size)) {}
 
   // The last token plus one, modulo 10, plus 2: never the end token.
-  static int64_t count_up(const std::vector<int64_t>& cache) { return (cache.back() + 1 + 8) % 10 + 2; }
+  static int64_t count_up(const std::vector<int64_t>& cache) {
+    return (cache.back() + 1 + 8) % 10 + 2;
+  }
 
   const Contract& contract() const override { return contract_; }
 
@@ -62,8 +67,12 @@ class FakeExecutor : public Executor {
     return decode(std::vector<int64_t>(static_cast<size_t>(embeddings.shape[0]), -1), position);
   }
 
-  TensorView encode_image(const TensorView& image) override { return encode("vision_encoder", image, num_image_rows); }
-  TensorView encode_audio(const TensorView& audio) override { return encode("audio_encoder", audio, std::nullopt); }
+  TensorView encode_image(const TensorView& image) override {
+    return encode("vision_encoder", image, num_image_rows);
+  }
+  TensorView encode_audio(const TensorView& audio) override {
+    return encode("audio_encoder", audio, std::nullopt);
+  }
 
   void reset_state() override { cache.clear(); }
 
@@ -76,14 +85,16 @@ class FakeExecutor : public Executor {
     saved->cache = cache;
     return saved;
   }
-  void restore_state(const StateSnapshot& snapshot) override { cache = dynamic_cast<const Saved&>(snapshot).cache; }
+  void restore_state(const StateSnapshot& snapshot) override {
+    cache = dynamic_cast<const Saved&>(snapshot).cache;
+  }
 
   int64_t copied_input_bytes() const override { return 0; }
   int64_t num_threads() const override { return 1; }
 
   // Seen and steered by tests.
-  std::vector<int64_t> cache;             // what a flat KV cache would hold below the position
-  std::vector<int64_t> call_sizes;        // positions of each decoder call
+  std::vector<int64_t> cache;       // what a flat KV cache would hold below the position
+  std::vector<int64_t> call_sizes;  // positions of each decoder call
   std::vector<const void*> encoder_inputs;
   const void* last_embeddings = nullptr;
   std::optional<int64_t> num_image_rows;  // rows a picture really gives, if other than declared
@@ -94,9 +105,12 @@ class FakeExecutor : public Executor {
   TensorView decode(const std::vector<int64_t>& ids, int64_t position) {
     if (before_call) before_call();
     const int64_t num_tokens = static_cast<int64_t>(ids.size());
-    if (num_tokens < 1 || num_tokens > contract_.max_chunk) throw std::logic_error("a call of a forbidden size");
-    if (position + num_tokens > contract_.capacity) throw std::logic_error("a call beyond the cache");
-    if (position > static_cast<int64_t>(cache.size())) throw std::logic_error("a call that leaves a gap in the cache");
+    if (num_tokens < 1 || num_tokens > contract_.max_chunk)
+      throw std::logic_error("a call of a forbidden size");
+    if (position + num_tokens > contract_.capacity)
+      throw std::logic_error("a call beyond the cache");
+    if (position > static_cast<int64_t>(cache.size()))
+      throw std::logic_error("a call that leaves a gap in the cache");
     if (static_cast<int64_t>(call_sizes.size()) == fail_at_call) {
       fail_at_call = -1;
       throw Error(ErrorCode::kExecution, "text_decoder: told to fail");
@@ -109,7 +123,8 @@ class FakeExecutor : public Executor {
     return {logits_.data(), DType::kFloat32, {contract_.vocab_size}};
   }
 
-  TensorView encode(const std::string& method, const TensorView& input, std::optional<int64_t> num_rows) {
+  TensorView encode(const std::string& method, const TensorView& input,
+                    std::optional<int64_t> num_rows) {
     encoder_inputs.push_back(input.data);
     const Shape& declared = contract_.methods.at(method).outputs[0].shape;
     const int64_t rows = num_rows.value_or(declared[1]);

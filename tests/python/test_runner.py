@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -170,6 +171,21 @@ def test_an_exception_in_a_callback_comes_out_and_the_conversation_goes_on(runne
     runner.restore(interrupted)
     assert runner.generate_text(ask("How many shapes are there?")) == rest
     assert runner.stats.finish_reason == "stop"
+
+
+def test_ctrl_c_stops_between_two_tokens_and_the_conversation_goes_on(runner: MultimodalRunner) -> None:
+    pieces: list[str] = []
+
+    def interrupt(piece: str) -> None:
+        pieces.append(piece)
+        if len(pieces) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.generate(ask("Describe this picture.", PICTURE), ENDLESS, interrupt)
+    assert len(pieces) == 2
+    assert len(runner.history) == runner.position
+    assert runner.generate_text(ask("How many shapes are there?"))
 
 
 def test_leaving_a_stream_early_frees_the_runner(runner: MultimodalRunner) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ def answers(runner: MultimodalRunner) -> None:
     config = GenerationConfig(max_new_tokens=5, stop="x")
     picture = make_image_input(np.zeros((4, 4, 3), np.uint8), layout="HWC")
     assert_type(runner.generate_text(["a", picture], config), str)
-    assert_type(runner.stream("a"), Iterator[str])
+    assert_type(runner.stream("a"), Generator[str, None, None])
     assert_type(runner.prefill([picture]), int)
     assert_type(runner.stats, Stats)
     assert_type(runner.stats.tokens_per_second, float)

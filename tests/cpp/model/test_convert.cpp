@@ -22,22 +22,25 @@ TEST_CASE("data of the wanted dtype is passed on, not copied") {
 TEST_CASE("bytes become fractions of 255 and floats keep their value") {
   const std::vector<uint8_t> bytes = {0, 51, 255};
   std::vector<uint8_t> buffer;
-  const TensorView view = convert({bytes.data(), DType::kUInt8, {3}}, DType::kFloat32, buffer, "image");
+  const TensorView view =
+      convert({bytes.data(), DType::kUInt8, {3}}, DType::kFloat32, buffer, "image");
   const float* out = static_cast<const float*>(view.data);
   CHECK(out[0] == 0.0f);
   CHECK(out[1] == doctest::Approx(0.2));
   CHECK(out[2] == doctest::Approx(1.0));
 
   const std::vector<double> doubles = {-1.5, 3.0};
-  const TensorView half = convert({doubles.data(), DType::kFloat64, {2}}, DType::kFloat16, buffer, "image");
+  const TensorView half =
+      convert({doubles.data(), DType::kFloat64, {2}}, DType::kFloat16, buffer, "image");
   CHECK(float16_to_float(static_cast<const uint16_t*>(half.data)[0]) == -1.5f);
 }
 
 TEST_CASE("floats do not silently become bytes") {
   const std::vector<float> values = {0.5f};
   std::vector<uint8_t> buffer;
-  CHECK_THROWS_WITH_AS(convert({values.data(), DType::kFloat32, {1}}, DType::kUInt8, buffer, "image"),
-                       "image: expected uint8, got float32", Error);
+  CHECK_THROWS_WITH_AS(
+      convert({values.data(), DType::kFloat32, {1}}, DType::kUInt8, buffer, "image"),
+      "image: expected uint8, got float32", Error);
 }
 
 TEST_CASE("NaN and infinity are found in every float dtype") {

@@ -16,7 +16,8 @@ using emm::testing::FakeExecutor;
 namespace {
 
 struct Fixture {
-  explicit Fixture(Contract contract = fake_contract(), FakeExecutor::Rule rule = FakeExecutor::count_up) {
+  explicit Fixture(Contract contract = fake_contract(),
+                   FakeExecutor::Rule rule = FakeExecutor::count_up) {
     auto executor = std::make_unique<FakeExecutor>(std::move(contract), std::move(rule));
     fake = executor.get();
     session = std::make_shared<Session>(std::move(executor));
@@ -111,7 +112,9 @@ TEST_CASE("a prompt that does not fit is refused before anything runs") {
   CHECK(f.session->position() == 16);
 }
 
-TEST_CASE("an encoder that returns more rows than declared is caught before the decoder is called beyond the cache") {
+TEST_CASE(
+    "an encoder that returns more rows than declared is caught before the decoder is called beyond "
+    "the cache") {
   Fixture f(fake_contract(/*capacity=*/8));
   f.fake->num_image_rows = 9;
   f.session->begin_prefill({tokens(2), picture()});
@@ -174,7 +177,8 @@ TEST_CASE("generation ends for each of its reasons") {
     CHECK(reason == FinishReason::kLength);
   }
   SUBCASE("an end token, which is not returned") {
-    Fixture f(fake_contract(), [](const std::vector<int64_t>& cache) { return cache.size() < 5 ? 9 : 1; });
+    Fixture f(fake_contract(),
+              [](const std::vector<int64_t>& cache) { return cache.size() < 5 ? 9 : 1; });
     f.prefill({tokens(2)});
     CHECK(f.generate(-1, &reason) == std::vector<int32_t>{9, 9, 9});
     CHECK(reason == FinishReason::kStop);
@@ -250,15 +254,19 @@ TEST_CASE("inputs that the model cannot take are refused by name") {
   contract.methods.erase("vision_encoder");
   Fixture f(contract);
   CHECK_THROWS_WITH_AS(f.session->begin_prefill({tokens(1), picture()}),
-                       "input 1 (image): the model has no vision_encoder and takes no image", Error);
+                       "input 1 (image): the model has no vision_encoder and takes no image",
+                       Error);
   CHECK_THROWS_WITH_AS(f.session->begin_prefill({TokenInput{{16}}}),
                        "input 0 (tokens): expected token ids in 0..15, got 16", Error);
   CHECK_THROWS_AS(f.session->begin_prefill({TokenInput{{-1}}}), Error);
   CHECK_THROWS_AS(f.session->begin_prefill({}), Error);
   CHECK_THROWS_AS(f.session->begin_prefill({TokenInput{}}), Error);
   const std::vector<float> rows(6);
-  CHECK_THROWS_AS(f.session->begin_prefill({EmbeddingInput{{rows.data(), DType::kFloat32, {2, 3}}, nullptr}}), Error);
-  CHECK_NOTHROW(f.session->begin_prefill({EmbeddingInput{{rows.data(), DType::kFloat32, {3, 2}}, nullptr}}));
+  CHECK_THROWS_AS(
+      f.session->begin_prefill({EmbeddingInput{{rows.data(), DType::kFloat32, {2, 3}}, nullptr}}),
+      Error);
+  CHECK_NOTHROW(
+      f.session->begin_prefill({EmbeddingInput{{rows.data(), DType::kFloat32, {3, 2}}, nullptr}}));
 }
 
 TEST_CASE("a model without a KV cache reads the whole conversation at each step") {

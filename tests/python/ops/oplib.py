@@ -10,7 +10,17 @@ from pathlib import Path
 import numpy as np
 
 # The runtime's numbers of the element types (c10::ScalarType).
-DTYPES = {"uint8": 0, "int8": 1, "int16": 2, "int32": 3, "int64": 4, "float16": 5, "float32": 6, "float64": 7, "bool": 11}
+DTYPES = {
+    "uint8": 0,
+    "int8": 1,
+    "int16": 2,
+    "int32": 3,
+    "int64": 4,
+    "float16": 5,
+    "float32": 6,
+    "float64": 7,
+    "bool": 11,
+}
 BFLOAT16 = 15
 
 OK = 0

@@ -1,0 +1,87 @@
+"""A real exported model: SmolLM2-135M-Instruct, as upstream's export_llm writes it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from executorch_mm import CapacityError, GenerationConfig, MultimodalRunner
+
+pytestmark = pytest.mark.real_model
+GREEDY = GenerationConfig(max_new_tokens=32)
+QUESTION = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.fixture(scope="module")
+def folder(real_models: Path) -> Path:
+    path = real_models / "smollm2-135m-instruct-8da4w"
+    if not path.is_dir():
+        pytest.skip(f"{path} does not exist")
+    return path
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path) -> Iterator[MultimodalRunner]:
+    with MultimodalRunner(folder / "model.pte", folder, num_threads=1) as runner:
+        yield runner
+
+
+@pytest.fixture
+def smollm(loaded: MultimodalRunner) -> MultimodalRunner:
+    loaded.reset()
+    return loaded
+
+
+def test_it_knows_the_capital_of_france(smollm: MultimodalRunner) -> None:
+    assert "Paris" in smollm.generate_text(QUESTION, GREEDY)
+
+
+def test_a_prompt_in_pieces_gives_the_answer_of_the_whole_one(smollm: MultimodalRunner) -> None:
+    whole = smollm.generate_text(QUESTION, GREEDY)
+    smollm.reset()
+    head, tail = QUESTION.split("\n", 1)
+    smollm.prefill(head + "\n")
+    assert smollm.generate_text(tail, GREEDY) == whole
+
+
+def test_a_prompt_longer_than_one_call_is_read_in_chunks(smollm: MultimodalRunner) -> None:
+    assert smollm.contract.max_chunk == smollm.capacity - 1
+    smollm.prefill(" red" * smollm.capacity)
+    assert smollm.position == smollm.capacity
+    smollm.reset()
+    with pytest.raises(CapacityError):
+        smollm.prefill(" red" * (smollm.capacity + 1))
+    assert "Paris" in smollm.generate_text(QUESTION, GREEDY)
+
+
+def test_greedy_decoding_is_top_k_of_one(smollm: MultimodalRunner) -> None:
+    greedy = smollm.generate_text(QUESTION, GREEDY)
+    smollm.reset()
+    config = GenerationConfig(max_new_tokens=32, temperature=1.5, top_k=1, seed=3)
+    assert smollm.generate_text(QUESTION, config) == greedy
+
+
+def test_a_saved_conversation_is_brought_back(smollm: MultimodalRunner) -> None:
+    smollm.prefill(QUESTION)
+    saved = smollm.save()
+    answer = smollm.generate_text([], GREEDY)
+    smollm.restore(saved)
+    assert smollm.generate_text([], GREEDY) == answer
+
+
+@pytest.mark.slow
+def test_both_thread_modes_give_the_same_text(folder: Path, smollm: MultimodalRunner) -> None:
+    """In a process of its own, because the pool's size is one for a process."""
+    program = (
+        "import sys; from executorch_mm import *; m, p = sys.argv[1:]\n"
+        "r = MultimodalRunner(m + '/model.pte', m, num_threads=2)\n"
+        "print(r.generate_text(p, GenerationConfig(max_new_tokens=32)), end='')"
+    )
+    command = [sys.executable, "-c", program, str(folder), QUESTION]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == smollm.generate_text(QUESTION, GREEDY)
+    assert done.stderr == ""
