@@ -1,7 +1,7 @@
-"""Questions and answers about one scene (`ask`) or two scenes (`ask_pair`).
+"""Questions and answers about one scene (`ask`).
 
-Directions follow the dominant axis everywhere: A is left of B when B is further right than it is up or down, and
-A is above B when it is further up than it is to the side.
+Directions follow the dominant axis everywhere: A is left of B when B is further right than it is up or down,
+and A is above B when it is further up than it is to the side.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class QA:
     """One question with its only right answer.
 
     Attributes:
-        type: The question type, a key of `WEIGHTS` or `PAIR_WEIGHTS`.
+        type: The question type, a key of `WEIGHTS` or of `pairs.WEIGHTS`.
         question: As a user might type it.
         answer: Lower case, without a final full stop.
     """
@@ -44,16 +44,6 @@ WEIGHTS: dict[str, float] = {
 }
 """Question types about one picture and how often `ask` picks them."""
 
-PAIR_WEIGHTS: dict[str, float] = {
-    "pair_more": 1.6,
-    "pair_which": 1.4,
-    "pair_both": 1.0,
-    "pair_total": 1.0,
-    "pair_describe": 1.2,
-    "pair_single": 2.0,
-}
-"""Question types about two pictures and how often `ask_pair` picks them."""
-
 DIRECTIONS = ("left of", "right of", "above", "below")
 _DIRECTION_WORDS = {
     "left of": ("left of", "to the left of", "on the left of"),
@@ -61,17 +51,19 @@ _DIRECTION_WORDS = {
     "above": ("above", "over", "above"),
     "below": ("below", "under", "beneath"),
 }
-_PICTURE = ("picture", "image", "picture", "image", "scene", "photo")
+PICTURE_WORDS = ("picture", "image", "picture", "image", "scene", "photo")
 _DESCRIBE = (
     "describe this {p}:", "describe the {p}", "describe this {p}", "what do you see", "what is in this {p}",
     "what is in the {p}", "what can you see", "describe what you see", "what does the {p} show",
-    "what's in the {p}", "what is this", "caption this {p}", "tell me what you see", "describe the {p} in one sentence",
+    "what's in the {p}", "what is this", "caption this {p}", "tell me what you see",
+    "describe the {p} in one sentence",
     "what is shown", "what do you see in this {p}", "what is shown in the {p}", "please describe the {p}",
 )  # fmt: skip
 _IMPERATIVE = ("describe", "caption", "tell", "please", "name", "count")
 
 
-def _article(phrase: str) -> str:
+def article(phrase: str) -> str:
+    """The phrase with "a" or "an" before it."""
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
@@ -114,7 +106,7 @@ def _word_index(shape: Shape) -> int:
     return int(shape.x * 7 + shape.y * 3) % 3
 
 
-def _typed(rng: random.Random, text: str) -> str:
+def typed(rng: random.Random, text: str) -> str:
     """Capitals, end marks and spelling as different people type them."""
     if "color" in text and rng.random() < 0.5:
         text = text.replace("color", "colour")
@@ -128,10 +120,11 @@ def _typed(rng: random.Random, text: str) -> str:
     return text
 
 
-def _describe_text(scene: Scene) -> str:
+def describe_text(scene: Scene) -> str:
+    """The right answer to "Describe this picture"."""
     shapes = scene.shapes
     if len(shapes) == 1:
-        return _article(f"{shapes[0].size} {_plain(shapes[0])}")
+        return article(f"{shapes[0].size} {_plain(shapes[0])}")
     if len(shapes) == 2:
         a, b = shapes
         direction = "left of"
@@ -139,13 +132,13 @@ def _describe_text(scene: Scene) -> str:
             direction = "above"
             if b.y < a.y:
                 a, b = b, a
-        return f"{_article(f'{a.size} {_plain(a)}')} {direction} {_article(f'{b.size} {_plain(b)}')}"
-    return _listing([_article(_plain(shape)) for shape in shapes])
+        return f"{article(f'{a.size} {_plain(a)}')} {direction} {article(f'{b.size} {_plain(b)}')}"
+    return _listing([article(_plain(shape)) for shape in shapes])
 
 
 def _describe(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
-    question = rng.choice(_DESCRIBE).format(p=rng.choice(_PICTURE))
-    return question, _describe_text(scene)
+    question = rng.choice(_DESCRIBE).format(p=rng.choice(PICTURE_WORDS))
+    return question, describe_text(scene)
 
 
 def _pick_reference(scene: Scene, rng: random.Random) -> tuple[Shape, str] | None:
@@ -171,7 +164,7 @@ def _rel(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
     found = [shape for shape in scene.shapes if shape is not anchor and _is(direction, shape, anchor)]
     if not found and rng.random() < 0.5:
         return None
-    answer = _listing([_article(_plain(shape)) for shape in found]) if found else "nothing"
+    answer = _listing([article(_plain(shape)) for shape in found]) if found else "nothing"
     words = rng.choice(_DIRECTION_WORDS[direction])
     form = rng.choice(
         (
@@ -203,7 +196,7 @@ def _rel_yn(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
     return f"is {rng.choice(names_a)} {words} {rng.choice(names_b)}", "yes" if truth else "no"
 
 
-def _exists_phrase(scene: Scene, rng: random.Random) -> str:
+def exists_phrase(scene: Scene, rng: random.Random) -> str:
     """Something that may or may not be in the scene, phrased without its article."""
     chosen, draw = rng.choice(scene.shapes), rng.random()
     colour, shape = chosen.colour, chosen.shape
@@ -222,36 +215,40 @@ def _exists_phrase(scene: Scene, rng: random.Random) -> str:
     return f"{colour if rng.random() < 0.5 else rng.choice(tuple(COLOURS))} shape"
 
 
-def _holds(scene: Scene, phrase: str) -> int:
+def count_matching(scene: Scene, phrase: str) -> int:
     """How many shapes of the scene a phrase such as "red circle", "circle" or "red shape" fits."""
     words = phrase.split()
     return sum(all(word in (shape.colour, shape.shape, "shape") for word in words) for shape in scene.shapes)
 
 
 def _exists(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
-    phrase = _exists_phrase(scene, rng)
+    phrase = exists_phrase(scene, rng)
     form = rng.choice((
         "is there {a}", "is there {a}", "is there {a} in the {p}", "do you see {a}", "can you see {a}",
         "does the {p} have {a}", "is there {a} in this {p}",
     ))  # fmt: skip
-    return form.format(a=_article(phrase), p=rng.choice(_PICTURE)), "yes" if _holds(scene, phrase) else "no"
+    return form.format(a=article(phrase), p=rng.choice(PICTURE_WORDS)), "yes" if count_matching(
+        scene, phrase
+    ) else "no"
 
 
-def _plural(shape: str) -> str:
+def plural_of(shape: str) -> str:
+    """The plural of one of `SHAPES`."""
     return "crosses" if shape == "cross" else shape + "s"
 
 
 def _count(scene: Scene, rng: random.Random, phrase: str, plural: str) -> tuple[str, str]:
     form = rng.choice((
         "how many {x} are there", "how many {x}", "how many {x} are in the {p}", "how many {x} do you see",
-        "count the {x}", "how many {x} can you see", "how many {x} are in this {p}", "what is the number of {x}",
+        "count the {x}", "how many {x} can you see", "how many {x} are in this {p}",
+        "what is the number of {x}",
     ))  # fmt: skip
-    return form.format(x=plural, p=rng.choice(_PICTURE)), NUMBERS[_holds(scene, phrase)]
+    return form.format(x=plural, p=rng.choice(PICTURE_WORDS)), NUMBERS[count_matching(scene, phrase)]
 
 
 def _count_shape(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
     shape = rng.choice(scene.shapes).shape if rng.random() < 0.7 else rng.choice(SHAPES)
-    return _count(scene, rng, shape, _plural(shape))
+    return _count(scene, rng, shape, plural_of(shape))
 
 
 def _count_color(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
@@ -312,7 +309,7 @@ def _size_of(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
     return (form.format(r=picked[1]), picked[0].size) if picked else None
 
 
-_MAKERS: dict[str, Callable[[Scene, random.Random], tuple[str, str] | None]] = {
+MAKERS: dict[str, Callable[[Scene, random.Random], tuple[str, str] | None]] = {
     "describe": _describe,
     "rel": _rel,
     "rel_yn": _rel_yn,
@@ -327,11 +324,11 @@ _MAKERS: dict[str, Callable[[Scene, random.Random], tuple[str, str] | None]] = {
 
 
 def _make(scene: Scene, rng: random.Random, kind: str | None) -> tuple[str, str, str]:
-    if kind is not None and kind not in _MAKERS:
-        raise ValueError(f"unknown question type {kind!r}; known: {', '.join(_MAKERS)}")
+    if kind is not None and kind not in MAKERS:
+        raise ValueError(f"unknown question type {kind!r}; known: {', '.join(MAKERS)}")
     for _ in range(60):
         chosen = kind or rng.choices(tuple(WEIGHTS), weights=tuple(WEIGHTS.values()))[0]
-        made = _MAKERS[chosen](scene, rng)
+        made = MAKERS[chosen](scene, rng)
         if made is not None:
             return chosen, made[0], made[1]
     raise ValueError(f"no {kind!r} question is possible about scene {scene.seed}")
@@ -349,138 +346,8 @@ def ask(scene: Scene, rng: random.Random, kind: str | None = None) -> QA:
         The question with its answer.
 
     Raises:
-        ValueError: `kind` is unknown, or cannot be asked about this scene (e.g. "rel_yn" about a single shape).
+        ValueError: `kind` is unknown, or cannot be asked about this scene (e.g. "rel_yn" about
+            a single shape).
     """
     made, question, answer = _make(scene, rng, kind)
-    return QA(made, _typed(rng, question), answer)
-
-
-_ORDINALS = ("first", "second")
-
-
-def _pair_more(a: Scene, b: Scene, rng: random.Random) -> tuple[str, str]:
-    if rng.random() < 0.3:
-        phrase, plural = "shape", rng.choice(("shapes", "objects"))
-    else:
-        shape = rng.choice(rng.choice((a, b)).shapes).shape if rng.random() < 0.85 else rng.choice(SHAPES)
-        phrase, plural = shape, _plural(shape)
-    in_a, in_b = _holds(a, phrase), _holds(b, phrase)
-    form = rng.choice((
-        "which {p} has more {x}", "which {p} has more {x}", "which {p} shows more {x}", "where are there more {x}",
-        "which of the two {p}s has more {x}", "are there more {x} in the first or the second {p}",
-        "which {p} contains more {x}",
-    ))  # fmt: skip
-    question = form.format(p=rng.choice(("picture", "image")), x=plural)
-    if in_a == in_b:
-        return question, "both have the same number"
-    return question, "the first picture" if in_a > in_b else "the second picture"
-
-
-def _pair_phrase(a: Scene, b: Scene, rng: random.Random) -> str:
-    """A phrase that often fits one picture only, sometimes both or neither."""
-    if rng.random() < 0.35:
-        shared = {s.shape for s in a.shapes} & {s.shape for s in b.shapes}
-        if shared:
-            return rng.choice(sorted(shared))
-    return _exists_phrase(rng.choice((a, b)), rng)
-
-
-def _pair_which(a: Scene, b: Scene, rng: random.Random) -> tuple[str, str]:
-    phrase = _pair_phrase(a, b, rng)
-    form = rng.choice((
-        "which {p} has {x}", "which {p} has {x}", "which {p} shows {x}", "in which {p} is there {x}",
-        "which {p} contains {x}", "where is there {x}",
-    ))  # fmt: skip
-    question = form.format(p=rng.choice(("picture", "image")), x=_article(phrase))
-    answers = {
-        (1, 0): "the first picture",
-        (0, 1): "the second picture",
-        (1, 1): "both pictures",
-        (0, 0): "neither picture",
-    }
-    return question, answers[(int(_holds(a, phrase) > 0), int(_holds(b, phrase) > 0))]
-
-
-def _pair_both(a: Scene, b: Scene, rng: random.Random) -> tuple[str, str]:
-    shared = sorted({s.shape for s in a.shapes} & {s.shape for s in b.shapes})
-    shared += sorted(f"{c} shape" for c in {s.colour for s in a.shapes} & {s.colour for s in b.shapes})
-    phrase = rng.choice(shared) if shared and rng.random() < 0.6 else _exists_phrase(rng.choice((a, b)), rng)
-    form = rng.choice((
-        "is there {x} in both {p}s", "is there {x} in both {p}s", "do both {p}s have {x}", "do both {p}s show {x}",
-        "does each {p} have {x}",
-    ))  # fmt: skip
-    question = form.format(p=rng.choice(("picture", "image")), x=_article(phrase))
-    return question, "yes" if _holds(a, phrase) and _holds(b, phrase) else "no"
-
-
-def _pair_total(a: Scene, b: Scene, rng: random.Random) -> tuple[str, str]:
-    phrase, plural = "shape", rng.choice(("shapes", "objects"))
-    if rng.random() < 0.5:
-        phrase = rng.choice(rng.choice((a, b)).shapes).shape
-        plural = _plural(phrase)
-    form = rng.choice((
-        "how many {x} are there in both {p}s together", "how many {x} are in the two {p}s together",
-        "how many {x} are there in total", "how many {x} do the two {p}s have together",
-        "how many {x} are there altogether",
-    ))  # fmt: skip
-    question = form.format(p=rng.choice(("picture", "image")), x=plural)
-    return question, NUMBERS[_holds(a, phrase) + _holds(b, phrase)]
-
-
-def _pair_describe(a: Scene, b: Scene, rng: random.Random) -> tuple[str, str]:
-    which = rng.randrange(2)
-    form = rng.choice((
-        "what is in the {n} {p}", "describe the {n} {p}", "what does the {n} {p} show", "what do you see in the {n} {p}",
-        "what's in the {n} {p}", "describe the {n} {p}:",
-    ))  # fmt: skip
-    return form.format(n=_ORDINALS[which], p=rng.choice(("picture", "image"))), _describe_text((a, b)[which])
-
-
-def _pair_single(a: Scene, b: Scene, rng: random.Random) -> tuple[str, str]:
-    which = rng.randrange(2)
-    kinds = [kind for kind in WEIGHTS if kind != "describe"]
-    kind = rng.choices(kinds, weights=[WEIGHTS[k] for k in kinds])[0]
-    for _ in range(60):
-        made = _MAKERS[kind]((a, b)[which], rng)
-        # A question that already says "in the picture" cannot take a second place.
-        if made is not None and not any(f" {word}" in made[0] for word in set(_PICTURE)):
-            break
-        kind = rng.choice(kinds)
-    else:
-        return _pair_describe(a, b, rng)
-    place = f"in the {_ORDINALS[which]} {rng.choice(('picture', 'image'))}"
-    if rng.random() < 0.25:
-        return f"{place}, {made[0]}", made[1]
-    return f"{made[0]} {place}", made[1]
-
-
-_PAIR_MAKERS: dict[str, Callable[[Scene, Scene, random.Random], tuple[str, str]]] = {
-    "pair_more": _pair_more,
-    "pair_which": _pair_which,
-    "pair_both": _pair_both,
-    "pair_total": _pair_total,
-    "pair_describe": _pair_describe,
-    "pair_single": _pair_single,
-}
-
-
-def ask_pair(scene_a: Scene, scene_b: Scene, rng: random.Random, kind: str | None = None) -> QA:
-    """Makes one question about two pictures that are shown in this order.
-
-    Args:
-        scene_a: The first picture.
-        scene_b: The second picture.
-        rng: Source of randomness; the same state gives the same question.
-        kind: A key of `PAIR_WEIGHTS` to force the type. By default it is drawn by those weights.
-
-    Returns:
-        The question with its answer.
-
-    Raises:
-        ValueError: `kind` is unknown.
-    """
-    if kind is not None and kind not in _PAIR_MAKERS:
-        raise ValueError(f"unknown question type {kind!r}; known: {', '.join(_PAIR_MAKERS)}")
-    chosen = kind or rng.choices(tuple(PAIR_WEIGHTS), weights=tuple(PAIR_WEIGHTS.values()))[0]
-    question, answer = _PAIR_MAKERS[chosen](scene_a, scene_b, rng)
-    return QA(chosen, _typed(rng, question), answer)
+    return QA(made, typed(rng, question), answer)

@@ -1,7 +1,7 @@
 """Scenes of one to three coloured shapes, drawn from a seed.
 
-A scene is a pure function of its seed: the layout comes from `random.Random`, the pixel noise from NumPy's frozen
-`RandomState`. Layouts are chosen so that "left of" and "above" are never ambiguous (see `make_scene`).
+A scene is a pure function of its seed: the layout comes from `random.Random`, the pixel noise from NumPy's
+frozen `RandomState`. Layouts are chosen so that "left of" and "above" are never ambiguous (see `make_scene`).
 """
 
 from __future__ import annotations
@@ -126,8 +126,9 @@ def _place(rng: random.Random, count: int) -> list[Shape] | None:
 def make_scene(seed: int) -> Scene:
     """Makes the scene that belongs to a seed.
 
-    Any two shapes are at least 3 px apart, at least 5 px apart horizontally, and their horizontal and vertical
-    distances differ by at least 5 px, so that left to right order and the dominant direction are unambiguous.
+    Any two shapes are at least 3 px apart, at least 5 px apart horizontally, and their horizontal and
+    vertical distances differ by at least 5 px, so that left to right order and the dominant direction are
+    unambiguous.
 
     Args:
         seed: 0 to 2**32 - 1. Seeds below 900,000,000 belong to training, the others to evaluation.

@@ -9,7 +9,7 @@ import argparse
 import random
 from pathlib import Path
 
-import executorch.extension.llm.custom_ops.custom_ops  # noqa: F401  (registers llama::*)
+import executorch.extension.llm.custom_ops.custom_ops  # registers llama::*
 import executorch.kernels.quantized  # noqa: F401  (registers quantized_decomposed::*.out)
 import numpy as np
 import torch
@@ -46,7 +46,9 @@ class Exported:
             if token == END:
                 break
             out.append(token)
-            logits = self.decode([self.embed([torch.tensor([[token]])])[0].clone(), torch.tensor([position])])[0]
+            logits = self.decode(
+                [self.embed([torch.tensor([[token]])])[0].clone(), torch.tensor([position])]
+            )[0]
             position += 1
         return out
 

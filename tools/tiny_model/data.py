@@ -38,7 +38,7 @@ def _draw(span: tuple[int, int]) -> np.ndarray:
 
 
 def draw_images(first: int, count: int, cache: Path | None = None) -> np.ndarray:
-    """Draws scenes `first` .. `first + count - 1` as uint8 [count,64,64,3], with two processes."""
+    """Draws scenes `first` .. `first + count - 1` as uint8 [count,64,64,3], in two processes."""
     if cache is not None and cache.exists():
         return np.load(cache, mmap_mode="r")
     spans = [(s, min(s + 1000, first + count)) for s in range(first, first + count, 1000)]
@@ -50,7 +50,7 @@ def draw_images(first: int, count: int, cache: Path | None = None) -> np.ndarray
 
 
 def cell_labels(scene: Scene) -> np.ndarray:
-    """Auxiliary labels int64 [64,3]: shape (0 none), colour and size of the object centred in each 8x8 px cell."""
+    """Auxiliary labels int64 [64,3]: shape (0: none), colour, size of the object centred in each 8x8 cell."""
     labels = np.zeros((64, 3), np.int64)
     for s in scene.shapes:
         colour, size = list(COLOURS).index(s.colour), SIZES.index(s.size)
@@ -82,8 +82,10 @@ class Row:
             self._push(0, index * IMAGE_TOKENS + k, segment)
 
     def reply(self, tokens: list[int], segment: int, answer: int, keep_end: bool = True) -> None:
-        """Adds an answer and its end token; without `keep_end` the end is only a label, as in runners that do not
-        feed the last sampled token."""
+        """Adds an answer and its end token.
+
+        Without `keep_end` the end is only a label, as in runners that do not feed the last sampled token.
+        """
         self.label[-1] = tokens[0]
         self.answer[-1] = answer
         for i, token in enumerate(tokens):
@@ -242,28 +244,11 @@ class RowMaker:
 
     def _free_segment(self, row: Row, form: str, segment: int, pictures: list[int]) -> bool:
         row.next_position = 0
-        one = form in ("user_text_image", "raw_text_image", "raw_image_text", "later_picture")
-        qa = self._ask(pictures[:1] if one else pictures)
-        answer = self.encode(qa.answer)
-        parts: list[list[int] | int]
-        question = self.encode(qa.question)
-        spaced = self.encode(qa.question + self._space())
-        if form == "user_text_image":
-            parts = [[USER, *spaced], pictures[0], [END, ASSISTANT]]
-        elif form == "raw_text_image":
-            parts = [spaced, pictures[0]]
-        elif form == "raw_image_text":
-            parts = [pictures[0], self.encode(self._space() + qa.question)]
-        elif form == "interleaved":
-            labels = self.rng.choice(_LABELS)
-            first, second = (self.encode(label + self._space()) for label in labels)
-            parts = [[USER, *first], pictures[0], second, pictures[1], [*question, END, ASSISTANT]]
-        elif form == "pair_text_first":
-            parts = [[USER, *spaced], pictures[0], pictures[1], [END, ASSISTANT]]
-        elif form == "pair_raw":
-            parts = [pictures[0], pictures[1], question] if self.rng.random() < 0.5 else [spaced, *pictures]
-        else:
+        if form == "later_picture":
             return self._later_picture(row, segment, pictures)
+        one = form in ("user_text_image", "raw_text_image", "raw_image_text")
+        qa = self._ask(pictures[:1] if one else pictures)
+        answer, parts = self.encode(qa.answer), self._layout(form, qa.question, pictures)
         length = sum(IMAGE_TOKENS if isinstance(p, int) else len(p) for p in parts) + len(answer) + 1
         if length > row.room():
             return False
@@ -277,6 +262,23 @@ class RowMaker:
             self._follow_up(row, form, segment, pictures)
         return True
 
+    def _layout(self, form: str, text: str, pictures: list[int]) -> list[list[int] | int]:
+        """The prompt as token ids and pictures (an int each), in order."""
+        first, second = pictures
+        question, spaced = self.encode(text), self.encode(text + self._space())
+        if form == "user_text_image":
+            return [[USER, *spaced], first, [END, ASSISTANT]]
+        if form == "raw_text_image":
+            return [spaced, first]
+        if form == "raw_image_text":
+            return [first, self.encode(self._space() + text)]
+        if form == "interleaved":
+            one, two = (self.encode(label + self._space()) for label in self.rng.choice(_LABELS))
+            return [[USER, *one], first, two, second, [*question, END, ASSISTANT]]
+        if form == "pair_text_first":
+            return [[USER, *spaced], first, second, [END, ASSISTANT]]
+        return [first, second, question] if self.rng.random() < 0.5 else [spaced, first, second]
+
     def _follow_up(self, row: Row, form: str, segment: int, pictures: list[int]) -> None:
         qa = self._ask(pictures[:1])
         question, answer = self.encode(qa.question), self.encode(qa.answer)
@@ -287,7 +289,7 @@ class RowMaker:
             row.reply(answer, segment, self._register(form + "_next", qa))
 
     def _later_picture(self, row: Row, segment: int, pictures: list[int]) -> bool:
-        """A chat in which a second picture arrives in a later turn; plain questions are about the latest one."""
+        """A chat with a second picture in a later turn; plain questions are about the latest one."""
         if row.room() < 75:
             return False
         row.text([USER], segment)

@@ -8,11 +8,10 @@ llama::custom_sdpa.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 
-import executorch.extension.llm.custom_ops.custom_ops  # noqa: F401  (registers llama::*)
+import executorch.extension.llm.custom_ops.custom_ops  # registers llama::*
 import executorch.kernels.quantized  # noqa: F401  (registers quantized_decomposed::*.out)
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
@@ -25,7 +24,11 @@ from network import Config, DecoderBlock, TinyVLM, rotate
 from tokenizer import BOS, END
 from torch import Tensor, nn
 from torchao.quantization.granularity import PerAxis, PerGroup
-from torchao.quantization.quant_api import Int8DynamicActivationIntxWeightConfig, IntxWeightOnlyConfig, quantize_
+from torchao.quantization.quant_api import (
+    Int8DynamicActivationIntxWeightConfig,
+    IntxWeightOnlyConfig,
+    quantize_,
+)
 from torchao.utils import unwrap_tensor_subclass
 
 MAX_CHUNK = 255
@@ -44,9 +47,11 @@ class CachedBlock(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, start: int) -> Tensor:
         b, n, _ = x.shape
         y = self.block.norm1(x)
-        q = rotate(self.block.q(y).view(b, n, self.cfg.heads, self.cfg.head_dim), cos[None, :, None], sin[None, :, None])
-        k = rotate(self.block.k(y).view(b, n, self.cfg.kv_heads, self.cfg.head_dim), cos[None, :, None], sin[None, :, None])
-        v = self.block.v(y).view(b, n, self.cfg.kv_heads, self.cfg.head_dim)
+        heads, kv_heads, head_dim = self.cfg.heads, self.cfg.kv_heads, self.cfg.head_dim
+        cos, sin = cos[None, :, None], sin[None, :, None]
+        q = rotate(self.block.q(y).view(b, n, heads, head_dim), cos, sin)
+        k = rotate(self.block.k(y).view(b, n, kv_heads, head_dim), cos, sin)
+        v = self.block.v(y).view(b, n, kv_heads, head_dim)
         torch.ops.llama.update_cache(k, self.k_cache, start)
         torch.ops.llama.update_cache(v, self.v_cache, start)
         y = torch.ops.llama.custom_sdpa(q, self.k_cache, self.v_cache, start, None, 0.0, True, None)
@@ -89,7 +94,7 @@ class TokenEmbedding(nn.Module):
 
 
 def quantise(vision: nn.Module, decoder: nn.Module, embedding: nn.Module) -> None:
-    """8-bit activations everywhere; 4-bit weights in the decoder blocks, 8-bit in the encoder, head and embedding."""
+    """8-bit activations; 4-bit weights in the decoder blocks, 8-bit in the encoder, head and embedding."""
     eight = Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int8, weight_granularity=PerAxis(0))
     four = Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=PerGroup(32))
     quantize_(vision, eight)
@@ -145,13 +150,16 @@ def build(model: TinyVLM, quantised: bool = True) -> bytes:
     )
     # Inputs are not planned, so that a runner can lend its own memory instead of having it copied.
     planning = MemoryPlanningPass(alloc_graph_input=False)
-    program = edge.to_executorch(ExecutorchBackendConfig(do_quant_fusion_and_const_prop=True, memory_planning_pass=planning))
+    config = ExecutorchBackendConfig(do_quant_fusion_and_const_prop=True, memory_planning_pass=planning)
+    program = edge.to_executorch(config)
     return bytes(program.buffer)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, help="final.pt or latest.pt; without it the weights stay random")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="final.pt or latest.pt; without it the weights stay random"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     parser.add_argument("--fp32", action="store_true", help="no quantisation (11 MB)")
     args = parser.parse_args()
@@ -163,8 +171,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=args.out, delete=False) as part:
         part.write(data)
-    os.chmod(part.name, 0o644)
-    os.replace(part.name, args.out / "model.pte")
+    Path(part.name).chmod(0o644)
+    Path(part.name).replace(args.out / "model.pte")
     print(f"model.pte: {len(data)} bytes")
 
 

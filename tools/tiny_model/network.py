@@ -52,7 +52,9 @@ class VisionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, n, d = x.shape
         y = self.norm1(x)
-        q, k, v = (f(y).view(b, n, self.heads, d // self.heads).transpose(1, 2) for f in (self.q, self.k, self.v))
+        q, k, v = (
+            f(y).view(b, n, self.heads, d // self.heads).transpose(1, 2) for f in (self.q, self.k, self.v)
+        )
         scores = (q @ k.transpose(2, 3)) * (d // self.heads) ** -0.5
         y = (torch.softmax(scores.float(), -1).to(v.dtype) @ v).transpose(1, 2).reshape(b, n, d)
         x = x + self.o(y)
@@ -169,7 +171,7 @@ class TinyVLM(nn.Module):
             images: Float [B,3,64,64] in -1..1.
             ids: Token ids [R,N].
             gather: [R,N]; row of the flattened image tokens [B*16] to put there, or -1 for the text token.
-            segment: [R,N]; a position sees earlier positions of its own segment and of segment 0; -1 is padding.
+            segment: [R,N]; a position sees earlier ones of its own segment and of segment 0; -1 pads.
             position: [R,N]; rotary position.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Trains the byte-level BPE tokenizer of the tiny model on the questions and answers of the scene generator."""
+"""Trains the byte-level BPE tokenizer of the tiny model on generated questions and answers."""
 
 from __future__ import annotations
 

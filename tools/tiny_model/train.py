@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import time
 from collections import defaultdict
@@ -13,17 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from data import VALIDATION_SEED, Batch, RowMaker, cell_labels, draw_images
 from network import Config, TinyVLM
+from torch import Tensor, nn
 
 BATCH = 128
 TRAIN_SCENES = 120_000
 
 
 class Rows(torch.utils.data.Dataset):
-    """Batch number to packed rows; batch k depends on (seed, k) only, so that a run can be resumed anywhere."""
+    """Batch number to packed rows; batch k depends on (seed, k) only, so that runs can be resumed."""
 
     def __init__(self, tokenizer: Path, seed: int) -> None:
         self.maker, self.seed = RowMaker(tokenizer), seed
@@ -43,7 +41,8 @@ def to_tensors(batch: Batch) -> dict[str, Tensor]:
 
 def normalise(pixels: np.ndarray) -> Tensor:
     """uint8 [B,64,64,3] to float [B,3,64,64] in -1..1: what preprocessor_config.json asks for."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
+    floats = torch.from_numpy(pixels.astype(np.float32)).permute(0, 3, 1, 2)
+    return (floats / 127.5 - 1.0).contiguous()
 
 
 def auxiliary_loss(head: nn.Linear, patches: Tensor, cells: Tensor) -> Tensor:
@@ -58,7 +57,9 @@ def auxiliary_loss(head: nn.Linear, patches: Tensor, cells: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def exact_match(model: TinyVLM, maker: RowMaker, images: np.ndarray, batches: int, kind: str) -> dict[str, list[bool]]:
+def exact_match(
+    model: TinyVLM, maker: RowMaker, images: np.ndarray, batches: int, kind: str
+) -> dict[str, list[bool]]:
     """Teacher-forced exact match (equal to greedy decoding) by question type, end token included."""
     found: dict[str, list[bool]] = defaultdict(list)
     for k in range(batches):
@@ -92,7 +93,9 @@ def report(model: TinyVLM, maker: RowMaker, images: np.ndarray, batches: int) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokenizer", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints; a run found there goes on")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for checkpoints; a run found there goes on"
+    )
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
@@ -109,7 +112,9 @@ def main() -> None:
     cfg = Config()
     model, head = TinyVLM(cfg), nn.Linear(cfg.dim, 16)
     print(f"{sum(p.numel() for p in model.parameters())} parameters", flush=True)
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and not n.endswith(("embedding.weight", "pos"))]
+    matrices = [
+        p for n, p in model.named_parameters() if p.ndim == 2 and not n.endswith(("embedding.weight", "pos"))
+    ]
     chosen = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen] + list(head.parameters())
     muon = torch.optim.Muon(
@@ -129,7 +134,11 @@ def main() -> None:
 
     maker = RowMaker(args.tokenizer)
     loader = torch.utils.data.DataLoader(
-        Rows(args.tokenizer, args.seed), batch_size=None, sampler=range(first, args.steps), num_workers=1, prefetch_factor=8
+        Rows(args.tokenizer, args.seed),
+        batch_size=None,
+        sampler=range(first, args.steps),
+        num_workers=1,
+        prefetch_factor=8,
     )
     compiled = torch.compile(model, dynamic=False)
     mark, total = time.time(), 0.0
@@ -139,7 +148,9 @@ def main() -> None:
             group["lr"] = 2e-3 * min((step + 1) / 100, remaining)
         pixels = normalise(images[batch["seeds"].numpy()])
         with torch.autocast("cpu", torch.bfloat16):
-            patches, hidden = compiled(pixels, batch["ids"], batch["gather"], batch["segment"], batch["position"])
+            patches, hidden = compiled(
+                pixels, batch["ids"], batch["gather"], batch["segment"], batch["position"]
+            )
         asked = batch["label"] >= 0
         loss = F.cross_entropy(model.logits(hidden[asked]), batch["label"][asked])
         whole = loss + 0.5 * remaining * auxiliary_loss(head, patches, cells)
@@ -151,15 +162,15 @@ def main() -> None:
         adamw.step()
         total += loss.item()
         done = step + 1
-        if done % 50 == 0 or done < 6:
-            rate = (time.time() - mark) / (50 if done % 50 == 0 else 1)
+        if done % 50 == 0:
+            rate = (time.time() - mark) / 50
             print(f"{done} {time.time() - started:.0f} s loss {total / 50:.4f} {rate:.3f} s/step", flush=True)
             mark, total = time.time(), 0.0
         if done % 200 == 0 or done in (args.steps, args.stop_at):
             state = {"model": model.state_dict(), "head": head.state_dict(), "step": done}
             state |= {"muon": muon.state_dict(), "adamw": adamw.state_dict()}
             torch.save(state, latest.with_suffix(".part"))
-            os.replace(latest.with_suffix(".part"), latest)
+            latest.with_suffix(".part").replace(latest)
         if done % 300 == 0:
             print(done, report(model, maker, held_out, 1), flush=True)
             mark = time.time()
@@ -168,7 +179,9 @@ def main() -> None:
     torch.save({"model": model.state_dict(), "steps": args.steps, "seed": args.seed}, args.out / "final.pt")
     text = report(model, maker, held_out, 8)
     print("final", text, flush=True)
-    (args.out / "final.json").write_text(json.dumps({"report": text, "seconds": round(time.time() - started)}))
+    (args.out / "final.json").write_text(
+        json.dumps({"report": text, "seconds": round(time.time() - started)})
+    )
 
 
 if __name__ == "__main__":

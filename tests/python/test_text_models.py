@@ -1,0 +1,108 @@
+"""Tiny text-only exports, driven in each way a decoder may want; expected tokens come from the eager model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from executorch_mm import CapacityError, GenerationConfig, MultimodalRunner, make_token_input
+
+FOLDER = Path(__file__).resolve().parents[1] / "models" / "text"
+EXPECTED = json.loads((FOLDER / "expected.json").read_text())
+NAMES = ["start", "planned_bfloat16", "range", "one_token", "no_cache"]
+
+
+class NumberTokenizer:
+    """Token 12 is the text " 12"."""
+
+    vocab_size = 64
+    bos_id = None
+    eos_ids: frozenset[int] = frozenset()
+
+    def encode(self, text: str, *, add_bos: bool = False, add_eos: bool = False) -> list[int]:
+        return [int(word) for word in text.split()]
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        return "".join(f" {token}" for token in ids)
+
+    def decoder(self, *, skip_special_tokens: bool = True, after: Sequence[int] = ()) -> NumberTokenizer:
+        return self
+
+    def push(self, token_id: int) -> str:
+        return f" {token_id}"
+
+    def flush(self) -> str:
+        return ""
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return self.push(token_id).encode()
+
+    def is_special(self, token_id: int) -> bool:
+        return False
+
+    def id_to_token(self, token_id: int) -> str | None:
+        return str(token_id)
+
+    def token_to_id(self, token: str) -> int | None:
+        return int(token)
+
+
+def load(name: str) -> MultimodalRunner:
+    return MultimodalRunner(FOLDER / f"{name}.pte", NumberTokenizer())
+
+
+def answer(runner: MultimodalRunner, prompt: list[int], count: int) -> list[int]:
+    text = runner.generate_text(make_token_input(prompt), GenerationConfig(max_new_tokens=count))
+    return [int(word) for word in text.split()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_export_gives_the_eager_models_tokens_over_two_turns_and_after_reset(name: str) -> None:
+    with load(name) as runner:
+        for _ in range(2):
+            for prompt, expected in EXPECTED["turns"]:
+                assert answer(runner, prompt, len(expected)) == expected
+            runner.reset()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_prompt_longer_than_one_call_gives_the_eager_models_tokens(name: str) -> None:
+    prompt, expected = EXPECTED["long"]
+    with load(name) as runner:
+        assert answer(runner, prompt, len(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "style", "max_chunk"),
+    [
+        ("start", "start", 15),
+        ("planned_bfloat16", "start", 15),
+        ("range", "range", 15),
+        ("one_token", "start", 1),
+        ("no_cache", "none", 47),
+    ],
+)
+def test_the_contract_is_read_from_the_program(name: str, style: str, max_chunk: int) -> None:
+    with load(name) as runner:
+        contract = runner.contract
+        assert not contract.is_multimodal
+        assert (contract.position_style, contract.max_chunk) == (style, max_chunk)
+        assert contract.capacity == (47 if name == "no_cache" else 48)
+        assert contract.vocab_size == 64
+        assert contract.eos_ids == [EXPECTED["eos"]]
+        assert contract.methods["forward"].inputs[0].is_planned == (name == "planned_bfloat16")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_context_can_be_filled_to_the_last_position_and_not_further(name: str) -> None:
+    with load(name) as runner:
+        with pytest.raises(CapacityError):
+            runner.prefill(make_token_input([3] * (runner.capacity + 1)))
+        runner.prefill(make_token_input([3] * (runner.capacity - 2)))
+        runner.generate([], GenerationConfig(ignore_eos=True))
+        assert runner.stats.finish_reason == "capacity"
+        assert runner.stats.num_generated_tokens == 3
+        assert runner.position == runner.capacity
