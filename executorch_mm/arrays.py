@@ -60,7 +60,8 @@ def image_array(image: object, *, layout: Literal["HWC", "CHW"] | None = None) -
     Args:
         image: (height, width, channels), (channels, height, width) or grey (height, width), with or
             without a batch of one.
-        layout: "HWC" or "CHW"; None decides from the shape, channels first where both ends could be.
+        layout: "HWC" or "CHW"; None decides from the shape: the end of size 3 or 4 holds the channels, else
+            the end of size 1; channels first where both ends could be.
 
     Returns:
         A view of the same memory, channels first, 1, 3 or 4 of them.
@@ -83,7 +84,7 @@ def image_array(image: object, *, layout: Literal["HWC", "CHW"] | None = None) -
     if array.size == 0:
         raise InputError(f"image: expected at least one pixel, got shape {array.shape}")
     if layout is None:
-        layout = "HWC" if array.shape[2] in CHANNELS and array.shape[0] not in CHANNELS else "CHW"
+        layout = _guess_layout(array.shape[0], array.shape[2])
     chw = array if layout == "CHW" else array.transpose(2, 0, 1)
     if chw.shape[0] not in CHANNELS:
         raise InputError(
@@ -94,3 +95,12 @@ def image_array(image: object, *, layout: Literal["HWC", "CHW"] | None = None) -
     if np.issubdtype(chw.dtype, np.floating) and not np.isfinite(chw).all():
         raise InputError("image: expected finite values, got NaN or infinity")
     return chw
+
+
+def _guess_layout(first: int, last: int) -> Literal["HWC", "CHW"]:
+    for channels in ((3, 4), (1,)):
+        if first in channels:
+            return "CHW"
+        if last in channels:
+            return "HWC"
+    return "CHW"

@@ -104,8 +104,8 @@ def make_image_input(image: ImageLike, *, layout: Literal["HWC", "CHW"] | None =
         image: A PIL image; or an array (numpy, or anything with `__dlpack__` such as a torch tensor on the
             CPU) of shape (height, width, channels) or (channels, height, width), with or without a batch
             of one, or grey (height, width). 1, 3 or 4 channels; uint8 in 0..255 or floats.
-        layout: Where the channels are. None decides from the shape: the axis of size 1, 3 or 4 holds the
-            channels, and channels first wins when both ends could.
+        layout: Where the channels are. None decides from the shape: the end of size 3 or 4 holds the
+            channels, else the end of size 1, and channels first wins when both ends could.
 
     A float array that already has the encoder's exact shape, channels first, counts as prepared: it goes
     to the encoder as it is, by pointer where dtype and memory layout fit. Everything else passes through

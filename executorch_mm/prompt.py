@@ -24,13 +24,17 @@ class PromptEncoder:
     Args:
         contract: The model's promises.
         tokenizer: Encodes texts.
-        folders: Where preprocessor_config.json may lie; the first that has one counts.
+        processor: preprocessor_config.json or the folder it is in, or None to look for it.
+        beside: The folders to look in; the first that has one counts.
     """
 
-    def __init__(self, contract: _core.Contract, tokenizer: Tokenizer, folders: Sequence[Path]) -> None:
+    def __init__(
+        self, contract: _core.Contract, tokenizer: Tokenizer, processor: Path | None, beside: Sequence[Path]
+    ) -> None:
         self._contract = contract
         self._tokenizer = tokenizer
-        self._folders = folders
+        self._processor_path = processor
+        self._beside = beside
         self._processor: ImageProcessor | None = None
         self._has_looked_for_processor = False
 
@@ -82,8 +86,8 @@ class PromptEncoder:
 
     def _image_processor(self) -> ImageProcessor | None:
         if not self._has_looked_for_processor:
-            found = [folder for folder in self._folders if _config_in(folder)]
-            self._processor = ImageProcessor.from_pretrained(found[0]) if found else None
+            path = self._processor_path or next(filter(_has_config, self._beside), None)
+            self._processor = None if path is None else ImageProcessor.from_pretrained(path)
             self._has_looked_for_processor = True
         return self._processor
 
@@ -104,8 +108,8 @@ def _tokens(ids: Sequence[int]) -> _core.PromptPart:
     return _core.PromptPart.tokens(np.array(ids, dtype=np.int64))
 
 
-def _config_in(path: Path) -> bool:
-    return path.is_file() or any((path / name).is_file() for name in _CONFIG_NAMES)
+def _has_config(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _CONFIG_NAMES)
 
 
 def _is_empty(part: MultimodalInput) -> bool:

@@ -105,8 +105,8 @@ class MultimodalRunner:
         else:
             tokenizer_folder, self._tokenizer = model, tokenizer_path
         beside = [model.parent, tokenizer_folder if tokenizer_folder.is_dir() else tokenizer_folder.parent]
-        folders = [Path(os.fspath(processor_path))] if processor_path is not None else beside
-        self._encoder = PromptEncoder(session.contract, self._tokenizer, folders)
+        processor = None if processor_path is None else Path(os.fspath(processor_path))
+        self._encoder = PromptEncoder(session.contract, self._tokenizer, processor, beside)
         self._eos_ids = sorted({*session.contract.eos_ids, *self._tokenizer.eos_ids})
         self._request = threading.Lock()
         self._stats = Stats()

@@ -11,15 +11,29 @@ namespace {
 constexpr int kDeltaVectors = 2;
 constexpr int64_t kDeltaColumns = kDeltaVectors * kLanes;
 
+// Loads and stores the part of a vector that lies within `count` columns, which may be none of it.
 inline vf load_some(const float* p, int64_t count) {
-  return count >= kLanes ? load(p) : count <= 0 ? vf{} : load_tail<F32>(p, count, 0);
+  if (count >= kLanes) {
+    return load(p);
+  }
+  vf v = {};
+  for (int i = 0; i < kLanes; ++i) {
+    if (i < count) {
+      v[i] = p[i];
+    }
+  }
+  return v;
 }
 
 inline void store_some(float* p, vf v, int64_t count) {
   if (count >= kLanes) {
     store(p, v);
-  } else if (count > 0) {
-    __builtin_memcpy(p, &v, tail_bytes<float>(count));
+    return;
+  }
+  for (int i = 0; i < kLanes; ++i) {
+    if (i < count) {
+      p[i] = v[i];
+    }
   }
 }
 

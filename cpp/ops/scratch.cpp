@@ -6,6 +6,9 @@
 namespace emm::ops {
 namespace {
 
+constexpr size_t kAlign = 64;
+constexpr int64_t kLeast = 1 << 16;
+
 class Scratch {
  public:
   Scratch() = default;
@@ -15,11 +18,13 @@ class Scratch {
 
   float* reserve(int64_t floats) {
     if (floats > floats_) {
-      constexpr size_t kAlign = 64;
-      const size_t bytes = (static_cast<size_t>(floats) * sizeof(float) + kAlign - 1) / kAlign * kAlign;
+      int64_t rounded = kLeast;  // to powers of two, so that a growing context seldom comes back for more
+      while (rounded < floats) {
+        rounded *= 2;
+      }
       std::free(data_);
-      data_ = std::aligned_alloc(kAlign, bytes);
-      floats_ = data_ == nullptr ? 0 : floats;
+      data_ = std::aligned_alloc(kAlign, static_cast<size_t>(rounded) * sizeof(float));
+      floats_ = data_ == nullptr ? 0 : rounded;
       ++growths_;
     }
     return static_cast<float*>(data_);

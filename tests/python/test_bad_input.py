@@ -1,4 +1,4 @@
-"""Bad files, bad arrays and bad options: each a typed error that says what was expected, and the runner lives on."""
+"""Bad files, arrays and options: each a typed error that says what was expected, and the runner lives on."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_damaged_model_is_a_load_error(
     damaged: Callable[[Callable[[bytes], bytes]], Path], demo_folder: Path, change: Callable[[bytes], bytes]
 ) -> None:
     path = damaged(change)
-    with pytest.raises(ModelLoadError, match="model.pte"):
+    with pytest.raises(ModelLoadError, match=r"model\.pte"):
         MultimodalRunner(path, demo_folder)
 
 

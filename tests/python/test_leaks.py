@@ -1,4 +1,4 @@
-"""Nothing is kept that nobody asked for: resident memory stays flat over many models, pictures and answers."""
+"""Nothing is kept that nobody asked for: memory stays flat over many models, pictures and answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runner on the shipped model: one conversation, every way to ask for an answer, and every way out of one."""
+"""The runner on the shipped model: a conversation, each way to ask for an answer, each way out of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny text-only exports, driven in each way a decoder may want; expected tokens come from the eager model."""
+"""Tiny text-only exports, driven in each way a decoder may want; the eager model says what is right."""
 
 from __future__ import annotations
 

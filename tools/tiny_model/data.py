@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ FREE_FORMS = {
     "pair_raw": 0.06,
     "later_picture": 0.10,
 }
+HARD = (("rel", "rel_yn"), ("pair_more", "pair_which", "pair_single"))
+"""The types about one and about two pictures that are learned last."""
+
 _LABELS = (("Picture 1:", "Picture 2:"), ("Image 1:", "Image 2:"), ("First picture:", "Second picture:"))
 
 
@@ -125,9 +129,15 @@ class Batch:
 
 
 class RowMaker:
-    """Makes packed rows from scenes; all randomness comes from one generator."""
+    """Makes packed rows from scenes; all randomness comes from one generator.
 
-    def __init__(self, tokenizer_file: Path) -> None:
+    Args:
+        tokenizer_file: tokenizer.json.
+        hard: Share of the questions that is drawn from `HARD` only.
+    """
+
+    def __init__(self, tokenizer_file: Path, hard: float = 0.0) -> None:
+        self._hard = hard
         self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
         self._cache: dict[str, list[int]] = {}
 
@@ -179,7 +189,16 @@ class RowMaker:
 
     def _ask(self, pictures: list[int]) -> QA:
         scenes = [self.scenes[p] for p in pictures]
-        return ask(scenes[0], self.rng) if len(scenes) == 1 else ask_pair(scenes[0], scenes[1], self.rng)
+        kind = None
+        if self._hard and self.rng.random() < self._hard:
+            kind = self.rng.choice(HARD[len(scenes) - 1])
+        if len(scenes) == 2:
+            return ask_pair(scenes[0], scenes[1], self.rng, kind)
+        if kind and len(scenes[0].shapes) > 1:
+            # Shapes that look alike leave nothing to refer to.
+            with contextlib.suppress(ValueError):
+                return ask(scenes[0], self.rng, kind)
+        return ask(scenes[0], self.rng)
 
     def _register(self, form: str, qa: QA) -> int:
         self.asked.append((form, qa))

@@ -23,8 +23,8 @@ TRAIN_SCENES = 120_000
 class Rows(torch.utils.data.Dataset):
     """Batch number to packed rows; batch k depends on (seed, k) only, so that runs can be resumed."""
 
-    def __init__(self, tokenizer: Path, seed: int) -> None:
-        self.maker, self.seed = RowMaker(tokenizer), seed
+    def __init__(self, tokenizer: Path, seed: int, hard: float) -> None:
+        self.maker, self.seed = RowMaker(tokenizer, hard), seed
 
     def __getitem__(self, step: int) -> tuple[dict[str, Tensor], Tensor]:
         rng = random.Random(self.seed * 1_000_003 + step)
@@ -99,6 +99,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--hard", type=float, default=0.0, help="share of questions of the hardest types only"
+    )
     parser.add_argument("--stop-at", type=int, default=0, help="stop after this step (for tests)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -134,7 +137,7 @@ def main() -> None:
 
     maker = RowMaker(args.tokenizer)
     loader = torch.utils.data.DataLoader(
-        Rows(args.tokenizer, args.seed),
+        Rows(args.tokenizer, args.seed, args.hard),
         batch_size=None,
         sampler=range(first, args.steps),
         num_workers=1,
