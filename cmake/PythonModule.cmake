@@ -4,11 +4,8 @@ find_package(Python 3.10 REQUIRED COMPONENTS Interpreter Development.Module
              OPTIONAL_COMPONENTS Development.SABIModule)
 find_package(nanobind CONFIG REQUIRED)
 
-file(GLOB _sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/cpp/bindings/*.cpp")
-if(NOT _sources)
-  message(WARNING "cpp/bindings has no sources yet: no module is built.")
-  return()
-endif()
+set(_sources bind_contract.cpp bind_errors.cpp bind_generation.cpp bind_inputs.cpp bind_session.cpp module.cpp)
+list(TRANSFORM _sources PREPEND "${PROJECT_SOURCE_DIR}/cpp/bindings/")
 
 # Linked mode. STABLE_ABI takes effect from Python 3.12 on, FREE_THREADED on interpreters without the GIL.
 nanobind_add_module(_core STABLE_ABI FREE_THREADED NB_DOMAIN executorch_mm NB_SUPPRESS_WARNINGS ${_sources})

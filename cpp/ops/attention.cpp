@@ -8,21 +8,22 @@
 namespace emm::ops {
 namespace {
 
-// Below this many multiplications (queries x keys x head size, both products) a second thread costs more to wake than
-// it saves; and every thread should get at least that much.
+// Below this many multiplications (queries x keys x head size, both products) a second thread costs
+// more to wake than it saves; and every thread should get at least that much.
 constexpr int64_t kWorkPerThread = 200'000;
 // Tiles are made smaller, and then the keys split, until there is about this much to share out.
 constexpr int64_t kEnoughTasks = 16;
-constexpr int64_t kDirectElements = 65536;  // keys x heads x head size of a direct task
-constexpr int64_t kSplitKeys = 1024;  // of a tile's keys
+constexpr int64_t kSplitKeys = 1024;        // of a tile's keys
+constexpr int64_t kDirectElements = 65536;  // at most, keys x heads x head size of a direct task
+constexpr int64_t kDirectParts = 4;  // split keys come in multiples of this, for an even share
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// How a problem is cut into tasks. It depends on the problem alone, never on the number of threads, so results do not
-// either.
+// How a problem is cut into tasks. It depends on the problem alone, never on the number of threads,
+// so results do not either.
 struct Plan {
   bool direct = false;
-  int64_t rows = 0;       // of one key/value head
+  int64_t rows = 0;        // of one key/value head
   int64_t task_heads = 1;  // key/value heads
   int64_t head_tasks = 0;
   int64_t task_rows = 0;
@@ -32,6 +33,19 @@ struct Plan {
   int64_t tasks = 0;
 };
 
+int64_t round_up(int64_t n, int64_t to) { return divide_up(n, to) * to; }
+
+// Parts of equal size, where there have to be several.
+void split_keys(const AttentionProblem& p, int64_t most, int64_t multiple, Plan* plan) {
+  plan->task_keys = p.keys;
+  plan->key_tasks = 1;
+  if (p.keys > most) {
+    const int64_t parts = round_up(divide_up(p.keys, most), multiple);
+    plan->task_keys = round_up(divide_up(p.keys, parts), 16);
+    plan->key_tasks = divide_up(p.keys, plan->task_keys);
+  }
+}
+
 Plan make_plan(const AttentionProblem& p, const IsaKernels& kernels) {
   Plan plan;
   plan.rows = p.tokens * p.group();
@@ -40,18 +54,20 @@ Plan make_plan(const AttentionProblem& p, const IsaKernels& kernels) {
     // Heads that lie side by side for each key are read together, which is the order of memory.
     plan.task_heads = p.k.strides.h < p.k.strides.t ? p.kv_heads : 1;
     plan.task_rows = plan.rows;
-    plan.task_keys = kDirectElements / (plan.task_heads * p.head_size) / 16 * 16;
-    plan.task_keys = plan.task_keys < 64 ? 64 : plan.task_keys;
-    plan.task_keys = plan.task_keys > kernels.direct_keys ? kernels.direct_keys : plan.task_keys;
+    int64_t most = kDirectElements / (plan.task_heads * p.head_size);
+    most = most < 64 ? 64 : most;
+    most = most > kernels.direct_keys ? kernels.direct_keys : most;
+    split_keys(p, most, kDirectParts, &plan);
   } else {
-    plan.task_rows = plan.rows < kernels.tile_rows ? plan.rows : kernels.tile_rows;
-    const int64_t tiles = p.batch * p.kv_heads * divide_up(plan.rows, plan.task_rows);
-    plan.task_keys = tiles >= kEnoughTasks ? p.keys : kSplitKeys;
+    const int64_t heads = p.batch * p.kv_heads;
+    const int64_t share = round_up(divide_up(plan.rows * heads, kEnoughTasks), kernels.panel_rows);
+    plan.task_rows = share < kernels.tile_rows ? share : kernels.tile_rows;
+    plan.task_rows = plan.task_rows < plan.rows ? plan.task_rows : plan.rows;
+    const bool enough = heads * divide_up(plan.rows, plan.task_rows) >= kEnoughTasks;
+    split_keys(p, enough ? p.keys : kSplitKeys, 1, &plan);
   }
   plan.head_tasks = divide_up(p.kv_heads, plan.task_heads);
   plan.row_tasks = divide_up(plan.rows, plan.task_rows);
-  plan.key_tasks = divide_up(p.keys, plan.task_keys > 0 ? plan.task_keys : 1);
-  plan.key_tasks = plan.key_tasks > 0 ? plan.key_tasks : 1;
   plan.tasks = p.batch * plan.head_tasks * plan.row_tasks * plan.key_tasks;
   return plan;
 }
@@ -61,8 +77,10 @@ int64_t partial_floats(const AttentionProblem& p, const Plan& plan) {
   return plan.task_heads * plan.task_rows * partial_stride(p.head_size);
 }
 
-// Task `index`: the heads vary fastest, so that neighbouring tasks read neighbouring parts of the cache.
-AttentionTask make_task(const AttentionProblem& p, const Plan& plan, int64_t index, float* partials) {
+// Task `index`: the heads vary fastest, so that neighbouring tasks read neighbouring parts of the
+// cache.
+AttentionTask make_task(const AttentionProblem& p, const Plan& plan, int64_t index,
+                        float* partials) {
   AttentionTask task;
   const int64_t at = index;
   task.kv_head = index % plan.head_tasks * plan.task_heads;
@@ -70,7 +88,8 @@ AttentionTask make_task(const AttentionProblem& p, const Plan& plan, int64_t ind
   index /= plan.head_tasks;
   const int64_t key_task = index % plan.key_tasks;
   index /= plan.key_tasks;
-  const int64_t row_task = plan.row_tasks - 1 - index % plan.row_tasks;  // the longest causal rows first
+  const int64_t row_task =
+      plan.row_tasks - 1 - index % plan.row_tasks;  // the longest causal rows first
   task.b = index / plan.row_tasks;
   task.row0 = row_task * plan.task_rows;
   task.rows = plan.rows - task.row0 < plan.task_rows ? plan.rows - task.row0 : plan.task_rows;
@@ -82,7 +101,8 @@ AttentionTask make_task(const AttentionProblem& p, const Plan& plan, int64_t ind
   return task;
 }
 
-// Rows with a number that is not finite are computed again, without the keys that do not count for them.
+// Rows with a number that is not finite are computed again, without the keys that do not count for
+// them.
 void repair(const AttentionProblem& p, const AttentionTask& task) {
   const int64_t group = p.group();
   for (int64_t kv_head = task.kv_head; kv_head < task.kv_head + task.kv_heads; ++kv_head) {
@@ -118,7 +138,8 @@ bool attention(const AttentionProblem& p) {
   if (plan.key_tasks > 1) {
     for (int64_t index = 0; index < plan.tasks; ++index) {
       const AttentionTask task = make_task(p, plan, index, partials);
-      if (task.key0 == 0 && !kernels.merge(p, task, plan.key_tasks, plan.head_tasks * partial_floats(p, plan))) {
+      if (task.key0 == 0 &&
+          !kernels.merge(p, task, plan.key_tasks, plan.head_tasks * partial_floats(p, plan))) {
         repair(p, task);
       }
     }

@@ -1,5 +1,6 @@
-// Scaled dot-product attention over a key/value cache, described without any type of the runtime's, so that the
-// kernels compiled per instruction set share nothing with the rest of the program but this header.
+// Scaled dot-product attention over a key/value cache, described without any type of the runtime's,
+// so that the kernels compiled per instruction set share nothing with the rest of the program but
+// this header.
 #pragma once
 
 #include <cstddef>
@@ -10,8 +11,8 @@ namespace emm::ops {
 // How the elements of query, key and value are stored. kInt8 carries scales and zero points.
 enum class Store : uint8_t { kFloat32, kFloat16, kBFloat16, kInt8 };
 
-// Where the element [batch, token, head, 0] lies: data + batch * b + token * t + head * h, in elements. The last
-// dimension is always dense.
+// Where the element [batch, token, head, 0] lies: data + batch * b + token * t + head * h, in
+// elements. The last dimension is always dense.
 struct Strides {
   int64_t b = 0;
   int64_t t = 0;
@@ -21,7 +22,8 @@ struct Strides {
 struct Matrix {
   const void* data = nullptr;
   Strides strides;
-  // Only for kInt8: one scale and one zero point for each [batch, token, head]; real = (stored - zero) * scale.
+  // Only for kInt8: one scale and one zero point for each [batch, token, head]; real = (stored -
+  // zero) * scale.
   const float* scales = nullptr;
   const int8_t* zeros = nullptr;
   Strides quant_strides;
@@ -35,13 +37,14 @@ struct AttentionProblem {
   Strides out_strides;
 
   int64_t batch = 0;
-  int64_t tokens = 0;    // query tokens
+  int64_t tokens = 0;  // query tokens
   int64_t q_heads = 0;
   int64_t kv_heads = 0;
   int64_t head_size = 0;
-  int64_t keys = 0;      // key positions that any query may attend to
+  int64_t keys = 0;  // key positions that any query may attend to
   float scale = 1;
-  // Query token i attends to key j only when j <= causal_start + i; -1 where there is no such limit.
+  // Query token i attends to key j only when j <= causal_start + i; -1 where there is no such
+  // limit.
   int64_t causal_start = -1;
   const float* mask = nullptr;  // [tokens, keys], added to the scaled scores; -inf excludes the key
   int64_t mask_stride = 0;
@@ -49,10 +52,10 @@ struct AttentionProblem {
   int64_t group() const { return q_heads / kv_heads; }  // query heads that share one key/value head
 };
 
-// Computes every output row, on the SDK's thread pool where that pays. Excluded keys (by the causal limit, or a mask
-// of -inf) play no part whatever they hold, and a row with no key left is all zeros. A NaN in what a row does use, or
-// a score of +inf, makes its outputs NaN. The result does not depend on the number of threads.
-// Returns false where the scratch memory could not be had.
+// Computes every output row, on the SDK's thread pool where that pays. Excluded keys (by the causal
+// limit, or a mask of -inf) play no part whatever they hold, and a row with no key left is all
+// zeros. A NaN in what a row does use, or a score of +inf, makes its outputs NaN. The result does
+// not depend on the number of threads. Returns false where the scratch memory could not be had.
 bool attention(const AttentionProblem& problem);
 
 }  // namespace emm::ops

@@ -1,6 +1,6 @@
-// Attention for a few query rows (decoding): keys and values are read straight from the cache, each row of it once for
-// all query heads that share it, and in the order in which they lie there: all heads of some keys, then the next keys.
-// Vectors run along the head for both products.
+// Attention for a few query rows (decoding): keys and values are read straight from the cache, each
+// row of it once for all query heads that share it, and in the order in which they lie there: all
+// heads of some keys, then the next keys. Vectors run along the head for both products.
 #pragma once
 
 #include "ops/attention_rows.h"
@@ -19,23 +19,24 @@ constexpr int64_t kRowsAtOnce = 3;
 #else
 constexpr int64_t kRowsAtOnce = 2;
 #endif
-// Rows of the cache to ask for in advance, for the second-level cache: the first one has too few lines in flight to
-// hide the latency of main memory.
+// Rows of the cache to ask for in advance, for the second-level cache: the first one has too few
+// lines in flight to hide the latency of main memory.
 constexpr int64_t kReadAhead = 8;
 
 // The floats of a row, in whole vectors.
 inline int64_t padded(int64_t head_size) { return round_up(head_size, kLanes); }
 
-// What a direct task works on. Rows are numbered head by head: (head - first head) * rows of a head + row.
+// What a direct task works on. Rows are numbered head by head: (head - first head) * rows of a head
+// + row.
 struct Direct {
   int64_t heads;
-  int64_t rows;           // of one head
+  int64_t rows;  // of one head
   int64_t keys;
   int64_t stride;         // between rows of q and out
   int64_t scores_stride;  // between rows of scores
   float* q;
   float* out;
-  float* scores;  // later weights
+  float* scores;   // later weights
   float* scales;   // [keys], for int8
   float* highest;  // of each row's scores
   float* sums;     // of each row's weights
@@ -59,8 +60,8 @@ inline void read_ahead(const T* row, int64_t size) {
 
 // scores[r][j] = q[r] . k[key0 + j] for up to kScoreKeys keys from `key` on, for kCount rows.
 template <class L, int kCount>
-inline void score_keys(const AttentionProblem& p, const Rows<L>& k, int64_t key, int64_t key1, const float* q,
-                       int64_t q_stride, float* scores, int64_t scores_stride) {
+inline void score_keys(const AttentionProblem& p, const Rows<L>& k, int64_t key, int64_t key1,
+                       const float* q, int64_t q_stride, float* scores, int64_t scores_stride) {
   constexpr int kSumRows = kLanes / 4;  // rows that one sum_all() finishes
   constexpr int kSums = (kCount + kSumRows - 1) / kSumRows;
   const int64_t whole = p.head_size / kLanes * kLanes;
@@ -68,7 +69,8 @@ inline void score_keys(const AttentionProblem& p, const Rows<L>& k, int64_t key,
   const typename L::T* rows[kScoreKeys];
   float zeros[kScoreKeys];
   EMM_UNROLL for (int i = 0; i < kScoreKeys; ++i) {
-    const int64_t at = least(key + i, key1 - 1);  // past the end the last key again; nobody looks at its score
+    const int64_t at =
+        least(key + i, key1 - 1);  // past the end the last key again; nobody looks at its score
     rows[i] = k.row(at);
     zeros[i] = k.zero(at);
   }
@@ -82,48 +84,60 @@ inline void score_keys(const AttentionProblem& p, const Rows<L>& k, int64_t key,
   if (tail > 0) {
     EMM_UNROLL for (int i = 0; i < kScoreKeys; ++i) {
       const vf kv = load_tail<L>(rows[i] + whole, tail, zeros[i]);
-      EMM_UNROLL for (int r = 0; r < kCount; ++r) { sums[r][i] += load(q + r * q_stride + whole) * kv; }
+      EMM_UNROLL for (int r = 0; r < kCount; ++r) {
+        sums[r][i] += load(q + r * q_stride + whole) * kv;
+      }
     }
   }
   EMM_UNROLL for (int s = 0; s < kSums; ++s) {
     const vf all = sum_all(&sums[s * kSumRows]);
     EMM_UNROLL for (int r = 0; r < kSumRows; ++r) {
       if (s * kSumRows + r < kCount) {
-        __builtin_memcpy(scores + (s * kSumRows + r) * scores_stride, reinterpret_cast<const char*>(&all) + r * 16, 16);
+        __builtin_memcpy(scores + (s * kSumRows + r) * scores_stride,
+                         reinterpret_cast<const char*>(&all) + r * 16, 16);
       }
     }
   }
 }
 
-// out[r] += sum over keys of weights[r][key - key0] * v[key], for kCount rows and kVectors vectors of the head that
-// start at column d. The last vector may reach past the head; `tail` then says how much of it there is (0: all).
+// out[r] += sum over keys of weights[r][key - key0] * v[key], for kCount rows and kVectors vectors
+// of the head that start at column d. The last vector may reach past the head; `tail` then says how
+// much of it there is (0: all).
 template <class L, int kCount, int kVectors>
-inline void add_values(const Rows<L>& v, int64_t key0, int64_t key1, int64_t d, int64_t tail, const float* weights,
-                       int64_t weights_stride, float* out, int64_t out_stride) {
+inline void add_values(const Rows<L>& v, int64_t key0, int64_t key1, int64_t d, int64_t tail,
+                       const float* weights, int64_t weights_stride, float* out,
+                       int64_t out_stride) {
   vf sums[kCount][kVectors];
   EMM_UNROLL for (int r = 0; r < kCount; ++r) {
-    EMM_UNROLL for (int n = 0; n < kVectors; ++n) { sums[r][n] = load(out + r * out_stride + d + n * kLanes); }
+    EMM_UNROLL for (int n = 0; n < kVectors; ++n) {
+      sums[r][n] = load(out + r * out_stride + d + n * kLanes);
+    }
   }
   for (int64_t key = key0; key < key1; ++key) {
     const typename L::T* row = v.row(key) + d;
     const float zero = v.zero(key);
-    
+
     read_ahead(v.row(least(key + kReadAhead, key1 - 1)) + d, kVectors * kLanes);
 
     EMM_UNROLL for (int n = 0; n < kVectors; ++n) {
       const vf value = tail > 0 && n == kVectors - 1 ? load_tail<L>(row + n * kLanes, tail, zero)
                                                      : L::load(row + n * kLanes, zero);
-      EMM_UNROLL for (int r = 0; r < kCount; ++r) { sums[r][n] += weights[r * weights_stride + key] * value; }
+      EMM_UNROLL for (int r = 0; r < kCount; ++r) {
+        sums[r][n] += weights[r * weights_stride + key] * value;
+      }
     }
   }
   EMM_UNROLL for (int r = 0; r < kCount; ++r) {
-    EMM_UNROLL for (int n = 0; n < kVectors; ++n) { store(out + r * out_stride + d + n * kLanes, sums[r][n]); }
+    EMM_UNROLL for (int n = 0; n < kVectors; ++n) {
+      store(out + r * out_stride + d + n * kLanes, sums[r][n]);
+    }
   }
 }
 
 template <class L, int kCount>
-inline void value_keys(const AttentionProblem& p, const Rows<L>& v, int64_t key0, int64_t key1, const float* weights,
-                       int64_t weights_stride, float* out, int64_t out_stride) {
+inline void value_keys(const AttentionProblem& p, const Rows<L>& v, int64_t key0, int64_t key1,
+                       const float* weights, int64_t weights_stride, float* out,
+                       int64_t out_stride) {
   const int64_t whole = p.head_size / kLanes * kLanes;
   int64_t d = 0;
   for (; d + 4 * kLanes <= whole; d += 4 * kLanes) {
@@ -133,7 +147,8 @@ inline void value_keys(const AttentionProblem& p, const Rows<L>& v, int64_t key0
     add_values<L, kCount, 1>(v, key0, key1, d, 0, weights, weights_stride, out, out_stride);
   }
   if (d < p.head_size) {
-    add_values<L, kCount, 1>(v, key0, key1, d, p.head_size - d, weights, weights_stride, out, out_stride);
+    add_values<L, kCount, 1>(v, key0, key1, d, p.head_size - d, weights, weights_stride, out,
+                             out_stride);
   }
 }
 
@@ -170,7 +185,8 @@ inline void all_scores(const AttentionProblem& p, const AttentionTask& t, const 
       for_row_groups(w.rows, [&](auto count, int64_t first) {
         const int64_t row = head * w.rows + first;
         score_keys<L, count.value>(p, k, key, t.key1, w.q + row * w.stride, w.stride,
-                                   w.scores + row * w.scores_stride + (key - t.key0), w.scores_stride);
+                                   w.scores + row * w.scores_stride + (key - t.key0),
+                                   w.scores_stride);
       });
     }
   }
@@ -184,24 +200,25 @@ inline void all_values(const AttentionProblem& p, const AttentionTask& t, const 
       const Rows<L> v(p.v, t.b, t.kv_head + head);
       for_row_groups(w.rows, [&](auto count, int64_t first) {
         const int64_t row = head * w.rows + first;
-        value_keys<L, count.value>(p, v, key, end, w.scores + row * w.scores_stride - t.key0, w.scores_stride,
-                                   w.out + row * w.stride, w.stride);
+        value_keys<L, count.value>(p, v, key, end, w.scores + row * w.scores_stride - t.key0,
+                                   w.scores_stride, w.out + row * w.stride, w.stride);
       });
     }
   }
 }
 
-// Applies mask and causal limit to one row of scores (`count` of them, then room up to a whole vector) and turns it
-// into weights relative to the highest score.
-inline void weights_of_row(const AttentionProblem& p, int64_t token, int64_t key0, int64_t count, float* scores,
-                           float* highest, float* total) {
+// Applies mask and causal limit to one row of scores (`count` of them, then room up to a whole
+// vector) and turns it into weights relative to the highest score.
+inline void weights_of_row(const AttentionProblem& p, int64_t token, int64_t key0, int64_t count,
+                           float* scores, float* highest, float* total) {
   if (p.mask != nullptr) {
     const float* mask = p.mask + token * p.mask_stride + key0;
     for (int64_t j = 0; j < count; ++j) {
       scores[j] = mask[j] == -kInf ? -kInf : scores[j] + mask[j];
     }
   }
-  const int64_t allowed = p.causal_start < 0 ? count : least(count, p.causal_start + token + 1 - key0);
+  const int64_t allowed =
+      p.causal_start < 0 ? count : least(count, p.causal_start + token + 1 - key0);
   const int64_t end = round_up(count, kLanes);
   for (int64_t j = allowed < 0 ? 0 : allowed; j < end; ++j) {
     scores[j] = -kInf;
@@ -222,7 +239,8 @@ inline void weights_of_row(const AttentionProblem& p, int64_t token, int64_t key
 }
 
 template <class L>
-inline void scale_scores(const AttentionTask& t, const Direct& w, int64_t head, const Rows<L>& from) {
+inline void scale_scores(const AttentionTask& t, const Direct& w, int64_t head,
+                         const Rows<L>& from) {
   if (from.zeros == nullptr) {
     return;
   }
@@ -263,7 +281,8 @@ bool direct_rows(const AttentionProblem& p, const AttentionTask& t, float* scrat
     for (int64_t r = 0; r < w.rows; ++r) {
       const int64_t row = head * w.rows + r;
       float* values = w.out + row * w.stride;
-      weights_of_row(p, (t.row0 + r) / p.group(), t.key0, w.keys, w.scores + row * w.scores_stride, &w.highest[row], &w.sums[row]);
+      weights_of_row(p, (t.row0 + r) / p.group(), t.key0, w.keys, w.scores + row * w.scores_stride,
+                     &w.highest[row], &w.sums[row]);
       for (int64_t d = 0; d < w.stride; d += kLanes) {
         store(values + d, vf{});
       }
@@ -274,7 +293,8 @@ bool direct_rows(const AttentionProblem& p, const AttentionTask& t, float* scrat
   for (int64_t head = 0; head < w.heads; ++head) {
     for (int64_t r = 0; r < w.rows; ++r) {
       const int64_t row = head * w.rows + r;
-      finite = finish_row(p, t, head, r, w.out + row * w.stride, w.highest[row], w.sums[row]) && finite;
+      finite =
+          finish_row(p, t, head, r, w.out + row * w.stride, w.highest[row], w.sums[row]) && finite;
     }
   }
   return finite;

@@ -20,12 +20,14 @@ float element(const Matrix& m, Store store, int64_t b, int64_t token, int64_t he
     case Store::kInt8:
       break;
   }
-  const int64_t param = b * m.quant_strides.b + token * m.quant_strides.t + head * m.quant_strides.h;
+  const int64_t param =
+      b * m.quant_strides.b + token * m.quant_strides.t + head * m.quant_strides.h;
   const int difference = static_cast<const int8_t*>(m.data)[at] - m.zeros[param];
   return static_cast<float>(difference) * m.scales[param];
 }
 
-void write(const AttentionProblem& p, int64_t b, int64_t token, int64_t head, int64_t d, float value) {
+void write(const AttentionProblem& p, int64_t b, int64_t token, int64_t head, int64_t d,
+           float value) {
   const int64_t at = b * p.out_strides.b + token * p.out_strides.t + head * p.out_strides.h + d;
   switch (p.out_store) {
     case Store::kFloat16:
@@ -53,7 +55,8 @@ void attention_row(const AttentionProblem& p, int64_t b, int64_t token, int64_t 
     return sum * p.scale + (p.mask == nullptr ? 0.0f : p.mask[token * p.mask_stride + key]);
   };
   const auto excluded = [&](int64_t key) {
-    return p.mask != nullptr && p.mask[token * p.mask_stride + key] == -std::numeric_limits<float>::infinity();
+    return p.mask != nullptr &&
+           p.mask[token * p.mask_stride + key] == -std::numeric_limits<float>::infinity();
   };
   float highest = -std::numeric_limits<float>::infinity();
   for (int64_t key = 0; key < keys; ++key) {
@@ -65,7 +68,8 @@ void attention_row(const AttentionProblem& p, int64_t b, int64_t token, int64_t 
   if (highest == -std::numeric_limits<float>::infinity()) {
     highest = 0;
   }
-  // A few columns at a time, so that no memory is needed and the scores are not recomputed for each of them.
+  // A few columns at a time, so that no memory is needed and the scores are not recomputed for each
+  // of them.
   constexpr int64_t kColumns = 64;
   for (int64_t first = 0; first < p.head_size; first += kColumns) {
     const int64_t columns = p.head_size - first < kColumns ? p.head_size - first : kColumns;

@@ -1,8 +1,9 @@
-// Reading query and cache rows as floats and writing output rows, for the attention kernels of one instruction set.
+// Reading query and cache rows as floats and writing output rows, for the attention kernels of one
+// instruction set.
 #pragma once
 
-#include "ops/isa.h"
 #include "ops/attention_vec.h"
+#include "ops/isa.h"
 
 namespace emm::ops {
 namespace {
@@ -29,7 +30,9 @@ struct Rows {
     }
   }
   const typename L::T* row(int64_t t) const { return data + t * stride; }
-  float zero(int64_t t) const { return zeros == nullptr ? 0.0f : static_cast<float>(zeros[t * quant_stride]); }
+  float zero(int64_t t) const {
+    return zeros == nullptr ? 0.0f : static_cast<float>(zeros[t * quant_stride]);
+  }
   float scale(int64_t t) const { return zeros == nullptr ? 1.0f : scales[t * quant_stride]; }
 };
 
@@ -50,12 +53,14 @@ inline void read_row(const typename L::T* row, int64_t size, float zero, float f
 
 // The query rows of a task, scaled, `stride` floats apart.
 template <class L>
-inline void read_queries(const AttentionProblem& p, const AttentionTask& t, float* to, int64_t stride) {
+inline void read_queries(const AttentionProblem& p, const AttentionTask& t, float* to,
+                         int64_t stride) {
   const int64_t group = p.group();
   for (int64_t r = 0; r < t.rows; ++r) {
     const int64_t token = (t.row0 + r) / group;
     const Rows<L> rows(p.q, t.b, t.kv_head * group + (t.row0 + r) % group);
-    read_row<L>(rows.row(token), p.head_size, rows.zero(token), p.scale * rows.scale(token), to + r * stride);
+    read_row<L>(rows.row(token), p.head_size, rows.zero(token), p.scale * rows.scale(token),
+                to + r * stride);
   }
 }
 
@@ -100,8 +105,8 @@ inline void store_vector(const AttentionProblem& p, int64_t at, vf v, int64_t co
 }
 
 // Writes values * factor as one output row; returns whether all of it is finite.
-inline bool store_row(const AttentionProblem& p, int64_t b, int64_t token, int64_t head, const float* values,
-                      float factor) {
+inline bool store_row(const AttentionProblem& p, int64_t b, int64_t token, int64_t head,
+                      const float* values, float factor) {
   const int64_t at = b * p.out_strides.b + token * p.out_strides.t + head * p.out_strides.h;
   const int64_t whole = p.head_size / kLanes * kLanes;
   vf probe = {};  // infinity - infinity and NaN - NaN are NaN, everything else is 0
@@ -119,8 +124,8 @@ inline bool store_row(const AttentionProblem& p, int64_t b, int64_t token, int64
 }
 
 // Row `r` of the task's head number `head` is finished: into the partial result, or as output.
-inline bool finish_row(const AttentionProblem& p, const AttentionTask& t, int64_t head, int64_t r, const float* values,
-                       float highest, float sum) {
+inline bool finish_row(const AttentionProblem& p, const AttentionTask& t, int64_t head, int64_t r,
+                       const float* values, float highest, float sum) {
   const int64_t group = p.group();
   const int64_t row = t.row0 + r;
   if (t.partial != nullptr) {
@@ -130,7 +135,8 @@ inline bool finish_row(const AttentionProblem& p, const AttentionTask& t, int64_
     __builtin_memcpy(to + 2, values, static_cast<uint64_t>(p.head_size) * 4);
     return true;  // judged when the parts are put together
   }
-  return store_row(p, t.b, row / group, (t.kv_head + head) * group + row % group, values, sum == 0 ? 0.0f : 1 / sum);
+  return store_row(p, t.b, row / group, (t.kv_head + head) * group + row % group, values,
+                   sum == 0 ? 0.0f : 1 / sum);
 }
 
 // Puts the parts of a task's rows together, in place in the first part, and writes the output.

@@ -1,7 +1,7 @@
-// Attention for many query rows (prefill): flash attention over blocks of keys, with the rows as vector lanes.
-// Scores, weights and the running output are kept transposed ([key or column][row]), so keys and values are only ever
-// broadcast from where they lie, no matrix has to be transposed but the queries (once) and the output (once), and
-// softmax needs no sums across lanes.
+// Attention for many query rows (prefill): flash attention over blocks of keys, with the rows as
+// vector lanes. Scores, weights and the running output are kept transposed ([key or column][row]),
+// so keys and values are only ever broadcast from where they lie, no matrix has to be transposed
+// but the queries (once) and the output (once), and softmax needs no sums across lanes.
 #pragma once
 
 #include "ops/attention_rows.h"
@@ -45,38 +45,46 @@ inline int64_t tile_row_floats(int64_t head_size) { return round_up(head_size, k
 int64_t tile_scratch(const AttentionProblem& p, int64_t rows) {
   const int64_t lanes = round_up(rows, kPanel);
   const int64_t blocks = p.store == Store::kFloat32 ? 0 : 2 * kBlock;
-  return 2 * lanes * p.head_size + 2 * lanes + 2 * kBlock * kPanel + tile_row_floats(p.head_size) * (blocks + kPanel);
+  return 2 * lanes * p.head_size + 2 * lanes + 2 * kBlock * kPanel +
+         tile_row_floats(p.head_size) * (blocks + kPanel);
 }
 
 // scores[j][lane] = k[j] . q[lane] for the `count` keys; `k` rows are `stride` floats apart.
-inline void tile_scores(const float* k, int64_t stride, int64_t count, int64_t head_size, const float* q,
-                        float* scores) {
+inline void tile_scores(const float* k, int64_t stride, int64_t count, int64_t head_size,
+                        const float* q, float* scores) {
   for (int64_t j = 0; j < count; j += kStep) {
     const float* rows[kStep];
     EMM_UNROLL for (int i = 0; i < kStep; ++i) { rows[i] = k + least(j + i, count - 1) * stride; }
     vf sums[kStep][kPanelVectors] = {};
     for (int64_t d = 0; d < head_size; ++d) {
       vf qv[kPanelVectors];
-      EMM_UNROLL for (int n = 0; n < kPanelVectors; ++n) { qv[n] = load(q + d * kPanel + n * kLanes); }
+      EMM_UNROLL for (int n = 0; n < kPanelVectors; ++n) {
+        qv[n] = load(q + d * kPanel + n * kLanes);
+      }
       EMM_UNROLL for (int i = 0; i < kStep; ++i) {
         const vf kv = splat(rows[i][d]);
         EMM_UNROLL for (int n = 0; n < kPanelVectors; ++n) { sums[i][n] += kv * qv[n]; }
       }
     }
     EMM_UNROLL for (int i = 0; i < kStep; ++i) {
-      EMM_UNROLL for (int n = 0; n < kPanelVectors; ++n) { store(scores + (j + i) * kPanel + n * kLanes, sums[i][n]); }
+      EMM_UNROLL for (int n = 0; n < kPanelVectors; ++n) {
+        store(scores + (j + i) * kPanel + n * kLanes, sums[i][n]);
+      }
     }
   }
 }
 
-// out[d][lane] = out[d][lane] * fade[lane] + sum over j of v[j][d] * weights[j][lane], for kCount columns.
+// out[d][lane] = out[d][lane] * fade[lane] + sum over j of v[j][d] * weights[j][lane], for kCount
+// columns.
 template <int kCount>
-inline void tile_columns(const float* v, int64_t stride, int64_t count, const float* weights, const vf* fade,
-                         float* out) {
+inline void tile_columns(const float* v, int64_t stride, int64_t count, const float* weights,
+                         const vf* fade, float* out) {
   vf sums[kCount][kPanelVectors] = {};
   for (int64_t j = 0; j < count; ++j) {
     vf wv[kPanelVectors];
-    EMM_UNROLL for (int n = 0; n < kPanelVectors; ++n) { wv[n] = load(weights + j * kPanel + n * kLanes); }
+    EMM_UNROLL for (int n = 0; n < kPanelVectors; ++n) {
+      wv[n] = load(weights + j * kPanel + n * kLanes);
+    }
     const float* row = v + j * stride;
     EMM_UNROLL for (int i = 0; i < kCount; ++i) {
       const vf value = splat(row[i]);
@@ -91,8 +99,8 @@ inline void tile_columns(const float* v, int64_t stride, int64_t count, const fl
   }
 }
 
-inline void tile_values(const float* v, int64_t stride, int64_t count, int64_t head_size, const float* weights,
-                        const vf* fade, float* out) {
+inline void tile_values(const float* v, int64_t stride, int64_t count, int64_t head_size,
+                        const float* weights, const vf* fade, float* out) {
   int64_t d = 0;
   for (; d + kStep <= head_size; d += kStep) {
     tile_columns<kStep>(v + d, stride, count, weights, fade, out + d * kPanel);
@@ -102,8 +110,8 @@ inline void tile_values(const float* v, int64_t stride, int64_t count, int64_t h
   }
 }
 
-// Turns a panel's scores into weights relative to the new highest score of each row, updates highest and sum, and
-// gives the factor by which what the rows have so far fades.
+// Turns a panel's scores into weights relative to the new highest score of each row, updates
+// highest and sum, and gives the factor by which what the rows have so far fades.
 inline void tile_weights(int64_t count, float* scores, float* highest, float* sum, vf* fade) {
   EMM_UNROLL for (int n = 0; n < kPanelVectors; ++n) {
     float* s = scores + n * kLanes;
@@ -128,7 +136,8 @@ inline void tile_weights(int64_t count, float* scores, float* highest, float* su
 // What the mask does to the block [key0, key0 + count) of a task's rows.
 enum class MaskKind { kNothing, kSome, kAllExcluded };
 
-inline MaskKind mask_kind(const AttentionProblem& p, int64_t token0, int64_t token1, int64_t key0, int64_t count) {
+inline MaskKind mask_kind(const AttentionProblem& p, int64_t token0, int64_t token1, int64_t key0,
+                          int64_t count) {
   bool nothing = true;
   bool excluded = true;
   for (int64_t token = token0; token < token1 && (nothing || excluded); ++token) {
@@ -153,9 +162,10 @@ inline MaskKind mask_kind(const AttentionProblem& p, int64_t token0, int64_t tok
   return nothing ? MaskKind::kNothing : excluded ? MaskKind::kAllExcluded : MaskKind::kSome;
 }
 
-// Adds the mask to a panel's scores; the panel's first row is `row0` of the head's rows, `rows` of its lanes are real.
-inline void add_mask(const AttentionProblem& p, int64_t row0, int64_t rows, int64_t key0, int64_t count, float* mask,
-                     float* scores) {
+// Adds the mask to a panel's scores; the panel's first row is `row0` of the head's rows, `rows` of
+// its lanes are real.
+inline void add_mask(const AttentionProblem& p, int64_t row0, int64_t rows, int64_t key0,
+                     int64_t count, float* mask, float* scores) {
   const int64_t group = p.group();
   for (int64_t lane = 0; lane < kPanel; ++lane) {
     const int64_t token = (row0 + least(lane, rows - 1)) / group;
@@ -171,7 +181,8 @@ inline void add_mask(const AttentionProblem& p, int64_t row0, int64_t rows, int6
 }
 
 // Excludes from a panel's scores the keys past each row's own token.
-inline void limit_causally(const AttentionProblem& p, int64_t row0, int64_t key0, int64_t count, float* scores) {
+inline void limit_causally(const AttentionProblem& p, int64_t row0, int64_t key0, int64_t count,
+                           float* scores) {
   EMM_UNROLL for (int n = 0; n < kPanelVectors; ++n) {
     vi limit;
     for (int i = 0; i < kLanes; ++i) {
@@ -184,7 +195,8 @@ inline void limit_causally(const AttentionProblem& p, int64_t row0, int64_t key0
   }
 }
 
-// A block of keys or values as floats: in place where the cache holds floats, else converted into `buffer`.
+// A block of keys or values as floats: in place where the cache holds floats, else converted into
+// `buffer`.
 struct Block {
   const float* data;
   int64_t stride;
@@ -195,10 +207,12 @@ inline Block float_block(const Rows<F32>& rows, int64_t key0, int64_t, int64_t, 
 }
 
 template <class L>
-inline Block float_block(const Rows<L>& rows, int64_t key0, int64_t count, int64_t head_size, float* buffer) {
+inline Block float_block(const Rows<L>& rows, int64_t key0, int64_t count, int64_t head_size,
+                         float* buffer) {
   const int64_t stride = tile_row_floats(head_size);
   for (int64_t j = 0; j < count; ++j) {
-    read_row<L>(rows.row(key0 + j), head_size, rows.zero(key0 + j), rows.scale(key0 + j), buffer + j * stride);
+    read_row<L>(rows.row(key0 + j), head_size, rows.zero(key0 + j), rows.scale(key0 + j),
+                buffer + j * stride);
   }
   return {buffer, stride};
 }
@@ -228,10 +242,11 @@ inline void fill_panels(const AttentionProblem& p, const AttentionTask& t, const
   }
 }
 
-// Scores and weights of one panel for one block of keys; the weights replace the scores. Returns whether the panel has
-// anything to do with the block.
-inline bool panel_weights(const AttentionProblem& p, const AttentionTask& t, const Tile& tile, int64_t first,
-                          int64_t key0, int64_t count, MaskKind mask, const Block& k, vf* fade) {
+// Scores and weights of one panel for one block of keys; the weights replace the scores. Returns
+// whether the panel has anything to do with the block.
+inline bool panel_weights(const AttentionProblem& p, const AttentionTask& t, const Tile& tile,
+                          int64_t first, int64_t key0, int64_t count, MaskKind mask, const Block& k,
+                          vf* fade) {
   const int64_t row0 = t.row0 + first;
   const int64_t rows = least(kPanel, t.rows - first);
   const int64_t last_token = (row0 + rows - 1) / p.group();
@@ -272,7 +287,8 @@ bool tile_rows(const AttentionProblem& p, const AttentionTask& t, float* scratch
   const int64_t end = p.causal_start < 0 ? t.key1 : least(t.key1, p.causal_start + token1);
   for (int64_t key0 = t.key0; key0 < end; key0 += kBlock) {
     const int64_t count = least(kBlock, end - key0);
-    const MaskKind mask = p.mask == nullptr ? MaskKind::kNothing : mask_kind(p, token0, token1, key0, count);
+    const MaskKind mask =
+        p.mask == nullptr ? MaskKind::kNothing : mask_kind(p, token0, token1, key0, count);
     if (mask == MaskKind::kAllExcluded) {
       continue;
     }
@@ -290,9 +306,11 @@ bool tile_rows(const AttentionProblem& p, const AttentionTask& t, float* scratch
   bool finite = true;
   for (int64_t first = 0; first < t.rows; first += kPanel) {
     const int64_t rows = least(kPanel, t.rows - first);
-    transpose(tile.out + first * p.head_size, kPanel, p.head_size, kPanel, tile.staging, row_floats);
+    transpose(tile.out + first * p.head_size, kPanel, p.head_size, kPanel, tile.staging,
+              row_floats);
     for (int64_t r = 0; r < rows; ++r) {
-      finite = finish_row(p, t, 0, first + r, tile.staging + r * row_floats, tile.highest[first + r], tile.sum[first + r]) &&
+      finite = finish_row(p, t, 0, first + r, tile.staging + r * row_floats,
+                          tile.highest[first + r], tile.sum[first + r]) &&
                finite;
     }
   }

@@ -1,7 +1,7 @@
 // Vectors of floats for the attention kernels, through the compiler's vector extensions.
-// Included by one translation unit per instruction set, so everything lives in an unnamed namespace and nothing
-// comes from the standard library: a shared inline function compiled with AVX-512 could otherwise be the copy that
-// the linker keeps for everyone.
+// Included by one translation unit per instruction set, so everything lives in an unnamed namespace
+// and nothing comes from the standard library: a shared inline function compiled with AVX-512 could
+// otherwise be the copy that the linker keeps for everyone.
 #pragma once
 
 #include <cstdint>
@@ -46,7 +46,8 @@ inline vf max(vf a, vf b) { return b > a ? b : a; }  // keeps a where b is NaN
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// How one element type of the cache becomes floats. `zero` is the zero point of int8 data, 0 otherwise.
+// How one element type of the cache becomes floats. `zero` is the zero point of int8 data, 0
+// otherwise.
 struct F32 {
   using T = float;
   static vf load(const T* p, float) { return load_as<vf>(p); }
@@ -70,8 +71,9 @@ struct F16 {
     typedef __fp16 vh __attribute__((vector_size(kLanes * 2)));
     return __builtin_convertvector(load_as<vh>(p), vf);
 #else
-    // Move exponent and mantissa into place and let a multiplication rebias the exponent, which also gives subnormal
-    // numbers their leading bit; only infinity and NaN need their exponent filled up.
+    // Move exponent and mantissa into place and let a multiplication rebias the exponent, which
+    // also gives subnormal numbers their leading bit; only infinity and NaN need their exponent
+    // filled up.
     const vu bits = __builtin_convertvector(load_as<vu16>(p), vu);
     const vu magnitude = (bits & 0x7FFF) << 13;
     const vu special = (vu)((bits & 0x7C00) == 0x7C00) & 0x7F800000u;
@@ -82,7 +84,9 @@ struct F16 {
 
 struct I8 {
   using T = int8_t;
-  static vf load(const T* p, float zero) { return __builtin_convertvector(load_as<vi8>(p), vf) - zero; }
+  static vf load(const T* p, float zero) {
+    return __builtin_convertvector(load_as<vi8>(p), vf) - zero;
+  }
 };
 
 // Bytes of `count` < kLanes elements of type T, put so that the compiler sees the bound.
@@ -101,7 +105,8 @@ inline vf load_tail(const typename L::T* p, int64_t count, float zero) {
 
 // e^x for x <= 0, relative error below 2e-7; 0 below the smallest normal number; NaN stays NaN.
 inline vf exp_nonpositive(vf x) {
-  const vf shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the integer nearest to x / ln 2 in the low bits
+  const vf shifted =
+      x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the integer nearest to x / ln 2 in the low bits
   const vf n = shifted - 12582912.0f;
   const vf r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   vf y = splat(1.9875691500e-4f);
@@ -133,18 +138,23 @@ inline float max_lanes(vf v) {
   return most;
 }
 
-// Adds up the lanes of kLanes / 4 rows x 4 vectors at once: element [row * 4 + i] of the result is the sum of
-// a[row][i]. Each step halves what is left with two shuffles and an addition.
+// Adds up the lanes of kLanes / 4 rows x 4 vectors at once: element [row * 4 + i] of the result is
+// the sum of a[row][i]. Each step halves what is left with two shuffles and an addition.
 inline vf sum_all(const vf (*a)[4]) {
   vf x[4];
   EMM_UNROLL for (int i = 0; i < 4; ++i) {
 #if defined(__AVX512F__)
-    const vf p = __builtin_shufflevector(a[0][i], a[1][i], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-                 __builtin_shufflevector(a[0][i], a[1][i], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-    const vf q = __builtin_shufflevector(a[2][i], a[3][i], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-                 __builtin_shufflevector(a[2][i], a[3][i], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-    x[i] = __builtin_shufflevector(p, q, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
-           __builtin_shufflevector(p, q, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    const vf p = __builtin_shufflevector(a[0][i], a[1][i], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19,
+                                         20, 21, 22, 23) +
+                 __builtin_shufflevector(a[0][i], a[1][i], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26,
+                                         27, 28, 29, 30, 31);
+    const vf q = __builtin_shufflevector(a[2][i], a[3][i], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19,
+                                         20, 21, 22, 23) +
+                 __builtin_shufflevector(a[2][i], a[3][i], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26,
+                                         27, 28, 29, 30, 31);
+    x[i] =
+        __builtin_shufflevector(p, q, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+        __builtin_shufflevector(p, q, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
 #elif defined(__AVX2__)
     x[i] = __builtin_shufflevector(a[0][i], a[1][i], 0, 1, 2, 3, 8, 9, 10, 11) +
            __builtin_shufflevector(a[0][i], a[1][i], 4, 5, 6, 7, 12, 13, 14, 15);
@@ -155,8 +165,10 @@ inline vf sum_all(const vf (*a)[4]) {
   vf y[2];
   EMM_UNROLL for (int i = 0; i < 2; ++i) {
 #if defined(__AVX512F__)
-    y[i] = __builtin_shufflevector(x[2 * i], x[2 * i + 1], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
-           __builtin_shufflevector(x[2 * i], x[2 * i + 1], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    y[i] = __builtin_shufflevector(x[2 * i], x[2 * i + 1], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25,
+                                   12, 13, 28, 29) +
+           __builtin_shufflevector(x[2 * i], x[2 * i + 1], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26,
+                                   27, 14, 15, 30, 31);
 #elif defined(__AVX2__)
     y[i] = __builtin_shufflevector(x[2 * i], x[2 * i + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
            __builtin_shufflevector(x[2 * i], x[2 * i + 1], 2, 3, 10, 11, 6, 7, 14, 15);
@@ -166,19 +178,22 @@ inline vf sum_all(const vf (*a)[4]) {
 #endif
   }
 #if defined(__AVX512F__)
-  return __builtin_shufflevector(y[0], y[1], 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30) +
-         __builtin_shufflevector(y[0], y[1], 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31);
+  return __builtin_shufflevector(y[0], y[1], 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28,
+                                 30) +
+         __builtin_shufflevector(y[0], y[1], 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29,
+                                 31);
 #elif defined(__AVX2__)
   return __builtin_shufflevector(y[0], y[1], 0, 2, 8, 10, 4, 6, 12, 14) +
          __builtin_shufflevector(y[0], y[1], 1, 3, 9, 11, 5, 7, 13, 15);
 #else
-  return __builtin_shufflevector(y[0], y[1], 0, 2, 4, 6) + __builtin_shufflevector(y[0], y[1], 1, 3, 5, 7);
+  return __builtin_shufflevector(y[0], y[1], 0, 2, 4, 6) +
+         __builtin_shufflevector(y[0], y[1], 1, 3, 5, 7);
 #endif
 }
 
 // Copies a rows x columns matrix into its transpose, four by four.
-inline void transpose(const float* from, int64_t from_stride, int64_t rows, int64_t columns, float* to,
-                      int64_t to_stride) {
+inline void transpose(const float* from, int64_t from_stride, int64_t rows, int64_t columns,
+                      float* to, int64_t to_stride) {
   const int64_t whole_rows = rows & ~int64_t{3};
   const int64_t whole_columns = columns & ~int64_t{3};
   for (int64_t r = 0; r < whole_rows; r += 4) {

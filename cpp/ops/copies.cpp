@@ -21,8 +21,9 @@ void fallback(Context& ctx, Stack stack) {
   }
   constexpr ssize_t kMaxRank = 16;
   if (in->scalar_type() != out->scalar_type() || in->dim() > kMaxRank || !is_plain(*in)) {
-    fail(ctx, "%s: expected a contiguous tensor and an output of its dtype, got input %s, output %s", kOp,
-         TensorText(*in).c_str(), TensorText(*out).c_str());
+    fail(ctx,
+         "%s: expected a contiguous tensor and an output of its dtype, got input %s, output %s",
+         kOp, TensorText(*in).c_str(), TensorText(*out).c_str());
     return;
   }
   int64_t sizes[kMaxRank];
@@ -34,7 +35,8 @@ void fallback(Context& ctx, Stack stack) {
   }
 }
 
-// tile_crop.out(input [C, H, W], tile_size, *, out! [H / t * W / t, C, t, t]): the tiles row by row.
+// tile_crop.out(input [C, H, W], tile_size, *, out! [H / t * W / t, C, t, t]): the tiles row by
+// row.
 void tile_crop(Context& ctx, Stack stack) {
   constexpr const char* kOp = "preprocess::tile_crop";
   EventTracerProfileOpScope scope(ctx.internal_event_tracer(), kOp);
@@ -47,9 +49,11 @@ void tile_crop(Context& ctx, Stack stack) {
   }
   if (in->dim() != 3 || tile <= 0 || in->size(1) % tile != 0 || in->size(2) % tile != 0 ||
       in->scalar_type() != out->scalar_type() || !is_plain(*in)) {
-    fail(ctx, "%s: expected a contiguous [C, H, W] with H and W multiples of the tile size and an output of its dtype, "
-         "got input %s, tile size %" PRId64 ", output %s", kOp, TensorText(*in).c_str(), tile,
-         TensorText(*out).c_str());
+    fail(ctx,
+         "%s: expected a contiguous [C, H, W] with H and W multiples of the tile size and an "
+         "output of its dtype, "
+         "got input %s, tile size %" PRId64 ", output %s",
+         kOp, TensorText(*in).c_str(), tile, TensorText(*out).c_str());
     return;
   }
   const int64_t channels = in->size(0);
@@ -66,7 +70,8 @@ void tile_crop(Context& ctx, Stack stack) {
     for (int64_t left = 0; left < width; left += tile) {
       for (int64_t c = 0; c < channels; ++c) {
         for (int64_t y = top; y < top + tile; ++y) {
-          std::memcpy(to, from + ((c * height + y) * width + left) * in->element_size(), static_cast<size_t>(line));
+          std::memcpy(to, from + ((c * height + y) * width + left) * in->element_size(),
+                      static_cast<size_t>(line));
           to += line;
         }
       }

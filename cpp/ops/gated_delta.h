@@ -1,4 +1,5 @@
-// The gated delta rule (linear attention with a state that decays and is corrected), used by Qwen3.5 exports.
+// The gated delta rule (linear attention with a state that decays and is corrected), used by
+// Qwen3.5 exports.
 #pragma once
 
 #include "ops/op_args.h"

@@ -1,5 +1,6 @@
-// The gated delta rule over some columns of the state, token by token. The columns do not depend on each other, so a
-// strip of them stays in the first-level cache for the whole sequence, and each token costs one pass over it.
+// The gated delta rule over some columns of the state, token by token. The columns do not depend on
+// each other, so a strip of them stays in the first-level cache for the whole sequence, and each
+// token costs one pass over it.
 #pragma once
 
 #include "ops/attention_vec.h"
@@ -47,11 +48,13 @@ struct DeltaToken {
 
 inline DeltaToken delta_token(const GatedDeltaHead& h, int64_t token) {
   const int64_t width = h.scalar_decay ? 1 : h.keys;
-  return {h.k + token * h.keys, h.q + token * h.keys, h.decay + token * width, h.scalar_decay ? 0 : 1};
+  return {h.k + token * h.keys, h.q + token * h.keys, h.decay + token * width,
+          h.scalar_decay ? 0 : 1};
 }
 
 // state^T (decay k) before a token: what the decayed state predicts for its value.
-inline void delta_predict(const GatedDeltaHead& h, const DeltaToken& t, const float* state, vf* predicted) {
+inline void delta_predict(const GatedDeltaHead& h, const DeltaToken& t, const float* state,
+                          vf* predicted) {
   EMM_UNROLL for (int n = 0; n < kDeltaVectors; ++n) { predicted[n] = vf{}; }
   for (int64_t i = 0; i < h.keys; ++i) {
     const float factor = t.decay[i * t.decay_step] * t.k[i];
@@ -61,9 +64,10 @@ inline void delta_predict(const GatedDeltaHead& h, const DeltaToken& t, const fl
   }
 }
 
-// Applies a token to the state and reads it with the first query head; on the way it predicts for the `next` token.
-inline void delta_step(const GatedDeltaHead& h, const DeltaToken& t, const DeltaToken& next, float* state,
-                       const vf* delta, vf* result, vf* predicted) {
+// Applies a token to the state and reads it with the first query head; on the way it predicts for
+// the `next` token.
+inline void delta_step(const GatedDeltaHead& h, const DeltaToken& t, const DeltaToken& next,
+                       float* state, const vf* delta, vf* result, vf* predicted) {
   EMM_UNROLL for (int n = 0; n < kDeltaVectors; ++n) { result[n] = predicted[n] = vf{}; }
   for (int64_t i = 0; i < h.keys; ++i) {
     const float decay = t.decay[i * t.decay_step];
@@ -97,7 +101,8 @@ void gated_delta(const GatedDeltaHead& h, int64_t column, float* state) {
     vf result[kDeltaVectors];
     const int64_t at = token * h.values + column;
     EMM_UNROLL for (int n = 0; n < kDeltaVectors; ++n) {
-      delta[n] = h.beta[token] * (load_some(h.v + at + n * kLanes, columns - n * kLanes) - predicted[n]);
+      delta[n] =
+          h.beta[token] * (load_some(h.v + at + n * kLanes, columns - n * kLanes) - predicted[n]);
     }
     const DeltaToken next = delta_token(h, least(token + 1, h.tokens - 1));
     delta_step(h, delta_token(h, token), next, state, delta, result, predicted);
@@ -112,14 +117,15 @@ void gated_delta(const GatedDeltaHead& h, int64_t column, float* state) {
         }
       }
       EMM_UNROLL for (int n = 0; n < kDeltaVectors; ++n) {
-        store_some(h.out + g * h.tokens * h.values + at + n * kLanes, result[n], columns - n * kLanes);
+        store_some(h.out + g * h.tokens * h.values + at + n * kLanes, result[n],
+                   columns - n * kLanes);
       }
     }
   }
   for (int64_t i = 0; i < h.keys; ++i) {
     EMM_UNROLL for (int n = 0; n < kDeltaVectors; ++n) {
-      store_some(h.state_out + i * h.values + column + n * kLanes, load(state + i * kDeltaColumns + n * kLanes),
-                 columns - n * kLanes);
+      store_some(h.state_out + i * h.values + column + n * kLanes,
+                 load(state + i * kDeltaColumns + n * kLanes), columns - n * kLanes);
     }
   }
 }

@@ -18,8 +18,8 @@ using executorch::runtime::internal::EventTracerProfileOpScope;
 constexpr int64_t kWorkPerThread = 200'000;
 constexpr int64_t kOrder = 28;
 
-// Sign of the Hadamard matrix of order 28, which Williamson's construction builds from four symmetric circulant blocks
-// of order 7: [A B C D; -B A -D C; -C D A -B; -D -C B A].
+// Sign of the Hadamard matrix of order 28, which Williamson's construction builds from four
+// symmetric circulant blocks of order 7: [A B C D; -B A -D C; -C D A -B; -D -C B A].
 class Hadamard28 {
  public:
   Hadamard28() {
@@ -59,8 +59,8 @@ void transform_power_of_two(T* x, int64_t size) {
   }
 }
 
-// A row of 28 * 2^k numbers is a 28 x 2^k matrix: its rows are transformed, then its columns are multiplied by the
-// matrix of order 28, which (as upstream has it) is not normalized.
+// A row of 28 * 2^k numbers is a 28 x 2^k matrix: its rows are transformed, then its columns are
+// multiplied by the matrix of order 28, which (as upstream has it) is not normalized.
 template <class T>
 void transform_row(T* x, int64_t size) {
   if (size % kOrder != 0) {
@@ -102,7 +102,8 @@ void transform_wide(const void* in, void* out, int64_t row, int64_t size) {
   transform_row(to, size);
 }
 
-void transform_half(bool bfloat16, const void* in, void* out, int64_t row, int64_t size, float* wide) {
+void transform_half(bool bfloat16, const void* in, void* out, int64_t row, int64_t size,
+                    float* wide) {
   const uint16_t* from = static_cast<const uint16_t*>(in) + row * size;
   uint16_t* to = static_cast<uint16_t*>(out) + row * size;
   for (int64_t j = 0; j < size; ++j) {
@@ -124,13 +125,18 @@ bool check(Context& ctx, const char* op, const Tensor& in, const Tensor& out) {
   if ((type != ScalarType::Float && type != ScalarType::Double && type != ScalarType::Half &&
        type != ScalarType::BFloat16) ||
       out.scalar_type() != type || !is_plain(in)) {
-    fail(ctx, "%s: expected a contiguous Float, Double, Half or BFloat16 tensor and an output of its dtype, got input "
-         "%s, output %s", op, TensorText(in).c_str(), TensorText(out).c_str());
+    fail(ctx,
+         "%s: expected a contiguous Float, Double, Half or BFloat16 tensor and an output of its "
+         "dtype, got input "
+         "%s, output %s",
+         op, TensorText(in).c_str(), TensorText(out).c_str());
     return false;
   }
   constexpr ssize_t kMaxRank = 16;
-  if (in.dim() > kMaxRank || (in.dim() > 0 && in.numel() > 0 && !size_fits(in.size(in.dim() - 1)))) {
-    fail(ctx, "%s: expected a last dimension of 2^k or 28 * 2^k, got input %s", op, TensorText(in).c_str());
+  if (in.dim() > kMaxRank ||
+      (in.dim() > 0 && in.numel() > 0 && !size_fits(in.size(in.dim() - 1)))) {
+    fail(ctx, "%s: expected a last dimension of 2^k or 28 * 2^k, got input %s", op,
+         TensorText(in).c_str());
     return false;
   }
   int64_t sizes[kMaxRank];
@@ -142,7 +148,8 @@ bool check(Context& ctx, const char* op, const Tensor& in, const Tensor& out) {
 
 }  // namespace
 
-// fast_hadamard_transform.out(mat, *, out!): over the last dimension. A tensor without dimensions stays untouched.
+// fast_hadamard_transform.out(mat, *, out!): over the last dimension. A tensor without dimensions
+// stays untouched.
 void fast_hadamard_transform(Context& ctx, Stack stack) {
   constexpr const char* kOp = "llama::fast_hadamard_transform";
   EventTracerProfileOpScope scope(ctx.internal_event_tracer(), kOp);

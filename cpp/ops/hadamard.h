@@ -1,4 +1,5 @@
-// The fast Walsh-Hadamard transform of rows, used by SpinQuant exports to spread outliers before quantization.
+// The fast Walsh-Hadamard transform of rows, used by SpinQuant exports to spread outliers before
+// quantization.
 #pragma once
 
 #include "ops/op_args.h"

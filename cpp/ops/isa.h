@@ -5,8 +5,8 @@
 
 namespace emm::ops {
 
-// The query rows that share one key/value head are numbered token * group + head in group. A task is a range of them
-// with a range of keys; tasks are independent.
+// The query rows that share one key/value head are numbered token * group + head in group. A task
+// is a range of them with a range of keys; tasks are independent.
 struct AttentionTask {
   int64_t b = 0;
   int64_t kv_head = 0;
@@ -15,8 +15,9 @@ struct AttentionTask {
   int64_t rows = 0;
   int64_t key0 = 0;
   int64_t key1 = 0;
-  // Where the unfinished result goes when other tasks handle other keys of the same rows: for each row (head by head)
-  // its highest score, the sum of its weights, and head_size weighted values. Null: the task writes the output itself.
+  // Where the unfinished result goes when other tasks handle other keys of the same rows: for each
+  // row (head by head) its highest score, the sum of its weights, and head_size weighted values.
+  // Null: the task writes the output itself.
   float* partial = nullptr;
 };
 
@@ -39,24 +40,28 @@ struct GatedDeltaHead {
 
 struct IsaKernels {
   const char* name;
-  // Up to this many rows are computed straight from the cache (decoding); more go through tiles (prefill).
+  // Up to this many rows are computed straight from the cache (decoding); more go through tiles
+  // (prefill).
   int64_t direct_rows;
-  // Rows of one tile; a multiple of the rows that one pass over the keys serves.
+  // Most rows of one tile, and the rows that pass over the keys together.
   int64_t tile_rows;
+  int64_t panel_rows;
   // The most keys of a direct task.
   int64_t direct_keys;
-  // Scratch memory of one task, in floats: of a direct one with so many heads and rows of each, or of a tile.
+  // Scratch memory of one task, in floats: of a direct one with so many heads and rows of each, or
+  // of a tile.
   int64_t (*direct_scratch)(const AttentionProblem& problem, int64_t kv_heads, int64_t rows);
   int64_t (*tile_scratch)(const AttentionProblem& problem, int64_t rows);
   // Both return whether every number they produced is finite.
   bool (*direct)(const AttentionProblem& problem, const AttentionTask& task, float* scratch);
   bool (*tile)(const AttentionProblem& problem, const AttentionTask& task, float* scratch);
-  // Puts `parts` partial results of one task's rows together, `distance` floats apart (the first at task.partial), and
-  // writes the output.
-  bool (*merge)(const AttentionProblem& problem, const AttentionTask& task, int64_t parts, int64_t distance);
+  // Puts `parts` partial results of one task's rows together, `distance` floats apart (the first at
+  // task.partial), and writes the output.
+  bool (*merge)(const AttentionProblem& problem, const AttentionTask& task, int64_t parts,
+                int64_t distance);
 
-  // Columns of the gated delta rule's state that are computed together, and the computation of those from `column` on,
-  // all tokens of them. `scratch` has room for keys x columns floats.
+  // Columns of the gated delta rule's state that are computed together, and the computation of
+  // those from `column` on, all tokens of them. `scratch` has room for keys x columns floats.
   int64_t delta_columns;
   void (*gated_delta)(const GatedDeltaHead& head, int64_t column, float* scratch);
 };
@@ -73,7 +78,8 @@ extern const IsaKernels kAvx512Kernels;
 // The best set that the processor and the operating system support, or the forced one.
 const IsaKernels& isa_kernels();
 
-// For tests: chooses a set by name ("" for the best). Returns false for one that this machine lacks.
+// For tests: chooses a set by name ("" for the best). Returns false for one that this machine
+// lacks.
 bool force_isa(const char* name);
 
 }  // namespace emm::ops

@@ -1,4 +1,5 @@
-// The vector kernels for what every machine of the architecture has: SSE2 on x86-64, NEON on aarch64.
+// The vector kernels for what every machine of the architecture has: SSE2 on x86-64, NEON on
+// aarch64.
 #include "ops/isa_kernels.h"
 
 namespace emm::ops {

@@ -1,4 +1,5 @@
-// The table of the vector kernels of one instruction set; included by that set's translation unit only.
+// The table of the vector kernels of one instruction set; included by that set's translation unit
+// only.
 #pragma once
 
 #include "ops/attention_direct.h"
@@ -10,8 +11,8 @@ namespace emm::ops {
 namespace {
 
 constexpr IsaKernels make_kernels(const char* name) {
-  return {name,   kDirectRows, kTileRows, kDirectKeys,   direct_scratch, tile_scratch,
-          direct, tile,        merge,     kDeltaColumns, gated_delta};
+  return {name,         kDirectRows, kTileRows, kPanel, kDirectKeys,   direct_scratch,
+          tile_scratch, direct,      tile,      merge,  kDeltaColumns, gated_delta};
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // The LLM operators that exported models call (llama::* and preprocess::tile_crop), without torch.
-// The list is handed to Module::load_method for one method at a time and never registered globally: a global
-// registration would abort the process as soon as upstream's own custom_ops library is imported beside us.
+// The list is handed to Module::load_method for one method at a time and never registered globally:
+// a global registration would abort the process as soon as upstream's own custom_ops library is
+// imported beside us.
 #pragma once
 
 #include <vector>
@@ -9,11 +10,13 @@
 
 namespace emm::ops {
 
-// The kernels, built once and kept for the life of the process. Every one of them answers bad arguments with one
-// Error-level log line that names the operator and the shapes, and fails its context; none throws or aborts.
+// The kernels, built once and kept for the life of the process. Every one of them answers bad
+// arguments with one Error-level log line that names the operator and the shapes, and fails its
+// context; none throws or aborts.
 const std::vector<executorch::ET_RUNTIME_NAMESPACE::Kernel>& llm_kernels();
 
-// The instruction set that the attention kernels run with on this machine ("avx512", "avx2", "baseline" or "neon").
+// The instruction set that the attention kernels run with on this machine ("avx512", "avx2",
+// "baseline" or "neon").
 const char* instruction_set();
 
 }  // namespace emm::ops

@@ -36,7 +36,8 @@ TensorText::TensorText(const Tensor& tensor) {
   append("%s", "]");
 }
 
-Args::Args(Context& ctx, Stack stack, const char* op, size_t count) : ctx_(ctx), stack_(stack), op_(op) {
+Args::Args(Context& ctx, Stack stack, const char* op, size_t count)
+    : ctx_(ctx), stack_(stack), op_(op) {
   if (stack.size() < count) {
     ok_ = false;
     fail(ctx_, "%s: expected at least %zu arguments, got %zu", op_, count, stack.size());
@@ -46,8 +47,8 @@ Args::Args(Context& ctx, Stack stack, const char* op, size_t count) : ctx_(ctx),
 void Args::wrong_kind(size_t index, const char* expected) {
   if (ok_) {
     ok_ = false;
-    fail(ctx_, "%s: expected argument %zu to be %s, got a value of another kind (tag %d)", op_, index, expected,
-         static_cast<int>(stack_[index]->tag));
+    fail(ctx_, "%s: expected argument %zu to be %s, got a value of another kind (tag %d)", op_,
+         index, expected, static_cast<int>(stack_[index]->tag));
   }
 }
 
@@ -129,7 +130,8 @@ bool same_shape(const Tensor& a, const Tensor& b) {
   return true;
 }
 
-bool resize_output(Context& ctx, const char* op, const Tensor& out, const int64_t* sizes, size_t rank) {
+bool resize_output(Context& ctx, const char* op, const Tensor& out, const int64_t* sizes,
+                   size_t rank) {
   constexpr size_t kMaxRank = 16;
   executorch::aten::SizesType wanted[kMaxRank] = {};
   bool fits = rank <= kMaxRank && static_cast<size_t>(out.dim()) == rank;
@@ -140,10 +142,12 @@ bool resize_output(Context& ctx, const char* op, const Tensor& out, const int64_
     same = same && out.size(static_cast<ssize_t>(i)) == sizes[i];
   }
   if (fits && !same) {
-    fits = executorch::runtime::resize_tensor(const_cast<Tensor&>(out), {wanted, rank}) == Error::Ok;
+    fits =
+        executorch::runtime::resize_tensor(const_cast<Tensor&>(out), {wanted, rank}) == Error::Ok;
   }
   if (!fits) {
-    fail(ctx, "%s: expected an output that can take the result's shape, got %s", op, TensorText(out).c_str());
+    fail(ctx, "%s: expected an output that can take the result's shape, got %s", op,
+         TensorText(out).c_str());
     return false;
   }
   if (!is_plain(out)) {

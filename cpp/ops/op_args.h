@@ -1,6 +1,6 @@
 // Reading an operator's arguments from the runtime's stack, and reporting what is wrong with them.
-// A wrong count or a wrong kind of argument (a damaged or future .pte) becomes an error of the call, where the
-// templates of the SDK would abort the process.
+// A wrong count or a wrong kind of argument (a damaged or future .pte) becomes an error of the
+// call, where the templates of the SDK would abort the process.
 #pragma once
 
 #include <cstddef>
@@ -18,8 +18,8 @@ using executorch::aten::Tensor;
 using Context = executorch::ET_RUNTIME_NAMESPACE::KernelRuntimeContext;
 using Stack = executorch::runtime::Span<executorch::runtime::EValue*>;
 
-// Logs one Error line and fails the call with InvalidArgument. The line starts with the operator's name; the runtime
-// cuts log lines at 255 characters.
+// Logs one Error line and fails the call with InvalidArgument. The line starts with the operator's
+// name; the runtime cuts log lines at 255 characters.
 [[gnu::format(printf, 2, 3)]] void fail(Context& ctx, const char* format, ...);
 
 // A tensor's dtype and shape as text, such as "Float[1, 8, 9, 64]", for error lines.
@@ -32,8 +32,9 @@ class TensorText {
   char text_[72];
 };
 
-// The arguments of one call, in the order of the schema. The first argument of the wrong kind fails the call; after
-// that every reader returns its default, so a kernel reads everything and asks ok() once.
+// The arguments of one call, in the order of the schema. The first argument of the wrong kind fails
+// the call; after that every reader returns its default, so a kernel reads everything and asks ok()
+// once.
 class Args {
  public:
   Args(Context& ctx, Stack stack, const char* op, size_t count);
@@ -63,6 +64,7 @@ bool is_plain(const Tensor& tensor);
 bool same_shape(const Tensor& a, const Tensor& b);
 
 // Gives `out` the sizes; fails the call where its memory is too small for them or its rank differs.
-bool resize_output(Context& ctx, const char* op, const Tensor& out, const int64_t* sizes, size_t rank);
+bool resize_output(Context& ctx, const char* op, const Tensor& out, const int64_t* sizes,
+                   size_t rank);
 
 }  // namespace emm::ops

@@ -9,8 +9,8 @@
 
 namespace emm::ops {
 
-// How many threads to use for so many tasks when each thread should get at least `work_per_thread` of the work. One
-// under NoThreadPoolGuard.
+// How many threads to use for so many tasks when each thread should get at least `work_per_thread`
+// of the work. One under NoThreadPoolGuard.
 inline int64_t threads_for(int64_t tasks, int64_t work, int64_t work_per_thread) {
   const int64_t worth = work / work_per_thread;
   const int64_t most = tasks < worth ? tasks : worth;
@@ -21,7 +21,8 @@ inline int64_t threads_for(int64_t tasks, int64_t work, int64_t work_per_thread)
   return threads < most ? threads : most;
 }
 
-// Calls body(task, worker) for every task; whoever is free takes the next one. `worker` is in [0, threads).
+// Calls body(task, worker) for every task; whoever is free takes the next one. `worker` is in [0,
+// threads).
 template <class Body>
 void run_tasks(int64_t tasks, int64_t threads, const Body& body) {
   std::atomic<int64_t> next{0};

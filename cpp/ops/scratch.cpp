@@ -18,7 +18,8 @@ class Scratch {
 
   float* reserve(int64_t floats) {
     if (floats > floats_) {
-      int64_t rounded = kLeast;  // to powers of two, so that a growing context seldom comes back for more
+      int64_t rounded =
+          kLeast;  // to powers of two, so that a growing context seldom comes back for more
       while (rounded < floats) {
         rounded *= 2;
       }

@@ -73,16 +73,22 @@ bool check_tensors(Context& ctx, const SdpaArgs& a, Store* store) {
                     q.size(0) == k.size(0) && q.size(3) == k.size(3) && k.size(head) > 0 &&
                     q.size(head) % k.size(head) == 0;
   if (!fits) {
-    fail(ctx, "%s: expected query %s, key and value %s, Hq a multiple of Hkv, got query %s, key %s, value %s", a.op,
-         seq == 1 ? "[B, S, Hq, D]" : "[B, Hq, S, D]", seq == 1 ? "[B, Smax, Hkv, D]" : "[B, Hkv, Smax, D]",
-         TensorText(q).c_str(), TensorText(k).c_str(), TensorText(v).c_str());
+    fail(ctx,
+         "%s: expected query %s, key and value %s, Hq a multiple of Hkv, got query %s, key %s, "
+         "value %s",
+         a.op, seq == 1 ? "[B, S, Hq, D]" : "[B, Hq, S, D]",
+         seq == 1 ? "[B, Smax, Hkv, D]" : "[B, Hkv, Smax, D]", TensorText(q).c_str(),
+         TensorText(k).c_str(), TensorText(v).c_str());
     return false;
   }
   const bool quantized = a.quant[0] != nullptr;
   const bool known = to_store(q.scalar_type(), store) && (*store != Store::kInt8 || quantized);
   if (!known || k.scalar_type() != q.scalar_type() || v.scalar_type() != q.scalar_type()) {
-    fail(ctx, "%s: expected query, key and value of one dtype out of Float, Half, BFloat16%s, got query %s, key %s, "
-         "value %s", a.op, quantized ? " and Char" : "", TensorText(q).c_str(), TensorText(k).c_str(),
+    fail(ctx,
+         "%s: expected query, key and value of one dtype out of Float, Half, BFloat16%s, got query "
+         "%s, key %s, "
+         "value %s",
+         a.op, quantized ? " and Char" : "", TensorText(q).c_str(), TensorText(k).c_str(),
          TensorText(v).c_str());
     return false;
   }
@@ -98,22 +104,25 @@ bool check_tensors(Context& ctx, const SdpaArgs& a, Store* store) {
                             : out_type == q.scalar_type();
   if (!out_fits) {
     fail(ctx, "%s: expected an output of dtype %s, got output %s for query %s", a.op,
-         *store == Store::kInt8 ? "Float, Half or BFloat16" : "the query's", TensorText(*a.out).c_str(),
-         TensorText(q).c_str());
+         *store == Store::kInt8 ? "Float, Half or BFloat16" : "the query's",
+         TensorText(*a.out).c_str(), TensorText(q).c_str());
     return false;
   }
   return true;
 }
 
-bool check_quant(Context& ctx, const SdpaArgs& a, const char* name, const Tensor& data, const Tensor& zeros,
-                 const Tensor& scales) {
+bool check_quant(Context& ctx, const SdpaArgs& a, const char* name, const Tensor& data,
+                 const Tensor& zeros, const Tensor& scales) {
   const auto fits = [&](const Tensor& t, ScalarType type) {
-    return t.dim() == 4 && t.scalar_type() == type && t.size(0) == data.size(0) && t.size(1) == data.size(1) &&
-           t.size(2) == data.size(2) && t.size(3) == 1 && is_plain(t);
+    return t.dim() == 4 && t.scalar_type() == type && t.size(0) == data.size(0) &&
+           t.size(1) == data.size(1) && t.size(2) == data.size(2) && t.size(3) == 1 && is_plain(t);
   };
   if (!fits(zeros, ScalarType::Char) || !fits(scales, ScalarType::Float)) {
-    fail(ctx, "%s: expected for %s %s contiguous zero points Char and scales Float of its shape with last dimension 1,"
-         " got %s and %s", a.op, name, TensorText(data).c_str(), TensorText(zeros).c_str(),
+    fail(ctx,
+         "%s: expected for %s %s contiguous zero points Char and scales Float of its shape with "
+         "last dimension 1,"
+         " got %s and %s",
+         a.op, name, TensorText(data).c_str(), TensorText(zeros).c_str(),
          TensorText(scales).c_str());
     return false;
   }
@@ -126,13 +135,17 @@ bool set_keys(Context& ctx, const SdpaArgs& a, int64_t capacity, AttentionProble
   if (a.mask != nullptr) {
     const Tensor& mask = *a.mask;
     if (a.is_causal) {
-      fail(ctx, "%s: expected either a mask or is_causal, got both, with mask %s", a.op, TensorText(mask).c_str());
+      fail(ctx, "%s: expected either a mask or is_causal, got both, with mask %s", a.op,
+           TensorText(mask).c_str());
       return false;
     }
     if (mask.dim() != 2 || mask.scalar_type() != ScalarType::Float || mask.size(0) != p->tokens ||
         mask.size(1) != capacity || !is_plain(mask)) {
-      fail(ctx, "%s: expected a contiguous mask Float[%" PRId64 ", %" PRId64 "], got mask %s for query %s, key %s",
-           a.op, p->tokens, capacity, TensorText(mask).c_str(), TensorText(*a.q).c_str(), TensorText(*a.k).c_str());
+      fail(ctx,
+           "%s: expected a contiguous mask Float[%" PRId64 ", %" PRId64
+           "], got mask %s for query %s, key %s",
+           a.op, p->tokens, capacity, TensorText(mask).c_str(), TensorText(*a.q).c_str(),
+           TensorText(*a.k).c_str());
       return false;
     }
     p->keys = capacity;
@@ -141,8 +154,10 @@ bool set_keys(Context& ctx, const SdpaArgs& a, int64_t capacity, AttentionProble
     return true;
   }
   if (a.start_pos < 0 || a.start_pos > capacity || p->tokens > capacity - a.start_pos) {
-    fail(ctx, "%s: expected start_pos >= 0 and start_pos + S <= %" PRId64 ", got start_pos %" PRId64
-         " for query %s, key %s", a.op, capacity, a.start_pos, TensorText(*a.q).c_str(), TensorText(*a.k).c_str());
+    fail(ctx,
+         "%s: expected start_pos >= 0 and start_pos + S <= %" PRId64 ", got start_pos %" PRId64
+         " for query %s, key %s",
+         a.op, capacity, a.start_pos, TensorText(*a.q).c_str(), TensorText(*a.k).c_str());
     return false;
   }
   p->keys = a.start_pos + p->tokens;
@@ -205,29 +220,45 @@ bool run(Context& ctx, const SdpaArgs& a, AttentionProblem* p) {
 
 }  // namespace
 
-// custom_sdpa.out(q, k, v, start_pos, mask?, dropout, is_causal, scale?, *, out!). Dropout is a training matter and
-// plays no part.
+// custom_sdpa.out(q, k, v, start_pos, mask?, dropout, is_causal, scale?, *, out!). Dropout is a
+// training matter and plays no part.
 void custom_sdpa(Context& ctx, Stack stack) {
   constexpr const char* kOp = "llama::custom_sdpa";
   EventTracerProfileOpScope scope(ctx.internal_event_tracer(), kOp);
   Args args(ctx, stack, kOp, 9);
-  SdpaArgs a{kOp, args.tensor(0), args.tensor(1), args.tensor(2), args.integer(3), args.optional_tensor(4),
-             args.boolean(6), args.optional_number(7, NAN), args.tensor(8)};
+  SdpaArgs a{kOp,
+             args.tensor(0),
+             args.tensor(1),
+             args.tensor(2),
+             args.integer(3),
+             args.optional_tensor(4),
+             args.boolean(6),
+             args.optional_number(7, NAN),
+             args.tensor(8)};
   AttentionProblem problem;
   if (args.ok() && describe(ctx, a, &problem)) {
     run(ctx, a, &problem);
   }
 }
 
-// custom_quantized_sdpa.out(q, k, v, start_pos, mask?, dropout, is_causal, scale?, q_zero_points?, q_scales?,
-//   k_zero_points?, k_scales?, v_zero_points?, v_scales?, is_seq_at_dim_2, *, out!). With a float query the
+// custom_quantized_sdpa.out(q, k, v, start_pos, mask?, dropout, is_causal, scale?, q_zero_points?,
+// q_scales?,
+//   k_zero_points?, k_scales?, v_zero_points?, v_scales?, is_seq_at_dim_2, *, out!). With a float
+//   query the
 // quantization arguments play no part.
 void custom_quantized_sdpa(Context& ctx, Stack stack) {
   constexpr const char* kOp = "llama::custom_quantized_sdpa";
   EventTracerProfileOpScope scope(ctx.internal_event_tracer(), kOp);
   Args args(ctx, stack, kOp, 16);
-  SdpaArgs a{kOp, args.tensor(0), args.tensor(1), args.tensor(2), args.integer(3), args.optional_tensor(4),
-             args.boolean(6), args.optional_number(7, NAN), args.tensor(15)};
+  SdpaArgs a{kOp,
+             args.tensor(0),
+             args.tensor(1),
+             args.tensor(2),
+             args.integer(3),
+             args.optional_tensor(4),
+             args.boolean(6),
+             args.optional_number(7, NAN),
+             args.tensor(15)};
   for (size_t i = 0; i < 6; ++i) {
     a.quant[i] = args.optional_tensor(8 + i);
   }
@@ -238,8 +269,11 @@ void custom_quantized_sdpa(Context& ctx, Stack stack) {
   if (a.q->scalar_type() == ScalarType::Char) {
     for (const Tensor* parameter : a.quant) {
       if (parameter == nullptr) {
-        fail(ctx, "%s: expected zero points and scales for all of query, key and value, got None among them, with "
-             "query %s, key %s", kOp, TensorText(*a.q).c_str(), TensorText(*a.k).c_str());
+        fail(ctx,
+             "%s: expected zero points and scales for all of query, key and value, got None among "
+             "them, with "
+             "query %s, key %s",
+             kOp, TensorText(*a.q).c_str(), TensorText(*a.k).c_str());
         return;
       }
     }
@@ -250,7 +284,8 @@ void custom_quantized_sdpa(Context& ctx, Stack stack) {
   }
 }
 
-// sdpa_with_kv_cache.out(q, k, v, key_cache!, value_cache!, start_pos, seq_len, mask?, dropout, is_causal, scale?, *,
+// sdpa_with_kv_cache.out(q, k, v, key_cache!, value_cache!, start_pos, seq_len, mask?, dropout,
+// is_causal, scale?, *,
 //   out!): writes k and v into the caches, then attends to them.
 void sdpa_with_kv_cache(Context& ctx, Stack stack) {
   constexpr const char* kOp = "llama::sdpa_with_kv_cache";
@@ -259,24 +294,38 @@ void sdpa_with_kv_cache(Context& ctx, Stack stack) {
   const Tensor* k = args.tensor(1);
   const Tensor* v = args.tensor(2);
   const int64_t seq_len = args.integer(6);
-  SdpaArgs a{kOp, args.tensor(0), args.tensor(3), args.tensor(4), args.integer(5), args.optional_tensor(7),
-             args.boolean(9), args.optional_number(10, NAN), args.tensor(11)};
+  SdpaArgs a{kOp,
+             args.tensor(0),
+             args.tensor(3),
+             args.tensor(4),
+             args.integer(5),
+             args.optional_tensor(7),
+             args.boolean(9),
+             args.optional_number(10, NAN),
+             args.tensor(11)};
   AttentionProblem problem;
   // The attention is checked first: a call that fails must not leave a half-updated cache behind.
   if (!args.ok() || !describe(ctx, a, &problem)) {
     return;
   }
-  if (seq_len < 0 || a.start_pos < 0 || a.start_pos > a.k->size(1) || seq_len > a.k->size(1) - a.start_pos) {
-    fail(ctx, "%s: expected start_pos + seq_len within the cache, got start_pos %" PRId64 " and seq_len %" PRId64
-         " for key cache %s", kOp, a.start_pos, seq_len, TensorText(*a.k).c_str());
+  if (seq_len < 0 || a.start_pos < 0 || a.start_pos > a.k->size(1) ||
+      seq_len > a.k->size(1) - a.start_pos) {
+    fail(ctx,
+         "%s: expected start_pos + seq_len within the cache, got start_pos %" PRId64
+         " and seq_len %" PRId64 " for key cache %s",
+         kOp, a.start_pos, seq_len, TensorText(*a.k).c_str());
     return;
   }
-  if (!same_shape(*k, *v) || k->scalar_type() != a.k->scalar_type() || v->scalar_type() != a.v->scalar_type()) {
-    fail(ctx, "%s: expected key and value of one shape and of the caches' dtypes, got key %s, value %s, key cache %s",
+  if (!same_shape(*k, *v) || k->scalar_type() != a.k->scalar_type() ||
+      v->scalar_type() != a.v->scalar_type()) {
+    fail(ctx,
+         "%s: expected key and value of one shape and of the caches' dtypes, got key %s, value %s, "
+         "key cache %s",
          kOp, TensorText(*k).c_str(), TensorText(*v).c_str(), TensorText(*a.k).c_str());
     return;
   }
-  if (copy_into_cache(ctx, kOp, *k, *a.k, a.start_pos) && copy_into_cache(ctx, kOp, *v, *a.v, a.start_pos)) {
+  if (copy_into_cache(ctx, kOp, *k, *a.k, a.start_pos) &&
+      copy_into_cache(ctx, kOp, *v, *a.v, a.start_pos)) {
     run(ctx, a, &problem);
   }
 }

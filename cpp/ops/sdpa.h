@@ -1,4 +1,5 @@
-// The attention operators: custom_sdpa, its int8 form, and the older one that also updates the cache.
+// The attention operators: custom_sdpa, its int8 form, and the older one that also updates the
+// cache.
 #pragma once
 
 #include "ops/op_args.h"

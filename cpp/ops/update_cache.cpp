@@ -14,13 +14,14 @@ bool check_shapes(Context& ctx, const char* op, const Tensor& value, const Tenso
   const bool fits = value.dim() == 4 && cache.dim() == 4 && value.size(0) == cache.size(0) &&
                     value.size(2) == cache.size(2) && value.size(3) == cache.size(3);
   if (!fits) {
-    fail(ctx, "%s: expected value [B, S, H, D] and cache [B, Smax, H, D], got value %s and cache %s", op,
+    fail(ctx,
+         "%s: expected value [B, S, H, D] and cache [B, Smax, H, D], got value %s and cache %s", op,
          TensorText(value).c_str(), TensorText(cache).c_str());
     return false;
   }
   if (value.element_size() != cache.element_size()) {
-    fail(ctx, "%s: expected elements of the same size, got value %s and cache %s", op, TensorText(value).c_str(),
-         TensorText(cache).c_str());
+    fail(ctx, "%s: expected elements of the same size, got value %s and cache %s", op,
+         TensorText(value).c_str(), TensorText(cache).c_str());
     return false;
   }
   if (!is_plain(value) || !is_plain(cache)) {
@@ -33,7 +34,8 @@ bool check_shapes(Context& ctx, const char* op, const Tensor& value, const Tenso
 
 }  // namespace
 
-bool copy_into_cache(Context& ctx, const char* op, const Tensor& value, const Tensor& cache, int64_t start_pos) {
+bool copy_into_cache(Context& ctx, const char* op, const Tensor& value, const Tensor& cache,
+                     int64_t start_pos) {
   if (!check_shapes(ctx, op, value, cache)) {
     return false;
   }
@@ -41,7 +43,9 @@ bool copy_into_cache(Context& ctx, const char* op, const Tensor& value, const Te
   const int64_t capacity = cache.size(1);
   // Written so that a huge start_pos cannot overflow the sum.
   if (start_pos < 0 || start_pos >= capacity || tokens > capacity - start_pos) {
-    fail(ctx, "%s: expected positions within [0, %" PRId64 "), got start_pos %" PRId64 " for value %s and cache %s",
+    fail(ctx,
+         "%s: expected positions within [0, %" PRId64 "), got start_pos %" PRId64
+         " for value %s and cache %s",
          op, capacity, start_pos, TensorText(value).c_str(), TensorText(cache).c_str());
     return false;
   }
@@ -52,8 +56,8 @@ bool copy_into_cache(Context& ctx, const char* op, const Tensor& value, const Te
   const auto* source = static_cast<const unsigned char*>(value.const_data_ptr());
   auto* target = static_cast<unsigned char*>(cache.mutable_data_ptr());
   for (int64_t b = 0; b < value.size(0); ++b) {
-    std::memmove(target + (b * capacity + start_pos) * token_bytes, source + b * tokens * token_bytes,
-                 static_cast<size_t>(tokens * token_bytes));
+    std::memmove(target + (b * capacity + start_pos) * token_bytes,
+                 source + b * tokens * token_bytes, static_cast<size_t>(tokens * token_bytes));
   }
   return true;
 }
@@ -71,7 +75,8 @@ void update_cache(Context& ctx, Stack stack) {
   }
 }
 
-// update_cache_with_indices.out(value, cache!, start_pos, indices, *, out!): start_pos plays no part.
+// update_cache_with_indices.out(value, cache!, start_pos, indices, *, out!): start_pos plays no
+// part.
 void update_cache_with_indices(Context& ctx, Stack stack) {
   constexpr const char* kOp = "llama::update_cache_with_indices";
   EventTracerProfileOpScope scope(ctx.internal_event_tracer(), kOp);
@@ -82,18 +87,23 @@ void update_cache_with_indices(Context& ctx, Stack stack) {
   if (!args.ok() || !check_shapes(ctx, kOp, *value, *cache)) {
     return;
   }
-  if (indices->dim() != 2 || indices->scalar_type() != ScalarType::Long || indices->size(0) != value->size(0) ||
-      indices->size(1) != value->size(1) || !is_plain(*indices)) {
+  if (indices->dim() != 2 || indices->scalar_type() != ScalarType::Long ||
+      indices->size(0) != value->size(0) || indices->size(1) != value->size(1) ||
+      !is_plain(*indices)) {
     fail(ctx, "%s: expected contiguous indices Long[B, S], got indices %s for value %s", kOp,
          TensorText(*indices).c_str(), TensorText(*value).c_str());
     return;
   }
   const int64_t capacity = cache->size(1);
   const auto* positions = static_cast<const int64_t*>(indices->const_data_ptr());
-  for (int64_t i = 0; i < indices->numel(); ++i) {  // all of them first, so that a bad call changes nothing
+  for (int64_t i = 0; i < indices->numel();
+       ++i) {  // all of them first, so that a bad call changes nothing
     if (positions[i] < 0 || positions[i] >= capacity) {
-      fail(ctx, "%s: expected indices within [0, %" PRId64 "), got %" PRId64 " at element %" PRId64 " of %s for cache %s",
-           kOp, capacity, positions[i], i, TensorText(*indices).c_str(), TensorText(*cache).c_str());
+      fail(ctx,
+           "%s: expected indices within [0, %" PRId64 "), got %" PRId64 " at element %" PRId64
+           " of %s for cache %s",
+           kOp, capacity, positions[i], i, TensorText(*indices).c_str(),
+           TensorText(*cache).c_str());
       return;
     }
   }

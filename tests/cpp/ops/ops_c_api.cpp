@@ -1,6 +1,7 @@
-// A plain C interface to the operators, for the tests and benchmarks in Python (ctypes). It builds the stack that the
-// runtime would build, calls the boxed kernel, and hands back the error code and the log lines of the call.
-// It can also call upstream's kernels, from an ExecuTorch that the same process has loaded, in the same way.
+// A plain C interface to the operators, for the tests and benchmarks in Python (ctypes). It builds
+// the stack that the runtime would build, calls the boxed kernel, and hands back the error code and
+// the log lines of the call. It can also call upstream's kernels, from an ExecuTorch that the same
+// process has loaded, in the same way.
 
 #include <dlfcn.h>
 
@@ -52,7 +53,8 @@ constexpr int kNoSuchOperator = -1;
 
 thread_local std::string captured_log;
 
-void capture(et_timestamp_t, et_pal_log_level_t level, const char*, const char*, size_t, const char* message, size_t) {
+void capture(et_timestamp_t, et_pal_log_level_t level, const char*, const char*, size_t,
+             const char* message, size_t) {
   captured_log += static_cast<char>(level);
   captured_log += ' ';
   captured_log += message;
@@ -93,8 +95,9 @@ OpFunction find(const char* name, bool upstream) {
 
 extern "C" {
 
-// One argument. kind: 0 None, 1 int, 2 double, 3 bool, 4 tensor. For a tensor, sizes are written back after the call,
-// dim_order may be null (contiguous), and dynamic != 0 lets the kernel shrink it.
+// One argument. kind: 0 None, 1 int, 2 double, 3 bool, 4 tensor. For a tensor, sizes are written
+// back after the call, dim_order may be null (contiguous), and dynamic != 0 lets the kernel shrink
+// it.
 struct EmmOpsValue {
   int32_t kind;
   int32_t dtype;
@@ -164,7 +167,8 @@ class CallStack {
     parts.sizes.assign(value.sizes, value.sizes + rank);
     parts.strides.resize(rank);
     for (size_t d = 0; d < rank; ++d) {
-      parts.order.push_back(value.dim_order == nullptr ? static_cast<DimOrderType>(d) : value.dim_order[d]);
+      parts.order.push_back(value.dim_order == nullptr ? static_cast<DimOrderType>(d)
+                                                       : value.dim_order[d]);
     }
     StridesType stride = 1;
     for (size_t d = rank; d-- > 0;) {
@@ -172,8 +176,9 @@ class CallStack {
       stride *= parts.sizes[parts.order[d]] > 0 ? parts.sizes[parts.order[d]] : 1;
     }
     TensorImpl& impl = impls_.emplace_back(
-        static_cast<ScalarType>(value.dtype), value.rank, parts.sizes.data(), value.data, parts.order.data(),
-        parts.strides.data(), value.dynamic != 0 ? TensorShapeDynamism::DYNAMIC_BOUND : TensorShapeDynamism::STATIC);
+        static_cast<ScalarType>(value.dtype), value.rank, parts.sizes.data(), value.data,
+        parts.order.data(), parts.strides.data(),
+        value.dynamic != 0 ? TensorShapeDynamism::DYNAMIC_BOUND : TensorShapeDynamism::STATIC);
     evalues_.emplace_back(Tensor(&impl));
   }
 
@@ -188,10 +193,10 @@ class CallStack {
 
 #define EMM_EXPORT extern "C" __attribute__((visibility("default")))
 
-// Calls one operator. Returns the runtime's error code (0: success), or -1 where there is no such operator; writes the
-// log lines ("E text" for errors) into `log`.
-EMM_EXPORT int emm_ops_call(const char* name, EmmOpsValue* values, size_t count, int upstream, char* log,
-                            size_t log_size) {
+// Calls one operator. Returns the runtime's error code (0: success), or -1 where there is no such
+// operator; writes the log lines ("E text" for errors) into `log`.
+EMM_EXPORT int emm_ops_call(const char* name, EmmOpsValue* values, size_t count, int upstream,
+                            char* log, size_t log_size) {
   start();
   const OpFunction op = find(name, upstream != 0);
   if (op == nullptr) {
@@ -210,10 +215,11 @@ EMM_EXPORT int emm_ops_call(const char* name, EmmOpsValue* values, size_t count,
   return static_cast<int>(context.failure_state());
 }
 
-// Times `repeats` calls, one by one, in nanoseconds. Call i takes argument set i % sets of `values` (sets x count), so
-// that a large cache can be rotated through as a model with many layers would. Stops at the first failing call.
-EMM_EXPORT int emm_ops_time(const char* name, EmmOpsValue* values, size_t count, size_t sets, int upstream,
-                            size_t repeats, int64_t* nanoseconds) {
+// Times `repeats` calls, one by one, in nanoseconds. Call i takes argument set i % sets of `values`
+// (sets x count), so that a large cache can be rotated through as a model with many layers would.
+// Stops at the first failing call.
+EMM_EXPORT int emm_ops_time(const char* name, EmmOpsValue* values, size_t count, size_t sets,
+                            int upstream, size_t repeats, int64_t* nanoseconds) {
   start();
   const OpFunction op = find(name, upstream != 0);
   if (op == nullptr) {
@@ -239,16 +245,17 @@ EMM_EXPORT int emm_ops_time(const char* name, EmmOpsValue* values, size_t count,
   return 0;
 }
 
-// Finds upstream's operators and thread pool in libraries that the process has already loaded (their paths). Returns 0
-// on success.
+// Finds upstream's operators and thread pool in libraries that the process has already loaded
+// (their paths). Returns 0 on success.
 EMM_EXPORT int emm_ops_load_upstream(const char* runtime_library, const char* threadpool_library) {
   void* runtime = dlopen(runtime_library, RTLD_NOW | RTLD_NOLOAD);
   upstream_threadpool = dlopen(threadpool_library, RTLD_NOW | RTLD_NOLOAD);
   if (runtime == nullptr || upstream_threadpool == nullptr) {
     return 1;
   }
-  upstream_lookup = reinterpret_cast<Lookup>(
-      dlsym(runtime, "_ZN10executorch7runtime29get_op_function_from_registryEPKcNS0_4SpanIKNS0_10TensorMetaEEE"));
+  upstream_lookup = reinterpret_cast<Lookup>(dlsym(
+      runtime,
+      "_ZN10executorch7runtime29get_op_function_from_registryEPKcNS0_4SpanIKNS0_10TensorMetaEEE"));
   return upstream_lookup == nullptr ? 2 : 0;
 }
 
@@ -257,7 +264,8 @@ EMM_EXPORT int emm_ops_set_threads(unsigned count, int upstream) {
   using executorch::extension::threadpool::ThreadPool;
   start();
   if (upstream == 0) {
-    return executorch::extension::threadpool::get_threadpool()->_unsafe_reset_threadpool(count) ? 0 : 1;
+    return executorch::extension::threadpool::get_threadpool()->_unsafe_reset_threadpool(count) ? 0
+                                                                                                : 1;
   }
   if (upstream_threadpool == nullptr) {
     return 1;
@@ -267,7 +275,8 @@ EMM_EXPORT int emm_ops_set_threads(unsigned count, int upstream) {
   const auto get = reinterpret_cast<Get>(
       dlsym(upstream_threadpool, "_ZN10executorch9extension10threadpool14get_threadpoolEv"));
   const auto reset = reinterpret_cast<Reset>(
-      dlsym(upstream_threadpool, "_ZN10executorch9extension10threadpool10ThreadPool24_unsafe_reset_threadpoolEj"));
+      dlsym(upstream_threadpool,
+            "_ZN10executorch9extension10threadpool10ThreadPool24_unsafe_reset_threadpoolEj"));
   return get != nullptr && reset != nullptr && reset(get(), count) ? 0 : 1;
 }
 

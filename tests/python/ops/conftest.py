@@ -1,4 +1,4 @@
-"""The operators' test library for the tests in this folder; nox's cpp session builds it and sets EMM_OPS_TESTLIB."""
+"""The operators' test library for the tests here; nox's cpp session builds it and sets EMM_OPS_TESTLIB."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def find_library() -> Path | None:
 def library() -> OpLibrary:
     path = find_library()
     if path is None:
-        pytest.skip(f"{LIBRARY_NAME} was not built: configure with -DEMM_BUILD_TESTS=ON or set EMM_OPS_TESTLIB")
+        pytest.skip(f"{LIBRARY_NAME} was not built: use -DEMM_BUILD_TESTS=ON or set EMM_OPS_TESTLIB")
     return OpLibrary(path)
 
 

@@ -1,4 +1,4 @@
-"""What the operators compute, in float64 numpy, written from their documentation and sharing nothing with the kernels."""
+"""What the operators compute, in float64 numpy, written from their documentation."""
 
 from __future__ import annotations
 
@@ -25,15 +25,21 @@ def from_bfloat16_bits(bits: Array) -> Array:
 
 
 def attention(
-    q: Array, k: Array, v: Array, *, start_pos: int = 0, mask: Array | None = None, causal: bool = False,
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    start_pos: int = 0,
+    mask: Array | None = None,
+    causal: bool = False,
     scale: float | None = None,
-) -> Array:  # fmt: skip
+) -> Array:
     """Attention of q [B, S, Hq, D] to the cache k, v [B, Smax, Hkv, D]; float64 [B, S, Hq, D].
 
     Keys that a row may not attend to (by position, causality or a mask of -inf) are left out altogether.
     """
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
-    batch, tokens, heads, size = q.shape
+    _, tokens, heads, size = q.shape
     group = heads // k.shape[2]
     scale = 1 / math.sqrt(size) if scale is None else scale
     keys = k.shape[1] if mask is not None else start_pos + tokens
@@ -61,7 +67,7 @@ def attention(
 
 
 def quantize_rows(values: Array) -> tuple[Array, Array, Array]:
-    """Int8 data, zero points and float32 scales of the rows along the last axis (which becomes 1 for the latter)."""
+    """Int8 data, zero points and float32 scales of the rows; the latter two have a last axis of 1."""
     low = np.minimum(values.min(axis=-1, keepdims=True), 0)
     high = np.maximum(values.max(axis=-1, keepdims=True), 0)
     scales = np.maximum((high - low) / 255, 1e-6).astype(np.float32)

@@ -69,7 +69,7 @@ Argument = Tensor | np.ndarray | int | float | bool | None  # type: ignore[type-
 
 @dataclass
 class Result:
-    """What a call did: the runtime's error code, its log lines, and the sizes of the last argument afterwards."""
+    """What a call did: the runtime's error code, its log lines, the sizes of the last argument afterwards."""
 
     code: int
     log: str
@@ -93,12 +93,22 @@ class OpLibrary:
         self._lib = ctypes.CDLL(str(path))
         value_pointer = ctypes.POINTER(_Value)
         self._lib.emm_ops_call.argtypes = (
-            ctypes.c_char_p, value_pointer, ctypes.c_size_t, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t,
-        )  # fmt: skip
+            ctypes.c_char_p,
+            value_pointer,
+            ctypes.c_size_t,
+            ctypes.c_int,
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+        )
         self._lib.emm_ops_time.argtypes = (
-            ctypes.c_char_p, value_pointer, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_size_t,
+            ctypes.c_char_p,
+            value_pointer,
+            ctypes.c_size_t,
+            ctypes.c_size_t,
+            ctypes.c_int,
+            ctypes.c_size_t,
             ctypes.POINTER(ctypes.c_int64),
-        )  # fmt: skip
+        )
         self._lib.emm_ops_isa.restype = ctypes.c_char_p
         self._lib.emm_ops_scratch_growths.restype = ctypes.c_int64
 
@@ -113,7 +123,7 @@ class OpLibrary:
         values, keep = self._values(arguments)
         log = ctypes.create_string_buffer(8192)
         code = self._lib.emm_ops_call(name.encode(), values, len(arguments), int(upstream), log, len(log))
-        last = values[len(arguments) - 1]
+        last = values[len(arguments) - 1] if arguments else _Value()
         sizes = tuple(last.sizes[i] for i in range(last.rank)) if last.kind == 4 else ()
         del keep
         return Result(code, log.value.decode(), sizes)
@@ -134,9 +144,14 @@ class OpLibrary:
         values, keep = self._values(flat)
         times = np.zeros(repeats, np.int64)
         code = self._lib.emm_ops_time(
-            name.encode(), values, count, len(argument_sets), int(upstream), repeats,
+            name.encode(),
+            values,
+            count,
+            len(argument_sets),
+            int(upstream),
+            repeats,
             times.ctypes.data_as(ctypes.POINTER(ctypes.c_int64)),
-        )  # fmt: skip
+        )
         del keep
         if code != OK:
             raise RuntimeError(f"{name} failed with code {code}")

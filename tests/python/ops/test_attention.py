@@ -95,12 +95,24 @@ def check(ops: OpLibrary, case: Case) -> None:
     result = ops.call(SDPA, [q, k, v, start_pos, mask, 0.0, case.mode == "causal", case.scale, out])
     assert (result.code, result.log) == (OK, "")
     expected = attention(
-        q_values, k_values, v_values, start_pos=start_pos, mask=mask, causal=case.mode == "causal", scale=case.scale
+        q_values,
+        k_values,
+        v_values,
+        start_pos=start_pos,
+        mask=mask,
+        causal=case.mode == "causal",
+        scale=case.scale,
     )
     error = np.abs(from_dtype(out) - expected).max(initial=0)
     # A score's rounding error moves the weights by as much: it grows with the scores themselves.
-    scores = np.abs(q_values).max(initial=0) * np.abs(k_values).max(initial=0) * (case.scale or 1 / math.sqrt(case.head_size))
-    assert error <= TOLERANCE[case.dtype] * (1 + np.abs(v_values).max(initial=0)) + 1e-6 * scores * math.sqrt(case.head_size)
+    scores = (
+        np.abs(q_values).max(initial=0)
+        * np.abs(k_values).max(initial=0)
+        * (case.scale or 1 / math.sqrt(case.head_size))
+    )
+    assert error <= TOLERANCE[case.dtype] * (1 + np.abs(v_values).max(initial=0)) + 1e-6 * scores * math.sqrt(
+        case.head_size
+    )
 
 
 @RANDOM
@@ -118,9 +130,14 @@ def test_random_problems_match_the_reference_on_several_threads(ops: OpLibrary, 
 
 @pytest.mark.parametrize("shape", [(9, 3, 64), (32, 8, 64), (4, 1, 256), (71, 1, 64), (8, 8, 128)])
 @pytest.mark.parametrize(("tokens", "start_pos"), [(1, 0), (1, 2047), (5, 700), (128, 0), (130, 600)])
-def test_the_shapes_of_known_models(ops: OpLibrary, shape: tuple[int, int, int], tokens: int, start_pos: int) -> None:
+def test_the_shapes_of_known_models(
+    ops: OpLibrary, shape: tuple[int, int, int], tokens: int, start_pos: int
+) -> None:
     heads, kv_heads, size = shape
-    check(ops, Case(1, 1, tokens, kv_heads, heads // kv_heads, size, start_pos, 3, "float32", "causal", 1.0, None))
+    check(
+        ops,
+        Case(1, 1, tokens, kv_heads, heads // kv_heads, size, start_pos, 3, "float32", "causal", 1.0, None),
+    )
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 40])
@@ -136,7 +153,9 @@ def test_a_row_whose_keys_are_all_masked_is_zero(each_isa: OpLibrary, tokens: in
 
 @pytest.mark.parametrize("tokens", [1, 4, 33])
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
-def test_excluded_keys_play_no_part_whatever_they_hold(each_isa: OpLibrary, tokens: int, poison: float) -> None:
+def test_excluded_keys_play_no_part_whatever_they_hold(
+    each_isa: OpLibrary, tokens: int, poison: float
+) -> None:
     rng = np.random.default_rng(tokens)
     keys = 600
     q = rng.standard_normal((1, tokens, 4, 24)).astype(np.float32)
@@ -193,7 +212,9 @@ def test_a_row_whose_scores_are_all_nan_is_nan_and_not_zero(each_isa: OpLibrary)
 
 
 @pytest.mark.parametrize("tokens", [1, 30])
-def test_very_negative_finite_masks_and_large_scores_do_not_overflow(each_isa: OpLibrary, tokens: int) -> None:
+def test_very_negative_finite_masks_and_large_scores_do_not_overflow(
+    each_isa: OpLibrary, tokens: int
+) -> None:
     rng = np.random.default_rng(6)
     q = 100 * rng.standard_normal((1, tokens, 4, 64)).astype(np.float32)
     k, v = 10 * rng.standard_normal((2, 1, 64, 2, 64)).astype(np.float32)
@@ -225,7 +246,9 @@ def test_the_output_takes_the_shape_of_the_query(ops: OpLibrary) -> None:
 def test_the_result_does_not_depend_on_the_number_of_threads(ops: OpLibrary, case: Case) -> None:
     rng = np.random.default_rng(case.seed)
     keys = case.start_pos + case.tokens
-    q = rng.standard_normal((case.batch, case.tokens, case.kv_heads * case.group, case.head_size)).astype(np.float32)
+    q = rng.standard_normal((case.batch, case.tokens, case.kv_heads * case.group, case.head_size)).astype(
+        np.float32
+    )
     k, v = rng.standard_normal((2, case.batch, keys, case.kv_heads, case.head_size)).astype(np.float32)
     results = []
     for threads in (1, 2, 4):

@@ -20,11 +20,25 @@ def random_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -
 
 @RANDOM
 @given(
-    seed=st.integers(0, 2**32 - 1), batch=st.integers(1, 3), tokens=st.integers(0, 9), heads=st.integers(1, 4),
-    size=st.integers(1, 33), start_pos=st.integers(0, 30), spare=st.integers(1, 9), dtype=st.sampled_from(DTYPES),
-)  # fmt: skip
+    seed=st.integers(0, 2**32 - 1),
+    batch=st.integers(1, 3),
+    tokens=st.integers(0, 9),
+    heads=st.integers(1, 4),
+    size=st.integers(1, 33),
+    start_pos=st.integers(0, 30),
+    spare=st.integers(1, 9),
+    dtype=st.sampled_from(DTYPES),
+)
 def test_new_tokens_land_at_their_positions_and_nothing_else_changes(
-    ops: OpLibrary, seed: int, batch: int, tokens: int, heads: int, size: int, start_pos: int, spare: int, dtype: str
+    ops: OpLibrary,
+    seed: int,
+    batch: int,
+    tokens: int,
+    heads: int,
+    size: int,
+    start_pos: int,
+    spare: int,
+    dtype: str,
 ) -> None:
     rng = np.random.default_rng(seed)
     cache = random_array(rng, (batch, start_pos + tokens + spare, heads, size), dtype)
@@ -40,9 +54,14 @@ def test_new_tokens_land_at_their_positions_and_nothing_else_changes(
 
 @RANDOM
 @given(
-    seed=st.integers(0, 2**32 - 1), batch=st.integers(1, 3), tokens=st.integers(0, 9), heads=st.integers(1, 4),
-    size=st.integers(1, 33), keys=st.integers(9, 40), dtype=st.sampled_from(DTYPES),
-)  # fmt: skip
+    seed=st.integers(0, 2**32 - 1),
+    batch=st.integers(1, 3),
+    tokens=st.integers(0, 9),
+    heads=st.integers(1, 4),
+    size=st.integers(1, 33),
+    keys=st.integers(9, 40),
+    dtype=st.sampled_from(DTYPES),
+)
 def test_indices_choose_the_position_of_every_token(
     ops: OpLibrary, seed: int, batch: int, tokens: int, heads: int, size: int, keys: int, dtype: str
 ) -> None:
@@ -99,7 +118,9 @@ BAD_SHAPES = {
 
 @pytest.mark.parametrize("case", BAD_SHAPES)
 @pytest.mark.parametrize("indexed", [False, True])
-def test_tensors_that_do_not_fit_are_an_error_that_names_both(ops: OpLibrary, case: str, indexed: bool) -> None:
+def test_tensors_that_do_not_fit_are_an_error_that_names_both(
+    ops: OpLibrary, case: str, indexed: bool
+) -> None:
     value, cache_shape = BAD_SHAPES[case]
     cache = np.zeros(cache_shape, np.float32)
     indices = [np.zeros((1, 3), np.int64)] if indexed else []
@@ -112,7 +133,13 @@ def test_tensors_that_do_not_fit_are_an_error_that_names_both(ops: OpLibrary, ca
 
 
 @pytest.mark.parametrize(
-    "indices", [np.zeros((1, 2), np.int64), np.zeros((1, 3), np.int32), np.zeros(3, np.int64), np.zeros((2, 3), np.int64)]
+    "indices",
+    [
+        np.zeros((1, 2), np.int64),
+        np.zeros((1, 3), np.int32),
+        np.zeros(3, np.int64),
+        np.zeros((2, 3), np.int64),
+    ],
 )
 def test_indices_of_another_shape_or_dtype_are_an_error(ops: OpLibrary, indices: np.ndarray) -> None:  # type: ignore[type-arg]
     cache = np.zeros((1, 8, 2, 4), np.float32)

@@ -59,9 +59,10 @@ def test_hadamard_of_another_size_is_an_error(ops: OpLibrary, size: int) -> None
     mat = np.ones((2, size), np.float32)
     result = ops.call(HADAMARD, [mat, mat.copy()])
     assert result.code == INVALID_ARGUMENT
-    assert result.errors == [
-        f"llama::fast_hadamard_transform: expected a last dimension of 2^k or 28 * 2^k, got input Float[2, {size}]"
-    ]
+    assert result.errors[0].startswith(
+        "llama::fast_hadamard_transform: expected a last dimension of 2^k or 28"
+    )
+    assert result.errors[0].endswith(f"got input Float[2, {size}]")
 
 
 def test_hadamard_of_nothing_is_nothing(ops: OpLibrary) -> None:
@@ -71,14 +72,28 @@ def test_hadamard_of_nothing_is_nothing(ops: OpLibrary) -> None:
 
 @RANDOM
 @given(
-    seed=st.integers(0, 2**32 - 1), batch=st.integers(1, 2), kv_heads=st.integers(1, 3), group=st.integers(1, 3),
-    tokens=st.integers(0, 20), keys=st.one_of(st.integers(1, 20), st.just(64)),
-    values=st.one_of(st.integers(1, 70), st.just(128)), scalar=st.booleans(), old_name=st.booleans(),
-)  # fmt: skip
+    seed=st.integers(0, 2**32 - 1),
+    batch=st.integers(1, 2),
+    kv_heads=st.integers(1, 3),
+    group=st.integers(1, 3),
+    tokens=st.integers(0, 20),
+    keys=st.one_of(st.integers(1, 20), st.just(64)),
+    values=st.one_of(st.integers(1, 70), st.just(128)),
+    scalar=st.booleans(),
+    old_name=st.booleans(),
+)
 def test_gated_delta_rule_matches_the_recurrence(
-    each_isa: OpLibrary, seed: int, batch: int, kv_heads: int, group: int, tokens: int, keys: int, values: int,
-    scalar: bool, old_name: bool,
-) -> None:  # fmt: skip
+    each_isa: OpLibrary,
+    seed: int,
+    batch: int,
+    kv_heads: int,
+    group: int,
+    tokens: int,
+    keys: int,
+    values: int,
+    scalar: bool,
+    old_name: bool,
+) -> None:
     rng = np.random.default_rng(seed)
     f32 = np.float32
     q = rng.standard_normal((batch, kv_heads * group, tokens, keys)).astype(f32)
@@ -162,7 +177,9 @@ def test_fallback_rejects_an_output_of_another_dtype(ops: OpLibrary) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8", "float16"])
 @pytest.mark.parametrize(("rows", "columns", "tile"), [(1, 1, 4), (2, 3, 5), (4, 1, 1), (0, 2, 3)])
-def test_tile_crop_cuts_tiles_row_by_row(ops: OpLibrary, dtype: str, rows: int, columns: int, tile: int) -> None:
+def test_tile_crop_cuts_tiles_row_by_row(
+    ops: OpLibrary, dtype: str, rows: int, columns: int, tile: int
+) -> None:
     image = np.random.default_rng(1).integers(0, 100, (3, rows * tile, columns * tile)).astype(dtype)
     expected = image.reshape(3, rows, tile, columns, tile).transpose(1, 3, 0, 2, 4).reshape(-1, 3, tile, tile)
     out = np.zeros((6, 3, tile, tile), dtype)
@@ -171,8 +188,12 @@ def test_tile_crop_cuts_tiles_row_by_row(ops: OpLibrary, dtype: str, rows: int, 
     np.testing.assert_array_equal(out.ravel()[: expected.size], expected.ravel())
 
 
-@pytest.mark.parametrize(("shape", "tile"), [((3, 8, 9), 4), ((3, 9, 8), 4), ((3, 8, 8), 0), ((3, 8, 8), -4), ((8, 8), 4)])
-def test_tile_crop_rejects_images_that_tiles_do_not_cover(ops: OpLibrary, shape: tuple[int, ...], tile: int) -> None:
+@pytest.mark.parametrize(
+    ("shape", "tile"), [((3, 8, 9), 4), ((3, 9, 8), 4), ((3, 8, 8), 0), ((3, 8, 8), -4), ((8, 8), 4)]
+)
+def test_tile_crop_rejects_images_that_tiles_do_not_cover(
+    ops: OpLibrary, shape: tuple[int, ...], tile: int
+) -> None:
     image = np.ones(shape, np.float32)
     result = ops.call("preprocess::tile_crop.out", [image, tile, np.zeros((4, 3, 4, 4), np.float32)])
     assert result.code == INVALID_ARGUMENT

@@ -21,15 +21,26 @@ def by_heads(x: Array) -> Array:
 
 @RANDOM
 @given(
-    seed=st.integers(0, 2**32 - 1), tokens=st.one_of(st.just(1), st.integers(1, 50)), kv_heads=st.integers(1, 3),
-    group=st.integers(1, 6), size=st.one_of(st.sampled_from([16, 32, 64, 128]), st.integers(1, 70)),
-    start_pos=st.one_of(st.integers(0, 60), st.integers(0, 1100)), mode=st.sampled_from(["causal", "full", "mask"]),
+    seed=st.integers(0, 2**32 - 1),
+    tokens=st.one_of(st.just(1), st.integers(1, 50)),
+    kv_heads=st.integers(1, 3),
+    group=st.integers(1, 6),
+    size=st.one_of(st.sampled_from([16, 32, 64, 128]), st.integers(1, 70)),
+    start_pos=st.one_of(st.integers(0, 60), st.integers(0, 1100)),
+    mode=st.sampled_from(["causal", "full", "mask"]),
     heads_first=st.booleans(),
-)  # fmt: skip
+)
 def test_int8_caches_match_the_reference_in_both_layouts(
-    each_isa: OpLibrary, seed: int, tokens: int, kv_heads: int, group: int, size: int, start_pos: int, mode: str,
+    each_isa: OpLibrary,
+    seed: int,
+    tokens: int,
+    kv_heads: int,
+    group: int,
+    size: int,
+    start_pos: int,
+    mode: str,
     heads_first: bool,
-) -> None:  # fmt: skip
+) -> None:
     rng = np.random.default_rng(seed)
     keys = start_pos + tokens + 2
     offset = rng.uniform(-1, 1)  # asymmetric data: zero points away from 0
@@ -38,7 +49,9 @@ def test_int8_caches_match_the_reference_in_both_layouts(
         for length, heads in ((tokens, kv_heads * group), (keys, kv_heads), (keys, kv_heads))
     ]
     values = [dequantize(*parts) for parts in quantized]
-    mask = np.where(rng.random((tokens, keys)) < 0.3, -np.inf, 0).astype(np.float32) if mode == "mask" else None
+    mask = (
+        np.where(rng.random((tokens, keys)) < 0.3, -np.inf, 0).astype(np.float32) if mode == "mask" else None
+    )
     expected = attention(*values, start_pos=start_pos, mask=mask, causal=mode == "causal")
     if heads_first:
         quantized = [(by_heads(data), by_heads(zeros), by_heads(scales)) for data, zeros, scales in quantized]
@@ -47,9 +60,25 @@ def test_int8_caches_match_the_reference_in_both_layouts(
     out = np.full(q.shape, 7, np.float32)
     result = each_isa.call(
         QUANTIZED,
-        [q, k, v, start_pos, mask, 0.0, mode == "causal", None,
-         q_zeros, q_scales, k_zeros, k_scales, v_zeros, v_scales, heads_first, out],
-    )  # fmt: skip
+        [
+            q,
+            k,
+            v,
+            start_pos,
+            mask,
+            0.0,
+            mode == "causal",
+            None,
+            q_zeros,
+            q_scales,
+            k_zeros,
+            k_scales,
+            v_zeros,
+            v_scales,
+            heads_first,
+            out,
+        ],
+    )
     assert (result.code, result.log) == (OK, "")
     np.testing.assert_allclose(out, expected, atol=3e-5)
 
@@ -82,9 +111,11 @@ def test_missing_quantization_parameters_are_an_error_that_names_the_operator(op
 
 @settings(RANDOM, max_examples=60)
 @given(
-    seed=st.integers(0, 2**32 - 1), tokens=st.integers(1, 20), start_pos=st.integers(0, 40),
+    seed=st.integers(0, 2**32 - 1),
+    tokens=st.integers(1, 20),
+    start_pos=st.integers(0, 40),
     dtype=st.sampled_from(["float32", "float16"]),
-)  # fmt: skip
+)
 def test_sdpa_with_kv_cache_writes_the_caches_and_attends_to_them(
     ops: OpLibrary, seed: int, tokens: int, start_pos: int, dtype: str
 ) -> None:
@@ -108,7 +139,9 @@ def test_sdpa_with_kv_cache_leaves_the_caches_alone_when_it_fails(ops: OpLibrary
     q = np.ones((1, 4, 4, 16), np.float32)
     k = np.ones((1, 4, 2, 16), np.float32)
     caches = np.zeros((2, 1, 6, 2, 16), np.float32)
-    result = ops.call(WITH_CACHE, [q, k, k.copy(), caches[0], caches[1], 3, 4, None, 0.0, True, None, q.copy()])
+    result = ops.call(
+        WITH_CACHE, [q, k, k.copy(), caches[0], caches[1], 3, 4, None, 0.0, True, None, q.copy()]
+    )
     assert result.code != OK
     assert result.errors[0].startswith("llama::sdpa_with_kv_cache: ")
     assert not caches.any()

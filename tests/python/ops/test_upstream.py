@@ -13,23 +13,27 @@ pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")
-def llama():  # type: ignore[no-untyped-def]  # noqa: ANN201
+def llama():  # type: ignore[no-untyped-def]
     torch = pytest.importorskip("torch")
     pytest.importorskip("executorch.extension.llm.custom_ops.custom_ops")
     return torch.ops.llama
 
 
-def tensor(array: Array):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def tensor(array: Array):  # type: ignore[no-untyped-def]
     import torch
 
     return torch.from_numpy(array)
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_custom_sdpa(ops: OpLibrary, llama, seed: int) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def test_custom_sdpa(ops: OpLibrary, llama, seed: int) -> None:  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(seed)
     tokens, start_pos = int(rng.choice([1, 1, 3, 40, 200])), int(rng.integers(0, 700))
-    kv_heads, group, size = int(rng.integers(1, 4)), int(rng.integers(1, 5)), int(rng.choice([16, 40, 64, 128]))
+    kv_heads, group, size = (
+        int(rng.integers(1, 4)),
+        int(rng.integers(1, 5)),
+        int(rng.choice([16, 40, 64, 128])),
+    )
     keys = start_pos + tokens + 4
     q = rng.standard_normal((1, tokens, kv_heads * group, size)).astype(np.float32)
     k, v = rng.standard_normal((2, 1, keys, kv_heads, size)).astype(np.float32)
@@ -47,7 +51,7 @@ def test_custom_sdpa(ops: OpLibrary, llama, seed: int) -> None:  # type: ignore[
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_custom_quantized_sdpa(ops: OpLibrary, llama, seed: int) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def test_custom_quantized_sdpa(ops: OpLibrary, llama, seed: int) -> None:  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(seed)
     tokens, start_pos = int(rng.choice([1, 3, 30])), int(rng.integers(0, 300))
     (q, qz, qs), (k, kz, ks), (v, vz, vs) = (
@@ -62,7 +66,7 @@ def test_custom_quantized_sdpa(ops: OpLibrary, llama, seed: int) -> None:  # typ
 
 
 @pytest.mark.parametrize("size", [8, 64, 128, 56, 448])
-def test_fast_hadamard_transform(ops: OpLibrary, llama, size: int) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def test_fast_hadamard_transform(ops: OpLibrary, llama, size: int) -> None:  # type: ignore[no-untyped-def]
     mat = np.random.default_rng(size).standard_normal((3, size)).astype(np.float32)
     out = np.zeros_like(mat)
     assert ops.call("llama::fast_hadamard_transform.out", [mat, out]).code == OK
@@ -71,7 +75,7 @@ def test_fast_hadamard_transform(ops: OpLibrary, llama, size: int) -> None:  # t
 
 @pytest.mark.parametrize("tokens", [1, 7, 100])
 @pytest.mark.parametrize("scalar", [False, True])
-def test_gated_delta_rule(ops: OpLibrary, llama, tokens: int, scalar: bool) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def test_gated_delta_rule(ops: OpLibrary, llama, tokens: int, scalar: bool) -> None:  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(tokens)
     f32 = np.float32
     q = rng.standard_normal((1, 4, tokens, 32)).astype(f32)
@@ -87,7 +91,7 @@ def test_gated_delta_rule(ops: OpLibrary, llama, tokens: int, scalar: bool) -> N
     np.testing.assert_allclose(final, theirs[1].numpy(), atol=1e-4)
 
 
-def test_update_cache(ops: OpLibrary, llama) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def test_update_cache(ops: OpLibrary, llama) -> None:  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(0)
     value = rng.standard_normal((2, 3, 2, 8)).astype(np.float32)
     ours = rng.standard_normal((2, 9, 2, 8)).astype(np.float32)
