@@ -2,8 +2,9 @@
 
     python benchmarks/bench_vs_upstream.py MODEL_FOLDER --upstream-python PYTHON [--json OUT] [--rounds 5]
 
-MODEL_FOLDER holds model.pte and tokenizer.json. PYTHON has torch and executorch; this interpreter has executorch_mm. Both
-sides are timed in the same way, by the clock at each token callback, so neither's own statistics matter.
+MODEL_FOLDER holds model.pte and tokenizer.json. PYTHON has torch and executorch; this interpreter has
+executorch_mm. Both sides are timed in the same way, by the clock at each token callback, so neither's own
+statistics matter.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from pathlib import Path
 
 NEW_TOKENS = 64
 WORDS = (
-    "The harbour was quiet in the early morning and the boats lay side by side along the wall. A man in a blue coat "
-    "walked slowly past the nets, counting them as he went, and wrote each number in a small book. "
+    "The harbour was quiet in the early morning and the boats lay side by side along the wall. A man in a blue "
+    "coat walked slowly past the nets, counting them as he went, and wrote each number in a small book. "
 )
 
-# Runs in a process of its own: argv is side, folder, threads, prompts (JSON: name -> text), start time, result file.
+# Runs in a process of its own. Arguments: side, folder, threads, prompts (JSON: name -> text), start time,
+# result file.
 WORKER = r"""
 import json, os, resource, sys, time
 side, folder, threads, prompts, started, out = sys.argv[1:7]
@@ -36,7 +38,8 @@ before = time.perf_counter()
 if side == "ours":
     from executorch_mm import GenerationConfig, MultimodalRunner
     result["import_s"] = time.perf_counter() - before
-    make = lambda: MultimodalRunner(f"{folder}/model.pte", f"{folder}/tokenizer.json", num_threads=threads or None)
+    files = f"{folder}/model.pte", f"{folder}/tokenizer.json"
+    make = lambda: MultimodalRunner(*files, num_threads=threads or None)
     config = lambda n: GenerationConfig(max_new_tokens=n)
 else:
     import executorch.kernels.quantized
@@ -102,9 +105,7 @@ def main() -> None:
         for side, python in sides.items():
             results[side].append(measure(side, python, arguments.folder, arguments.threads, prompts))
     rows = table(results, prompts)
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {arguments.threads} threads asked for"
-    )
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {arguments.threads} threads asked for")
     print(f"{'':32}{'ours':>12}{'upstream':>12}{'ratio':>9}")
     for label, ours, upstream, ratio in rows:
         print(f"{label:32}{ours:12.4g}{upstream:12.4g}{ratio:9.2f}")

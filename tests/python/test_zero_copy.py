@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 import pytest
 
-from executorch_mm import MultimodalRunner, _core, make_image_input
+from executorch_mm import GenerationConfig, MultimodalRunner, make_image_input
 from executorch_mm.arrays import to_numpy
 
 PIXELS = np.linspace(-1, 1, 3 * 64 * 64, dtype=np.float32).reshape(3, 64, 64)
@@ -33,14 +33,8 @@ class OtherLibrary:
 )
 def test_the_core_holds_the_callers_own_memory(runner: MultimodalRunner, array: object) -> None:
     part = make_image_input(array)  # type: ignore[arg-type]
-    prompt = runner._encoder.encode([part], runner_config(), is_start=True)
+    prompt = runner._encoder.encode([part], GenerationConfig(), is_start=True)
     assert prompt[0].address == to_numpy(array, "array").ctypes.data
-
-
-def runner_config() -> object:
-    from executorch_mm import GenerationConfig
-
-    return GenerationConfig()
 
 
 def test_a_prepared_array_is_not_copied_on_the_way_to_the_encoder(runner: MultimodalRunner) -> None:
@@ -61,18 +55,21 @@ def test_a_conversion_is_counted_as_a_copy(runner: MultimodalRunner) -> None:
     assert runner.stats.copied_input_bytes == PIXELS.nbytes // 2
 
 
-def test_an_array_of_the_wrong_layout_is_refused_by_the_core_instead_of_copied() -> None:
+def test_an_array_of_the_wrong_layout_is_refused_by_the_core_instead_of_copied(
+    runner: MultimodalRunner,
+) -> None:
+    prompt = runner._encoder.encode([make_image_input(PIXELS)], GenerationConfig(), is_start=True)
     with pytest.raises(TypeError):
-        _core.PromptPart.image(np.asfortranarray(PIXELS))
+        type(prompt[0]).image(np.asfortranarray(PIXELS))
 
 
-def test_the_array_lives_as_long_as_the_prompt_and_no_longer() -> None:
+def test_the_array_lives_as_long_as_the_prompt_and_no_longer(runner: MultimodalRunner) -> None:
     array = PIXELS.copy()
     alive = weakref.ref(array)
-    part = _core.PromptPart.image(array)
+    prompt = runner._encoder.encode([make_image_input(array)], GenerationConfig(), is_start=True)
     del array
     gc.collect()
     assert alive() is not None
-    del part
+    del prompt
     gc.collect()
     assert alive() is None
