@@ -22,8 +22,8 @@ from pathlib import Path
 
 NEW_TOKENS = 64
 WORDS = (
-    "The harbour was quiet in the early morning and the boats lay side by side along the wall. A man in a blue "
-    "coat walked slowly past the nets, counting them as he went, and wrote each number in a small book. "
+    "The harbour was quiet in the early morning and the boats lay side by side along the wall. A man in a "
+    "blue coat walked slowly past the nets, counting them as he went, and wrote each number in a small book. "
 )
 
 # Runs in a process of its own. Arguments: side, folder, threads, prompts (JSON: name -> text), start time,
@@ -91,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=lambda path: Path(path).resolve())
     parser.add_argument("--upstream-python", required=True)
     parser.add_argument("--threads", type=int, default=2, help="0: each side's own default")
     parser.add_argument("--rounds", type=int, default=5)
