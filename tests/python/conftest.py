@@ -16,6 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 GREEDY = GenerationConfig(max_new_tokens=40)
 
 
+@pytest.fixture(autouse=True)
+def away_from_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that a test starts find the installed package, not the source folder, which has no module."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def demo_runner() -> Iterator[MultimodalRunner]:
     with MultimodalRunner.demo() as runner:

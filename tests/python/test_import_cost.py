@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 
 MEASURE = """
 import time, numpy
@@ -15,8 +16,10 @@ LIST_MODULES = "import executorch_mm, sys; print(' '.join(sys.modules))"
 
 
 def run(code: str) -> str:
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return result.stdout
+    # From a folder without a package in it: -c puts the working folder first on the path.
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
 def test_import_adds_less_than_50_ms_to_numpy() -> None:
