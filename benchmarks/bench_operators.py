@@ -1,9 +1,9 @@
 """Times our attention kernel and upstream's, in one process, interleaved, over the shapes of known models.
 
 Both kernels are called through the same C function with the same arguments (upstream's comes from the
-registry of the ExecuTorch that `executorch.extension.llm.custom_ops` has loaded, so torch's dispatcher costs it
-nothing), and each has a thread pool of the same size. Decoding rotates through several caches, as a model with
-many layers does. Every result is compared before it is timed.
+registry of the ExecuTorch that `executorch.extension.llm.custom_ops` has loaded, so torch's dispatcher costs
+it nothing), and each has a thread pool of the same size. Decoding rotates through several caches, as a model
+with many layers does. Every result is compared before it is timed.
 
 Needs torch, executorch and the operators' test library (EMM_OPS_TESTLIB, or built under build/).
 

@@ -175,14 +175,19 @@ def test_an_exception_in_a_callback_comes_out_and_the_conversation_goes_on(runne
 
 def test_ctrl_c_stops_between_two_tokens_and_the_conversation_goes_on(runner: MultimodalRunner) -> None:
     pieces: list[str] = []
+    # A test run in the background of a shell inherits an ignored SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt(piece: str) -> None:
         pieces.append(piece)
         if len(pieces) == 2:
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        runner.generate(ask("Describe this picture.", PICTURE), ENDLESS, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            runner.generate(ask("Describe this picture.", PICTURE), ENDLESS, interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(pieces) == 2
     assert len(runner.history) == runner.position
     assert runner.generate_text(ask("How many shapes are there?"))
