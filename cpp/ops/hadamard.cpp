@@ -6,6 +6,7 @@
 #include <executorch/runtime/core/event_tracer_hooks.h>
 
 #include "base/dtype.h"
+#include "ops/isa.h"
 #include "ops/parallel.h"
 #include "ops/scratch.h"
 
@@ -40,20 +41,23 @@ class Hadamard28 {
 };
 
 // In place; divided by the square root of the size.
-template <class T>
-void transform_power_of_two(T* x, int64_t size) {
+void transform_power_of_two(float* x, int64_t size) {
+  isa_kernels().hadamard(x, size, static_cast<float>(1 / std::sqrt(static_cast<double>(size))));
+}
+
+void transform_power_of_two(double* x, int64_t size) {
   for (int64_t step = 1; step < size; step *= 2) {
     for (int64_t i = 0; i < size; i += 2 * step) {
-      T* a = x + i;
-      T* b = a + step;
+      double* a = x + i;
+      double* b = a + step;
       for (int64_t j = 0; j < step; ++j) {
-        const T sum = a[j] + b[j];
+        const double sum = a[j] + b[j];
         b[j] = a[j] - b[j];
         a[j] = sum;
       }
     }
   }
-  const T factor = static_cast<T>(1 / std::sqrt(static_cast<double>(size)));
+  const double factor = 1 / std::sqrt(static_cast<double>(size));
   for (int64_t j = 0; j < size; ++j) {
     x[j] *= factor;
   }

@@ -64,6 +64,9 @@ struct IsaKernels {
   // those from `column` on, all tokens of them. `scratch` has room for keys x columns floats.
   int64_t delta_columns;
   void (*gated_delta)(const GatedDeltaHead& head, int64_t column, float* scratch);
+
+  // The Walsh-Hadamard transform (a matrix of 1 and -1) of 2^k floats in place, times `factor`.
+  void (*hadamard)(float* x, int64_t size, float factor);
 };
 
 // Floats between the rows of a partial result.

@@ -5,14 +5,15 @@
 #include "ops/attention_direct.h"
 #include "ops/attention_tile.h"
 #include "ops/gated_delta_kernel.h"
+#include "ops/hadamard_kernel.h"
 #include "ops/isa.h"
 
 namespace emm::ops {
 namespace {
 
 constexpr IsaKernels make_kernels(const char* name) {
-  return {name,         kDirectRows, kTileRows, kPanel, kDirectKeys,   direct_scratch,
-          tile_scratch, direct,      tile,      merge,  kDeltaColumns, gated_delta};
+  return {name,   kDirectRows, kTileRows, kPanel,        kDirectKeys, direct_scratch, tile_scratch,
+          direct, tile,        merge,     kDeltaColumns, gated_delta, hadamard};
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # for oplib and op_reference
 from oplib import OpLibrary
 
 LIBRARY_NAME = "libemm_ops_testlib"
+X86 = platform.machine().lower() in {"x86_64", "amd64"}
+INSTRUCTION_SETS = ("avx512", "avx2", "baseline") if X86 else ("neon",)
 
 
 def find_library() -> Path | None:
@@ -43,7 +46,7 @@ def ops(library: OpLibrary) -> Iterator[OpLibrary]:
     library.set_threads(1)
 
 
-@pytest.fixture(params=["avx512", "avx2", "baseline", "neon"])
+@pytest.fixture(params=INSTRUCTION_SETS)
 def each_isa(request: pytest.FixtureRequest, ops: OpLibrary) -> OpLibrary:
     """The library, once for each instruction set that this machine has."""
     if not ops.force_isa(request.param):
