@@ -326,7 +326,7 @@ def test_decode_gives_any_text_back(kind: str, built: Callable[[str], Built], te
 @pytest.mark.parametrize("kind", ["byte-level", "tiktoken", "tekken", "sp bpe", "llama", "llama2c"])
 def test_a_piece_is_never_half_a_character(kind: str, built: Callable[[str], Built]) -> None:
     tokenizer, _ = built(kind)
-    text = "é漢🙂👩‍👩‍👧"
+    text = "é漢🙂👩‍👩‍👧∀ẞ٣"  # the last three are in no vocabulary: bytes, however training breaks its ties
     pieces = pieces_of(tokenizer.decoder(), tokenizer.encode(text))
     assert "".join(pieces) == text
     assert all("\ufffd" not in piece for piece in pieces)
