@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,8 +36,6 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._processor_path = processor
         self._beside = beside
-        self._processor: ImageProcessor | None = None
-        self._has_looked_for_processor = False
 
     def encode(
         self, parts: Sequence[MultimodalInput], config: GenerationConfig, *, is_start: bool
@@ -79,17 +78,15 @@ class PromptEncoder:
         value = part.value
         if isinstance(value, np.ndarray) and _is_prepared(value, wanted):
             return np.ascontiguousarray(value)
-        processor = self._image_processor()
+        processor = self._image_processor
         if processor is not None and wanted.dtype != "uint8":
             return processor(value, layout="CHW")
         return np.ascontiguousarray(image_to_hwc_uint8(value, layout="CHW").transpose(2, 0, 1))
 
+    @functools.cached_property
     def _image_processor(self) -> ImageProcessor | None:
-        if not self._has_looked_for_processor:
-            path = self._processor_path or next(filter(_has_config, self._beside), None)
-            self._processor = None if path is None else ImageProcessor.from_pretrained(path)
-            self._has_looked_for_processor = True
-        return self._processor
+        path = self._processor_path or next(filter(_has_config, self._beside), None)
+        return None if path is None else ImageProcessor.from_pretrained(path)
 
     def _bos_id(self) -> int:
         bos = self._tokenizer.bos_id if self._tokenizer.bos_id is not None else self._contract.bos_id
