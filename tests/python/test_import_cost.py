@@ -8,9 +8,9 @@ import tempfile
 
 MEASURE = """
 import time, numpy
-start = time.process_time()
+start = time.thread_time()
 import executorch_mm
-print(time.process_time() - start)
+print(time.thread_time() - start)
 """
 LIST_MODULES = "import executorch_mm, sys; print(' '.join(sys.modules))"
 
@@ -26,7 +26,8 @@ def test_import_adds_less_than_50_ms_to_numpy() -> None:
     run(MEASURE)  # compiles the byte code
     seconds = [float(run(MEASURE)) for _ in range(7)]
 
-    # Processor time, and the least of it: what else runs on the machine is not what is measured.
+    # Processor time of the importing thread (numpy leaves threads spinning), and the least of it: what else
+    # runs on the machine is not what is measured.
     assert min(seconds) < 0.050, seconds
 
 
