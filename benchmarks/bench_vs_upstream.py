@@ -39,7 +39,7 @@ if side == "ours":
     from executorch_mm import GenerationConfig, MultimodalRunner
     result["import_s"] = time.perf_counter() - before
     files = f"{folder}/model.pte", f"{folder}/tokenizer.json"
-    make = lambda: MultimodalRunner(*files, num_threads=threads or None)
+    make = lambda: MultimodalRunner(*files, num_threads=threads or "auto")
     config = lambda n: GenerationConfig(max_new_tokens=n)
 else:
     import executorch.kernels.quantized

@@ -11,6 +11,7 @@ The shortest way in:
 """
 
 from executorch_mm._core import version as __version__
+from executorch_mm.build_info import BuildInfo, build_info
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import (
     BusyError,
@@ -37,6 +38,7 @@ from executorch_mm.stats import Stats
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = [
+    "BuildInfo",
     "BusyError",
     "CapacityError",
     "ContractError",
@@ -53,6 +55,7 @@ __all__ = [
     "Tokenizer",
     "TokenizerError",
     "__version__",
+    "build_info",
     "load_tokenizer",
     "make_audio_input",
     "make_embedding_input",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 Progress = Callable[[int, int], object]
 LoadMode = Literal["mmap", "mmap+mlock", "file"]
+NumThreads = int | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class MultimodalRunner:
         data_path: PathLike | Sequence[PathLike] = (),
         processor_path: PathLike | None = None,
         load_mode: LoadMode = "mmap",
-        num_threads: int | None = None,
+        num_threads: NumThreads = "auto",
     ) -> None:
         """Loads a model. The GIL is released meanwhile.
 
@@ -78,8 +79,10 @@ class MultimodalRunner:
             data_path: .ptd files with weights that are kept outside the program.
             processor_path: preprocessor_config.json or its folder. None looks beside model and tokenizer.
             load_mode: "mmap" maps the file, "mmap+mlock" also locks it in memory, "file" reads it.
-            num_threads: 1 or the size of the process's thread pool, which the first model fixes. None chooses
-                from the model's size.
+            num_threads: 1, or the size of the process's thread pool, which the first model that uses the pool
+                fixes. "auto" takes one thread for small models and the pool, of as many threads as there are
+                cores for this process, for large ones; in between (8 to 64 MB) it runs a short turn on either
+                and keeps the faster. `stats.num_threads` says what was chosen.
 
         Raises:
             ModelLoadError: The file cannot be read, verified or initialised.
@@ -87,13 +90,11 @@ class MultimodalRunner:
             TokenizerError: The tokenizer file is missing, malformed or of an unknown kind.
             InputError: An option is wrong.
         """
-        if num_threads is not None and num_threads < 1:
-            raise InputError(f"num_threads: expected 1 or more, or None, got {num_threads}")
         start = time.perf_counter()
         model = Path(os.fspath(model_path))
         data = [data_path] if isinstance(data_path, (str, os.PathLike)) else list(data_path)
         session = _core.Session.load(
-            str(model), [os.fspath(path) for path in data], load_mode, num_threads or 0
+            str(model), [os.fspath(path) for path in data], load_mode, _thread_count(num_threads)
         )
         self._loaded: _core.Session | None = session  # None once closed
         if tokenizer_path is None:
@@ -112,7 +113,7 @@ class MultimodalRunner:
         self._load_seconds = time.perf_counter() - start
 
     @classmethod
-    def demo(cls, *, num_threads: int | None = None) -> Self:
+    def demo(cls, *, num_threads: NumThreads = "auto") -> Self:
         """The small model in the wheel: it answers English questions about pictures of coloured shapes.
 
         Its chat format is `<|user|>`, picture(s), `question<|end|><|assistant|>`.
@@ -397,3 +398,12 @@ class MultimodalRunner:
             copied_input_bytes=timings.copied_input_bytes,
             num_threads=self._session.num_threads,
         )
+
+
+def _thread_count(num_threads: object) -> int:
+    """As the core takes it: 0 for "auto"."""
+    if num_threads == "auto":
+        return 0
+    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
+        raise InputError(f"num_threads: expected 1 or more, or 'auto', got {num_threads!r}")
+    return num_threads

@@ -21,6 +21,7 @@ struct PromptPart {
   Input input;
 };
 
+void bind_build_info(nb::module_& module);
 void bind_errors(nb::module_& module);
 void bind_contract(nb::module_& module);
 void bind_inputs(nb::module_& module);

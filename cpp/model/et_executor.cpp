@@ -9,12 +9,14 @@
 #include <optional>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "model/contract_reader.h"
 #include "model/convert.h"
 #include "model/et_log.h"
 #include "model/et_result.h"
 #include "model/et_types.h"
+#include "model/thread_choice.h"
 #include "model/thread_pool.h"
 #include "ops/kernels.h"
 
@@ -24,10 +26,6 @@ namespace {
 using executorch::extension::Module;
 using executorch::extension::threadpool::NoThreadPoolGuard;
 using executorch::runtime::EValue;
-
-// Below this the hand-overs between threads cost more than they save (measured on the shipped
-// model).
-constexpr size_t kSingleThreadBytes = 16u << 20;
 
 Module::LoadMode to_module_mode(LoadMode mode) {
   switch (mode) {
@@ -115,25 +113,69 @@ EtExecutor::EtExecutor(const LoadOptions& options) {
     throw_et_error(ErrorCode::kLoad, options.model_path + ": reading it as an ExecuTorch program",
                    error, log);
   }
-  choose_threads(options.num_threads, file_bytes);
   contract_ = read_contract(*module_);
-  if (contract_.kind == ModelKind::kMultimodal)
-    load_method(contract_.methods.at("token_embedding"));
+  load_decoder(options.num_threads, file_bytes);
   for (const char* name : {"vision_encoder", "audio_encoder"}) {
     if (const MethodSpec* encoder = contract_.find(name)) load_method(*encoder);
   }
+}
+
+void EtExecutor::load_decoder(int64_t num_threads, size_t file_bytes) {
+  if (num_threads > 0) return load_decoder_on(num_threads);
+  // A pool that a model has fixed stays as it is, even where it is larger than our share.
+  const size_t pool_size = std::min(thread_pool_size(), usable_cores());
+  const ThreadChoice choice = choose_threads(file_bytes, pool_size);
+  if (choice != ThreadChoice::kPool) load_decoder_on(1);
+  if (choice == ThreadChoice::kOne) return;
+  const int64_t one_thread_ns = choice == ThreadChoice::kMeasure ? time_turn() : 0;
+  load_decoder_on(is_thread_pool_claimed() ? thread_pool_size() : pool_size);
+  // What the pool gains must be worth the other cores.
+  if (choice == ThreadChoice::kMeasure &&
+      0.95 * static_cast<double>(one_thread_ns) <= static_cast<double>(time_turn()))
+    load_decoder_on(1);
+}
+
+void EtExecutor::load_decoder_on(int64_t num_threads) {
+  if (num_threads > 1) claim_thread_pool(static_cast<size_t>(num_threads));
+  num_threads_ = num_threads;
+  if (contract_.kind == ModelKind::kMultimodal)
+    load_method(contract_.methods.at("token_embedding"));
   load_method(contract_.decoder());
 }
 
-void EtExecutor::choose_threads(int64_t requested, size_t file_bytes) {
-  if (requested == 0)
-    requested = file_bytes < kSingleThreadBytes ? 1 : static_cast<int64_t>(thread_pool_size());
-  if (requested > 1) claim_thread_pool(static_cast<size_t>(requested));
-  num_threads_ = requested;
+int64_t EtExecutor::time_turn() {
+  constexpr int64_t kPromptTokens = 64;
+  constexpr int64_t kAnswerTokens = 64;
+  constexpr int64_t kTimedPrompts = 3;
+  constexpr int64_t kTimedSteps = 16;
+  const std::vector<int64_t> ids(kPromptTokens, 0);
+  const int64_t num_tokens =
+      std::min({kPromptTokens, contract_.max_chunk, std::max<int64_t>(1, contract_.capacity / 2)});
+  const auto time_call = [&](int64_t count, int64_t position) {
+    int64_t elapsed = 0;
+    {
+      const ScopedTimer timer(elapsed);
+      decode_tokens(ids.data(), count, position);
+    }
+    return elapsed;
+  };
+  time_call(num_tokens, 0);  // the first call also prepares memory
+  int64_t turn_ns = INT64_MAX;
+  for (int64_t i = 0; i < kTimedPrompts; ++i) turn_ns = std::min(turn_ns, time_call(num_tokens, 0));
+  if (contract_.position_style != PositionStyle::kNone) {
+    int64_t step_ns = INT64_MAX;
+    for (int64_t i = 0; i < kTimedSteps && num_tokens + i < contract_.capacity; ++i)
+      step_ns = std::min(step_ns, time_call(1, num_tokens + i));
+    turn_ns += kAnswerTokens * step_ns;
+  }
+  reset_state();
+  return turn_ns;
 }
 
 void EtExecutor::load_method(const MethodSpec& spec) {
   LoadedMethod& loaded = methods_[spec.name];
+  module_->unload_method(spec.name);  // before its arena goes
+  loaded = {};
   loaded.spec = &spec;
   loaded.arena = std::make_unique<Arena>(spec.arena_bytes);
 

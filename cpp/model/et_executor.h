@@ -40,7 +40,11 @@ class EtExecutor final : public Executor {
     std::vector<std::vector<uint8_t>> output_buffers;  // one per unplanned output
   };
 
-  void choose_threads(int64_t requested, size_t file_bytes);
+  // num_threads 0: chosen from the model's size, and by running it where that does not decide.
+  void load_decoder(int64_t num_threads, size_t file_bytes);
+  void load_decoder_on(int64_t num_threads);
+  // Nanoseconds of a short prompt and answer.
+  int64_t time_turn();
   void load_method(const MethodSpec& spec);
   TensorView run(const std::string& method, const std::vector<TensorView>& inputs,
                  ErrorCode input_error);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "model/et_log.h"
 
 // The SDK exports the pool but ships no header for it; these two members are all we need of it.
 namespace executorch::extension::threadpool {
@@ -17,18 +18,28 @@ ThreadPool* get_threadpool();
 }  // namespace executorch::extension::threadpool
 
 namespace emm {
+namespace {
+
+std::mutex claim_mutex;
+bool is_claimed = false;
+
+}  // namespace
 
 size_t thread_pool_size() {
+  install_log_handler();  // making the pool logs what it finds out about the processor
   return executorch::extension::threadpool::get_threadpool()->get_thread_count();
 }
 
+bool is_thread_pool_claimed() {
+  const std::lock_guard<std::mutex> lock(claim_mutex);
+  return is_claimed;
+}
+
 void claim_thread_pool(size_t num_threads) {
-  static std::mutex mutex;
-  static bool is_final = false;
-  const std::lock_guard<std::mutex> lock(mutex);
+  const std::lock_guard<std::mutex> lock(claim_mutex);
   const size_t current = thread_pool_size();
   if (num_threads != current) {
-    if (is_final) {
+    if (is_claimed) {
       throw Error(ErrorCode::kInput, "num_threads: expected " + std::to_string(current) +
                                          " (fixed when the first "
                                          "model of this process was loaded) or 1, got " +
@@ -37,7 +48,7 @@ void claim_thread_pool(size_t num_threads) {
     executorch::extension::threadpool::get_threadpool()->_unsafe_reset_threadpool(
         static_cast<uint32_t>(num_threads));
   }
-  is_final = true;
+  is_claimed = true;
 }
 
 }  // namespace emm

@@ -8,6 +8,9 @@ namespace emm {
 
 size_t thread_pool_size();
 
+// Whether a model has fixed the size.
+bool is_thread_pool_claimed();
+
 // Asks for `num_threads` and marks the size as final for the rest of the process. Throws
 // Error(kInput) when an earlier model fixed another size.
 void claim_thread_pool(size_t num_threads);

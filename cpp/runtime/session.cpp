@@ -31,6 +31,8 @@ void Session::begin_prefill(std::vector<Input> inputs) {
   if (pending_token_) inputs.insert(inputs.begin(), TokenInput{{*pending_token_}});
   const InputPlan plan = make_input_plan(inputs, contract(), position_.available());
 
+  // An aborted prompt leaves the logits of before.
+  if (has_logits_ && !pending_token_) own_logits();
   checkpoint_ = {position_.used(), history_.size(), pending_token_};
   pending_token_.reset();
   prompt_ = std::move(inputs);
@@ -125,9 +127,15 @@ TensorView Session::decode_ids(const int64_t* ids, int64_t num_tokens) {
 }
 
 void Session::keep_logits(const TensorView& logits) {
-  const float* values = as_float32(logits, logits_);
-  if (values != logits_.data()) logits_.assign(values, values + logits.size());
+  logits_ = {as_float32(logits, own_logits_), DType::kFloat32, logits.shape};
   has_logits_ = true;
+}
+
+void Session::own_logits() {
+  const auto* values = static_cast<const float*>(logits_.data);
+  if (values == own_logits_.data()) return;
+  own_logits_.assign(values, values + logits_.size());
+  logits_.data = own_logits_.data();
 }
 
 int32_t Session::step(Sampler& sampler) {
@@ -146,8 +154,7 @@ int32_t Session::step(Sampler& sampler) {
   int32_t token = 0;
   {
     const ScopedTimer timer(timings_.sample_ns);
-    token =
-        sampler.sample({logits_.data(), DType::kFloat32, {static_cast<int64_t>(logits_.size())}});
+    token = sampler.sample(logits_);
   }
   if (timings_.num_generated_tokens++ == 0) timings_.first_token_ns = now_ns() - timings_.start_ns;
   pending_token_ = token;
@@ -189,8 +196,11 @@ std::shared_ptr<const Session::Snapshot> Session::save() const {
   snapshot->position = position_.used();
   snapshot->history = history_;
   snapshot->pending_token = pending_token_;
-  snapshot->logits = logits_;
   snapshot->has_logits = has_logits_;
+  if (has_logits_) {
+    const auto* values = static_cast<const float*>(logits_.data);
+    snapshot->logits.assign(values, values + logits_.size());
+  }
   return snapshot;
 }
 
@@ -202,8 +212,9 @@ void Session::restore(const Snapshot& snapshot) {
   position_.rewind(snapshot.position);
   history_ = snapshot.history;
   pending_token_ = snapshot.pending_token;
-  logits_ = snapshot.logits;
   has_logits_ = snapshot.has_logits;
+  own_logits_ = snapshot.logits;
+  logits_ = {own_logits_.data(), DType::kFloat32, {static_cast<int64_t>(own_logits_.size())}};
 }
 
 }  // namespace emm

@@ -89,13 +89,17 @@ class Session {
   void encode(const Chunk& chunk);
   TensorView decode_ids(const int64_t* ids, int64_t num_tokens);
   void keep_logits(const TensorView& logits);
+  void own_logits();
   void back_to_checkpoint();
 
   std::unique_ptr<Executor> executor_;
   KvPosition position_;
   std::vector<int64_t> history_;          // (position): token ids, kMediaPosition for media rows
   std::optional<int64_t> pending_token_;  // sampled, but not in the cache yet
-  std::vector<float> logits_;             // (vocab_size) after the last position
+  // float32 (vocab_size) after the last position: the executor's, or own_logits_ once converted or
+  // once the executor is about to overwrite its own.
+  TensorView logits_;
+  std::vector<float> own_logits_;
   bool has_logits_ = false;
 
   std::vector<Input> prompt_;  // of the prefill under way

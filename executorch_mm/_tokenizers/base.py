@@ -31,6 +31,8 @@ class PieceTokenizer(ABC):
     def __init__(self, path: str) -> None:
         self._path = path
         self._eos_to_add: int | None = None
+        # For decoders: texts of tokens that are whole characters, with and without the special tokens.
+        self._texts: tuple[dict[int, str], dict[int, str]] = ({}, {})
 
     def __repr__(self) -> str:
         ids = f"bos_id={self.bos_id}, eos_ids={sorted(self.eos_ids)}"
@@ -87,6 +89,7 @@ class PieceTokenizer(ABC):
             lambda token_id, start: self._piece_of(checked_id(token_id), start),
             is_skipped,
             start,
+            self._texts[skip_special_tokens],
             mark_each_byte=self._mark_each_byte,
         )
 

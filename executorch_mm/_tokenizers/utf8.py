@@ -43,6 +43,11 @@ class Utf8Stream:
         self._mark_each_byte = mark_each_byte
         self._held = b""
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether the bytes of an unfinished character wait for the next chunk."""
+        return bool(self._held)
+
     def push(self, data: bytes) -> str:
         """The characters that `data` completes, possibly none."""
         return self._decode(self._held + data, final=False)
@@ -76,6 +81,9 @@ class PieceDecoder:
 
     `piece_of(token_id, start)` gives a token's bytes and the next `start`: how much of a rule for the
     beginning of the text (drop the leading space) is still to be applied; 0 once the beginning is past.
+    `texts` is filled with the tokens that are whole characters by themselves: one look-up then does, which is
+    what a step of a large model leaves in the processor's caches. Decoders with the same `piece_of` and
+    `is_skipped` may share it.
     """
 
     def __init__(
@@ -83,20 +91,28 @@ class PieceDecoder:
         piece_of: Callable[[int, int], tuple[bytes, int]],
         is_skipped: Callable[[int], bool],
         start: int,
+        texts: dict[int, str] | None = None,
         *,
         mark_each_byte: bool,
     ) -> None:
         self._piece_of = piece_of
         self._is_skipped = is_skipped
         self._start = start
+        self._texts = {} if texts is None else texts
         self._utf8 = Utf8Stream(mark_each_byte=mark_each_byte)
 
     def push(self, token_id: int) -> str:
         """The text that this token completes, possibly ''."""
+        is_between = self._start == 0 and not self._utf8.is_holding
+        if is_between and token_id.__class__ is int and (text := self._texts.get(token_id)) is not None:
+            return text
         if self._is_skipped(token_id):
             return ""
         piece, self._start = self._piece_of(token_id, self._start)
-        return self._utf8.push(piece)
+        text = self._utf8.push(piece)
+        if is_between and text and not self._utf8.is_holding:
+            self._texts[token_id] = text
+        return text
 
     def flush(self) -> str:
         """The unfinished character at the end of the text, as U+FFFD, or ''."""

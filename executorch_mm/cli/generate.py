@@ -13,7 +13,7 @@ from executorch_mm.cli.report import describe
 if TYPE_CHECKING:
     from executorch_mm.config import GenerationConfig
     from executorch_mm.inputs import MultimodalInput
-    from executorch_mm.runner import MultimodalRunner
+    from executorch_mm.runner import MultimodalRunner, NumThreads
 
 IMAGE_MARK = "<image>"
 
@@ -114,11 +114,12 @@ def _runner(arguments: argparse.Namespace) -> MultimodalRunner:
 
     if arguments.threads is not None and arguments.threads < 1:
         raise UsageError(f"generate: --threads: expected 1 or more, got {arguments.threads}")
+    num_threads: NumThreads = "auto" if arguments.threads is None else int(arguments.threads)
     if arguments.model is None:
         if arguments.tokenizer is not None:
             raise UsageError("generate: --tokenizer needs --model")
-        return MultimodalRunner.demo(num_threads=arguments.threads)
-    return MultimodalRunner(arguments.model, arguments.tokenizer, num_threads=arguments.threads)
+        return MultimodalRunner.demo(num_threads=num_threads)
+    return MultimodalRunner(arguments.model, arguments.tokenizer, num_threads=num_threads)
 
 
 def place_images(text: str, images: list[MultimodalInput]) -> list[str | MultimodalInput]:

@@ -11,6 +11,31 @@ version: str = '0.1.0'
 
 executorch_version: str = '1.5.1'
 
+class BuildInfo:
+    """What this build of the library consists of."""
+
+    @property
+    def compiler(self) -> str: ...
+
+    @property
+    def instruction_set(self) -> str: ...
+
+    @property
+    def own_operators(self) -> list[str]: ...
+
+    @property
+    def sdk_operators(self) -> list[str]: ...
+
+    @property
+    def backends(self) -> list[str]: ...
+
+def build_info() -> BuildInfo: ...
+
+def thread_pool_size() -> int: ...
+
+def is_thread_pool_claimed() -> bool:
+    """Whether a model has fixed the pool's size."""
+
 class TensorSpec:
     """An input or output of a method, as the program declares it."""
 

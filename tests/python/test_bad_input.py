@@ -103,8 +103,9 @@ def test_token_ids_beyond_the_vocabulary_are_refused(runner: MultimodalRunner) -
 def test_options_are_checked_at_the_door(demo_folder: Path) -> None:
     with pytest.raises(InputError, match="load_mode: expected 'mmap'"):
         MultimodalRunner(demo_folder / "model.pte", load_mode="paper")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="num_threads: expected 1 or more"):
-        MultimodalRunner(demo_folder / "model.pte", num_threads=0)
+    for wrong in (0, -1, None, "two", 1.5):
+        with pytest.raises(InputError, match=f"num_threads: expected 1 or more, or 'auto', got {wrong!r}"):
+            MultimodalRunner(demo_folder / "model.pte", num_threads=wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
