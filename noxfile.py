@@ -119,11 +119,12 @@ def torch(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks, each printing its own figures; arguments choose programs by name."""
+    """One benchmark by name, with its arguments: `nox -s bench -- bench_threads --rounds 3`."""
+    programs = {program.stem: program for program in sorted((ROOT / "benchmarks").glob("bench_*.py"))}
+    if not session.posargs or session.posargs[0] not in programs:
+        session.error(f"name one of: {', '.join(programs)}")
     install_package(session)
-    for program in sorted((ROOT / "benchmarks").glob("*.py")):
-        if not session.posargs or program.stem in session.posargs:
-            session.run("python", str(program))
+    session.run("python", str(programs[session.posargs[0]]), *session.posargs[1:])
 
 
 def install_package(session: nox.Session, *extras: str) -> None:

@@ -3,8 +3,7 @@
     python benchmarks/bench_vs_upstream.py MODEL_FOLDER --upstream-python PYTHON [--json OUT] [--rounds 5]
 
 MODEL_FOLDER holds model.pte and tokenizer.json. PYTHON has torch and executorch; this interpreter has
-executorch_mm. Both sides are timed in the same way, by the clock at each token callback, so neither's own
-statistics matter.
+executorch_mm. `python benchmarks/draw_chart.py OUT chart.svg` draws the result.
 """
 
 from __future__ import annotations
@@ -18,73 +17,31 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
+from typing import Any
 
-NEW_TOKENS = 64
+WORKER = Path(__file__).with_name("vs_upstream_worker.py")
+PREFILL = (32, 128, 508, 512)
+DECODE = {28: 64, 508: 64, 990: 32}  # tokens of context before -> tokens generated
 WORDS = (
     "The harbour was quiet in the early morning and the boats lay side by side along the wall. A man in a "
     "blue coat walked slowly past the nets, counting them as he went, and wrote each number in a small book. "
 )
 
-# Runs in a process of its own. Arguments: side, folder, threads, prompts (JSON: name -> text), start time,
-# result file.
-WORKER = r"""
-import json, os, resource, sys, time
-side, folder, threads, prompts, started, out = sys.argv[1:7]
-threads, prompts, started = int(threads), json.loads(prompts), float(started)
-os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-result = {}
-before = time.perf_counter()
-if side == "ours":
-    from executorch_mm import GenerationConfig, MultimodalRunner
-    result["import_s"] = time.perf_counter() - before
-    files = f"{folder}/model.pte", f"{folder}/tokenizer.json"
-    make = lambda: MultimodalRunner(*files, num_threads=threads or "auto")
-    config = lambda n: GenerationConfig(max_new_tokens=n)
-else:
-    import executorch.kernels.quantized
-    from executorch.extension.llm.custom_ops import custom_ops
-    from executorch.extension.llm.runner import GenerationConfig, TextLLMRunner
-    from executorch.extension.pybindings import _C
-    if threads:
-        _C._unsafe_reset_threadpool(threads)
-    result["import_s"] = time.perf_counter() - before
-    make = lambda: TextLLMRunner(f"{folder}/model.pte", f"{folder}/tokenizer.json")
-    config = lambda n: GenerationConfig(max_new_tokens=n, temperature=0.0, echo=False)
-before = time.perf_counter()
-runner = make()
-result["load_s"] = time.perf_counter() - before
 
-def run(prompt, count):
-    stamps, pieces = [], []
-    def on_token(piece):
-        stamps.append(time.perf_counter())
-        pieces.append(piece)
-    start = time.perf_counter()
-    runner.generate(prompt, config(count), on_token)
-    runner.reset()
-    return start, stamps, "".join(pieces)
+@dataclass
+class Row:
+    """One comparison, medians over the rounds; `better` is how many times better ours is."""
 
-name, prompt = next(iter(prompts.items()))
-run(prompt, 1)
-result["cold_start_s"] = time.time() - started
-for name, prompt in prompts.items():
-    run(prompt, 4)
-    best_first, best_rate = 1e9, 0.0
-    for _ in range(3):
-        start, stamps, text = run(prompt, int(os.environ["NEW_TOKENS"]))
-        best_first = min(best_first, stamps[0] - start)
-        if len(stamps) > 8:
-            best_rate = max(best_rate, (len(stamps) - 1) / (stamps[-1] - stamps[0]))
-    result[name] = {"first_s": best_first, "decode_rate": best_rate, "tokens": len(stamps), "text": text}
-    if side == "ours":
-        s = runner.stats
-        whole = stamps[-1] - stamps[0]
-        result[name]["outside_share"] = 1 - s.decode_seconds / max(whole, 1e-9)
-        result["threads"] = s.num_threads
-result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-json.dump(result, open(out, "w"))
-"""
+    label: str
+    ours: float
+    upstream: float | None
+    better: float | None
+    lowest: float | None = None  # of the rounds' ratios
+    highest: float | None = None
 
 
 def main() -> None:
@@ -98,92 +55,102 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
-    prompts = {f"{n} tokens": text for n, text in prompts_of(arguments.folder, (28, 124, 508, 940))}
-    sides = {"ours": sys.executable, "upstream": arguments.upstream_python}
-    results: dict[str, list[dict[str, object]]] = {side: [] for side in sides}
-    for _ in range(arguments.rounds):
-        for side, python in sides.items():
-            results[side].append(measure(side, python, arguments.folder, arguments.threads, prompts))
-    rows = table(results, prompts)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {arguments.threads} threads asked for")
-    print(f"{'':32}{'ours':>12}{'upstream':>12}{'ratio':>9}")
-    for label, ours, upstream, ratio in rows:
-        print(f"{label:32}{ours:12.4g}{upstream:12.4g}{ratio:9.2f}")
+    texts = prompts_of(arguments.folder, sorted({*PREFILL, *DECODE}))
+    job = {
+        "folder": str(arguments.folder),
+        "threads": arguments.threads,
+        "first_prompt": texts[28],
+        "prefill": {length: texts[length] for length in PREFILL},
+        "decode": {length: [texts[length], count] for length, count in DECODE.items()},
+    }
+    pythons = {"ours": sys.executable, "upstream": arguments.upstream_python}
+    rounds = [
+        {side: measure(python, {**job, "side": side}) for side, python in pythons.items()}
+        for _ in range(arguments.rounds)
+    ]
+    rows = compare(rounds)
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {rounds[0]['ours']['threads']} threads"
+    print(f"{machine}, {arguments.rounds} rounds, {date.today()}")
+    print(f"{'':34}{'ours':>10}{'upstream':>10}{'better':>9}  (rounds)")
+    for row in rows:
+        print(format_row(row))
+    for length in map(str, DECODE):
+        same = all(
+            r["ours"]["decode"][length]["text"] == r["upstream"]["decode"][length]["text"] for r in rounds
+        )
+        print(f"answers after {length} tokens: {'equal' if same else 'differ (see tools/smollm2)'}")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"rows": rows, "runs": results}, indent=1))
+        document = {
+            "machine": machine,
+            "date": str(date.today()),
+            "rows": [asdict(row) for row in rows],
+            "rounds": rounds,
+        }
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def prompts_of(folder: Path, lengths: tuple[int, ...]) -> list[tuple[int, str]]:
+def prompts_of(folder: Path, lengths: list[int]) -> dict[int, str]:
     """Texts of exactly these numbers of tokens, all beginnings of one text."""
     from executorch_mm import load_tokenizer
 
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     ids = tokenizer.encode(WORDS * 40)
-    texts = [(length, tokenizer.decode(ids[:length])) for length in lengths]
-    for length, text in texts:
+    texts = {length: tokenizer.decode(ids[:length]) for length in lengths}
+    for length, text in texts.items():
         if len(tokenizer.encode(text)) != length:
             raise SystemExit(f"no text of {length} tokens for this tokenizer")
     return texts
 
 
-def measure(side: str, python: str, folder: Path, threads: int, prompts: dict[str, str]) -> dict[str, object]:
+def measure(python: str, job: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / "result.json"
-        command = [
-            python,
-            "-c",
-            WORKER,
-            side,
-            str(folder),
-            str(threads),
-            json.dumps(prompts),
-            str(time.time()),
-        ]
-        env = {**os.environ, "NEW_TOKENS": str(NEW_TOKENS)}
-        subprocess.run([*command, str(out)], check=True, env=env, stderr=subprocess.DEVNULL, cwd=scratch)
-        return dict(json.loads(out.read_text()))
+        order, result = Path(scratch) / "job.json", Path(scratch) / "result.json"
+        order.write_text(json.dumps({**job, "started": time.time()}))
+        command = [python, str(WORKER), str(order), str(result)]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL, cwd=scratch)
+        return dict(json.loads(result.read_text()))
 
 
-def table(
-    results: dict[str, list[dict[str, object]]], prompts: dict[str, str]
-) -> list[tuple[str, float, float, float]]:
-    """(label, ours, upstream, how many times better ours is), medians over the rounds."""
+def compare(rounds: list[dict[str, Any]]) -> list[Row]:
+    def row(label: str, value: Callable[[dict[str, Any]], float], *, more_is_better: bool) -> Row:
+        ours, upstream = ([value(r[side]) for r in rounds] for side in ("ours", "upstream"))
+        ratios = [a / b if more_is_better else b / a for a, b in zip(ours, upstream, strict=True)]
+        medians = (statistics.median(ours), statistics.median(upstream), statistics.median(ratios))
+        return Row(label, *medians, min(ratios), max(ratios))
 
-    def median(side: str, *path: str) -> float:
-        def pick(run: object) -> float:
-            for key in path:
-                run = run[key]  # type: ignore[index]
-            return float(run)  # type: ignore[arg-type]
-
-        return statistics.median(pick(run) for run in results[side])
-
-    rows = []
-    for label, key in (
-        ("import, s", "import_s"),
-        ("load, s", "load_s"),
-        ("cold start to first token, s", "cold_start_s"),
-        ("peak memory, MiB", "peak_mib"),
-    ):
-        ours, upstream = median("ours", key), median("upstream", key)
-        rows.append((label, ours, upstream, upstream / ours))
-    for name in prompts:
-        length = int(name.split()[0])
-        ours, upstream = (length / median(side, name, "first_s") for side in ("ours", "upstream"))
-        rows.append((f"prefill {name}, tokens/s", ours, upstream, ours / upstream))
-        ours, upstream = (median(side, name, "decode_rate") for side in ("ours", "upstream"))
-        rows.append((f"decode after {name}, tokens/s", ours, upstream, ours / upstream))
-    for name in prompts:
-        rows.append(
-            (
-                f"share outside the model, {name}",
-                median("ours", name, "outside_share"),
-                float("nan"),
-                float("nan"),
-            )
+    rows = [
+        row("import, s", lambda side: side["import_s"], more_is_better=False),
+        row("load, s", lambda side: side["load_s"], more_is_better=False),
+        row("cold start to first token, s", lambda side: side["cold_start_s"], more_is_better=False),
+        row("peak memory, MiB", lambda side: side["peak_mib"], more_is_better=False),
+    ]
+    rows += [
+        row(f"prefill of {n}, tokens/s", lambda side, n=n: n / side["prefill"][str(n)], more_is_better=True)
+        for n in PREFILL
+    ]
+    rows += [
+        row(
+            f"decode after {n}, tokens/s",
+            lambda side, n=n: 1 / side["decode"][str(n)]["token_s"],
+            more_is_better=True,
         )
-        if results["ours"][0][name]["text"] != results["upstream"][0][name]["text"]:  # type: ignore[index]
-            print(f"note: the answers to the prompt of {name} differ")
+        for n in DECODE
+    ]
+    for n in map(str, DECODE):
+        outside = statistics.median(r["ours"]["decode"][n]["outside_s"] for r in rounds)
+        whole = statistics.median(r["ours"]["decode"][n]["token_s"] for r in rounds)
+        rows.append(Row(f"outside the model after {n}, us/token", outside * 1e6, None, None))
+        rows.append(Row(f"outside the model after {n}, percent", outside / whole * 100, None, None))
     return rows
+
+
+def format_row(row: Row) -> str:
+    if row.upstream is None or row.better is None:
+        return f"{row.label:38}{row.ours:6.2f}"
+    return (
+        f"{row.label:34}{row.ours:10.4g}{row.upstream:10.4g}{row.better:8.2f}x"
+        f"  ({row.lowest:.2f}-{row.highest:.2f})"
+    )
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ namespace emm::ops {
 namespace {
 
 // Below this many multiplications (queries x keys x head size, both products) a second thread costs
-// more to wake than it saves; and every thread should get at least that much.
-constexpr int64_t kWorkPerThread = 200'000;
+// more to wake than it saves; and every thread should get at least that much. A direct task waits
+// for memory at each of them.
+constexpr int64_t kDirectWork = 50'000;
+constexpr int64_t kTileWork = 200'000;
 // Tiles are made smaller, and then the keys split, until there is about this much to share out.
 constexpr int64_t kEnoughTasks = 16;
 constexpr int64_t kSplitKeys = 1024;        // of a tile's keys
-constexpr int64_t kDirectElements = 65536;  // at most, keys x heads x head size of a direct task
+constexpr int64_t kDirectElements = 32768;  // at most, keys x heads x head size of a direct task
 constexpr int64_t kDirectParts = 4;  // split keys come in multiples of this, for an even share
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -118,7 +120,7 @@ bool attention(const AttentionProblem& p) {
   const IsaKernels& kernels = isa_kernels();
   const Plan plan = make_plan(p, kernels);
   const int64_t work = p.batch * p.kv_heads * plan.rows * p.keys * p.head_size;
-  const int64_t threads = threads_for(plan.tasks, work, kWorkPerThread);
+  const int64_t threads = threads_for(plan.tasks, work, plan.direct ? kDirectWork : kTileWork);
   const int64_t floats = plan.direct ? kernels.direct_scratch(p, plan.task_heads, plan.task_rows)
                                      : kernels.tile_scratch(p, plan.task_rows);
   const int64_t each = divide_up(floats, 16) * 16;
