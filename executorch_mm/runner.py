@@ -90,21 +90,24 @@ class MultimodalRunner:
             TokenizerError: The tokenizer file is missing, malformed or of an unknown kind.
             InputError: An option is wrong.
         """
+        from concurrent.futures import ThreadPoolExecutor
+
         start = time.perf_counter()
         model = Path(os.fspath(model_path))
         data = [data_path] if isinstance(data_path, (str, os.PathLike)) else list(data_path)
-        session = _core.Session.load(
-            str(model), [os.fspath(path) for path in data], load_mode, _thread_count(num_threads)
-        )
-        self._loaded: _core.Session | None = session  # None once closed
         if tokenizer_path is None:
             tokenizer_path = model.parent
+        beside = [model.parent]
         if isinstance(tokenizer_path, (str, os.PathLike)):
-            tokenizer_folder = Path(os.fspath(tokenizer_path))
-            self._tokenizer = load_tokenizer(tokenizer_folder)
-        else:
-            tokenizer_folder, self._tokenizer = model, tokenizer_path
-        beside = [model.parent, tokenizer_folder if tokenizer_folder.is_dir() else tokenizer_folder.parent]
+            tokenizer_path = Path(os.fspath(tokenizer_path))
+            beside.append(tokenizer_path if tokenizer_path.is_dir() else tokenizer_path.parent)
+        with ThreadPoolExecutor(1) as background:  # a large vocabulary takes half as long as the model
+            tokenizer = background.submit(_tokenizer, tokenizer_path)
+            session = _core.Session.load(
+                str(model), [os.fspath(path) for path in data], load_mode, _thread_count(num_threads)
+            )
+        self._loaded: _core.Session | None = session  # None once closed
+        self._tokenizer = tokenizer.result()
         processor = None if processor_path is None else Path(os.fspath(processor_path))
         self._encoder = PromptEncoder(session.contract, self._tokenizer, processor, beside)
         self._eos_ids = sorted({*session.contract.eos_ids, *self._tokenizer.eos_ids})
@@ -407,3 +410,7 @@ def _thread_count(num_threads: object) -> int:
     if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
         raise InputError(f"num_threads: expected 1 or more, or 'auto', got {num_threads!r}")
     return num_threads
+
+
+def _tokenizer(given: Path | Tokenizer) -> Tokenizer:
+    return load_tokenizer(given) if isinstance(given, Path) else given
