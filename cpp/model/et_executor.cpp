@@ -16,6 +16,7 @@
 #include "model/et_log.h"
 #include "model/et_result.h"
 #include "model/et_types.h"
+#include "model/large_pages.h"
 #include "model/thread_choice.h"
 #include "model/thread_pool.h"
 #include "ops/kernels.h"
@@ -183,6 +184,7 @@ void EtExecutor::load_method(const MethodSpec& spec) {
   std::optional<NoThreadPoolGuard> single_thread;
   if (num_threads_ == 1) single_thread.emplace();
   LogCapture log;
+  large_pages_.begin_load();
   auto error =
       module_->load_method(spec.name, loaded.arena->allocator(), nullptr, nullptr, kernel_list());
   if (error != executorch::runtime::Error::Ok) {
@@ -200,6 +202,7 @@ void EtExecutor::load_method(const MethodSpec& spec) {
                      spec.name + ": giving output " + std::to_string(i) + " a buffer", error, log);
     }
   }
+  large_pages_.end_load();
   loaded.arena->remember_initial_state();
 }
 
@@ -233,6 +236,7 @@ TensorView EtExecutor::run(const std::string& method, const std::vector<TensorVi
 }
 
 TensorView EtExecutor::run_decoder(const TensorView& first, int64_t num_tokens, int64_t position) {
+  if (num_tokens == 1) large_pages_.advise();
   std::vector<TensorView> inputs = {first};
   if (contract_.position_style != PositionStyle::kNone) {
     const bool is_range = contract_.position_style == PositionStyle::kRange;

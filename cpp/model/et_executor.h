@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "model/arena.h"
 #include "model/executor.h"
+#include "model/large_pages.h"
 #include "model/load_options.h"
 
 namespace emm {
@@ -56,6 +57,7 @@ class EtExecutor final : public Executor {
   std::unique_ptr<executorch::extension::Module> module_;
   Contract contract_;
   int64_t num_threads_ = 1;
+  LargePages large_pages_;
   std::vector<int64_t> positions_;  // the position input: (1) or (num_tokens)
   std::vector<uint8_t> converted_;  // an encoder input in the encoder's dtype
   int64_t copied_input_bytes_ = 0;
