@@ -10,7 +10,16 @@ The shortest way in:
         print(piece, end="", flush=True)
 """
 
-from executorch_mm._core import version as __version__
+try:
+    from executorch_mm._core import version as __version__
+except ModuleNotFoundError as error:
+    if error.name != "executorch_mm._core":
+        raise
+    raise ModuleNotFoundError(
+        "executorch_mm has no compiled module here: this looks like the source folder. Start Python in "
+        "another folder, or install with `pip install -e .`",
+        name=error.name,
+    ) from None
 from executorch_mm.build_info import BuildInfo, build_info
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import (

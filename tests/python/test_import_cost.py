@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
+
+import executorch_mm
 
 MEASURE = """
 import time, numpy
@@ -36,3 +39,14 @@ def test_import_loads_none_of_the_packages_that_are_needed_later() -> None:
 
     assert "executorch_mm" in loaded
     assert loaded.isdisjoint({"PIL", "tokenizers", "jinja2", "torch", "transformers", "executorch"})
+
+
+def test_the_source_folder_without_its_module_says_what_to_do(tmp_path: Path) -> None:
+    package = tmp_path / "executorch_mm"
+    package.mkdir()
+    source = Path(executorch_mm.__file__).parent / "__init__.py"
+    (package / "__init__.py").write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    command = [sys.executable, "-S", "-c", "import executorch_mm"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "no compiled module here" in done.stderr
+    assert "pip install -e ." in done.stderr
