@@ -1,19 +1,13 @@
-// The Executor that runs a .pte with ExecuTorch. Owns the module, the arenas its methods live in
-// and the buffers of outputs that the program does not plan.
+// The Executor that runs a .pte with ExecuTorch.
 #pragma once
 
-#include <executorch/extension/module/module.h>
-#include <executorch/extension/tensor/tensor_ptr.h>
-
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
-#include "model/arena.h"
+#include "model/et_program.h"
 #include "model/executor.h"
-#include "model/large_pages.h"
 #include "model/load_options.h"
 
 namespace emm {
@@ -32,32 +26,21 @@ class EtExecutor final : public Executor {
   std::unique_ptr<StateSnapshot> save_state() const override;
   void restore_state(const StateSnapshot& snapshot) override;
   int64_t copied_input_bytes() const override { return copied_input_bytes_; }
-  int64_t num_threads() const override { return num_threads_; }
+  int64_t num_threads() const override { return program_.num_threads(); }
 
  private:
-  struct LoadedMethod {
-    const MethodSpec* spec;
-    std::unique_ptr<Arena> arena;
-    std::vector<std::vector<uint8_t>> output_buffers;  // one per unplanned output
-  };
-
   // num_threads 0: chosen from the model's size, and by running it where that does not decide.
-  void load_decoder(int64_t num_threads, size_t file_bytes);
+  void load_decoder(int64_t num_threads);
   void load_decoder_on(int64_t num_threads);
   // Nanoseconds of a short prompt and answer.
   int64_t time_turn();
-  void load_method(const MethodSpec& spec);
   TensorView run(const std::string& method, const std::vector<TensorView>& inputs,
                  ErrorCode input_error);
   TensorView run_decoder(const TensorView& first, int64_t num_tokens, int64_t position);
   TensorView encode(const std::string& method, const char* what, const TensorView& input);
 
-  std::map<std::string, LoadedMethod>
-      methods_;  // outlives module_, whose methods point into the arenas
-  std::unique_ptr<executorch::extension::Module> module_;
+  EtProgram program_;
   Contract contract_;
-  int64_t num_threads_ = 1;
-  LargePages large_pages_;
   std::vector<int64_t> positions_;  // the position input: (1) or (num_tokens)
   std::vector<uint8_t> converted_;  // an encoder input in the encoder's dtype
   int64_t copied_input_bytes_ = 0;

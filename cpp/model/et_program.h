@@ -1,0 +1,59 @@
+// A .pte opened with ExecuTorch: the program and its methods, each with the arena it lives in and
+// the buffers of outputs that the program does not plan. Knows how a model is loaded, not what its
+// methods mean.
+#pragma once
+
+#include <executorch/extension/module/module.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/arena.h"
+#include "model/contract.h"
+#include "model/large_pages.h"
+#include "model/load_options.h"
+
+namespace emm {
+
+class EtProgram {
+ public:
+  struct LoadedMethod {
+    const MethodSpec* spec;
+    std::unique_ptr<Arena> arena;
+    std::vector<std::vector<uint8_t>> output_buffers;  // one per unplanned output
+  };
+
+  // Opens and verifies the program; loads no method yet. Throws Error(kLoad).
+  explicit EtProgram(const LoadOptions& options);
+
+  executorch::extension::Module& module() { return *module_; }
+  // Of the program and its data files.
+  size_t file_bytes() const { return file_bytes_; }
+  int64_t num_threads() const { return num_threads_; }
+
+  // Of the methods loaded from now on: 1, or the size of the process's thread pool. Throws
+  // Error(kInput) when an earlier model fixed another size.
+  void use_threads(int64_t num_threads);
+
+  // Loads it, again if need be. The spec must outlive the program. Throws Error(kLoad).
+  void load_method(const MethodSpec& spec);
+
+  // Of what loading the methods allocated.
+  LargePages& large_pages() { return large_pages_; }
+
+  // The methods loaded so far.
+  std::map<std::string, LoadedMethod>& methods() { return methods_; }
+  const std::map<std::string, LoadedMethod>& methods() const { return methods_; }
+
+ private:
+  std::map<std::string, LoadedMethod>
+      methods_;  // outlives module_, whose methods point into the arenas
+  std::unique_ptr<executorch::extension::Module> module_;
+  LargePages large_pages_;
+  size_t file_bytes_ = 0;
+  int64_t num_threads_ = 1;
+};
+
+}  // namespace emm
