@@ -17,7 +17,12 @@ find_package(executorch ${EMM_EXECUTORCH_VERSION} EXACT REQUIRED CONFIG
              PATHS "${EXECUTORCH_MM_SDK}/share/cmake" NO_DEFAULT_PATH)
 
 # The libraries that go into the wheel, in the order that the linker sees them. Another backend is one more word here.
-set(EMM_SDK_COMPONENTS runtime threadpool kernels_optimized kernels_quantized backend_xnnpack)
+set(EMM_SDK_COMPONENTS runtime threadpool kernels_optimized kernels_quantized backend_xnnpack etdump)
+if(APPLE)
+  list(APPEND EMM_SDK_COMPONENTS backend_coreml backend_mlx)
+else()
+  list(APPEND EMM_SDK_COMPONENTS backend_openvino)
+endif()
 
 # <out>: where the copy of a component lies, libemm_<name> in EMM_VENDORED_DIR.
 function(_emm_vendored_path component out)
@@ -80,8 +85,16 @@ foreach(_component IN LISTS EMM_SDK_COMPONENTS)
   _emm_vendored_path(${_component} _library)
   list(APPEND EMM_VENDORED_LIBRARIES "${_library}")
 endforeach()
+# MLX looks for its Metal kernels beside the library that holds its code.
+set(EMM_VENDORED_DATA)
+if(APPLE)
+  list(APPEND EMM_VENDORED_DATA "${MLX_METALLIB_PATH}")
+endif()
 if(NOT _stamp STREQUAL _old_stamp)
   _emm_vendor_libraries()
+  if(EMM_VENDORED_DATA)
+    file(COPY ${EMM_VENDORED_DATA} DESTINATION "${EMM_VENDORED_DIR}")
+  endif()
   file(WRITE "${EMM_VENDORED_DIR}/../vendored.stamp" "${_stamp}")
 endif()
 

@@ -4,7 +4,8 @@ find_package(Python 3.10 REQUIRED COMPONENTS Interpreter Development.Module
              OPTIONAL_COMPONENTS Development.SABIModule)
 find_package(nanobind CONFIG REQUIRED)
 
-set(_sources bind_build_info.cpp bind_contract.cpp bind_errors.cpp bind_generation.cpp bind_inputs.cpp bind_session.cpp module.cpp)
+set(_sources bind_build_info.cpp bind_contract.cpp bind_errors.cpp bind_generation.cpp bind_inputs.cpp bind_load.cpp
+             bind_session.cpp module.cpp)
 list(TRANSFORM _sources PREPEND "${PROJECT_SOURCE_DIR}/cpp/bindings/")
 
 # Linked mode. STABLE_ABI takes effect from Python 3.12 on, FREE_THREADED on interpreters without the GIL.
@@ -24,6 +25,7 @@ set_target_properties(_core PROPERTIES LIBRARY_OUTPUT_DIRECTORY "${EMM_VENDORED_
 
 install(TARGETS _core LIBRARY DESTINATION executorch_mm)
 install(PROGRAMS ${EMM_VENDORED_LIBRARIES} DESTINATION executorch_mm)
+install(FILES ${EMM_VENDORED_DATA} DESTINATION executorch_mm)
 
 # In the build folder executorch_mm/ holds only the module and its libraries (no __init__.py), so the module is imported
 # under its real name and without any dependency of the package.

@@ -42,6 +42,7 @@ from executorch_mm.inputs import (
     make_text_input,
     make_token_input,
 )
+from executorch_mm.load_options import XnnpackOptions
 from executorch_mm.runner import MultimodalRunner, Snapshot
 from executorch_mm.stats import Stats
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
@@ -63,6 +64,7 @@ __all__ = [
     "Stats",
     "Tokenizer",
     "TokenizerError",
+    "XnnpackOptions",
     "__version__",
     "build_info",
     "load_tokenizer",

@@ -10,24 +10,23 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from executorch_mm import _core
+from executorch_mm._logging import forward_log_lines
 from executorch_mm.config import GenerationConfig
-from executorch_mm.errors import BusyError, ExecutorchMMError, InputError
+from executorch_mm.errors import BusyError, ExecutorchMMError, InputError, TokenizerError
 from executorch_mm.inputs import MultimodalInput, Prompt, as_parts
+from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
 from executorch_mm.prompt import PromptEncoder
 from executorch_mm.stats import Stats, seconds
 from executorch_mm.text_stream import TextStream
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Buffer, Self
 
-PathLike = str | os.PathLike[str]
 Progress = Callable[[int, int], object]
-LoadMode = Literal["mmap", "mmap+mlock", "file"]
-NumThreads = int | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -62,30 +61,40 @@ class MultimodalRunner:
 
     def __init__(
         self,
-        model_path: PathLike,
+        model_path: PathLike | Buffer,
         tokenizer_path: PathLike | Tokenizer | None = None,
         *,
         data_path: PathLike | Sequence[PathLike] = (),
         processor_path: PathLike | None = None,
         load_mode: LoadMode = "mmap",
         num_threads: NumThreads = "auto",
+        xnnpack: XnnpackOptions | None = None,
+        profile_path: PathLike | None = None,
     ) -> None:
         """Loads a model. The GIL is released meanwhile.
 
         Args:
-            model_path: The .pte file.
+            model_path: The .pte file, or its content: bytes, bytearray, memoryview, mmap or anything else
+                with the buffer protocol. Memory is used in place, kept alive and must not change; it is
+                copied only where it does not start at a multiple of 16.
             tokenizer_path: tokenizer.json, SentencePiece .model, tiktoken or llama2c .bin file, a folder with
-                one of them, or a `Tokenizer` of your own. None looks beside the model.
-            data_path: .ptd files with weights that are kept outside the program.
+                one of them, or a `Tokenizer` of your own. None looks beside the model file.
+            data_path: .ptd files with weights that are kept outside the program; at most one for a model in
+                memory.
             processor_path: preprocessor_config.json or its folder. None looks beside model and tokenizer.
-            load_mode: "mmap" maps the file, "mmap+mlock" also locks it in memory, "file" reads it.
+            load_mode: "mmap" maps the files, "mmap+mlock" also locks them in memory as far as the system lets
+                it, "file" reads them.
             num_threads: 1, or the size of the process's thread pool, which the first model that uses the pool
                 fixes. "auto" takes one thread for small models and the pool, of as many threads as there are
                 cores for this process, for large ones; in between (8 to 64 MB) it runs a short turn on either
                 and keeps the faster. `stats.num_threads` says what was chosen.
+            xnnpack: Options of the XNNPACK delegate.
+            profile_path: Where `close()` writes an ETDump of every method call, for ExecuTorch's Inspector.
+                Until then it is kept in memory and grows with each operator that is run.
 
         Raises:
-            ModelLoadError: The file cannot be read, verified or initialised.
+            ModelLoadError: The file cannot be read, verified or initialised, or needs a backend that is not
+                here.
             ContractError: It is a program, but not a model that this runner can drive.
             TokenizerError: The tokenizer file is missing, malformed or of an unknown kind.
             InputError: An option is wrong.
@@ -93,19 +102,23 @@ class MultimodalRunner:
         from concurrent.futures import ThreadPoolExecutor
 
         start = time.perf_counter()
-        model = Path(os.fspath(model_path))
-        data = [data_path] if isinstance(data_path, (str, os.PathLike)) else list(data_path)
+        options = core_options(model_path, data_path, load_mode, num_threads, xnnpack, profile_path)
+        beside = [Path(options.model_path).parent] if options.model_path else []
         if tokenizer_path is None:
-            tokenizer_path = model.parent
-        beside = [model.parent]
+            if not beside:
+                raise TokenizerError(
+                    "tokenizer_path: expected a path or a Tokenizer: a model in memory has nothing beside it"
+                )
+            tokenizer_path = beside[0]
         if isinstance(tokenizer_path, (str, os.PathLike)):
             tokenizer_path = Path(os.fspath(tokenizer_path))
             beside.append(tokenizer_path if tokenizer_path.is_dir() else tokenizer_path.parent)
-        with ThreadPoolExecutor(1) as background:  # a large vocabulary takes half as long as the model
-            tokenizer = background.submit(_tokenizer, tokenizer_path)
-            session = _core.Session.load(
-                str(model), [os.fspath(path) for path in data], load_mode, _thread_count(num_threads)
-            )
+        try:
+            with ThreadPoolExecutor(1) as background:  # a large vocabulary takes half as long as the model
+                tokenizer = background.submit(_tokenizer, tokenizer_path)
+                session = _core.Session.load(options)
+        finally:
+            forward_log_lines()
         self._loaded: _core.Session | None = session  # None once closed
         self._tokenizer = tokenizer.result()
         processor = None if processor_path is None else Path(os.fspath(processor_path))
@@ -256,15 +269,17 @@ class MultimodalRunner:
             self._loaded.cancel()
 
     def close(self) -> None:
-        """Frees the model. Later calls raise `ExecutorchMMError`.
+        """Frees the model and writes the profile, if there is one. Later calls raise `ExecutorchMMError`.
 
         Raises:
             BusyError: A request is running.
+            InputError: The profile cannot be written. The model is freed all the same.
         """
         if self._loaded is None:
             return
         with self._exclusive():
-            self._loaded = None
+            session, self._loaded = self._loaded, None
+            session.write_profile()
         del self._encoder
 
     def __enter__(self) -> Self:
@@ -320,6 +335,7 @@ class MultimodalRunner:
         try:
             yield
         finally:
+            forward_log_lines()
             self._request.release()
 
     def _answer(
@@ -401,15 +417,6 @@ class MultimodalRunner:
             copied_input_bytes=timings.copied_input_bytes,
             num_threads=self._session.num_threads,
         )
-
-
-def _thread_count(num_threads: object) -> int:
-    """As the core takes it: 0 for "auto"."""
-    if num_threads == "auto":
-        return 0
-    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
-        raise InputError(f"num_threads: expected 1 or more, or 'auto', got {num_threads!r}")
-    return num_threads
 
 
 def _tokenizer(given: Path | Tokenizer) -> Tokenizer:

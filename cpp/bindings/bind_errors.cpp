@@ -1,6 +1,5 @@
 // emm::Error -> the exception classes of executorch_mm.errors, chosen by code.
 #include <exception>
-#include <string_view>
 
 #include "base/error.h"
 #include "bindings/bindings.h"
@@ -32,10 +31,7 @@ void translate(const std::exception_ptr& pointer, void*) {
   } catch (const Error& error) {
     const nb::object type =
         nb::module_::import_("executorch_mm.errors").attr(class_name(error.code()));
-    // A damaged file's bytes may be quoted in the message: whatever is no UTF-8 becomes U+FFFD.
-    const std::string_view what = error.what();
-    const nb::object message = nb::steal(
-        PyUnicode_DecodeUTF8(what.data(), static_cast<Py_ssize_t>(what.size()), "replace"));
+    const nb::object message = to_str(error.what());
     const nb::object instance = error.code() == ErrorCode::kCapacity
                                     ? type(message, error.needed(), error.available())
                                     : type(message);

@@ -2,7 +2,6 @@
 #include <utility>
 #include <vector>
 
-#include "base/error.h"
 #include "bindings/bindings.h"
 #include "model/et_executor.h"
 #include "runtime/session.h"
@@ -12,19 +11,8 @@ namespace {
 
 using ReleaseGil = nb::call_guard<nb::gil_scoped_release>;
 
-LoadMode to_load_mode(const std::string& name) {
-  if (name == "mmap") return LoadMode::kMmap;
-  if (name == "mmap+mlock") return LoadMode::kMmapMlock;
-  if (name == "file") return LoadMode::kFile;
-  throw Error(ErrorCode::kInput,
-              "load_mode: expected 'mmap', 'mmap+mlock' or 'file', got '" + name + "'");
-}
-
-std::shared_ptr<Session> load(const std::string& model_path,
-                              const std::vector<std::string>& data_paths,
-                              const std::string& load_mode, int64_t num_threads) {
-  return std::make_shared<Session>(std::make_unique<EtExecutor>(
-      LoadOptions{model_path, data_paths, to_load_mode(load_mode), num_threads}));
+std::shared_ptr<Session> load(const LoadOptions& options) {
+  return std::make_shared<Session>(std::make_unique<EtExecutor>(options));
 }
 
 void begin_prefill(Session& session, const std::vector<PromptPart>& parts) {
@@ -68,10 +56,7 @@ void bind_session(nb::module_& module) {
       .def_ro("position", &Session::Snapshot::position);
   nb::class_<Session> session(module, "Session",
                               "One conversation with a model. Serves one thread at a time.");
-  session
-      .def_static("load", load, "model_path"_a, "data_paths"_a, "load_mode"_a, "num_threads"_a,
-                  ReleaseGil(),
-                  "Loads every method of the program. num_threads 0: chosen from the model's size.")
+  session.def_static("load", load, "options"_a, ReleaseGil(), "Loads every method of the program.")
       .def("begin_request", &Session::begin_request,
            "Starts the clocks and forgets an earlier cancel().")
       .def("cancel", &Session::cancel,
@@ -88,7 +73,9 @@ void bind_session(nb::module_& module) {
       .def("reset", &Session::reset, ReleaseGil(), "Back to the state after loading.")
       .def("rewind", &Session::rewind, "position"_a, "Forgets the positions from `position` on.")
       .def("save", &Session::save, ReleaseGil(), "Copies the whole state.")
-      .def("restore", &Session::restore, "snapshot"_a, ReleaseGil(), "Returns to a saved state.");
+      .def("restore", &Session::restore, "snapshot"_a, ReleaseGil(), "Returns to a saved state.")
+      .def("write_profile", &Session::write_profile, ReleaseGil(),
+           "Ends the profile that LoadOptions asked for, if it did, and writes its file.");
   bind_state(session);
 }
 

@@ -6,7 +6,10 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
+
+#include <string_view>
 
 #include "runtime/inputs.h"
 
@@ -21,10 +24,18 @@ struct PromptPart {
   Input input;
 };
 
+// A damaged file's bytes may be quoted in a text of the core's: whatever is no UTF-8 becomes
+// U+FFFD.
+inline nb::str to_str(std::string_view text) {
+  return nb::steal<nb::str>(
+      PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
+}
+
 void bind_build_info(nb::module_& module);
 void bind_errors(nb::module_& module);
 void bind_contract(nb::module_& module);
 void bind_inputs(nb::module_& module);
+void bind_load(nb::module_& module);
 void bind_session(nb::module_& module);
 void bind_generation(nb::module_& module);
 

@@ -9,6 +9,7 @@ NB_MODULE(_core, module) {
   emm::bindings::bind_build_info(module);
   emm::bindings::bind_contract(module);
   emm::bindings::bind_inputs(module);
+  emm::bindings::bind_load(module);
   emm::bindings::bind_session(module);
   emm::bindings::bind_generation(module);
 }

@@ -12,15 +12,21 @@ namespace {
 
 using executorch::extension::Module;
 using executorch::runtime::EValue;
+using executorch::runtime::Result;
 using executorch::runtime::Tag;
+using executorch::runtime::TensorInfo;
 
 [[noreturn]] void refuse(const std::string& message) { throw Error(ErrorCode::kContract, message); }
 
-TensorSpec to_spec(const executorch::runtime::TensorInfo& info) {
+// ExecuTorch logs an error when it is asked for the tensor behind a value of another kind.
+bool is_tensor(const Result<Tag>& tag) { return tag.ok() && *tag == Tag::Tensor; }
+
+TensorSpec to_spec(const Result<TensorInfo>& info) {
   TensorSpec spec;
-  spec.dtype = from_scalar_type(info.scalar_type());
-  for (const int32_t size : info.sizes()) spec.shape.push_back(size);
-  spec.is_planned = info.is_memory_planned();
+  if (!info.ok()) return spec;
+  spec.dtype = from_scalar_type(info->scalar_type());
+  for (const int32_t size : info->sizes()) spec.shape.push_back(size);
+  spec.is_planned = info->is_memory_planned();
   return spec;
 }
 
@@ -32,12 +38,12 @@ MethodSpec read_method(Module& module, const std::string& name) {
   MethodSpec spec;
   spec.name = name;
   for (size_t i = 0; i < meta->num_inputs(); ++i) {
-    auto info = meta->input_tensor_meta(i);
-    spec.inputs.push_back(info.ok() ? to_spec(*info) : TensorSpec{});
+    spec.inputs.push_back(is_tensor(meta->input_tag(i)) ? to_spec(meta->input_tensor_meta(i))
+                                                        : TensorSpec{});
   }
   for (size_t i = 0; i < meta->num_outputs(); ++i) {
-    auto info = meta->output_tensor_meta(i);
-    spec.outputs.push_back(info.ok() ? to_spec(*info) : TensorSpec{});
+    spec.outputs.push_back(is_tensor(meta->output_tag(i)) ? to_spec(meta->output_tensor_meta(i))
+                                                          : TensorSpec{});
   }
   for (size_t i = 0; i < meta->num_memory_planned_buffers(); ++i) {
     auto bytes = meta->memory_planned_buffer_size(i);

@@ -27,6 +27,7 @@ class EtExecutor final : public Executor {
   void restore_state(const StateSnapshot& snapshot) override;
   int64_t copied_input_bytes() const override { return copied_input_bytes_; }
   int64_t num_threads() const override { return program_.num_threads(); }
+  void write_profile() override { program_.write_profile(); }
 
  private:
   // num_threads 0: chosen from the model's size, and by running it where that does not decide.

@@ -2,6 +2,7 @@
 
 #include <executorch/runtime/platform/platform.h>
 
+#include <cstdint>
 #include <cstdio>
 #include <mutex>
 #include <string>
@@ -11,12 +12,27 @@
 namespace emm {
 namespace {
 
-void emit(et_timestamp_t, et_pal_log_level_t level, const char*, const char*, size_t,
+LogLevel to_log_level(et_pal_log_level_t level) {
+  switch (level) {
+    case kDebug:
+      return LogLevel::kDebug;
+    case kError:
+      return LogLevel::kError;
+    case kFatal:
+      return LogLevel::kFatal;
+    default:
+      return LogLevel::kInfo;
+  }
+}
+
+// Called on any thread, kernels' worker threads too, and so without Python.
+void emit(et_timestamp_t, et_pal_log_level_t level, const char* file, const char*, size_t line,
           const char* message, size_t length) {
-  if (level == kError) LogCapture::add(std::string(message, length));
-  // A fatal line is followed by abort(): nobody would be left to read a capture.
-  if (level == kFatal)
-    std::fprintf(stderr, "executorch_mm: fatal: %.*s\n", static_cast<int>(length), message);
+  const std::string text(message, length);
+  if (level == kError) LogCapture::add(text);
+  LogQueue::instance().push({to_log_level(level), file, static_cast<int64_t>(line), text});
+  // A fatal line is followed by abort(): nobody would be left to read a log.
+  if (level == kFatal) std::fprintf(stderr, "executorch_mm: fatal: %s\n", text.c_str());
 }
 
 }  // namespace

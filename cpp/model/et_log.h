@@ -1,4 +1,4 @@
-// Routes ExecuTorch's log lines to LogCapture instead of stderr.
+// Routes ExecuTorch's log lines to LogQueue and LogCapture instead of stderr.
 #pragma once
 
 namespace emm {

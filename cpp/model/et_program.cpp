@@ -1,13 +1,21 @@
 #include "model/et_program.h"
 
+#include <executorch/extension/data_loader/buffer_data_loader.h>
+#include <executorch/extension/data_loader/file_data_loader.h>
+#include <executorch/extension/data_loader/mmap_data_loader.h>
 #include <executorch/extension/threadpool/threadpool_guard.h>
 #include <executorch/runtime/kernel/operator_registry.h>
 
+#include <array>
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <utility>
 
 #include "base/error.h"
+#include "model/backends.h"
 #include "model/et_log.h"
 #include "model/et_result.h"
 #include "model/et_tensor.h"
@@ -17,9 +25,14 @@
 namespace emm {
 namespace {
 
+using executorch::extension::FileDataLoader;
+using executorch::extension::MmapDataLoader;
 using executorch::extension::Module;
 using executorch::extension::threadpool::NoThreadPoolGuard;
+using executorch::runtime::BackendOption;
+using executorch::runtime::DataLoader;
 using executorch::runtime::EValue;
+using executorch::runtime::LoadBackendOptionsMap;
 
 Module::LoadMode to_module_mode(LoadMode mode) {
   switch (mode) {
@@ -49,6 +62,71 @@ size_t checked_file_bytes(const std::string& path) {
   return static_cast<size_t>(bytes);
 }
 
+// A whole program starts at an address like those that malloc() gives: what has another one is
+// copied.
+constexpr size_t kModelAlignment = alignof(std::max_align_t);
+
+ModelBytes aligned(const ModelBytes& bytes) {
+  if (reinterpret_cast<uintptr_t>(bytes.data) % kModelAlignment == 0) return bytes;
+  const std::shared_ptr<void> copy(std::malloc(bytes.size), std::free);
+  if (copy == nullptr) {
+    throw Error(ErrorCode::kLoad,
+                "model: no memory for " + std::to_string(bytes.size) + " bytes in another place");
+  }
+  std::memcpy(copy.get(), bytes.data, bytes.size);
+  return {copy.get(), bytes.size, copy};
+}
+
+template <typename Loader>
+std::unique_ptr<DataLoader> keep(executorch::runtime::Result<Loader> loader,
+                                 const std::string& path, const LogCapture& log) {
+  if (!loader.ok()) throw_et_error(ErrorCode::kLoad, path + ": opening it", loader.error(), log);
+  return std::make_unique<Loader>(std::move(*loader));
+}
+
+std::unique_ptr<DataLoader> open_data(const std::string& path, LoadMode mode) {
+  const LogCapture log;
+  if (mode == LoadMode::kFile) return keep(FileDataLoader::from(path.c_str()), path, log);
+  const auto locking = mode == LoadMode::kMmap ? MmapDataLoader::MlockConfig::NoMlock
+                                               : MmapDataLoader::MlockConfig::UseMlockIgnoreErrors;
+  return keep(MmapDataLoader::from(path.c_str(), locking), path, log);
+}
+
+std::unique_ptr<Module> make_module(const LoadOptions& options, const ModelBytes& bytes) {
+  if (bytes.data == nullptr) {
+    return std::make_unique<Module>(options.model_path, options.data_paths,
+                                    to_module_mode(options.load_mode));
+  }
+  // ExecuTorch's constructors take any number of .ptd files beside a path, but one beside a loader.
+  if (options.data_paths.size() > 1) {
+    throw Error(ErrorCode::kInput,
+                "data_path: expected at most one .ptd file for a model in memory, got " +
+                    std::to_string(options.data_paths.size()));
+  }
+  auto data =
+      options.data_paths.empty() ? nullptr : open_data(options.data_paths[0], options.load_mode);
+  return std::make_unique<Module>(
+      std::make_unique<executorch::extension::BufferDataLoader>(bytes.data, bytes.size), nullptr,
+      nullptr, nullptr, std::move(data));
+}
+
+// ExecuTorch ignores a key it does not know; these are XNNPACKBackend.h's, which the SDK lacks.
+std::vector<BackendOption> to_backend_options(const XnnpackOptions& xnnpack) {
+  std::vector<BackendOption> options = {
+      {"workspace_sharing_mode", static_cast<int>(xnnpack.workspace_sharing)},
+      {"weight_cache_enabled", xnnpack.weight_cache}};
+  if (xnnpack.packed_cache_path.empty()) return options;
+  std::array<char, executorch::runtime::kMaxOptionValueLength> path{};
+  if (xnnpack.packed_cache_path.size() >= path.size()) {
+    throw Error(ErrorCode::kInput, "packed_cache_path: expected fewer than " +
+                                       std::to_string(path.size()) + " bytes, got " +
+                                       std::to_string(xnnpack.packed_cache_path.size()));
+  }
+  std::memcpy(path.data(), xnnpack.packed_cache_path.data(), xnnpack.packed_cache_path.size());
+  options.push_back({"packed_cache_path", path});
+  return options;
+}
+
 // Our kernels first, then the SDK's: a method's own list is searched before the global registry,
 // and an operator that is in neither is then reported once.
 std::vector<executorch::ET_RUNTIME_NAMESPACE::Kernel> kernel_list() {
@@ -61,20 +139,29 @@ std::vector<executorch::ET_RUNTIME_NAMESPACE::Kernel> kernel_list() {
 
 }  // namespace
 
-EtProgram::EtProgram(const LoadOptions& options) {
+EtProgram::EtProgram(const LoadOptions& options) : openvino_library_(options.openvino_library) {
   install_log_handler();
-  file_bytes_ = checked_file_bytes(options.model_path);
+  const bool is_file = options.model_bytes.data == nullptr;
+  file_bytes_ = is_file ? checked_file_bytes(options.model_path) : options.model_bytes.size;
   for (const std::string& path : options.data_paths) file_bytes_ += checked_file_bytes(path);
+  if (!is_file) model_bytes_ = aligned(options.model_bytes);
+  module_ = make_module(options, model_bytes_);
 
   LogCapture log;
-  module_ = std::make_unique<Module>(options.model_path, options.data_paths,
-                                     to_module_mode(options.load_mode));
-  const auto error =
-      module_->load(executorch::ET_RUNTIME_NAMESPACE::Program::Verification::InternalConsistency);
-  if (error != executorch::runtime::Error::Ok) {
-    throw_et_error(ErrorCode::kLoad, options.model_path + ": reading it as an ExecuTorch program",
-                   error, log);
+  std::vector<BackendOption> xnnpack = to_backend_options(options.xnnpack);
+  LoadBackendOptionsMap backends;
+  auto error = backends.set_options("XnnpackBackend", {xnnpack.data(), xnnpack.size()});
+  if (error == executorch::runtime::Error::Ok) {
+    error = module_->load(  // copies the options
+        backends, executorch::ET_RUNTIME_NAMESPACE::Program::Verification::InternalConsistency);
   }
+  if (error != executorch::runtime::Error::Ok) {
+    const std::string what = is_file
+                                 ? options.model_path
+                                 : "model (" + std::to_string(file_bytes_) + " bytes in memory)";
+    throw_et_error(ErrorCode::kLoad, what + ": reading it as an ExecuTorch program", error, log);
+  }
+  if (!options.profile_path.empty()) profile_.emplace(options.profile_path);
 }
 
 void EtProgram::use_threads(int64_t num_threads) {
@@ -83,6 +170,7 @@ void EtProgram::use_threads(int64_t num_threads) {
 }
 
 void EtProgram::load_method(const MethodSpec& spec) {
+  require_backends(spec, openvino_library_);
   LoadedMethod& loaded = methods_[spec.name];
   module_->unload_method(spec.name);  // before its arena goes
   loaded = {};
@@ -95,7 +183,8 @@ void EtProgram::load_method(const MethodSpec& spec) {
   LogCapture log;
   large_pages_.begin_load();
   auto error =
-      module_->load_method(spec.name, loaded.arena->allocator(), nullptr, nullptr, kernel_list());
+      module_->load_method(spec.name, loaded.arena->allocator(),
+                           profile_ ? profile_->tracer() : nullptr, nullptr, kernel_list());
   if (error != executorch::runtime::Error::Ok) {
     throw_et_error(ErrorCode::kLoad, spec.name + ": loading the method", error, log);
   }
@@ -113,6 +202,10 @@ void EtProgram::load_method(const MethodSpec& spec) {
   }
   large_pages_.end_load();
   loaded.arena->remember_initial_state();
+}
+
+void EtProgram::write_profile() {
+  if (profile_) profile_->write();
 }
 
 }  // namespace emm

@@ -7,6 +7,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "model/contract.h"
 #include "model/large_pages.h"
 #include "model/load_options.h"
+#include "model/profile.h"
 
 namespace emm {
 
@@ -25,7 +27,8 @@ class EtProgram {
     std::vector<std::vector<uint8_t>> output_buffers;  // one per unplanned output
   };
 
-  // Opens and verifies the program; loads no method yet. Throws Error(kLoad).
+  // Opens and verifies the program; loads no method yet. Throws Error(kLoad), or Error(kInput) for
+  // an option that cannot be met.
   explicit EtProgram(const LoadOptions& options);
 
   executorch::extension::Module& module() { return *module_; }
@@ -47,11 +50,18 @@ class EtProgram {
   std::map<std::string, LoadedMethod>& methods() { return methods_; }
   const std::map<std::string, LoadedMethod>& methods() const { return methods_; }
 
+  // Ends the profile and writes its file, if one was asked for. Throws Error(kInput).
+  void write_profile();
+
  private:
-  std::map<std::string, LoadedMethod>
-      methods_;  // outlives module_, whose methods point into the arenas
+  // All of these outlive module_, whose methods point into them.
+  ModelBytes model_bytes_;
+  std::optional<Profile> profile_;
+  std::map<std::string, LoadedMethod> methods_;
+
   std::unique_ptr<executorch::extension::Module> module_;
   LargePages large_pages_;
+  std::string openvino_library_;
   size_t file_bytes_ = 0;
   int64_t num_threads_ = 1;
 };

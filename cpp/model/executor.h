@@ -49,6 +49,9 @@ class Executor {
   virtual int64_t copied_input_bytes() const = 0;
 
   virtual int64_t num_threads() const = 0;
+
+  // Ends the profile that was asked for when the model was loaded and writes its file.
+  virtual void write_profile() {}
 };
 
 }  // namespace emm

@@ -1,7 +1,9 @@
 // How a model is loaded.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -9,11 +11,31 @@ namespace emm {
 
 enum class LoadMode { kMmap, kMmapMlock, kFile };
 
+// A whole .pte that is in memory already.
+struct ModelBytes {
+  const void* data = nullptr;
+  size_t size = 0;
+  std::shared_ptr<const void> owner;  // keeps the memory alive
+};
+
+// Which delegates share the memory for their intermediate results, and thereby take turns.
+enum class WorkspaceSharing { kDisabled = 0, kPerModel = 1, kGlobal = 2 };  // as XNNPACK counts
+
+struct XnnpackOptions {
+  WorkspaceSharing workspace_sharing = WorkspaceSharing::kGlobal;
+  bool weight_cache = false;
+  std::string packed_cache_path;  // empty: packed weights live on the heap
+};
+
 struct LoadOptions {
-  std::string model_path;
+  std::string model_path;  // empty: model_bytes
+  ModelBytes model_bytes;
   std::vector<std::string> data_paths;  // .ptd files with weights kept outside the program
   LoadMode load_mode = LoadMode::kMmap;
   int64_t num_threads = 0;  // 0: chosen from the model's size
+  XnnpackOptions xnnpack;
+  std::string openvino_library;  // libopenvino_c.so; empty: the loader looks for it
+  std::string profile_path;      // empty: no profile
 };
 
 }  // namespace emm

@@ -217,4 +217,9 @@ void Session::restore(const Snapshot& snapshot) {
   logits_ = {own_logits_.data(), DType::kFloat32, {static_cast<int64_t>(own_logits_.size())}};
 }
 
+void Session::write_profile() {
+  const auto lock = enter();
+  executor_->write_profile();
+}
+
 }  // namespace emm

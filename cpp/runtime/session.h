@@ -77,6 +77,9 @@ class Session {
   std::shared_ptr<const Snapshot> save() const;
   void restore(const Snapshot& snapshot);
 
+  // Ends the profile that was asked for when the model was loaded and writes its file.
+  void write_profile();
+
  private:
   struct Checkpoint {
     int64_t position = 0;

@@ -13,7 +13,8 @@ from executorch_mm.cli.report import describe
 if TYPE_CHECKING:
     from executorch_mm.config import GenerationConfig
     from executorch_mm.inputs import MultimodalInput
-    from executorch_mm.runner import MultimodalRunner, NumThreads
+    from executorch_mm.load_options import NumThreads
+    from executorch_mm.runner import MultimodalRunner
 
 IMAGE_MARK = "<image>"
 

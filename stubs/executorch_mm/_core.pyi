@@ -149,6 +149,19 @@ class PromptPart:
     def address(self) -> int:
         """Where the data lies, to see that nothing was copied."""
 
+class LoadOptions:
+    """How a model is loaded."""
+
+    def __init__(self, *, model_path: str, model_bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, data_paths: Sequence[str], load_mode: str, num_threads: int, workspace_sharing: str, weight_cache: bool, packed_cache_path: str, openvino_library: str, profile_path: str) -> None:
+        """
+        model_bytes is shared, not copied. num_threads 0: chosen from the model's size. An empty string stands for an option that is not given.
+        """
+
+def take_log_lines() -> list[tuple[int, str, int, str]]:
+    """
+    The lines logged since the last call, by any thread: (level, file, line, text).
+    """
+
 class RequestTimings:
     """What one request cost; times in nanoseconds."""
 
@@ -192,10 +205,8 @@ class Session:
     """One conversation with a model. Serves one thread at a time."""
 
     @staticmethod
-    def load(model_path: str, data_paths: Sequence[str], load_mode: str, num_threads: int) -> Session:
-        """
-        Loads every method of the program. num_threads 0: chosen from the model's size.
-        """
+    def load(options: LoadOptions) -> Session:
+        """Loads every method of the program."""
 
     def begin_request(self) -> None:
         """Starts the clocks and forgets an earlier cancel()."""
@@ -234,6 +245,11 @@ class Session:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Returns to a saved state."""
+
+    def write_profile(self) -> None:
+        """
+        Ends the profile that LoadOptions asked for, if it did, and writes its file.
+        """
 
     @property
     def contract(self) -> Contract: ...

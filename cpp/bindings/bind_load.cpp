@@ -1,0 +1,99 @@
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "bindings/bindings.h"
+#include "model/load_options.h"
+
+namespace emm::bindings {
+namespace {
+
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+LoadMode to_load_mode(const std::string& name) {
+  if (name == "mmap") return LoadMode::kMmap;
+  if (name == "mmap+mlock") return LoadMode::kMmapMlock;
+  if (name == "file") return LoadMode::kFile;
+  throw Error(ErrorCode::kInput,
+              "load_mode: expected 'mmap', 'mmap+mlock' or 'file', got '" + name + "'");
+}
+
+WorkspaceSharing to_workspace_sharing(const std::string& name) {
+  if (name == "disabled") return WorkspaceSharing::kDisabled;
+  if (name == "per_model") return WorkspaceSharing::kPerModel;
+  if (name == "global") return WorkspaceSharing::kGlobal;
+  throw Error(
+      ErrorCode::kInput,
+      "workspace_sharing: expected 'disabled', 'per_model' or 'global', got '" + name + "'");
+}
+
+// The model shares the buffer's memory and holds a reference to it. nanobind takes the GIL when the
+// last holder lets go.
+ModelBytes to_model_bytes(Bytes bytes) {
+  const void* data = bytes.data();
+  const size_t size = bytes.size();
+  return {data, size, std::make_shared<Bytes>(std::move(bytes))};
+}
+
+LoadOptions make_load_options(std::string model_path, std::optional<Bytes> model_bytes,
+                              std::vector<std::string> data_paths, const std::string& load_mode,
+                              int64_t num_threads, const std::string& workspace_sharing,
+                              bool weight_cache, std::string packed_cache_path,
+                              std::string openvino_library, std::string profile_path) {
+  LoadOptions options;
+  options.model_path = std::move(model_path);
+  if (model_bytes) options.model_bytes = to_model_bytes(std::move(*model_bytes));
+  options.data_paths = std::move(data_paths);
+  options.load_mode = to_load_mode(load_mode);
+  options.num_threads = num_threads;
+  options.xnnpack = {to_workspace_sharing(workspace_sharing), weight_cache,
+                     std::move(packed_cache_path)};
+  options.openvino_library = std::move(openvino_library);
+  options.profile_path = std::move(profile_path);
+  return options;
+}
+
+using PythonLogLine = std::tuple<int, std::string, int64_t, nb::str>;
+
+int to_logging_level(LogLevel level) {  // as Python's logging counts
+  switch (level) {
+    case LogLevel::kDebug:
+      return 10;
+    case LogLevel::kInfo:
+      return 20;
+    case LogLevel::kError:
+      return 40;
+    case LogLevel::kFatal:
+      break;
+  }
+  return 50;
+}
+
+std::vector<PythonLogLine> take_log_lines() {
+  std::vector<PythonLogLine> taken;
+  for (const LogLine& line : LogQueue::instance().take()) {
+    taken.emplace_back(to_logging_level(line.level), line.file, line.line, to_str(line.text));
+  }
+  return taken;
+}
+
+}  // namespace
+
+void bind_load(nb::module_& module) {
+  nb::class_<LoadOptions>(module, "LoadOptions", "How a model is loaded.")
+      .def(nb::new_(&make_load_options), nb::kw_only(), "model_path"_a, "model_bytes"_a.none(),
+           "data_paths"_a, "load_mode"_a, "num_threads"_a, "workspace_sharing"_a, "weight_cache"_a,
+           "packed_cache_path"_a, "openvino_library"_a, "profile_path"_a,
+           "model_bytes is shared, not copied. num_threads 0: chosen from the model's size. Empty "
+           "strings stand for what is not given.")
+      .def_ro("model_path", &LoadOptions::model_path);
+  module.def("take_log_lines", take_log_lines,
+             "The lines logged since the last call, by any thread: (level, file, line, text).");
+}
+
+}  // namespace emm::bindings

@@ -1,0 +1,20 @@
+"""The core's log lines on their way to Python's `logging`."""
+
+from __future__ import annotations
+
+import logging
+
+from executorch_mm import _core
+
+logger = logging.getLogger("executorch_mm")
+logger.addHandler(logging.NullHandler())  # nothing is printed unless the application says so
+
+
+def forward_log_lines() -> None:
+    """Hands the lines that the core has logged since the last time to the logger `executorch_mm`.
+
+    The core logs on any thread and without the GIL; it keeps the lines until a call is back in Python.
+    """
+    for level, file, line, text in _core.take_log_lines():
+        if logger.isEnabledFor(level):
+            logger.handle(logger.makeRecord(logger.name, level, file, line, text, (), None))

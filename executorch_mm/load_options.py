@@ -1,0 +1,117 @@
+"""How a model is loaded: options of the delegates, and where the model comes from."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from executorch_mm import _core
+from executorch_mm.errors import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+PathLike = str | os.PathLike[str]
+LoadMode = Literal["mmap", "mmap+mlock", "file"]
+NumThreads = int | Literal["auto"]
+WorkspaceSharing = Literal["disabled", "per_model", "global"]
+
+
+@dataclass(frozen=True)
+class XnnpackOptions:
+    """Options of the XNNPACK delegate, for one model.
+
+    Attributes:
+        workspace_sharing: Which delegates share the memory for their intermediate results, and so take
+            turns. "global": all in the process, the least memory; models that run in different threads wait
+            for each other in every delegate. "per_model": those of one model. "disabled": none.
+        weight_cache: Keeps one copy of packed weights that several methods or loaded models have in common;
+            models that share it wait for each other. Only weights that the exporter stored by name can be
+            shared.
+        packed_cache_path: A file for the packed weights; switches `weight_cache` on. The first load creates
+            it, later ones, also of other processes, map it instead of packing again. Its content is trusted,
+            like the model's. A file that another process is writing is not used, which the log says.
+    """
+
+    workspace_sharing: WorkspaceSharing = "global"
+    weight_cache: bool = False
+    packed_cache_path: PathLike | None = None
+
+    def __post_init__(self) -> None:
+        path = self.packed_cache_path
+        if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
+            got = os.fspath(path)
+            raise InputError(f"packed_cache_path: expected a file in an existing folder, got {got}")
+
+
+def core_options(
+    model: PathLike | Buffer,
+    data_path: PathLike | Sequence[PathLike],
+    load_mode: LoadMode,
+    num_threads: NumThreads,
+    xnnpack: XnnpackOptions | None,
+    profile_path: PathLike | None,
+) -> _core.LoadOptions:
+    """The options as the core takes them; `MultimodalRunner` describes them.
+
+    Raises:
+        InputError: An option is wrong.
+    """
+    model_path, model_bytes = _path_or_bytes(model)
+    data = [data_path] if isinstance(data_path, (str, os.PathLike)) else data_path
+    xnnpack = xnnpack or XnnpackOptions()
+    packed_cache = xnnpack.packed_cache_path
+    return _core.LoadOptions(
+        model_path=model_path,
+        model_bytes=model_bytes,
+        data_paths=[os.fspath(path) for path in data],
+        load_mode=load_mode,
+        num_threads=_thread_count(num_threads),
+        workspace_sharing=xnnpack.workspace_sharing,
+        weight_cache=xnnpack.weight_cache or packed_cache is not None,
+        packed_cache_path="" if packed_cache is None else os.path.realpath(packed_cache),
+        openvino_library=_openvino_library(),
+        profile_path="" if profile_path is None else os.fspath(profile_path),
+    )
+
+
+def _path_or_bytes(model: PathLike | Buffer) -> tuple[str, NDArray[np.uint8] | None]:
+    if isinstance(model, (str, os.PathLike)):
+        return os.fspath(model), None
+    try:
+        view = memoryview(model)
+    except TypeError:
+        got = type(model).__name__
+        raise InputError(f"model_path: expected a path or an object with a buffer, got {got}") from None
+    if not view.c_contiguous or view.nbytes == 0:
+        raise InputError(f"model_path: expected contiguous memory, not empty, got {view.nbytes} bytes")
+    return "", np.frombuffer(view, np.uint8)
+
+
+def _thread_count(num_threads: object) -> int:
+    """As the core takes it: 0 for "auto"."""
+    if num_threads == "auto":
+        return 0
+    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
+        raise InputError(f"num_threads: expected 1 or more, or 'auto', got {num_threads!r}")
+    return num_threads
+
+
+def _openvino_library() -> str:
+    """The C library in the package `openvino`, which is not imported; "" where it is not installed."""
+    if sys.platform != "linux":
+        return ""
+    try:
+        spec = importlib.util.find_spec("openvino")
+    except ValueError:  # something in sys.modules that is no package
+        return ""
+    folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
+    return next((str(path) for folder in folders for path in folder.glob("libs/libopenvino_c.so*")), "")
