@@ -108,6 +108,13 @@ def real_model(session: nox.Session) -> None:
 
 
 @nox.session
+def openvino(session: nox.Session) -> None:
+    """The tests of the delegates with OpenVINO's runtime (a download of about 50 MB; Linux)."""
+    install_package(session, "test", "openvino")
+    session.run("pytest", "tests/python/test_backends.py", *session.posargs)
+
+
+@nox.session
 def torch(session: nox.Session) -> None:
     """The tests that compare with torch and with upstream's runtime (a download of about 1 GB)."""
     library = build_cpp(session)

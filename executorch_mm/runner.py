@@ -279,8 +279,8 @@ class MultimodalRunner:
             return
         with self._exclusive():
             session, self._loaded = self._loaded, None
+            del self._encoder
             session.write_profile()
-        del self._encoder
 
     def __enter__(self) -> Self:
         return self
@@ -335,8 +335,8 @@ class MultimodalRunner:
         try:
             yield
         finally:
-            forward_log_lines()
             self._request.release()
+            forward_log_lines()
 
     def _answer(
         self, inputs: Prompt, config: GenerationConfig, progress: Progress | None

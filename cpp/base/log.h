@@ -50,7 +50,7 @@ class LogQueue {
     const std::lock_guard<std::mutex> lock(mutex_);
     std::vector<LogLine> taken;
     if (num_dropped_ > 0) {
-      taken.push_back({LogLevel::kInfo, __FILE__, __LINE__,
+      taken.push_back({LogLevel::kInfo, "log.h", __LINE__,
                        std::to_string(num_dropped_) + " older log lines were dropped"});
     }
     for (LogLine& line : lines_) taken.push_back(std::move(line));

@@ -186,7 +186,12 @@ void EtProgram::load_method(const MethodSpec& spec) {
       module_->load_method(spec.name, loaded.arena->allocator(),
                            profile_ ? profile_->tracer() : nullptr, nullptr, kernel_list());
   if (error != executorch::runtime::Error::Ok) {
-    throw_et_error(ErrorCode::kLoad, spec.name + ": loading the method", error, log);
+    const bool is_data_missing = error == executorch::runtime::Error::NotFound ||
+                                 log.text().find("external_data_map") != std::string::npos;
+    throw_et_error(ErrorCode::kLoad,
+                   spec.name + ": loading the method" +
+                       (is_data_missing ? " (is a .ptd file missing in data_path?)" : ""),
+                   error, log);
   }
   for (size_t i = 0; i < spec.outputs.size(); ++i) {
     const TensorSpec& output = spec.outputs[i];
@@ -202,6 +207,10 @@ void EtProgram::load_method(const MethodSpec& spec) {
   }
   large_pages_.end_load();
   loaded.arena->remember_initial_state();
+}
+
+void EtProgram::restart_profile() {
+  if (profile_) profile_->restart();
 }
 
 void EtProgram::write_profile() {

@@ -50,6 +50,8 @@ class EtProgram {
   std::map<std::string, LoadedMethod>& methods() { return methods_; }
   const std::map<std::string, LoadedMethod>& methods() const { return methods_; }
 
+  // Forgets what was profiled so far.
+  void restart_profile();
   // Ends the profile and writes its file, if one was asked for. Throws Error(kInput).
   void write_profile();
 

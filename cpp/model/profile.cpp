@@ -25,7 +25,7 @@ Profile::~Profile() {
   try {
     write();
   } catch (const Error& error) {
-    LogQueue::instance().push({LogLevel::kError, __FILE__, __LINE__, error.what()});
+    LogQueue::instance().push({LogLevel::kError, "profile.cpp", __LINE__, error.what()});
   }
 }
 

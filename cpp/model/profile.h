@@ -20,6 +20,9 @@ class Profile {
 
   executorch::runtime::EventTracer* tracer() { return &dump_; }
 
+  // Forgets what was traced so far.
+  void restart() { dump_.reset(); }
+
   // Ends the profile; only the first call does something. Throws Error(kInput).
   void write();
 

@@ -154,8 +154,11 @@ class LoadOptions:
 
     def __init__(self, *, model_path: str, model_bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, data_paths: Sequence[str], load_mode: str, num_threads: int, workspace_sharing: str, weight_cache: bool, packed_cache_path: str, openvino_library: str, profile_path: str) -> None:
         """
-        model_bytes is shared, not copied. num_threads 0: chosen from the model's size. An empty string stands for an option that is not given.
+        model_bytes is shared, not copied. num_threads 0: chosen from the model's size. Empty strings stand for what is not given.
         """
+
+    @property
+    def model_path(self) -> str: ...
 
 def take_log_lines() -> list[tuple[int, str, int, str]]:
     """

@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 from typing_extensions import assert_type
 
-from executorch_mm import GenerationConfig, MultimodalInput, MultimodalRunner, Snapshot, Stats, Tokenizer
+from executorch_mm import (
+    GenerationConfig,
+    MultimodalInput,
+    MultimodalRunner,
+    Snapshot,
+    Stats,
+    Tokenizer,
+    XnnpackOptions,
+)
 from executorch_mm.utils import (
     make_audio_input,
     make_embedding_input,
@@ -26,6 +34,10 @@ def construction() -> None:
     with MultimodalRunner("m.pte") as opened:
         assert_type(opened, MultimodalRunner)
     MultimodalRunner("m.pte", load_mode="paper")  # type: ignore[arg-type]
+    MultimodalRunner(bytearray(b"..."), "tokenizer.json", xnnpack=XnnpackOptions(weight_cache=True))
+    MultimodalRunner(memoryview(b"..."), Path("tokenizer.json"), profile_path=Path("run.etdump"))
+    MultimodalRunner(5, "tokenizer.json")  # type: ignore[arg-type]
+    XnnpackOptions(workspace_sharing="some")  # type: ignore[arg-type]
     assert_type(runner.tokenizer, Tokenizer)
     assert_type(runner.history, list[int])
     assert_type(runner.save(), Snapshot)

@@ -18,6 +18,8 @@ LIBRARIES = [
     "libemm_executorch_kernels_optimized.so",
     "libemm_executorch_kernels_quantized.so",
     "libemm_executorch_backend_xnnpack.so",
+    "libemm_executorch_backend_openvino.so",
+    "libemm_executorch_etdump.so",
 ]
 # What every glibc system has; anything else would have to come with us.
 SYSTEM = re.compile(r"(libc|libm|libdl|libpthread|librt|libgcc_s|libstdc\+\+|ld-linux-[\w-]+)\.so\.\d+$")
