@@ -3,8 +3,8 @@
     python record.py MODEL_FOLDER --out RECORD.json      # needs torch and executorch, not executorch_mm
 
 Every prompt is answered by upstream's TextLLMRunner, and the same token ids are found again through its
-Module, which also gives logits. Then each prompt is read a second time, token by token instead of in one
-call, and followed by the same answer: the same arithmetic in another order. How far that moves the gap
+Module, which also gives logits. Then each prompt is read a second time, its end token by token instead of in
+one call, and followed by the same answer: the same arithmetic in another order. How far that moves the gap
 between the two best tokens is the noise of this file; other tokens within it of the best are ties.
 """
 
@@ -31,6 +31,7 @@ from pytorch_tokenizers.pytorch_tokenizers_cpp import HFTokenizer
 
 NEW_TOKENS = 64
 EOS = 2
+TAIL = 32  # tokens of a prompt that the second reading takes one by one
 Row = np.ndarray
 
 
@@ -58,8 +59,13 @@ class Upstream:
             rows.append(self.logits(ids[-1:], len(prompt) + len(ids) - 1))
 
     def token_by_token(self, prompt: list[int], answer: list[int]) -> list[Row]:
-        rows = [self.logits([token], position) for position, token in enumerate(prompt + answer[:-1])]
-        return rows[len(prompt) - 1 :]
+        """The logits before each token of the answer, for the prompt's end read token by token."""
+        first = max(len(prompt) - TAIL, 0)
+        if first > 0:
+            self.logits(prompt[:first], 0)
+        tail = enumerate((prompt + answer[:-1])[first:], start=first)
+        rows = [self.logits([token], position) for position, token in tail]
+        return rows[len(prompt) - first - 1 :]
 
 
 def main() -> None:
