@@ -24,10 +24,6 @@ std::string_view base_name(std::string_view op) {
   return op.size() > 1 && op.back() == '_' ? op.substr(0, op.size() - 1) : op;
 }
 
-bool writes_rows(std::string_view op) {
-  return std::find(kRowWriters.begin(), kRowWriters.end(), base_name(op)) != kRowWriters.end();
-}
-
 // What the instructions do to one value, in their order.
 struct Use {
   bool is_temporary = false;  // a kernel filled it before anything else used it
@@ -35,7 +31,8 @@ struct Use {
   bool by_rows = false;
   bool by_indices = false;
   bool as_a_whole = false;
-  std::string_view producer;  // the operator that filled it
+  bool is_computed = false;    // a kernel writes it
+  bool is_row_change = false;  // it was last filled with a copy of another value but for some rows
 };
 
 class Uses {
@@ -74,9 +71,10 @@ class Uses {
       const int32_t arg = call.args[i];
       if (!is_known(arg)) continue;
       Use& use = uses_[static_cast<size_t>(arg)];
-      if (signature->is_output(i)) {
+      if (signature->is_output(i) || signature->kind(i) == 'X') {
         if (!use.is_used) use.is_temporary = true;
-        use.producer = op;
+        use.is_computed = true;
+        use.is_row_change = writes_rows(op, call);
       } else if (i < signature->args.size() && signature->kind(i) == 'o') {
         see_write(op, use, call);
       }
@@ -93,12 +91,20 @@ class Uses {
     } else if (base == "aten::copy") {
       // Written back after a change to a copy of it.
       const int32_t source = call.args.size() > 1 ? call.args[1] : -1;
-      const bool rows =
-          is_known(source) && writes_rows(uses_[static_cast<size_t>(source)].producer);
+      const bool rows = is_known(source) && uses_[static_cast<size_t>(source)].is_row_change;
       (rows ? use.by_rows : use.as_a_whole) = true;
     } else {
-      (writes_rows(op) ? use.by_rows : use.as_a_whole) = true;
+      (writes_rows(op, call) ? use.by_rows : use.as_a_whole) = true;
     }
+  }
+
+  bool writes_rows(std::string_view op, const ProgramInstruction& call) const {
+    const std::string_view base = base_name(op);
+    if (std::find(kRowWriters.begin(), kRowWriters.end(), base) == kRowWriters.end()) return false;
+    // A slice that always begins at the same row is the batch, not a position.
+    constexpr size_t kStart = 3;
+    return base != "aten::slice_scatter" ||
+           (is_known(call.args[kStart]) && uses_[static_cast<size_t>(call.args[kStart])].is_computed);
   }
 
   const ProgramMethod& method_;

@@ -8,7 +8,7 @@
 
 namespace emm {
 
-// One letter for each argument of a call in order, with the returned values at the end.
+// One letter for each argument of a call in order, with what is returned at the end.
 //   T tensor, o tensor that the kernel writes, A list of tensors, w list of tensors that it writes,
 //   P list of optional tensors, I int, D double, B bool, S any number, L ints, F doubles, V bools,
 //   Z string, X number that the kernel writes.
@@ -16,7 +16,7 @@ namespace emm {
 struct OpSignature {
   std::string_view name;
   std::string_view args;     // with the outputs that are arguments
-  std::string_view returns;  // repeats those outputs
+  std::string_view returns;  // repeats those outputs, as a list where there are several
 
   size_t num_args() const { return args.size() + returns.size(); }
   char kind(size_t arg) const {
@@ -24,9 +24,9 @@ struct OpSignature {
   }
   // The call fills the argument without a look at what was there.
   bool is_output(size_t arg) const {
-    const bool in_place = name.substr(0, name.find('.')).back() == '_';
-    return (kind(arg) == 'o' || kind(arg) == 'w') && !in_place &&
-           arg + returns.size() >= args.size();
+    if (name.substr(0, name.find('.')).back() == '_') return false;  // works in place
+    const size_t last_input = args.find_last_not_of("ow");
+    return last_input == args.npos || arg > last_input;
   }
 };
 

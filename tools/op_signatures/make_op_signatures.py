@@ -3,7 +3,7 @@
     python tools/op_signatures/make_op_signatures.py      (torch 2.13.0, executorch 1.5.1; ten seconds)
 
 The operators are those that the SDK's libraries register, and ours (cpp/ops/kernels.cpp). One letter for each
-argument, then a colon, then one for each value that is returned: the last arguments of a call.
+argument, then a colon, then one for what is returned, which is the last argument of a call.
 """
 
 from __future__ import annotations
@@ -66,8 +66,12 @@ def signature(name: str) -> str | None:
     base, _, overload = name.partition(".")
     for schema in torch._C._jit_get_schemas_for_operator(base):
         if schema.overload_name == overload:
+            arguments = "".join(map(letter, schema.arguments))
+            # A call ends with what it returns: the tensor that it wrote, or a list of them.
             returns = "".join(KINDS[str(value.type)] for value in schema.returns)
-            return "".join(map(letter, schema.arguments)) + ":" + returns
+            if len(returns) != 1:
+                returns = "A"
+            return f"{arguments}:{returns}"
     return None
 
 
