@@ -53,7 +53,8 @@ void bind_state(nb::class_<Session>& session) {
 void bind_session(nb::module_& module) {
   bind_timings(module);
   nb::class_<Session::Snapshot>(module, "Snapshot", "A saved conversation.")
-      .def_ro("position", &Session::Snapshot::position);
+      .def_prop_ro("position",
+                   [](const Session::Snapshot& snapshot) { return snapshot.position.used(); });
   nb::class_<Session> session(module, "Session",
                               "One conversation with a model. Serves one thread at a time.");
   session.def_static("load", load, "options"_a, ReleaseGil(), "Loads every method of the program.")

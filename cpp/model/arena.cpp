@@ -72,16 +72,4 @@ void Arena::reset() {
   }
 }
 
-std::vector<std::vector<uint8_t>> Arena::copy() const {
-  std::vector<std::vector<uint8_t>> contents;
-  for (const auto& buffer : buffers_) contents.emplace_back(buffer.begin(), buffer.end());
-  return contents;
-}
-
-void Arena::assign(const std::vector<std::vector<uint8_t>>& contents) {
-  for (size_t b = 0; b < buffers_.size(); ++b) {
-    std::memcpy(buffers_[b].data(), contents.at(b).data(), buffers_[b].size());
-  }
-}
-
 }  // namespace emm

@@ -28,8 +28,8 @@ class Arena {
   void remember_initial_state();
   void reset();
 
-  std::vector<std::vector<uint8_t>> copy() const;
-  void assign(const std::vector<std::vector<uint8_t>>& contents);
+  // A byte of a buffer, which the caller has checked to be there.
+  uint8_t* at(size_t buffer, uint64_t offset) const { return buffers_[buffer].data() + offset; }
 
  private:
   struct Page {

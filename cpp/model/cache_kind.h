@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
+#include "model/contract.h"
 #include "model/program_file.h"
 
 namespace emm {
@@ -22,6 +24,11 @@ struct CacheKind {
   std::string name() const;
 };
 
-CacheKind find_cache_kind(const ProgramMethod& method);
+// `capacity`: a flat cache has at least that many rows, as far as known.
+CacheKind find_cache_kind(const ProgramMethod& method, int64_t capacity = 2);
+
+// The buffers that survive a call, in the order of the program.
+std::vector<StateTensor> find_state(const ProgramMethod& method, int64_t capacity = 2);
+CacheLimits cache_limits(const std::vector<StateTensor>& state);
 
 }  // namespace emm

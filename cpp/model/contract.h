@@ -30,6 +30,7 @@ struct TensorSpec {
   Shape shape;  // upper bounds where a dimension is dynamic
   bool is_planned =
       false;  // inputs: ExecuTorch copies them into its arena; otherwise used in place
+  bool is_dynamic = false;
 };
 
 struct MethodSpec {
@@ -40,6 +41,35 @@ struct MethodSpec {
   std::vector<std::string> backends;
 };
 
+// How a buffer that survives a call is written, which decides how an earlier content comes back.
+enum class StateKind {
+  kFlat,   // a row for each position: what lies beyond the position is never read
+  kRing,   // rows are used again, those of old positions are gone
+  kWhole,  // rewritten by each call: convolutions, recurrences
+};
+
+// Where one such buffer lies in the method's planned memory: `outer` blocks of `rows` rows.
+struct StateTensor {
+  StateKind kind = StateKind::kWhole;
+  size_t arena_buffer = 0;
+  uint64_t offset = 0;
+  int64_t outer = 1;
+  int64_t rows = 1;
+  int64_t row_bytes = 0;
+  bool has_initial_value = false;  // else it starts zeroed
+
+  uint64_t bytes() const { return static_cast<uint64_t>(outer * rows * row_bytes); }
+};
+
+// What a decoder's state allows besides going on at the position where it stands.
+struct CacheLimits {
+  int64_t ring_rows = 0;  // of the smallest ring; 0 when there is none
+  int64_t ring_window =
+      0;  // positions that a call may write, or a rewind take back, in a full ring
+  bool is_recurrent = false;
+  bool is_unbounded = false;  // positions may grow for ever; the capacity holds for one request
+};
+
 using MetadataValue =
     std::variant<int64_t, double, bool, std::string, std::vector<int64_t>, std::vector<double>>;
 
@@ -48,7 +78,9 @@ struct Contract {
   std::map<std::string, MethodSpec> methods;
   std::map<std::string, MetadataValue> metadata;  // constant methods, by name
 
-  int64_t capacity = 0;   // positions the KV cache holds
+  int64_t capacity = 0;            // positions the KV cache holds
+  std::vector<StateTensor> state;  // of the decoder
+  CacheLimits cache;
   int64_t max_chunk = 0;  // tokens that one decoder call takes at most
   PositionStyle position_style = PositionStyle::kStart;
   std::vector<int64_t> eos_ids;  // get_eos_ids and get_eos_id together

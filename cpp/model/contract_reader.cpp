@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "model/cache_kind.h"
 #include "model/et_result.h"
 #include "model/et_types.h"
 
@@ -30,7 +31,15 @@ TensorSpec to_spec(const Result<TensorInfo>& info) {
   return spec;
 }
 
-MethodSpec read_method(Module& module, const std::string& name) {
+void read_dynamism(const ProgramMethod& method, const std::vector<int32_t>& values,
+                   std::vector<TensorSpec>& specs) {
+  for (size_t i = 0; i < std::min(values.size(), specs.size()); ++i) {
+    if (const ProgramTensor* tensor = method.tensor(values[i]))
+      specs[i].is_dynamic = tensor->is_dynamic;
+  }
+}
+
+MethodSpec read_method(Module& module, const ProgramInfo& program, const std::string& name) {
   LogCapture log;
   auto meta = module.method_meta(name);
   if (!meta.ok())
@@ -54,6 +63,10 @@ MethodSpec read_method(Module& module, const std::string& name) {
   for (size_t i = 0; i < meta->num_backends(); ++i) {
     auto backend = meta->get_backend_name(i);
     if (backend.ok()) spec.backends.emplace_back(*backend);
+  }
+  if (const ProgramMethod* method = program.find(name)) {
+    read_dynamism(*method, method->inputs, spec.inputs);
+    read_dynamism(*method, method->outputs, spec.outputs);
   }
   return spec;
 }
@@ -114,18 +127,30 @@ std::optional<int64_t> one_int(const Contract& contract, const std::string& name
   return values[0];
 }
 
+using DTypes = std::vector<DType>;
+const DTypes kIds = {DType::kInt64, DType::kInt32};
+const DTypes kFloats = {DType::kFloat32, DType::kFloat16, DType::kBFloat16};
+
+std::string names_of(const DTypes& dtypes) {
+  std::string names;
+  for (size_t i = 0; i < dtypes.size(); ++i)
+    names +=
+        std::string(i == 0 ? "" : (i + 1 == dtypes.size() ? " or " : ", ")) + dtype_name(dtypes[i]);
+  return names;
+}
+
 void expect_tensor(const MethodSpec& method, bool is_input, size_t index, size_t rank,
-                   DType dtype) {
+                   const DTypes& dtypes) {
   const auto& specs = is_input ? method.inputs : method.outputs;
   const std::string where =
       method.name + (is_input ? ": input " : ": output ") + std::to_string(index);
   if (index >= specs.size())
     refuse(where + " is missing: the method has " + std::to_string(specs.size()));
   const TensorSpec& spec = specs[index];
-  if (spec.shape.size() != rank || (dtype != DType::kOther && spec.dtype != dtype)) {
-    refuse(where + ": expected a tensor of rank " + std::to_string(rank) +
-           (dtype == DType::kOther ? "" : std::string(" and dtype ") + dtype_name(dtype)) +
-           ", got " + dtype_name(spec.dtype) + " " + shape_string(spec.shape));
+  const bool dtype_fits = std::find(dtypes.begin(), dtypes.end(), spec.dtype) != dtypes.end();
+  if (spec.shape.size() != rank || !dtype_fits) {
+    refuse(where + ": expected a tensor of rank " + std::to_string(rank) + " and dtype " +
+           names_of(dtypes) + ", got " + dtype_name(spec.dtype) + " " + shape_string(spec.shape));
   }
 }
 
@@ -154,8 +179,10 @@ void check_encoder(const Contract& contract, const std::string& name) {
            std::to_string(encoder->inputs.size()) + " and " +
            std::to_string(encoder->outputs.size()));
   }
-  expect_tensor(*encoder, false, 0, 3, contract.decoder().inputs[0].dtype);
-  const int64_t hidden = encoder->outputs[0].shape[2];
+  // Leading dimensions (batch, pictures, tiles) are stacked, and floats converted.
+  const Shape& output = encoder->outputs[0].shape;
+  expect_tensor(*encoder, false, 0, std::clamp<size_t>(output.size(), 2, 4), kFloats);
+  const int64_t hidden = output.back();
   if (hidden != contract.hidden_size) {
     refuse(name + ": expected embeddings of " + std::to_string(contract.hidden_size) +
            " features as text_decoder takes, got " + std::to_string(hidden));
@@ -164,6 +191,11 @@ void check_encoder(const Contract& contract, const std::string& name) {
 
 void read_position_style(const MethodSpec& decoder, Contract& contract) {
   if (decoder.inputs.size() == 1) {
+    if (contract.kind == ModelKind::kMultimodal) {
+      refuse(decoder.name +
+             ": expected embeddings and positions, got one input; without a KV cache a model would "
+             "have to be given pictures and sounds again at each step");
+    }
     contract.position_style = PositionStyle::kNone;
     return;
   }
@@ -173,12 +205,39 @@ void read_position_style(const MethodSpec& decoder, Contract& contract) {
            " inputs (models that take caches or masks as arguments are "
            "not supported)");
   }
-  expect_tensor(decoder, true, 1, 1, DType::kInt64);
+  expect_tensor(decoder, true, 1, 1, kIds);
   contract.position_style =
       decoder.inputs[1].shape[0] > 1 ? PositionStyle::kRange : PositionStyle::kStart;
 }
 
-void read_limits(const MethodSpec& decoder, Contract& contract) {
+void read_state(const MethodSpec& decoder, const ProgramInfo& program, Contract& contract) {
+  const ProgramMethod* method = program.find(decoder.name);
+  if (method == nullptr) return;
+  contract.state = find_state(*method, contract.capacity);
+  contract.cache = cache_limits(contract.state);
+  for (const StateTensor& tensor : contract.state) {
+    const bool is_inside = tensor.arena_buffer < decoder.arena_bytes.size() &&
+                           tensor.offset + tensor.bytes() <=
+                               static_cast<uint64_t>(decoder.arena_bytes[tensor.arena_buffer]);
+    if (!is_inside) refuse(decoder.name + ": a cache lies outside of the planned memory");
+    if (tensor.kind == StateKind::kFlat)
+      contract.capacity = std::min(contract.capacity, tensor.rows);
+  }
+  if (contract.cache.ring_rows > 0) {
+    // More would overwrite rows that the call itself still has to read.
+    contract.max_chunk = std::min(contract.max_chunk, contract.cache.ring_window);
+  }
+}
+
+// A call of fewer tokens would need padding, which caches and last-row logits take for tokens.
+void expect_flexible_length(const MethodSpec& method) {
+  const TensorSpec& input = method.inputs[0];
+  if (input.is_dynamic || input.shape[1] == 1) return;
+  refuse(method.name + ": input 0: expected one token for each call or a dynamic length, got the " +
+         "fixed shape " + shape_string(input.shape));
+}
+
+void read_limits(const MethodSpec& decoder, const ProgramInfo& program, Contract& contract) {
   // The serialised bound is what a call may carry; get_max_seq_len is often one more than that.
   contract.max_chunk = decoder.inputs[0].shape[1];
   if (const MethodSpec* embedding = contract.find("token_embedding")) {
@@ -194,6 +253,7 @@ void read_limits(const MethodSpec& decoder, Contract& contract) {
     contract.capacity = contract.max_chunk;
   } else if (max_context_len || max_seq_len) {
     contract.capacity = max_context_len ? *max_context_len : *max_seq_len;
+    read_state(decoder, program, contract);
   } else {
     refuse(
         "get_max_context_len and get_max_seq_len: expected at least one, the program has neither");
@@ -205,7 +265,7 @@ void read_limits(const MethodSpec& decoder, Contract& contract) {
   }
 }
 
-void interpret(Contract& contract) {
+void interpret(const ProgramInfo& program, Contract& contract) {
   const bool is_multimodal =
       contract.find("text_decoder") != nullptr && contract.find("token_embedding") != nullptr;
   if (!is_multimodal && contract.find("forward") == nullptr) {
@@ -217,11 +277,13 @@ void interpret(Contract& contract) {
   contract.kind = is_multimodal ? ModelKind::kMultimodal : ModelKind::kText;
   const MethodSpec& decoder = contract.decoder();
   if (is_multimodal) {
-    expect_tensor(contract.methods.at("token_embedding"), true, 0, 2, DType::kInt64);
-    expect_tensor(decoder, true, 0, 3, DType::kOther);
+    const MethodSpec& embedding = contract.methods.at("token_embedding");
+    expect_tensor(embedding, true, 0, 2, kIds);
+    expect_flexible_length(embedding);
+    expect_tensor(decoder, true, 0, 3, kFloats);
     contract.hidden_size = decoder.inputs[0].shape[2];
-    expect_tensor(contract.methods.at("token_embedding"), false, 0, 3, decoder.inputs[0].dtype);
-    const int64_t embedded = contract.methods.at("token_embedding").outputs[0].shape[2];
+    expect_tensor(embedding, false, 0, 3, kFloats);
+    const int64_t embedded = embedding.outputs[0].shape[2];
     if (embedded != contract.hidden_size) {
       refuse("token_embedding: expected " + std::to_string(contract.hidden_size) +
              " features as text_decoder takes, got " + std::to_string(embedded));
@@ -229,12 +291,13 @@ void interpret(Contract& contract) {
     check_encoder(contract, "vision_encoder");
     check_encoder(contract, "audio_encoder");
   } else {
-    expect_tensor(decoder, true, 0, 2, DType::kInt64);
+    expect_tensor(decoder, true, 0, 2, kIds);
   }
+  expect_flexible_length(decoder);
   check_logits(decoder);
   contract.vocab_size = decoder.outputs[0].shape.back();
   read_position_style(decoder, contract);
-  read_limits(decoder, contract);
+  read_limits(decoder, program, contract);
 
   std::set<int64_t> eos;
   for (const char* name : {"get_eos_ids", "get_eos_id"}) {
@@ -246,19 +309,19 @@ void interpret(Contract& contract) {
 
 }  // namespace
 
-Contract read_contract(Module& module) {
+Contract read_contract(Module& module, const ProgramInfo& program) {
   LogCapture log;
   const auto names = module.method_names();
   if (!names.ok()) throw_et_error(ErrorCode::kLoad, "listing the methods", names.error(), log);
   Contract contract;
   for (const std::string& name : *names) {
-    MethodSpec method = read_method(module, name);
+    MethodSpec method = read_method(module, program, name);
     if (method.inputs.empty())
       read_metadata(module, name, contract);
     else
       contract.methods[name] = std::move(method);
   }
-  interpret(contract);
+  interpret(program, contract);
   return contract;
 }
 

@@ -4,11 +4,13 @@
 #include <executorch/extension/module/module.h>
 
 #include "model/contract.h"
+#include "model/program_file.h"
 
 namespace emm {
 
-// Runs the constant methods, reads every other method's signature. Throws Error(kContract) that
-// names the method, what was expected and what the program has.
-Contract read_contract(executorch::extension::Module& module);
+// Runs the constant methods, reads every other method's signature and, from the decoder's
+// instructions, what it remembers. `program` is the same file's structure. Throws Error(kContract)
+// that names the method, what was expected and what the program has.
+Contract read_contract(executorch::extension::Module& module, const ProgramInfo& program);
 
 }  // namespace emm

@@ -1,5 +1,7 @@
 #include "model/convert.h"
 
+#include <string>
+
 #include "base/error.h"
 
 namespace emm {
@@ -13,8 +15,6 @@ void map(const TensorView& source, std::vector<uint8_t>& buffer, Function functi
   Out* out = reinterpret_cast<Out*>(buffer.data());
   for (int64_t i = 0; i < size; ++i) out[i] = function(in[i]);
 }
-
-constexpr float kByteToUnit = 1.0f / 255.0f;
 
 template <typename In, typename ToFloat>
 bool to_float_kind(const TensorView& source, DType wanted, std::vector<uint8_t>& buffer,
@@ -38,10 +38,11 @@ bool to_float_kind(const TensorView& source, DType wanted, std::vector<uint8_t>&
 
 bool convert_elements(const TensorView& source, DType wanted, std::vector<uint8_t>& buffer) {
   switch (source.dtype) {
-    case DType::kUInt8:
-      return to_float_kind<uint8_t>(source, wanted, buffer, [](uint8_t value) {
-        return static_cast<float>(value) * kByteToUnit;
-      });
+    case DType::kInt64:
+      if (wanted != DType::kInt32) return false;
+      map<int64_t, int32_t>(source, buffer,
+                            [](int64_t value) { return static_cast<int32_t>(value); });
+      return true;
     case DType::kFloat16:
       return to_float_kind<uint16_t>(source, wanted, buffer, float16_to_float);
     case DType::kBFloat16:
@@ -54,6 +55,22 @@ bool convert_elements(const TensorView& source, DType wanted, std::vector<uint8_
     default:
       return false;
   }
+}
+
+TensorView to_bytes(const TensorView& source, std::vector<uint8_t>& buffer) {
+  const auto* values = static_cast<const float*>(source.data);
+  const int64_t size = source.size();
+  int64_t num_outside = 0;
+  for (int64_t i = 0; i < size; ++i) num_outside += !(values[i] >= 0.0f && values[i] <= 1.0f);
+  if (num_outside != 0) {
+    throw Error(
+        ErrorCode::kInput,
+        "image: the encoder takes bytes: expected uint8, or floats in 0..1, got floats with " +
+            std::to_string(num_outside) + " values beyond");
+  }
+  map<float, uint8_t>(source, buffer,
+                      [](float value) { return static_cast<uint8_t>(value * 255.0f + 0.5f); });
+  return {buffer.data(), DType::kUInt8, source.shape};
 }
 
 // An exponent of all ones is an infinity or a NaN.
@@ -76,6 +93,17 @@ TensorView convert(const TensorView& source, DType wanted, std::vector<uint8_t>&
                 what + ": expected " + dtype_name(wanted) + ", got " + dtype_name(source.dtype));
   }
   return {buffer.data(), wanted, source.shape};
+}
+
+TensorView convert_image(const TensorView& source, DType wanted, std::vector<uint8_t>& buffer) {
+  const auto to_unit = [](uint8_t value) { return static_cast<float>(value) / 255.0f; };
+  if (source.dtype == DType::kUInt8 && wanted != DType::kUInt8 &&
+      to_float_kind<uint8_t>(source, wanted, buffer, to_unit))
+    return {buffer.data(), wanted, source.shape};
+  if (wanted != DType::kUInt8 || source.dtype == DType::kUInt8)
+    return convert(source, wanted, buffer, "image");
+  std::vector<uint8_t> floats;
+  return to_bytes(convert(source, DType::kFloat32, floats, "image"), buffer);
 }
 
 bool all_finite(const TensorView& view) {

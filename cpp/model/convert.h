@@ -1,5 +1,5 @@
-// Element conversions between what callers hold and what encoders want. float -> float of another
-// width keeps the value; uint8 -> float divides by 255, the convention of image tensors in 0..1.
+// Element conversions between what callers hold and what methods want. Between widths of floats and
+// of ids the value stays; only in images do bytes stand for floats, 0..255 for 0..1.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,9 @@ namespace emm {
 // Error(kInput), starting with `what`, for pairs that have no meaning.
 TensorView convert(const TensorView& source, DType wanted, std::vector<uint8_t>& buffer,
                    const std::string& what);
+
+// The same for an image: bytes become floats in 0..1, and floats, which must lie there, bytes.
+TensorView convert_image(const TensorView& source, DType wanted, std::vector<uint8_t>& buffer);
 
 // False when a float view holds a NaN or an infinity; other dtypes are always finite.
 bool all_finite(const TensorView& view);

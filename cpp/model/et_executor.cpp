@@ -3,6 +3,7 @@
 #include <executorch/extension/threadpool/threadpool_guard.h>
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 #include <utility>
 
@@ -29,18 +30,28 @@ TensorView as_rows(TensorView view) {
 }
 
 struct EtSnapshot final : StateSnapshot {
-  std::vector<std::vector<uint8_t>> buffers;
-  size_t size_bytes() const override {
-    size_t total = 0;
-    for (const auto& buffer : buffers) total += buffer.size();
-    return total;
-  }
+  int64_t num_flat_rows = 0;
+  std::vector<uint8_t> bytes;
+  size_t size_bytes() const override { return bytes.size(); }
 };
+
+// Calls visit(where, how many bytes) for each piece of the state that a snapshot holds, in order.
+template <typename Visit>
+void for_each_piece(const std::vector<StateTensor>& state, const Arena& arena,
+                    int64_t num_flat_rows, Visit visit) {
+  for (const StateTensor& tensor : state) {
+    const bool is_flat = tensor.kind == StateKind::kFlat;
+    const int64_t rows = is_flat ? std::min(num_flat_rows, tensor.rows) : tensor.rows;
+    uint8_t* block = arena.at(tensor.arena_buffer, tensor.offset);
+    for (int64_t i = 0; i < tensor.outer; ++i, block += tensor.rows * tensor.row_bytes)
+      visit(block, static_cast<size_t>(rows * tensor.row_bytes));
+  }
+}
 
 }  // namespace
 
 EtExecutor::EtExecutor(const LoadOptions& options) : program_(options) {
-  contract_ = read_contract(program_.module());
+  contract_ = read_contract(program_.module(), program_.take_structure());
   load_decoder(options.num_threads);
   for (const char* name : {"vision_encoder", "audio_encoder"}) {
     if (const MethodSpec* encoder = contract_.find(name)) program_.load_method(*encoder);
@@ -128,19 +139,32 @@ TensorView EtExecutor::run(const std::string& method, const std::vector<TensorVi
   return to_view((*outputs)[0].toTensor());
 }
 
+TensorView EtExecutor::run_embedding(const TensorView& tokens) {
+  const DType wanted = contract_.methods.at("token_embedding").inputs[0].dtype;
+  const TensorView ids = convert(tokens, wanted, converted_ids_, "tokens");
+  return run("token_embedding", {ids}, ErrorCode::kExecution);
+}
+
 TensorView EtExecutor::run_decoder(const TensorView& first, int64_t num_tokens, int64_t position) {
   if (num_tokens == 1) program_.large_pages().advise();
-  std::vector<TensorView> inputs = {first};
+  const MethodSpec& decoder = contract_.decoder();
+  std::vector<uint8_t>& converted =
+      contract_.kind == ModelKind::kText ? converted_ids_ : converted_embeddings_;
+  std::vector<TensorView> inputs = {
+      convert(first, decoder.inputs[0].dtype, converted, "decoder input")};
   if (contract_.position_style != PositionStyle::kNone) {
     const bool is_range = contract_.position_style == PositionStyle::kRange;
     positions_.resize(is_range ? static_cast<size_t>(num_tokens) : 1);
     for (size_t i = 0; i < positions_.size(); ++i)
       positions_[i] = position + static_cast<int64_t>(i);
-    inputs.push_back({positions_.data(), DType::kInt64, {static_cast<int64_t>(positions_.size())}});
+    const TensorView positions{
+        positions_.data(), DType::kInt64, {static_cast<int64_t>(positions_.size())}};
+    inputs.push_back(
+        convert(positions, decoder.inputs[1].dtype, converted_positions_, "positions"));
   }
-  const TensorView logits = as_rows(run(contract_.decoder().name, inputs, ErrorCode::kExecution));
+  const TensorView logits = as_rows(run(decoder.name, inputs, ErrorCode::kExecution));
   if (logits.shape[0] < 1)
-    throw Error(ErrorCode::kExecution, contract_.decoder().name + ": no logits came out");
+    throw Error(ErrorCode::kExecution, decoder.name + ": no logits came out");
   TensorView last = row_range(logits, logits.shape[0] - 1, 1);
   last.shape = {logits.shape[1]};
   return last;
@@ -148,8 +172,8 @@ TensorView EtExecutor::run_decoder(const TensorView& first, int64_t num_tokens, 
 
 TensorView EtExecutor::decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) {
   const TensorView tokens{ids, DType::kInt64, {1, num_tokens}};
-  if (contract_.kind == ModelKind::kText) return run_decoder(tokens, num_tokens, position);
-  return run_decoder(run("token_embedding", {tokens}, ErrorCode::kExecution), num_tokens, position);
+  const bool is_text = contract_.kind == ModelKind::kText;
+  return run_decoder(is_text ? tokens : run_embedding(tokens), num_tokens, position);
 }
 
 TensorView EtExecutor::decode_embeddings(const TensorView& embeddings, int64_t position) {
@@ -170,7 +194,9 @@ TensorView EtExecutor::encode(const std::string& method, const char* what,
     if (!all_finite(input))
       throw Error(ErrorCode::kInput,
                   std::string(what) + ": expected finite values, got NaN or infinity");
-    TensorView view = convert(input, wanted.dtype, converted_, what);
+    TensorView view = method == "vision_encoder"
+                          ? convert_image(input, wanted.dtype, converted_media_)
+                          : convert(input, wanted.dtype, converted_media_, what);
     if (view.data != input.data) copied_input_bytes_ += static_cast<int64_t>(input.size_bytes());
     // The batch dimension may be left out or given; the program decides whether there is one.
     if (view.shape.size() + 1 == wanted.shape.size()) view.shape.insert(view.shape.begin(), 1);
@@ -200,9 +226,17 @@ void EtExecutor::reset_state() {
   for (auto& [name, method] : program_.methods()) method.arena->reset();
 }
 
-std::unique_ptr<StateSnapshot> EtExecutor::save_state() const {
+std::unique_ptr<StateSnapshot> EtExecutor::save_state(int64_t num_flat_rows) const {
+  if (contract_.state.empty() && contract_.position_style != PositionStyle::kNone) {
+    throw Error(ErrorCode::kInput, contract_.decoder().name +
+                                       ": its state lies where it cannot be copied, in a delegate");
+  }
+  const Arena& arena = *program_.methods().at(contract_.decoder().name).arena;
   auto snapshot = std::make_unique<EtSnapshot>();
-  snapshot->buffers = program_.methods().at(contract_.decoder().name).arena->copy();
+  snapshot->num_flat_rows = num_flat_rows;
+  for_each_piece(contract_.state, arena, num_flat_rows, [&](const uint8_t* piece, size_t size) {
+    snapshot->bytes.insert(snapshot->bytes.end(), piece, piece + size);
+  });
   return snapshot;
 }
 
@@ -210,7 +244,12 @@ void EtExecutor::restore_state(const StateSnapshot& snapshot) {
   const auto* ours = dynamic_cast<const EtSnapshot*>(&snapshot);
   if (ours == nullptr)
     throw Error(ErrorCode::kInput, "snapshot: it was not made by this kind of executor");
-  program_.methods().at(contract_.decoder().name).arena->assign(ours->buffers);
+  const Arena& arena = *program_.methods().at(contract_.decoder().name).arena;
+  const uint8_t* from = ours->bytes.data();
+  for_each_piece(contract_.state, arena, ours->num_flat_rows, [&](uint8_t* piece, size_t size) {
+    std::memcpy(piece, from, size);
+    from += size;
+  });
 }
 
 }  // namespace emm

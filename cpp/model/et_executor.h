@@ -23,7 +23,7 @@ class EtExecutor final : public Executor {
   TensorView encode_image(const TensorView& image) override;
   TensorView encode_audio(const TensorView& audio) override;
   void reset_state() override;
-  std::unique_ptr<StateSnapshot> save_state() const override;
+  std::unique_ptr<StateSnapshot> save_state(int64_t num_flat_rows) const override;
   void restore_state(const StateSnapshot& snapshot) override;
   int64_t copied_input_bytes() const override { return copied_input_bytes_; }
   int64_t num_threads() const override { return program_.num_threads(); }
@@ -37,13 +37,18 @@ class EtExecutor final : public Executor {
   int64_t time_turn();
   TensorView run(const std::string& method, const std::vector<TensorView>& inputs,
                  ErrorCode input_error);
+  TensorView run_embedding(const TensorView& tokens);
   TensorView run_decoder(const TensorView& first, int64_t num_tokens, int64_t position);
   TensorView encode(const std::string& method, const char* what, const TensorView& input);
 
   EtProgram program_;
   Contract contract_;
   std::vector<int64_t> positions_;  // the position input: (1) or (num_tokens)
-  std::vector<uint8_t> converted_;  // an encoder input in the encoder's dtype
+  // Inputs in the dtype that the method wants, where the caller's is another.
+  std::vector<uint8_t> converted_media_;
+  std::vector<uint8_t> converted_ids_;
+  std::vector<uint8_t> converted_embeddings_;
+  std::vector<uint8_t> converted_positions_;
   int64_t copied_input_bytes_ = 0;
 };
 

@@ -19,6 +19,7 @@
 #include "model/et_log.h"
 #include "model/et_result.h"
 #include "model/et_tensor.h"
+#include "model/program_check.h"
 #include "model/thread_pool.h"
 #include "ops/kernels.h"
 
@@ -145,6 +146,9 @@ EtProgram::EtProgram(const LoadOptions& options) : openvino_library_(options.ope
   file_bytes_ = is_file ? checked_file_bytes(options.model_path) : options.model_bytes.size;
   for (const std::string& path : options.data_paths) file_bytes_ += checked_file_bytes(path);
   if (!is_file) model_bytes_ = aligned(options.model_bytes);
+  structure_ =
+      is_file ? check_program_file(options.model_path)
+              : check_program(static_cast<const uint8_t*>(model_bytes_.data), model_bytes_.size);
   module_ = make_module(options, model_bytes_);
 
   LogCapture log;
@@ -196,9 +200,10 @@ void EtProgram::load_method(const MethodSpec& spec) {
   for (size_t i = 0; i < spec.outputs.size(); ++i) {
     const TensorSpec& output = spec.outputs[i];
     if (output.is_planned || output.dtype == DType::kOther) continue;
+    // Not initialised: of a large buffer only the pages that a call writes take room.
     auto& buffer = loaded.output_buffers.emplace_back(
-        static_cast<size_t>(num_elements(output.shape)) * dtype_size(output.dtype));
-    const auto tensor = to_tensor({buffer.data(), output.dtype, output.shape});
+        new uint8_t[static_cast<size_t>(num_elements(output.shape)) * dtype_size(output.dtype)]);
+    const auto tensor = to_tensor({buffer.get(), output.dtype, output.shape});
     error = module_->set_output(spec.name, EValue(*tensor), i);
     if (error != executorch::runtime::Error::Ok) {
       throw_et_error(ErrorCode::kLoad,

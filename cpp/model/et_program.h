@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "model/arena.h"
@@ -16,6 +17,7 @@
 #include "model/large_pages.h"
 #include "model/load_options.h"
 #include "model/profile.h"
+#include "model/program_file.h"
 
 namespace emm {
 
@@ -24,7 +26,7 @@ class EtProgram {
   struct LoadedMethod {
     const MethodSpec* spec;
     std::unique_ptr<Arena> arena;
-    std::vector<std::vector<uint8_t>> output_buffers;  // one per unplanned output
+    std::vector<std::unique_ptr<uint8_t[]>> output_buffers;  // one per unplanned output
   };
 
   // Opens and verifies the program; loads no method yet. Throws Error(kLoad), or Error(kInput) for
@@ -32,6 +34,8 @@ class EtProgram {
   explicit EtProgram(const LoadOptions& options);
 
   executorch::extension::Module& module() { return *module_; }
+  // What the file says, to be asked for once: large programs have a large structure.
+  ProgramInfo take_structure() { return std::move(structure_); }
   // Of the program and its data files.
   size_t file_bytes() const { return file_bytes_; }
   int64_t num_threads() const { return num_threads_; }
@@ -61,6 +65,7 @@ class EtProgram {
   std::optional<Profile> profile_;
   std::map<std::string, LoadedMethod> methods_;
 
+  ProgramInfo structure_;
   std::unique_ptr<executorch::extension::Module> module_;
   LargePages large_pages_;
   std::string openvino_library_;

@@ -41,7 +41,8 @@ class Executor {
   // Forgets everything: the state is what it was after loading.
   virtual void reset_state() = 0;
 
-  virtual std::unique_ptr<StateSnapshot> save_state() const = 0;
+  // A copy of the decoder's state, of flat caches only the first num_flat_rows rows.
+  virtual std::unique_ptr<StateSnapshot> save_state(int64_t num_flat_rows) const = 0;
   virtual void restore_state(const StateSnapshot& snapshot) = 0;
 
   // Bytes of caller data that had to be copied on the way to an encoder or decoder so far, because

@@ -94,6 +94,7 @@ InputPlan make_input_plan(const std::vector<Input>& inputs, const Contract& cont
           image != nullptr ? image->pixels : std::get<AudioInput>(inputs[i]).features;
       plan.chunks.push_back(plan_encoder(contract, i, given, image != nullptr));
       plan.num_positions += plan.chunks.back().num_rows;
+      plan.is_exact = plan.is_exact && plan.chunks.back().num_rows > 0;
     }
   }
   if (plan.chunks.empty())

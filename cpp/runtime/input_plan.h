@@ -23,6 +23,7 @@ struct Chunk {
 struct InputPlan {
   std::vector<Chunk> chunks;
   int64_t num_positions = 0;  // a lower bound when some encoder's output size is not known before
+  bool is_exact = true;
 };
 
 // Throws Error(kInput) for inputs the model does not take and Error(kCapacity) when more than

@@ -9,12 +9,25 @@
 namespace emm {
 
 Session::Session(std::unique_ptr<Executor> executor)
-    : executor_(std::move(executor)), position_(executor_->contract().capacity) {}
+    : executor_(std::move(executor)),
+      position_(executor_->contract().capacity, executor_->contract().cache),
+      checkpoint_{position_, 0, std::nullopt, nullptr} {}
 
 std::unique_lock<std::mutex> Session::enter() const {
   std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
   if (!lock.owns_lock()) throw Error(ErrorCode::kBusy, "the session is in use by another thread");
   return lock;
+}
+
+void Session::expect_idle() const {
+  if (is_prefilling())
+    throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
+}
+
+void Session::expect_intact() const {
+  if (position_.is_intact()) return;
+  throw Error(ErrorCode::kExecution,
+              "the model's state was lost when a call failed: reset() or restore() a snapshot");
 }
 
 void Session::begin_request() {
@@ -26,14 +39,16 @@ void Session::begin_request() {
 
 void Session::begin_prefill(std::vector<Input> inputs) {
   const auto lock = enter();
-  if (is_prefilling())
-    throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
+  expect_idle();
+  expect_intact();
   if (pending_token_) inputs.insert(inputs.begin(), TokenInput{{*pending_token_}});
   const InputPlan plan = make_input_plan(inputs, contract(), position_.available());
 
   // An aborted prompt leaves the logits of before.
   if (has_logits_ && !pending_token_) own_logits();
-  checkpoint_ = {position_.used(), history_.size(), pending_token_};
+  checkpoint_ = {position_, history_.size(), pending_token_, nullptr};
+  if (!position_.stays_open(plan.is_exact ? plan.num_positions : contract().capacity))
+    checkpoint_.state = executor_->save_state(0);
   pending_token_.reset();
   prompt_ = std::move(inputs);
   chunks_.assign(plan.chunks.begin(), plan.chunks.end());
@@ -53,6 +68,7 @@ bool Session::step_prefill() {
   }
   if (is_prefilling()) return true;
   timings_.num_prompt_positions += prefill_done();
+  checkpoint_.state.reset();
   prompt_.clear();
   return false;
 }
@@ -63,7 +79,13 @@ void Session::abort_prefill() {
 }
 
 void Session::back_to_checkpoint() {
-  position_.rewind(checkpoint_.position);
+  if (checkpoint_.state) {
+    executor_->restore_state(*checkpoint_.state);
+    checkpoint_.state.reset();
+    position_ = checkpoint_.position;
+  } else {
+    position_.rewind(checkpoint_.position.used());
+  }
   history_.resize(checkpoint_.history_size);
   pending_token_ = checkpoint_.pending_token;
   chunks_.clear();
@@ -81,6 +103,7 @@ void Session::run_chunk(const Chunk& chunk) {
                           chunk.num_rows);
     } else {
       const auto* given = std::get_if<EmbeddingInput>(&prompt_[chunk.input]);
+      position_.begin_write(chunk.num_rows);
       logits = executor_->decode_embeddings(
           row_range(given != nullptr ? given->rows : encoded_, chunk.first_row, chunk.num_rows),
           position_.used());
@@ -103,7 +126,7 @@ void Session::encode(const Chunk& chunk) {
   timings_.copied_input_bytes += executor_->copied_input_bytes() - copied_before;
   const int64_t num_rows = encoded_.shape[0];
   prefill_total_ += num_rows - chunk.num_rows;
-  check_capacity(prefill_total_, contract().capacity - checkpoint_.position, contract().capacity);
+  check_capacity(prefill_total_, checkpoint_.position.available(), contract().capacity);
   const std::vector<Chunk> rows =
       split_rows(Chunk::Kind::kEmbeddings, chunk.input, num_rows, contract().max_chunk);
   chunks_.insert(chunks_.begin(), rows.begin(), rows.end());
@@ -113,6 +136,8 @@ void Session::encode(const Chunk& chunk) {
 
 TensorView Session::decode_ids(const int64_t* ids, int64_t num_tokens) {
   TensorView logits;
+  expect_intact();
+  position_.begin_write(num_tokens);
   if (contract().position_style == PositionStyle::kNone) {
     // Without a KV cache the model reads the whole conversation again.
     std::vector<int64_t> all = history_;
@@ -140,8 +165,7 @@ void Session::own_logits() {
 
 int32_t Session::step(Sampler& sampler) {
   const auto lock = enter();
-  if (is_prefilling())
-    throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
+  expect_idle();
   if (!can_generate())
     throw Error(ErrorCode::kInput, "prompt: expected at least one token, image or clip, got none");
   if (pending_token_) {
@@ -165,8 +189,9 @@ void Session::reset() {
   const auto lock = enter();
   chunks_.clear();
   prompt_.clear();
+  checkpoint_.state.reset();
   executor_->reset_state();
-  position_.rewind(0);
+  position_.reset();
   history_.clear();
   pending_token_.reset();
   has_logits_ = false;
@@ -174,14 +199,24 @@ void Session::reset() {
 
 void Session::rewind(int64_t position) {
   const auto lock = enter();
-  if (is_prefilling())
-    throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
-  if (position < 0 || position > position_.used()) {
-    throw Error(ErrorCode::kInput, "rewind: expected a position in 0.." +
-                                       std::to_string(position_.used()) + ", got " +
-                                       std::to_string(position));
+  expect_idle();
+  const int64_t lowest = position_.lowest_rewind();
+  if (position < 0 || position > position_.used() || (position > 0 && position < lowest)) {
+    std::string expected = lowest == 0 ? "" : "0";
+    if (lowest <= position_.used()) {
+      expected += (lowest == 0 ? "a position in " : " or a position in ") + std::to_string(lowest) +
+                  ".." + std::to_string(position_.used());
+    }
+    if (lowest > 0) expected += " (the model keeps no other state; save() does)";
+    throw Error(ErrorCode::kInput,
+                "rewind: expected " + expected + ", got " + std::to_string(position));
   }
-  position_.rewind(position);
+  if (position == 0) {
+    executor_->reset_state();
+    position_.reset();
+  } else {
+    position_.rewind(position);
+  }
   history_.resize(static_cast<size_t>(position));
   pending_token_.reset();
   has_logits_ = false;
@@ -189,12 +224,10 @@ void Session::rewind(int64_t position) {
 
 std::shared_ptr<const Session::Snapshot> Session::save() const {
   const auto lock = enter();
-  if (is_prefilling())
-    throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
-  auto snapshot = std::make_shared<Snapshot>();
-  snapshot->state = executor_->save_state();
-  snapshot->position = position_.used();
-  snapshot->history = history_;
+  expect_idle();
+  expect_intact();
+  auto snapshot = std::make_shared<Snapshot>(
+      Snapshot{executor_->save_state(position_.used()), position_, history_, {}, {}, false});
   snapshot->pending_token = pending_token_;
   snapshot->has_logits = has_logits_;
   if (has_logits_) {
@@ -206,10 +239,9 @@ std::shared_ptr<const Session::Snapshot> Session::save() const {
 
 void Session::restore(const Snapshot& snapshot) {
   const auto lock = enter();
-  if (is_prefilling())
-    throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
+  expect_idle();
   executor_->restore_state(*snapshot.state);
-  position_.rewind(snapshot.position);
+  position_ = snapshot.position;
   history_ = snapshot.history;
   pending_token_ = snapshot.pending_token;
   has_logits_ = snapshot.has_logits;

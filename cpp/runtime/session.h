@@ -51,7 +51,7 @@ class Session {
   // Drops the rest of the prompt and goes back to where begin_prefill() started.
   void abort_prefill();
   bool is_prefilling() const { return !chunks_.empty(); }
-  int64_t prefill_done() const { return position_.used() - checkpoint_.position; }
+  int64_t prefill_done() const { return position_.used() - checkpoint_.position.used(); }
   int64_t prefill_total() const { return prefill_total_; }
 
   // Logits for the next token are at hand: something was prefilled since the last reset.
@@ -63,12 +63,13 @@ class Session {
 
   // Back to the state after loading.
   void reset();
-  // Forgets the positions from `position` on, so that the next prompt continues there.
+  // Forgets the positions from `position` on, so that the next prompt continues there. Throws
+  // Error(kInput) where the model's state cannot go back that far.
   void rewind(int64_t position);
 
   struct Snapshot {
     std::unique_ptr<StateSnapshot> state;
-    int64_t position = 0;
+    KvPosition position;
     std::vector<int64_t> history;
     std::optional<int64_t> pending_token;
     std::vector<float> logits;
@@ -82,12 +83,16 @@ class Session {
 
  private:
   struct Checkpoint {
-    int64_t position = 0;
+    KvPosition position;
     size_t history_size = 0;
     std::optional<int64_t> pending_token;
+    // Of rings and recurrences, where lowering the position might not bring back what was there.
+    std::unique_ptr<StateSnapshot> state;
   };
 
   std::unique_lock<std::mutex> enter() const;
+  void expect_idle() const;
+  void expect_intact() const;
   void run_chunk(const Chunk& chunk);
   void encode(const Chunk& chunk);
   TensorView decode_ids(const int64_t* ids, int64_t num_tokens);
@@ -97,6 +102,7 @@ class Session {
 
   std::unique_ptr<Executor> executor_;
   KvPosition position_;
+  Checkpoint checkpoint_;
   std::vector<int64_t> history_;          // (position): token ids, kMediaPosition for media rows
   std::optional<int64_t> pending_token_;  // sampled, but not in the cache yet
   // float32 (vocab_size) after the last position: the executor's, or own_logits_ once converted or
@@ -108,7 +114,6 @@ class Session {
   std::vector<Input> prompt_;  // of the prefill under way
   std::deque<Chunk> chunks_;   // what is left of it
   TensorView encoded_;         // (rows, hidden_size) of the last encoder call
-  Checkpoint checkpoint_;
   int64_t prefill_total_ = 0;
 
   RequestTimings timings_;

@@ -3,8 +3,10 @@
 // of the cache and fails loudly when a session's positions do not fit it.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -41,7 +43,14 @@ inline Contract fake_contract(int64_t capacity = 32, int64_t max_chunk = 8,
   return contract;
 }
 
-class FakeExecutor : public Executor {
+// What a decoder remembers, in each of the ways that contract().cache may name.
+struct Memory {
+  std::vector<int64_t> cache;                           // flat: what was read below the position
+  std::map<int64_t, std::pair<int64_t, int64_t>> ring;  // row: position and id
+  int64_t summary = 0;                                  // recurrent
+};
+
+class FakeExecutor : public Executor, public Memory {
  public:
   // What the next token is, given everything in the cache (-1 for rows that are no tokens).
   using Rule = std::function<int64_t(const std::vector<int64_t>&)>;
@@ -74,32 +83,39 @@ class FakeExecutor : public Executor {
     return encode("audio_encoder", audio, std::nullopt);
   }
 
-  void reset_state() override { cache.clear(); }
+  void reset_state() override { *static_cast<Memory*>(this) = {}; }
 
   struct Saved final : StateSnapshot {
-    std::vector<int64_t> cache;
-    size_t size_bytes() const override { return cache.size() * sizeof(int64_t); }
+    Memory memory;
+    int64_t num_flat_rows = 0;
+    size_t size_bytes() const override { return memory.cache.size() * sizeof(int64_t); }
   };
-  std::unique_ptr<StateSnapshot> save_state() const override {
+  std::unique_ptr<StateSnapshot> save_state(int64_t num_flat_rows) const override {
     auto saved = std::make_unique<Saved>();
-    saved->cache = cache;
+    saved->memory = *this;
+    saved->num_flat_rows = num_flat_rows;
+    ++num_saved;
     return saved;
   }
   void restore_state(const StateSnapshot& snapshot) override {
-    cache = dynamic_cast<const Saved&>(snapshot).cache;
+    const auto& saved = dynamic_cast<const Saved&>(snapshot);
+    ring = saved.memory.ring;
+    summary = saved.memory.summary;
+    const auto* rows = saved.memory.cache.data();
+    if (saved.num_flat_rows > 0) cache.assign(rows, rows + saved.num_flat_rows);
   }
 
   int64_t copied_input_bytes() const override { return 0; }
   int64_t num_threads() const override { return 1; }
 
   // Seen and steered by tests.
-  std::vector<int64_t> cache;       // what a flat KV cache would hold below the position
   std::vector<int64_t> call_sizes;  // positions of each decoder call
   std::vector<const void*> encoder_inputs;
   const void* last_embeddings = nullptr;
   std::optional<int64_t> num_image_rows;  // rows a picture really gives, if other than declared
   int64_t fail_at_call = -1;              // this decoder call throws instead
   std::function<void()> before_call;      // runs at the start of each decoder call
+  mutable int64_t num_saved = 0;          // snapshots made
 
  private:
   TensorView decode(const std::vector<int64_t>& ids, int64_t position) {
@@ -107,20 +123,46 @@ class FakeExecutor : public Executor {
     const int64_t num_tokens = static_cast<int64_t>(ids.size());
     if (num_tokens < 1 || num_tokens > contract_.max_chunk)
       throw std::logic_error("a call of a forbidden size");
-    if (position + num_tokens > contract_.capacity)
+    if (!contract_.cache.is_unbounded && position + num_tokens > contract_.capacity)
       throw std::logic_error("a call beyond the cache");
     if (position > static_cast<int64_t>(cache.size()))
       throw std::logic_error("a call that leaves a gap in the cache");
     if (static_cast<int64_t>(call_sizes.size()) == fail_at_call) {
       fail_at_call = -1;
+      remember({ids.begin(), ids.begin() + (num_tokens + 1) / 2}, position);
       throw Error(ErrorCode::kExecution, "text_decoder: told to fail");
     }
     call_sizes.push_back(num_tokens);
+    remember(ids, position);
+    logits_.assign(logits_.size(), 0.0f);
+    logits_[static_cast<size_t>(next_token(position + num_tokens))] = 10.0f;
+    return {logits_.data(), DType::kFloat32, {contract_.vocab_size}};
+  }
+
+  void remember(const std::vector<int64_t>& ids, int64_t position) {
     cache.resize(static_cast<size_t>(position));
     cache.insert(cache.end(), ids.begin(), ids.end());
-    logits_.assign(logits_.size(), 0.0f);
-    logits_[static_cast<size_t>(rule_(cache))] = 10.0f;
-    return {logits_.data(), DType::kFloat32, {contract_.vocab_size}};
+    for (const int64_t id : ids) {
+      summary = (summary * 31 + id + 7) % 1009;
+      if (contract_.cache.ring_rows > 0)
+        ring[position % contract_.cache.ring_rows] = {position, id};
+      ++position;
+    }
+  }
+
+  // By the rule from a flat cache. Else from what a ring or a recurrence still knows, so that a
+  // state that is not the one of its position gives another answer.
+  int64_t next_token(int64_t end) const {
+    int64_t known = contract_.cache.is_recurrent ? summary : 0;
+    if (contract_.cache.ring_rows > 0) {
+      for (int64_t p = std::max<int64_t>(0, end - contract_.cache.ring_window); p < end; ++p) {
+        const auto& [position, id] = ring.at(p % contract_.cache.ring_rows);
+        known = (known * 31 + (position == p ? id : 500) + 7) % 1009;
+      }
+    } else if (!contract_.cache.is_recurrent) {
+      return rule_(cache);
+    }
+    return known % 10 + 2;
   }
 
   TensorView encode(const std::string& method, const TensorView& input,
