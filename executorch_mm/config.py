@@ -25,7 +25,9 @@ class GenerationConfig:
         stop: Texts that end the answer where they begin; they are not part of it.
         ignore_eos: Go on after the model's end token.
         echo: Deliver the prompt's text before the answer. Off by default; nothing is ever printed.
-        num_bos: Beginning-of-text tokens put before a prompt that starts a conversation.
+        num_bos: Beginning-of-text tokens put before a prompt that starts a conversation. 0 leaves it to the
+            tokenizer's files: one where they ask for it (as those of Llama and Gemma do) and the text has
+            none yet; token ids are taken as they are.
         num_eos: End-of-text tokens put after the prompt.
 
     Raises:

@@ -45,14 +45,16 @@ class PromptEncoder:
         Args:
             parts: The inputs in order.
             config: num_bos and num_eos.
-            is_start: Whether the prompt starts a conversation, where num_bos applies.
+            is_start: Whether the prompt starts a conversation: there num_bos applies, or else one BOS is put
+                before a text, picture or sound if the tokenizer's files ask for it and it is not there.
 
         Raises:
             InputError: The model does not take such an input, or a text has no tokens to add.
         """
-        prompt = [self._encode_part(part) for part in parts if not _is_empty(part)]
-        if is_start and config.num_bos:
-            prompt.insert(0, _tokens([self._bos_id()] * config.num_bos))
+        kept = [part for part in parts if not _is_empty(part)]
+        prompt = [self._encode_part(part) for part in kept]
+        if is_start and kept and (num_bos := config.num_bos or self._num_usual_bos(kept[0])):
+            prompt.insert(0, _tokens([self._bos_id()] * num_bos))
         if config.num_eos:
             prompt.append(_tokens([self._eos_id()] * config.num_eos))
         return prompt
@@ -87,6 +89,15 @@ class PromptEncoder:
     def _image_processor(self) -> ImageProcessor | None:
         path = self._processor_path or next(filter(_has_config, self._beside), None)
         return None if path is None else ImageProcessor.from_pretrained(path)
+
+    def _num_usual_bos(self, first: MultimodalInput) -> int:
+        """1 where the tokenizer's files ask for a BOS that is not there yet; ids are taken as they are."""
+        bos = self._tokenizer.bos_id
+        if bos is None or not getattr(self._tokenizer, "adds_bos", False):
+            return 0
+        if first.kind in ("tokens", "embeddings"):
+            return 0
+        return int(not (isinstance(first.value, str) and self._tokenizer.encode(first.value)[:1] == [bos]))
 
     def _bos_id(self) -> int:
         bos = self._tokenizer.bos_id if self._tokenizer.bos_id is not None else self._contract.bos_id

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from executorch_mm import _core
 from executorch_mm._logging import forward_log_lines
+from executorch_mm._tokenizers.side_files import declared_eos_ids
 from executorch_mm.config import GenerationConfig
-from executorch_mm.errors import BusyError, ExecutorchMMError, InputError, TokenizerError
+from executorch_mm.errors import BusyError, CapacityError, ExecutorchMMError, InputError, TokenizerError
 from executorch_mm.inputs import MultimodalInput, Prompt, as_parts
 from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
 from executorch_mm.prompt import PromptEncoder
@@ -123,7 +124,8 @@ class MultimodalRunner:
         self._tokenizer = tokenizer.result()
         processor = None if processor_path is None else Path(os.fspath(processor_path))
         self._encoder = PromptEncoder(session.contract, self._tokenizer, processor, beside)
-        self._eos_ids = sorted({*session.contract.eos_ids, *self._tokenizer.eos_ids})
+        declared = () if folder is None else declared_eos_ids(folder)
+        self._eos_ids = sorted({*session.contract.eos_ids, *self._tokenizer.eos_ids, *declared})
         self._request = threading.Lock()
         self._stats = Stats()
         self._load_seconds = time.perf_counter() - start
@@ -346,7 +348,7 @@ class MultimodalRunner:
             parts = as_parts(inputs)
             if config.echo:
                 yield from (part.value for part in parts if isinstance(part.value, str))
-            self._read(parts, config, progress)
+            self._read(parts, config, progress, is_answered=True)
             seed = int.from_bytes(os.urandom(8), "big") if config.seed is None else config.seed % 2**64
             generation = _core.Generation(
                 self._session,
@@ -386,6 +388,7 @@ class MultimodalRunner:
         parts: list[MultimodalInput],
         config: GenerationConfig,
         progress: Progress | None,
+        is_answered: bool = False,
     ) -> None:
         session = self._session
         if not parts and session.can_generate:
@@ -393,6 +396,8 @@ class MultimodalRunner:
         prompt = self._encoder.encode(parts, config, is_start=session.position == 0)
         session.begin_prefill(prompt)
         try:
+            if is_answered:
+                self._expect_room(config)
             is_reading = True
             while is_reading and not session.is_cancelled:
                 is_reading = session.step_prefill()
@@ -400,6 +405,21 @@ class MultimodalRunner:
                     progress(session.prefill_done, session.prefill_total)
         finally:
             session.abort_prefill()  # nothing to do once the prompt has been read
+
+    def _expect_room(self, config: GenerationConfig) -> None:
+        """Refuses, before anything is computed, a prompt that leaves no room for the answer's first token."""
+        session = self._session
+        start = 0 if session.contract.is_unbounded else session.position
+        end = start + session.prefill_total
+        if config.max_new_tokens != 0 and config.resolve_max_new_tokens(self.capacity, end) == 0:
+            limit = self.capacity if config.seq_len == -1 else min(config.seq_len, self.capacity)
+            raise CapacityError(
+                f"the prompt and one token of an answer need {session.prefill_total + 1} positions, "
+                f"{max(limit - start, 0)} of {limit} are free"
+                + ("" if limit == self.capacity else f" (seq_len={config.seq_len})"),
+                session.prefill_total + 1,
+                max(limit - start, 0),
+            )
 
     def _keep_stats(self, reason: str | None) -> None:
         timings = self._session.timings

@@ -25,7 +25,11 @@ __all__ = ["IncrementalDecoder", "Tokenizer", "load_tokenizer"]
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What the runner needs of a tokenizer; any object with these members will do."""
+    """What the runner needs of a tokenizer; any object with these members will do.
+
+    A bool `adds_bos` may be there too: True where the tokenizer's files say that a text begins with `bos_id`,
+    which the runner then puts before a conversation.
+    """
 
     @property
     def vocab_size(self) -> int:

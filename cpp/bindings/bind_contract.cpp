@@ -60,6 +60,15 @@ void bind_contract(nb::module_& module) {
       .def_ro("methods", &Contract::methods, "Methods with inputs, by name.")
       .def_ro("metadata", &Contract::metadata, "Values of the constant methods, by name.")
       .def_ro("capacity", &Contract::capacity, "Positions the context holds.")
+      .def_prop_ro(
+          "ring_rows", [](const Contract& contract) { return contract.cache.ring_rows; },
+          "Rows of the smallest ring cache, 0 when there is none.")
+      .def_prop_ro(
+          "is_recurrent", [](const Contract& contract) { return contract.cache.is_recurrent; },
+          "Part of the state is a running summary: no rewind but to 0.")
+      .def_prop_ro(
+          "is_unbounded", [](const Contract& contract) { return contract.cache.is_unbounded; },
+          "Positions may grow for ever; the capacity limits one request.")
       .def_ro("max_chunk", &Contract::max_chunk, "Tokens that one decoder call takes at most.")
       .def_prop_ro(
           "position_style",

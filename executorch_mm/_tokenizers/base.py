@@ -18,11 +18,13 @@ class PieceTokenizer(ABC):
         vocab_size: One more than the largest token id.
         bos_id: The beginning-of-text id, or None.
         eos_ids: Every id that plausibly ends a text or a turn.
+        adds_bos: Whether the files say that a text begins with `bos_id`.
     """
 
     vocab_size: int
     bos_id: int | None
     eos_ids: frozenset[int]
+    adds_bos: bool = False
 
     # How much of the rule for the beginning of a text there is to apply, and how broken UTF-8 is counted.
     _start: int = 0

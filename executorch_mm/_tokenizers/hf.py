@@ -40,9 +40,11 @@ class HFTokenizer(PieceTokenizer):
             self._tokenizer.get_vocab_size(with_added_tokens=False), max(added, default=-1) + 1
         )
         side = SideFiles.beside(path)
+        template_bos = self._bos_of_post_processor()
+        self.adds_bos = template_bos is not None if side.adds_bos is None else side.adds_bos
         bos_id = side.bos_id(self.token_to_id)
         if bos_id is None:
-            bos_id = self._bos_of_post_processor()
+            bos_id = template_bos
         if bos_id is None:
             known = (self.token_to_id(token) for token in BOS_TOKENS)
             bos_id = next((i for i in known if i is not None and i in self._special_ids), None)

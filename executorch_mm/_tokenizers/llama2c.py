@@ -92,6 +92,7 @@ class Llama2cTokenizer(PieceTokenizer):
         self._special = SpecialTokens({text: i for text, i in control.items() if text != "<unk>"})
         self._byte_ids = self._find_byte_tokens()
         side = SideFiles.beside(path)
+        self.adds_bos = side.adds_bos is not False  # llama2.c's own program always adds it
         bos_id = self._special.ids.get("<s>", vocabulary.bos_id)
         self.bos_id = bos_id if bos_id is not None else side.bos_id(self.token_to_id)
         eos_id = self._special.ids.get("</s>", vocabulary.eos_id)

@@ -69,6 +69,7 @@ class SentencePieceTokenizer(PieceTokenizer):
         self._bytes = [self._text_bytes(i) for i in range(self.vocab_size)]
         self._start, self._every_first_space = self._leading_space_rule()
         side = SideFiles.beside(path)
+        self.adds_bos = side.adds_bos is True
         bos_id = self._processor.bos_id()
         self.bos_id = bos_id if bos_id >= 0 else side.bos_id(self.token_to_id)
         eos_id = self._processor.eos_id()

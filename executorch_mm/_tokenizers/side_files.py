@@ -40,6 +40,7 @@ class SideFiles:
         bos_ids: Candidates by id, used when no text is known to the vocabulary.
         eos_tokens: All declared ends, by text, the tokenizer's own first.
         eos_ids: All declared ends, by id.
+        adds_bos: Whether texts are to begin with BOS; None when no file says so.
         added_tokens: Text to (id, whether it is a control token), from tokenizer_config.json's
             added_tokens_decoder.
     """
@@ -48,6 +49,7 @@ class SideFiles:
     bos_ids: tuple[int, ...]
     eos_tokens: tuple[str, ...]
     eos_ids: tuple[int, ...]
+    adds_bos: bool | None
     added_tokens: dict[str, tuple[int, bool]]
 
     @classmethod
@@ -68,6 +70,7 @@ class SideFiles:
             bos_ids=_ids(model.get("bos_token_id") for model in models),
             eos_tokens=_texts(tokenizer_config.get("eos_token"), special_map.get("eos_token")),
             eos_ids=_ids(model.get("eos_token_id") for model in models),
+            adds_bos=_flag(tokenizer_config.get("add_bos_token")),
             added_tokens=_added_tokens(tokenizer_config.get("added_tokens_decoder")),
         )
 
@@ -91,6 +94,19 @@ class SideFiles:
         ends += [token_id for token_id in known.values() if token_id is not None and is_special(token_id)]
         ids = [token_id for token_id in ends if token_id is not None]
         return (ids[0] if ids else None), frozenset(ids)
+
+
+def declared_eos_ids(folder: Path) -> tuple[int, ...]:
+    """The ends of a text that a model's generation_config.json names; () without one.
+
+    Raises:
+        TokenizerError: The file is there but is not a JSON object.
+    """
+    return _ids([_read(folder / "generation_config.json").get("eos_token_id")])
+
+
+def _flag(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
 
 
 def _read(path: Path) -> dict[str, object]:

@@ -68,6 +68,7 @@ class TiktokenTokenizer(PieceTokenizer):
         self._pieces |= {i: text.encode("utf-8") for text, i in special.items()}
         self.vocab_size = max(self._pieces) + 1
         side = SideFiles.beside(path)
+        self.adds_bos = side.adds_bos is True
         bos_id = side.bos_id(self.token_to_id)
         known = (self.token_to_id(token) for token in BOS_TOKENS if token in special)
         self.bos_id = bos_id if bos_id is not None else next((i for i in known if i is not None), None)

@@ -96,6 +96,18 @@ class Contract:
         """Positions the context holds."""
 
     @property
+    def ring_rows(self) -> int:
+        """Rows of the smallest ring cache, 0 when there is none."""
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Part of the state is a running summary: no rewind but to 0."""
+
+    @property
+    def is_unbounded(self) -> bool:
+        """Positions may grow for ever; the capacity limits one request."""
+
+    @property
     def max_chunk(self) -> int:
         """Tokens that one decoder call takes at most."""
 
