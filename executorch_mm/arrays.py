@@ -54,7 +54,9 @@ def to_numpy(array: object, what: str) -> AnyArray:
         ) from error
 
 
-def image_array(image: object, *, layout: Literal["HWC", "CHW"] | None = None) -> AnyArray:
+def image_array(
+    image: object, *, layout: Literal["HWC", "CHW"] | None = None, check_values: bool = True
+) -> AnyArray:
     """A picture as a (channels, height, width) view.
 
     Args:
@@ -62,6 +64,7 @@ def image_array(image: object, *, layout: Literal["HWC", "CHW"] | None = None) -
             without a batch of one.
         layout: "HWC" or "CHW"; None decides from the shape: the end of size 3 or 4 holds the channels, else
             the end of size 1; channels first where both ends could be.
+        check_values: Look for NaN and infinity.
 
     Returns:
         A view of the same memory, channels first, 1, 3 or 4 of them.
@@ -92,7 +95,7 @@ def image_array(image: object, *, layout: Literal["HWC", "CHW"] | None = None) -
         )
     if chw.dtype != np.uint8 and not np.issubdtype(chw.dtype, np.floating):
         raise InputError(f"image: expected uint8 or floats, got {chw.dtype}")
-    if np.issubdtype(chw.dtype, np.floating) and not np.isfinite(chw).all():
+    if check_values and np.issubdtype(chw.dtype, np.floating) and not np.isfinite(chw).all():
         raise InputError("image: expected finite values, got NaN or infinity")
     return chw
 

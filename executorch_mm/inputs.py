@@ -112,13 +112,14 @@ def make_image_input(image: ImageLike, *, layout: Literal["HWC", "CHW"] | None =
     the model's image processor, when its files have one.
 
     Raises:
-        InputError: Wrong rank, channel number, dtype, an empty picture, or NaN and infinite values.
+        InputError: Wrong rank, channel number, dtype, or an empty picture. NaN and infinite values are found
+            when a model reads the picture.
     """
     if is_pil_image(image):
         if 0 in image.size:
             raise InputError(f"image: expected at least one pixel, got size {image.size}")
         return MultimodalInput._of("image", image)
-    return MultimodalInput._of("image", image_array(image, layout=layout))
+    return MultimodalInput._of("image", image_array(image, layout=layout, check_values=False))
 
 
 def make_audio_input(features: ArrayLike) -> MultimodalInput:
@@ -151,7 +152,7 @@ def make_embedding_input(embeddings: ArrayLike) -> MultimodalInput:
     """Rows that go to the decoder in place of embedded tokens.
 
     Args:
-        embeddings: Array of shape (num_tokens, hidden_size) in the decoder's dtype.
+        embeddings: Array of floats, shape (num_tokens, hidden_size); converted to the decoder's dtype.
 
     Raises:
         InputError: Another rank.

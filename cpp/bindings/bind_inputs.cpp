@@ -81,8 +81,7 @@ void bind_inputs(nb::module_& module) {
       .def_static(
           "embeddings",
           [](Array rows) { return PromptPart{from_array<EmbeddingInput>(std::move(rows))}; },
-          nb::arg("rows").noconvert(),
-          "Embeddings, (num_tokens, hidden_size), in the decoder's dtype.")
+          nb::arg("rows").noconvert(), "Embeddings, (num_tokens, hidden_size), floats.")
       .def_prop_ro(
           "address", [](const PromptPart& part) { return std::visit(AddressOf{}, part.input); },
           "Where the data lies, to see that nothing was copied.");

@@ -1,5 +1,6 @@
 #include "model/convert.h"
 
+#include <array>
 #include <string>
 
 #include "base/error.h"
@@ -57,6 +58,21 @@ bool convert_elements(const TensorView& source, DType wanted, std::vector<uint8_
   }
 }
 
+// By a table: there are only 256 results, and 16-bit floats are slow to make.
+TensorView to_unit(const TensorView& source, DType wanted, std::vector<uint8_t>& buffer) {
+  std::array<float, 256> units;
+  for (size_t i = 0; i < units.size(); ++i) units[i] = static_cast<float>(i) / 255.0f;
+  if (wanted == DType::kFloat32) {
+    map<uint8_t, float>(source, buffer, [&](uint8_t value) { return units[value]; });
+  } else {
+    std::vector<uint8_t> narrow;
+    convert_elements({units.data(), DType::kFloat32, {256}}, wanted, narrow);
+    const auto* table = reinterpret_cast<const uint16_t*>(narrow.data());
+    map<uint8_t, uint16_t>(source, buffer, [&](uint8_t value) { return table[value]; });
+  }
+  return {buffer.data(), wanted, source.shape};
+}
+
 TensorView to_bytes(const TensorView& source, std::vector<uint8_t>& buffer) {
   const auto* values = static_cast<const float*>(source.data);
   const int64_t size = source.size();
@@ -96,10 +112,9 @@ TensorView convert(const TensorView& source, DType wanted, std::vector<uint8_t>&
 }
 
 TensorView convert_image(const TensorView& source, DType wanted, std::vector<uint8_t>& buffer) {
-  const auto to_unit = [](uint8_t value) { return static_cast<float>(value) / 255.0f; };
-  if (source.dtype == DType::kUInt8 && wanted != DType::kUInt8 &&
-      to_float_kind<uint8_t>(source, wanted, buffer, to_unit))
-    return {buffer.data(), wanted, source.shape};
+  const bool is_float =
+      wanted == DType::kFloat32 || wanted == DType::kFloat16 || wanted == DType::kBFloat16;
+  if (source.dtype == DType::kUInt8 && is_float) return to_unit(source, wanted, buffer);
   if (wanted != DType::kUInt8 || source.dtype == DType::kUInt8)
     return convert(source, wanted, buffer, "image");
   std::vector<uint8_t> floats;

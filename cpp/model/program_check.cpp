@@ -34,10 +34,18 @@ bool is_inside(uint64_t offset, uint64_t bytes, uint64_t end) {
 std::string number(int64_t value) { return std::to_string(value); }
 
 const char* kind_name(ValueKind kind) {
-  static constexpr const char* kNames[] = {
-      "",       "none",          "an int",             "a bool",          "a float",
-      "a tensor", "a string",    "a list of ints",     "a list of floats", "a list of bools",
-      "a list of tensors", "a list of optional tensors"};
+  static constexpr const char* kNames[] = {"",
+                                           "none",
+                                           "an int",
+                                           "a bool",
+                                           "a float",
+                                           "a tensor",
+                                           "a string",
+                                           "a list of ints",
+                                           "a list of floats",
+                                           "a list of bools",
+                                           "a list of tensors",
+                                           "a list of optional tensors"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -252,9 +260,9 @@ class MethodChecker {
         expect_value(instruction.target, "target");
         const ProgramTensor* from = method_.tensor(instruction.index);
         const ProgramTensor* to = method_.tensor(instruction.target);
-        const bool fits = from && to ? from->scalar_type == to->scalar_type
-                                     : value_at(instruction.index).kind ==
-                                           value_at(instruction.target).kind;
+        const bool fits =
+            from && to ? from->scalar_type == to->scalar_type
+                       : value_at(instruction.index).kind == value_at(instruction.target).kind;
         if (!fits) fail("it moves one kind of value onto another");
         return;
       }
@@ -320,8 +328,9 @@ class MethodChecker {
         fits = is_number || value.kind == ValueKind::kNull;
         break;
       default:
-        fits = letter == wanted ||
-               (wanted >= 'a' && (letter + ('a' - 'A') == wanted || value.kind == ValueKind::kNull));
+        fits =
+            letter == wanted ||
+            (wanted >= 'a' && (letter + ('a' - 'A') == wanted || value.kind == ValueKind::kNull));
     }
     if (!fits) {
       fail("argument " + number(index) + " is " + kind_name(value.kind) +
@@ -373,7 +382,7 @@ class MethodChecker {
         return true;
       }();
       if (!sizes_fit || scalar_type_bytes(tensor->scalar_type) != external.element_bytes)
-fail("expected a tensor of another shape or element");
+        fail("expected a tensor of another shape or element");
 
       place_.resize(place_.find("delegate "));
     }
@@ -383,15 +392,19 @@ fail("expected a tensor of another shape or element");
   const ProgramMethod& method_;
   const uint8_t* data_;
   const NamedSizes& named_bytes_;
-  std::vector<Memory> memory_;        // of each value
-  std::vector<uint64_t> arena_used_;  // of each planned memory
+  std::vector<Memory> memory_;                        // of each value
+  std::vector<uint64_t> arena_used_;                  // of each planned memory
   std::vector<std::vector<XnnpackExternal>> graphs_;  // of each delegate
   std::string place_;
 };
 
 void check_segments(const ProgramInfo& program) {
   if (program.methods.empty()) refuse("program: it has no methods");
-  if (!program.segments.empty() && program.segment_base == 0)
+  // A program without constants has one empty segment.
+  const bool has_data =
+      std::any_of(program.segments.begin(), program.segments.end(),
+                  [](const ProgramSegment& segment) { return segment.bytes > 0; });
+  if (has_data && program.segment_base == 0)
     refuse("program: it has segments, but its header says none");
   const uint64_t room = program.file_bytes - program.segment_base;
   for (size_t i = 0; i < program.segments.size(); ++i) {

@@ -46,10 +46,10 @@ void check_embeddings(const Contract& contract, size_t index, const TensorView& 
     throw Error(ErrorCode::kInput,
                 input_name(index, "embeddings") + ": a text-only model takes token ids");
   }
-  const DType wanted = contract.decoder().inputs[0].dtype;
-  if (rows.shape.size() != 2 || rows.shape[1] != contract.hidden_size || rows.dtype != wanted) {
-    throw Error(ErrorCode::kInput, input_name(index, "embeddings") + ": expected " +
-                                       dtype_name(wanted) + " (tokens, " +
+  const bool is_float = rows.dtype == DType::kFloat16 || rows.dtype == DType::kBFloat16 ||
+                        rows.dtype == DType::kFloat32 || rows.dtype == DType::kFloat64;
+  if (rows.shape.size() != 2 || rows.shape[1] != contract.hidden_size || !is_float) {
+    throw Error(ErrorCode::kInput, input_name(index, "embeddings") + ": expected floats (tokens, " +
                                        std::to_string(contract.hidden_size) + "), got " +
                                        rows.describe());
   }

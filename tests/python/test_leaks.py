@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from executorch_mm import GenerationConfig, InputError, MultimodalRunner, make_image_input, make_token_input
+from executorch_mm.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 MIB = 1 << 20
 SHORT = GenerationConfig(max_new_tokens=3)
+TILES = Path(__file__).resolve().parents[1] / "models" / "behaviour" / "tiles.pte"
+PIXELS = np.ones((3, 8, 8), np.float32)
 
 
 def resident_bytes() -> int:
@@ -40,6 +43,28 @@ def test_loading_answering_and_closing_leaves_nothing_behind() -> None:
 
     # One kept model would be 4 MiB at least; 100 of them are looked for.
     assert growth(work, 30, 100) < 8
+
+
+def test_a_thousand_models_loaded_used_and_closed_leave_memory_flat(demo_folder: Path) -> None:
+    tokenizer = load_tokenizer(demo_folder)  # any will do: the prompts are ids
+
+    def work() -> None:
+        with MultimodalRunner(TILES, tokenizer) as runner:
+            runner.generate([make_image_input(PIXELS), make_token_input([5, 9])], SHORT)
+
+    # A kept program, arena or array per cycle would be 30 KiB at least, 1,000 of them 30 MiB.
+    assert growth(work, 100, 1000) < 4
+
+
+def test_ten_thousand_pictures_leave_memory_flat(demo_folder: Path) -> None:
+    with MultimodalRunner(TILES, demo_folder) as runner:
+
+        def work() -> None:
+            runner.reset()
+            runner.prefill([make_image_input(PIXELS.copy())])
+
+        # A kept picture would be 768 bytes, 10,000 of them 7.3 MiB.
+        assert growth(work, 1000, 10_000) < 3
 
 
 def test_pictures_snapshots_and_errors_leave_nothing_behind(runner: MultimodalRunner) -> None:

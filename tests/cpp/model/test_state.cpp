@@ -1,0 +1,183 @@
+// What a decoder remembers, read from instructions as exporters emit them, and how far it can go
+// back.
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include "model/cache_kind.h"
+#include "model/kv_position.h"
+
+using namespace emm;
+
+namespace {
+
+constexpr int8_t kFloat = 6;
+constexpr int8_t kLong = 4;
+
+// A method that grows instruction by instruction.
+class Builder {
+ public:
+  Builder() { method_.chains.emplace_back(); }
+
+  int32_t tensor(std::vector<int32_t> sizes, int8_t type = kFloat, uint32_t data_index = 0) {
+    ProgramTensor tensor;
+    tensor.sizes = std::move(sizes);
+    tensor.scalar_type = type;
+    tensor.is_planned = true;
+    tensor.memory_id = 1;
+    tensor.memory_offset = next_offset_;
+    tensor.data_index = data_index;
+    next_offset_ += tensor_bytes(tensor).value();
+    method_.tensors.push_back(tensor);
+    return value(ValueKind::kTensor,
+                 [&](ProgramValue& v) { v.tensor = method_.tensors.size() - 1; });
+  }
+  int32_t integer(int64_t number) {
+    return value(ValueKind::kInt, [&](ProgramValue& v) { v.integer = number; });
+  }
+  int32_t tensors(std::vector<int64_t> items) {
+    return value(ValueKind::kOptionalTensorList, [&](ProgramValue& v) { v.items = items; });
+  }
+  int32_t nothing() {
+    return value(ValueKind::kNull, [](ProgramValue&) {});
+  }
+
+  void call(const std::string& op, std::vector<int32_t> args) {
+    method_.operators.push_back(op);
+    ProgramInstruction instruction;
+    instruction.index = static_cast<int32_t>(method_.operators.size()) - 1;
+    instruction.args = std::move(args);
+    method_.chains[0].push_back(instruction);
+  }
+
+  // cache[:, :, rows] = value through a copy that is written back at the end.
+  void put_rows(int32_t cache, int32_t rows, int32_t value, bool at_front = false) {
+    const int32_t copy = tensor(method_.tensor(cache)->sizes);
+    const int32_t indices = at_front ? tensors({rows}) : tensors({-1, -1, rows});
+    call("aten::index_put.out", {cache, indices, value, integer(0), copy, copy});
+    call("aten::copy_", {cache, copy, integer(0), cache});
+  }
+
+  const ProgramMethod& method() const { return method_; }
+
+ private:
+  template <typename Fill>
+  int32_t value(ValueKind kind, Fill fill) {
+    ProgramValue value;
+    value.kind = kind;
+    fill(value);
+    method_.values.push_back(value);
+    return static_cast<int32_t>(method_.values.size()) - 1;
+  }
+
+  ProgramMethod method_;
+  uint64_t next_offset_ = 0;
+};
+
+}  // namespace
+
+TEST_CASE("a cache written at its position is flat, whichever operator writes it") {
+  Builder b;
+  const int32_t keys = b.tensor({1, 48, 2, 8});
+  const int32_t values = b.tensor({1, 2, 48, 8});
+  const int32_t dummy = b.tensor({1});
+  b.call("llama::update_cache.out", {b.tensor({1, 15, 2, 8}), keys, b.integer(0), dummy, dummy});
+  b.put_rows(values, b.tensor({15}, kLong), b.tensor({1, 2, 15, 8}));
+  const auto state = find_state(b.method(), 48);
+  REQUIRE(state.size() == 2);
+  CHECK(state[0].kind == StateKind::kFlat);
+  CHECK(state[0].outer == 1);
+  CHECK(state[0].rows == 48);
+  CHECK(state[0].row_bytes == 2 * 8 * 4);
+  CHECK(state[1].kind == StateKind::kFlat);
+  CHECK(state[1].outer == 2);
+  CHECK(state[1].rows == 48);
+  CHECK(state[1].row_bytes == 8 * 4);
+  CHECK(state[1].offset == 48 * 2 * 8 * 4);
+  CHECK(cache_limits(state).ring_rows == 0);
+  CHECK_FALSE(cache_limits(state).is_recurrent);
+}
+
+TEST_CASE("a ring is told by its operator, or by the table of the positions in its rows") {
+  for (const bool by_operator : {true, false}) {
+    for (const bool has_sink : {true, false}) {
+      CAPTURE(by_operator);
+      CAPTURE(has_sink);
+      Builder b;
+      const int32_t table = b.tensor({16}, kLong, has_sink ? 3 : 0);
+      const int32_t rows = b.tensor({8}, kLong);
+      b.put_rows(table, rows, b.tensor({8}, kLong), /*at_front=*/true);
+      if (by_operator) {
+        const int32_t dummy = b.tensor({1});
+        b.call("llama::update_cache_with_indices.out",
+               {b.tensor({1, 8, 2, 8}), b.tensor({1, 16, 2, 8}), b.integer(0), rows, dummy, dummy});
+      } else {
+        b.put_rows(b.tensor({1, 2, 16, 8}), rows, b.tensor({1, 2, 8, 8}));
+      }
+      const auto state = find_state(b.method(), 48);
+      REQUIRE(state.size() == 2);
+      for (const StateTensor& tensor : state) CHECK(tensor.kind == StateKind::kRing);
+      const CacheLimits limits = cache_limits(state);
+      CHECK(limits.ring_rows == 16);
+      CHECK(limits.ring_window == (has_sink ? 4 : 8));
+      CHECK(limits.is_unbounded == has_sink);
+    }
+  }
+}
+
+TEST_CASE("what each call rewrites is recurrent, also when it is written like rows") {
+  Builder b;
+  const int32_t conv_state = b.tensor({1, 64, 2});
+  b.call("aten::copy_", {conv_state, b.tensor({1, 64, 2}), b.integer(0), conv_state});
+  const int32_t delta_state = b.tensor({1, 4, 8, 8});
+  const int32_t changed = b.tensor({1, 4, 8, 8});
+  const int32_t zero = b.integer(0);
+  b.call("aten::slice_scatter.out", {delta_state, b.tensor({1, 4, 8, 8}), zero, zero, b.integer(1),
+                                     b.integer(1), changed, changed});
+  b.call("aten::copy_", {delta_state, changed, zero, delta_state});
+  b.put_rows(b.tensor({1, 2, 5, 8}), b.tensor({5}, kLong), b.tensor({1, 2, 5, 8}));  // too few rows
+  const auto state = find_state(b.method(), 48);
+  REQUIRE(state.size() == 3);
+  for (const StateTensor& tensor : state) CHECK(tensor.kind == StateKind::kWhole);
+  CHECK(cache_limits(state).is_recurrent);
+}
+
+TEST_CASE("positions: how far back a flat cache, a ring and a recurrence can go") {
+  KvPosition flat(100);
+  flat.begin_write(60);
+  flat.advance(60);
+  CHECK(flat.available() == 40);
+  CHECK(flat.lowest_rewind() == 0);
+  CHECK(flat.stays_open(40));
+
+  KvPosition ring(100, {16, 8, false, false});
+  ring.begin_write(16);
+  ring.advance(16);
+  CHECK(ring.lowest_rewind() == 0);  // nothing has been overwritten
+  CHECK(ring.stays_open(8));
+  CHECK_FALSE(ring.stays_open(9));
+  ring.begin_write(4);
+  ring.advance(4);
+  CHECK(ring.lowest_rewind() == 12);
+  ring.rewind(14);
+  CHECK(ring.lowest_rewind() == 12);  // rows above are still those of 14 to 19
+  CHECK(ring.is_intact());
+  ring.begin_write(15);  // fails
+  CHECK_FALSE(ring.is_intact());
+  ring.reset();
+  CHECK(ring.is_intact());
+
+  KvPosition recurrent(100, {0, 0, true, false});
+  recurrent.begin_write(3);
+  CHECK_FALSE(recurrent.is_intact());
+  recurrent.advance(3);
+  CHECK(recurrent.is_intact());
+  CHECK(recurrent.lowest_rewind() == 3);
+  CHECK_FALSE(recurrent.stays_open(1));
+
+  KvPosition sink(100, {16, 4, false, true});
+  sink.begin_write(90);
+  sink.advance(90);
+  CHECK(sink.available() == 100);
+}

@@ -1,0 +1,8 @@
+"""Makes number_tokenizer importable for the tests of exported models."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
