@@ -46,7 +46,11 @@ class CapacityError(ExecutorchMMError):
 
 
 class ExecutionError(ExecutorchMMError):
-    """A method of the model failed while it ran. The conversation stands where it stood before."""
+    """A method of the model failed while it ran. The conversation stands where it stood before.
+
+    Except where the model keeps a recurrent state and failed in the middle of an answer: every call says so
+    until `reset()` or `restore()`.
+    """
 
 
 class BusyError(ExecutorchMMError):

@@ -124,7 +124,7 @@ class MultimodalRunner:
         self._tokenizer = tokenizer.result()
         processor = None if processor_path is None else Path(os.fspath(processor_path))
         self._encoder = PromptEncoder(session.contract, self._tokenizer, processor, beside)
-        declared = () if folder is None else declared_eos_ids(folder)
+        declared = [token for folder in beside for token in declared_eos_ids(folder)]
         self._eos_ids = sorted({*session.contract.eos_ids, *self._tokenizer.eos_ids, *declared})
         self._request = threading.Lock()
         self._stats = Stats()
@@ -229,10 +229,12 @@ class MultimodalRunner:
         """Forgets the positions from `position` on, so that the next prompt continues there.
 
         Args:
-            position: 0 to the current `position`.
+            position: 0 to the current `position`. Models with ring caches (`contract.ring_rows`) go back only
+                as far as nothing they need has been overwritten, models with a recurrent state
+                (`contract.is_recurrent`) only to 0; `save()` and `restore()` work for all.
 
         Raises:
-            InputError: A position outside of that range.
+            InputError: Another position than these; the message names those that are possible.
             BusyError: A request is running.
         """
         with self._exclusive():

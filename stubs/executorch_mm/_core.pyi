@@ -155,7 +155,7 @@ class PromptPart:
 
     @staticmethod
     def embeddings(rows: Annotated[NDArray, dict(order='C', device='cpu', writable=False)]) -> PromptPart:
-        """Embeddings, (num_tokens, hidden_size), in the decoder's dtype."""
+        """Embeddings, (num_tokens, hidden_size), floats."""
 
     @property
     def address(self) -> int:

@@ -138,8 +138,6 @@ def test_a_wrong_generation_option_names_its_field(options: dict[str, object], m
         (np.zeros((2, 64, 64), np.uint8), r"3 \(RGB\) or 4 \(RGBA\)"),
         (np.zeros((0, 64, 3), np.uint8), "at least one pixel"),
         (np.zeros((64, 64, 3), np.int32), "expected uint8 or floats, got int32"),
-        (np.full((64, 64, 3), np.nan, np.float32), "NaN"),
-        (np.full((64, 64, 3), np.inf, np.float32), "infinity"),
         (Image.new("RGB", (0, 5)), "at least one pixel"),
         ("picture.png", "expected a numpy array"),
         (None, "expected a numpy array"),
@@ -148,6 +146,16 @@ def test_a_wrong_generation_option_names_its_field(options: dict[str, object], m
 def test_a_wrong_image_is_refused_when_it_is_made(image: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make_image_input(image)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("shape", [(64, 64, 3), (3, 64, 64), (5, 7, 3)])
+def test_a_picture_with_nan_or_infinity_is_refused_when_it_is_read(
+    runner: MultimodalRunner, shape: tuple[int, ...], value: float
+) -> None:
+    with pytest.raises(InputError, match="NaN or infinit"):
+        runner.prefill(make_image_input(np.full(shape, value, np.float32)))
+    assert runner.position == 0
 
 
 def test_wrong_audio_embeddings_and_texts_are_refused() -> None:
