@@ -409,18 +409,21 @@ class MultimodalRunner:
             session.abort_prefill()  # nothing to do once the prompt has been read
 
     def _expect_room(self, config: GenerationConfig) -> None:
-        """Refuses, before anything is computed, a prompt that leaves no room for the answer's first token."""
+        """Refuses, before anything is computed, a prompt after which seq_len leaves no token to generate.
+
+        The context itself may be filled to the last position: the token sampled there needs no room.
+        """
         session = self._session
         start = 0 if session.contract.is_unbounded else session.position
-        end = start + session.prefill_total
-        if config.max_new_tokens != 0 and config.resolve_max_new_tokens(self.capacity, end) == 0:
-            limit = self.capacity if config.seq_len == -1 else min(config.seq_len, self.capacity)
+        if config.max_new_tokens == 0 or not -1 < config.seq_len < self.capacity:
+            return
+        needed, available = session.prefill_total + 1, max(config.seq_len - start, 0)
+        if needed > available:
             raise CapacityError(
-                f"the prompt and one token of an answer need {session.prefill_total + 1} positions, "
-                f"{max(limit - start, 0)} of {limit} are free"
-                + ("" if limit == self.capacity else f" (seq_len={config.seq_len})"),
-                session.prefill_total + 1,
-                max(limit - start, 0),
+                f"the prompt and one token of an answer need {needed} positions, {available} of "
+                f"seq_len={config.seq_len} are free",
+                needed,
+                available,
             )
 
     def _keep_stats(self, reason: str | None) -> None:

@@ -167,18 +167,20 @@ def test_a_prompt_without_room_for_an_answer_is_refused_before_anything_runs() -
     with load("int32") as runner:
         answer(runner, [5, 9], 2)
         position, room = runner.position, runner.capacity - runner.position
-        short = GenerationConfig(seq_len=20)
-        for config, fits in ((GenerationConfig(), room - 2), (short, 20 - position - 2)):
+        # The last turn's token is read first, and an answer has at least one.
+        free = 20 - position
+        with pytest.raises(CapacityError, match="seq_len=20") as caught:
+            runner.generate(make_token_input([3] * (free - 1)), GenerationConfig(seq_len=20))
+        assert (caught.value.needed, caught.value.available) == (free + 1, free)
+        for read in (runner.prefill, runner.generate):
             with pytest.raises(CapacityError) as caught:
-                runner.generate(make_token_input([3] * (fits + 1)), config)
-            # The last turn's token is read first, and an answer has at least one.
-            assert (caught.value.needed, caught.value.available) == (fits + 3, fits + 2)
+                read(make_token_input([3] * room))
+            assert (caught.value.needed, caught.value.available) == (room + 1, room)
             assert runner.position == position
-        with pytest.raises(CapacityError) as caught:
-            runner.prefill(make_token_input([3] * room))
-        assert (caught.value.needed, caught.value.available) == (room + 1, room)
-        runner.generate(make_token_input([3] * (room - 2)), GenerationConfig(ignore_eos=True))
-        assert runner.stats.finish_reason == "capacity"
+        # In a full context one token can still be sampled: nothing has to be kept for it.
+        runner.generate(make_token_input([3] * (room - 1)), GenerationConfig(ignore_eos=True))
+        assert (runner.stats.finish_reason, runner.position) == ("capacity", runner.capacity)
+        assert runner.stats.num_generated_tokens == 1
 
 
 class SmallTokenizer(NumberTokenizer):
