@@ -78,6 +78,14 @@ ModelBytes aligned(const ModelBytes& bytes) {
   return {copy.get(), bytes.size, copy};
 }
 
+ProgramInfo check_program_bytes(const ModelBytes& bytes, const std::string& what) {
+  try {
+    return check_program(static_cast<const uint8_t*>(bytes.data), bytes.size);
+  } catch (const Error& error) {
+    throw Error(error.code(), what + ": " + error.what());
+  }
+}
+
 template <typename Loader>
 std::unique_ptr<DataLoader> keep(executorch::runtime::Result<Loader> loader,
                                  const std::string& path, const LogCapture& log) {
@@ -146,9 +154,10 @@ EtProgram::EtProgram(const LoadOptions& options) : openvino_library_(options.ope
   file_bytes_ = is_file ? checked_file_bytes(options.model_path) : options.model_bytes.size;
   for (const std::string& path : options.data_paths) file_bytes_ += checked_file_bytes(path);
   if (!is_file) model_bytes_ = aligned(options.model_bytes);
-  structure_ =
-      is_file ? check_program_file(options.model_path)
-              : check_program(static_cast<const uint8_t*>(model_bytes_.data), model_bytes_.size);
+  const std::string what =
+      is_file ? options.model_path
+              : "model (" + std::to_string(options.model_bytes.size) + " bytes in memory)";
+  structure_ = is_file ? check_program_file(what) : check_program_bytes(model_bytes_, what);
   module_ = make_module(options, model_bytes_);
 
   LogCapture log;
@@ -160,9 +169,6 @@ EtProgram::EtProgram(const LoadOptions& options) : openvino_library_(options.ope
         backends, executorch::ET_RUNTIME_NAMESPACE::Program::Verification::InternalConsistency);
   }
   if (error != executorch::runtime::Error::Ok) {
-    const std::string what = is_file
-                                 ? options.model_path
-                                 : "model (" + std::to_string(file_bytes_) + " bytes in memory)";
     throw_et_error(ErrorCode::kLoad, what + ": reading it as an ExecuTorch program", error, log);
   }
   if (!options.profile_path.empty()) profile_.emplace(options.profile_path);

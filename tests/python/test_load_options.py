@@ -151,8 +151,8 @@ def test_a_model_in_memory_needs_a_tokenizer(content: bytes) -> None:
     ("model", "error", "message"),
     [
         (b"", InputError, "got 0 bytes"),
-        (b"no program", ModelLoadError, r"model \(10 bytes in memory\): reading it"),
-        (bytes(4096), ModelLoadError, r"model \(4096 bytes in memory\): reading it"),
+        (b"no program", ModelLoadError, r"model \(10 bytes in memory\): program"),
+        (bytes(4096), ModelLoadError, r"model \(4096 bytes in memory\): program"),
         (np.zeros((64, 64), np.uint8)[:, ::2], InputError, "contiguous memory"),
         (12, InputError, "a path or an object with a buffer, got int"),
         (None, InputError, "a path or an object with a buffer, got NoneType"),
