@@ -38,10 +38,12 @@ void emit(et_timestamp_t, et_pal_log_level_t level, const char* file, const char
 }  // namespace
 
 void install_log_handler() {
-  static std::once_flag installed;
-  std::call_once(installed, [] {
-    executorch::runtime::register_pal(executorch::runtime::PalImpl::create(emit, "executorch_mm"));
-  });
+  // Another user of the same runtime may have put in its own since the last model was loaded.
+  static std::mutex mutex;
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto* current = executorch::runtime::get_pal_impl();
+  if (current != nullptr && current->emit_log_message == emit) return;
+  executorch::runtime::register_pal(executorch::runtime::PalImpl::create(emit, "executorch_mm"));
 }
 
 }  // namespace emm

@@ -62,12 +62,10 @@ void capture(et_timestamp_t, et_pal_log_level_t level, const char*, const char*,
 }
 
 void start() {
-  static const bool started = [] {
-    executorch::runtime::register_pal(executorch::runtime::PalImpl::create(capture, __FILE__));
-    executorch::runtime::runtime_init();
-    return true;
-  }();
-  (void)started;
+  // A model loaded in between takes the log lines for itself.
+  if (executorch::runtime::get_pal_impl()->emit_log_message == capture) return;
+  executorch::runtime::register_pal(executorch::runtime::PalImpl::create(capture, __FILE__));
+  executorch::runtime::runtime_init();
 }
 
 // Upstream's registry and pool, where emm_ops_load_upstream found them.
