@@ -53,6 +53,7 @@ bool Session::step_prefill() {
   }
   if (is_prefilling()) return true;
   timings_.num_prompt_positions += prefill_done();
+  timings_.prompt_read_ns = now_ns() - timings_.start_ns;
   prompt_.clear();
   return false;
 }
@@ -138,7 +139,7 @@ void Session::own_logits() {
   logits_.data = own_logits_.data();
 }
 
-int32_t Session::step(Sampler& sampler) {
+int32_t Session::step(Sampler& sampler, const SampleHooks& hooks) {
   const auto lock = enter();
   if (is_prefilling())
     throw Error(ErrorCode::kBusy, "a prompt is being read: finish or abort it first");
@@ -154,7 +155,8 @@ int32_t Session::step(Sampler& sampler) {
   int32_t token = 0;
   {
     const ScopedTimer timer(timings_.sample_ns);
-    token = sampler.sample(logits_);
+    token =
+        sampler.sample(static_cast<const float*>(logits_.data), logits_.size(), history_, hooks);
   }
   if (timings_.num_generated_tokens++ == 0) timings_.first_token_ns = now_ns() - timings_.start_ns;
   pending_token_ = token;
