@@ -35,7 +35,7 @@ struct GenerationOptions {
 // A token of the answer, whether it was returned or ended it.
 struct TokenRecord {
   int32_t token = 0;
-  int64_t time_ns = 0;  // since the request began
+  int64_t time_ns = 0;                  // since the request began
   float logprob = 0.0f;                 // both only where num_logprobs >= 0, see Sampler
   std::vector<Candidate> top_logprobs;  // falling
 };
@@ -53,6 +53,7 @@ class Generation {
   // The token that ended the answer.
   std::optional<int32_t> stop_token() const { return stop_token_; }
   const std::vector<TokenRecord>& records() const { return records_; }
+  int64_t vocab_size() const { return session_->contract().vocab_size; }
   bool has_logprobs() const { return options_.sampling.num_logprobs >= 0; }
 
  private:
