@@ -42,6 +42,7 @@ void penalise(float* row, const TokenCounts& counts, float repetition, float fre
 void ban_repeated_ngrams(float* row, int64_t vocab_size, const std::vector<int64_t>& history,
                          int64_t ngram_size) {
   const auto size = static_cast<int64_t>(history.size());
+  if (size < ngram_size) return;
   const int64_t* prefix = history.data() + size - (ngram_size - 1);
   for (int64_t begin = 0; begin + ngram_size <= size; ++begin) {
     const int64_t* ngram = history.data() + begin;
