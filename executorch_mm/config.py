@@ -137,6 +137,9 @@ class GenerationConfig:
             _check_int("logprobs", self.logprobs, 0, "None, 0 or more")
         if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
             raise InputError(f"seed: expected an int or None, got {self.seed!r}")
+        for name in ("include_stop", "ignore_eos", "echo", "warming"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name}: expected True or False, got {getattr(self, name)!r}")
         self._check_numbers()
         self._check_lists()
         self._check_contradictions()
@@ -194,11 +197,15 @@ class GenerationConfig:
             object.__setattr__(self, name, _token_ids(name, getattr(self, name)))
         if not isinstance(self.logit_bias, Mapping):
             raise InputError(f"logit_bias: expected a mapping of token ids, got {self.logit_bias!r}")
-        _token_ids("logit_bias", list(self.logit_bias))
+        biased = _token_ids("logit_bias", self.logit_bias.keys())
         for bias in self.logit_bias.values():
             if bias != -math.inf:
                 _check_finite("logit_bias", bias)
-        object.__setattr__(self, "logit_bias", dict(self.logit_bias))
+        object.__setattr__(self, "logit_bias", dict(zip(biased, self.logit_bias.values(), strict=True)))
+        if not isinstance(self.logits_processors, Collection):
+            raise InputError(
+                f"logits_processors: expected a list of callables, got {self.logits_processors!r}"
+            )
         for processor in self.logits_processors:
             if not callable(processor):
                 raise InputError(f"logits_processors: expected callables, got {processor!r}")

@@ -90,6 +90,21 @@ TEST_CASE("a timeout ends the answer at the next token") {
   CHECK(generation.finish_reason() == FinishReason::kTimeout);
 }
 
+TEST_CASE("a timeout keeps the tokens that came before it") {
+  auto options = options_with(-1);
+  options.timeout_ns = 200'000'000;
+  const auto session = session_after_5();
+  Generation generation(session, options);
+  CHECK(generation.next() == 6);
+  CHECK(generation.next() == 7);
+  while (now_ns() - session->timings().start_ns < options.timeout_ns) {
+  }
+  CHECK_FALSE(generation.next().has_value());
+  CHECK(generation.finish_reason() == FinishReason::kTimeout);
+  CHECK(session->history() == std::vector<int64_t>{4, 5, 6});
+  CHECK(session->pending_token() == 7);
+}
+
 TEST_CASE("each token is recorded with its time and its logprobs") {
   auto options = options_with(3);
   options.sampling.num_logprobs = 2;
