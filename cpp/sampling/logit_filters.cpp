@@ -44,9 +44,8 @@ Cut find_cut(size_t count, double wanted, Key key_of, Amount amount_of) {
     }
     uint32_t bucket = (high - low) >> shift;
     while (bucket > 0 && wanted > amounts[bucket]) wanted -= amounts[bucket--];
-    const uint32_t first = low + (bucket << shift);
-    high = std::min(high, first + ((1u << shift) - 1));
-    low = first;
+    low += bucket << shift;
+    high = low + std::min(high - low, (1u << shift) - 1);
   }
   return {low, wanted};
 }

@@ -11,7 +11,7 @@
 namespace emm {
 namespace {
 
-constexpr int64_t kLanes = 16;
+constexpr int64_t kLanes = 32;  // so many that gcc makes vectors of them instead of unrolling
 
 template <typename Convert>
 void convert_row(const TensorView& logits, float* out, Convert convert) {
@@ -30,8 +30,11 @@ float largest_of(const float* values, int64_t size) {
     for (int64_t lane = 0; lane < kLanes; ++lane)
       lanes[lane] = larger(lanes[lane], values[i + lane]);
   }
-  float largest = -INFINITY;
-  for (const float lane : lanes) largest = larger(largest, lane);
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t lane = 0; lane < half; ++lane)
+      lanes[lane] = larger(lanes[lane], lanes[lane + half]);
+  }
+  float largest = lanes[0];
   for (int64_t i = even; i < size; ++i) largest = larger(largest, values[i]);
   return largest;
 }

@@ -20,7 +20,7 @@ bool has_penalty(const SamplingOptions& options) {
 
 bool edits_row(const SamplingOptions& options) {
   return has_penalty(options) || !options.logit_bias.empty() || !options.suppress_tokens.empty() ||
-         options.no_repeat_ngram_size > 0 || options.min_new_tokens > 0;
+         options.no_repeat_ngram_size > 0;
 }
 
 // Appends the values that are at least `least`, in the order of their indices. Only blocks whose
@@ -106,7 +106,9 @@ void Sampler::distribution(const float* logits, int64_t vocab_size,
 // The logits after everything that changes single ones; a copy only where something may.
 const float* Sampler::edited(const float* logits, const std::vector<int64_t>& history,
                              const SampleHooks& hooks) {
-  if (!edits_row(options_) && !hooks.edit && hooks.allowed == nullptr) return logits;
+  const bool is_too_short = static_cast<int64_t>(num_sampled_) < options_.min_new_tokens;
+  if (!edits_row(options_) && !is_too_short && !hooks.edit && hooks.allowed == nullptr)
+    return logits;
   row_.assign(logits, logits + vocab_size_);
   float* row = row_.data();
   add_bias(row, options_.logit_bias);
@@ -117,8 +119,7 @@ const float* Sampler::edited(const float* logits, const std::vector<int64_t>& hi
   }
   if (options_.no_repeat_ngram_size > 0)
     ban_repeated_ngrams(row, vocab_size_, history, options_.no_repeat_ngram_size);
-  if (static_cast<int64_t>(num_sampled_) < options_.min_new_tokens)
-    ban(row, vocab_size_, options_.end_tokens);
+  if (is_too_short) ban(row, vocab_size_, options_.end_tokens);
   ban(row, vocab_size_, options_.suppress_tokens);
   if (hooks.edit) hooks.edit(row, vocab_size_, history);
   if (hooks.allowed != nullptr) apply_mask(row, vocab_size_, hooks.allowed);

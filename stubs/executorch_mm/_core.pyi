@@ -482,7 +482,7 @@ class Generation:
 
     def __init__(self, session: Session, options: GenerationOptions) -> None: ...
 
-    def next(self, processors: tuple[Callable[[list[int], NDArray[numpy.float32]], object], ...] = (), allowed: NDArray[numpy.uint32] | None = None) -> int | None:
+    def next(self, processors: tuple[Callable, ...] = (), allowed: Annotated[NDArray[numpy.uint32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None) -> int | None:
         """
         The next token id, or None when the answer is complete; an end token is not returned.
         Processors change the logits in place; `allowed` has a bit for each token.
