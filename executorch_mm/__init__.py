@@ -43,6 +43,7 @@ from executorch_mm.inputs import (
     make_token_input,
 )
 from executorch_mm.load_options import XnnpackOptions
+from executorch_mm.result import GenerationResult
 from executorch_mm.runner import MultimodalRunner, Snapshot
 from executorch_mm.stats import Stats
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
@@ -55,6 +56,7 @@ __all__ = [
     "ExecutionError",
     "ExecutorchMMError",
     "GenerationConfig",
+    "GenerationResult",
     "InputError",
     "MissingDependencyError",
     "ModelLoadError",

@@ -2,36 +2,100 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
 
 from executorch_mm.errors import InputError
 from executorch_mm.text_stream import check_stops
 
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+LogitsProcessor = Callable[[list[int], NDArray[np.float32]], object]
+"""Gets the token ids so far (-1 for a position that is no token) and the logits of the next one, float32
+(vocab_size), which it changes in place; returns None or that array."""
+
+
+class GenerationOptions(TypedDict, total=False):
+    """The fields of `GenerationConfig` as keywords of a call, where they override those of its config."""
+
+    max_new_tokens: int
+    min_new_tokens: int
+    seq_len: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    typical_p: float
+    repetition_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    no_repeat_ngram_size: int
+    logit_bias: Mapping[int, float]
+    suppress_tokens: Sequence[int]
+    forced_tokens: Sequence[int]
+    logits_processors: Sequence[LogitsProcessor]
+    seed: int | None
+    logprobs: int | None
+    stop: str | Sequence[str]
+    stop_token_ids: Sequence[int]
+    include_stop: bool
+    ignore_eos: bool
+    timeout: float | None
+    echo: bool
+    num_bos: int
+    num_eos: int
+    warming: bool
+
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """Options of one request.
+    """Options of one request. docs/generation.md has the order in which they act.
 
     Attributes:
         max_new_tokens: Tokens to generate at most; -1 for as many as the context holds.
+        min_new_tokens: No end token and no token of `stop_token_ids` comes before this many others.
         seq_len: Positions that prompt and answer may use together; -1 for the whole context. With both
             limits set the smaller one holds.
         temperature: 0 picks the likeliest token; larger values flatten the distribution. Any value >= 0.
         top_k: Sample among the k likeliest tokens; 0 for all.
         top_p: Sample among the likeliest tokens that together reach this probability; 1 for all.
+        min_p: Sample among tokens at least this fraction as likely as the likeliest; 0 for all.
+        typical_p: Sample among the tokens whose surprise is nearest to the expected one and that together
+            reach this probability; 1 for all.
+        repetition_penalty: Divides positive logits of all tokens in the context and multiplies negative ones;
+            1 for none.
+        frequency_penalty: Taken from a token's logit for each time it stands in the answer.
+        presence_penalty: Taken once from the logit of each token in the answer.
+        no_repeat_ngram_size: No sequence of so many tokens comes twice in the context; 0 allows all.
+        logit_bias: Added to the logits of these token ids; -inf forbids one.
+        suppress_tokens: Token ids that are never chosen.
+        forced_tokens: Token ids the answer begins with, whatever the model and other options say.
+        logits_processors: Called in order at each step that chooses a token. An exception ends the request
+            and comes out of the call; the conversation goes on from there.
         seed: Same seed, prompt and model give the same answer; None draws a fresh one.
-        stop: Texts that end the answer where they begin; they are not part of it.
+        logprobs: Report the logarithm of each token's probability and of that many likeliest ones, in the
+            model's own distribution; 0 for the chosen token alone, None for nothing.
+        stop: Texts that end the answer where they begin.
+        stop_token_ids: Token ids that end the answer.
+        include_stop: The text of `stop` or of the token of `stop_token_ids` is part of the answer.
         ignore_eos: Go on after the model's end token.
+        timeout: Seconds after which the request ends, wherever it is; None for no limit.
         echo: Deliver the prompt's text before the answer. Off by default; nothing is ever printed.
         num_bos: Beginning-of-text tokens put before a prompt that starts a conversation. 0 leaves it to the
             tokenizer's files: one where they ask for it (as those of Llama and Gemma do) and the text has
             none yet; token ids are taken as they are.
         num_eos: End-of-text tokens put after the prompt.
+        warming: A rehearsal: callbacks are not called, and `stats` stay those of the last real request.
 
     Raises:
-        InputError: A value is out of its range; the message names the field.
+        InputError: A value is out of its range or contradicts another; the message names the field.
 
     Example:
         >>> GenerationConfig(max_new_tokens=100, temperature=0.7, top_p=0.9).top_k
@@ -39,36 +103,62 @@ class GenerationConfig:
     """
 
     max_new_tokens: int = -1
+    min_new_tokens: int = 0
     seq_len: int = -1
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    no_repeat_ngram_size: int = 0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    suppress_tokens: Sequence[int] = ()
+    forced_tokens: Sequence[int] = ()
+    logits_processors: Sequence[LogitsProcessor] = ()
     seed: int | None = None
+    logprobs: int | None = None
     stop: str | Sequence[str] = ()
+    stop_token_ids: Sequence[int] = ()
+    include_stop: bool = False
     ignore_eos: bool = False
+    timeout: float | None = None
     echo: bool = False
     num_bos: int = 0
     num_eos: int = 0
+    warming: bool = False
 
     def __post_init__(self) -> None:
-        for field in ("max_new_tokens", "seq_len"):
-            _check_int(field, getattr(self, field), -1, "-1 (no limit) or more")
-        for field in ("top_k", "num_bos", "num_eos"):
-            _check_int(field, getattr(self, field), 0, "0 or more")
-        for field in ("temperature", "top_p"):
-            _check_finite(field, getattr(self, field))
-        if self.temperature < 0:
-            raise InputError(f"temperature: expected 0 or more, got {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p: expected a number in (0, 1], got {self.top_p}")
+        for name in ("max_new_tokens", "seq_len"):
+            _check_int(name, getattr(self, name), -1, "-1 (no limit) or more")
+        for name in ("min_new_tokens", "top_k", "no_repeat_ngram_size", "num_bos", "num_eos"):
+            _check_int(name, getattr(self, name), 0, "0 or more")
+        if self.logprobs is not None:
+            _check_int("logprobs", self.logprobs, 0, "None, 0 or more")
         if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
             raise InputError(f"seed: expected an int or None, got {self.seed!r}")
-        check_stops(self.stop)
+        for name in ("include_stop", "ignore_eos", "echo", "warming"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name}: expected True or False, got {getattr(self, name)!r}")
+        self._check_numbers()
+        self._check_lists()
+        self._check_contradictions()
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
         """`stop` as a tuple."""
         return tuple(check_stops(self.stop))
+
+    def replace(self, **options: Unpack[GenerationOptions]) -> Self:
+        """A copy with some fields changed.
+
+        Raises:
+            InputError: As in the constructor.
+            TypeError: There is no such field.
+        """
+        return dataclasses.replace(self, **options) if options else self
 
     def resolve_max_new_tokens(self, max_context_len: int, num_tokens_occupied: int = 0) -> int:
         """Tokens that may be generated when part of the context is already in use.
@@ -84,14 +174,80 @@ class GenerationConfig:
         room = max(end - num_tokens_occupied, 0)
         return room if self.max_new_tokens == -1 else min(self.max_new_tokens, room)
 
+    def _check_numbers(self) -> None:
+        for name in ("temperature", "top_p", "min_p", "typical_p", "repetition_penalty"):
+            _check_finite(name, getattr(self, name))
+        for name in ("frequency_penalty", "presence_penalty"):
+            _check_finite(name, getattr(self, name))
+        if self.temperature < 0:
+            raise InputError(f"temperature: expected 0 or more, got {self.temperature}")
+        if self.repetition_penalty <= 0:
+            raise InputError(f"repetition_penalty: expected more than 0, got {self.repetition_penalty}")
+        for name, value in (("top_p", self.top_p), ("typical_p", self.typical_p)):
+            if not 0 < value <= 1:
+                raise InputError(f"{name}: expected a number in (0, 1], got {value}")
+        if not 0 <= self.min_p <= 1:
+            raise InputError(f"min_p: expected a number in [0, 1], got {self.min_p}")
+        if self.timeout is not None:
+            _check_finite("timeout", self.timeout)
+            if self.timeout <= 0:
+                raise InputError(f"timeout: expected more than 0 seconds or None, got {self.timeout}")
 
-def _check_int(field: str, value: object, least: int, wanted: str) -> None:
+    def _check_lists(self) -> None:
+        check_stops(self.stop)
+        for name in ("suppress_tokens", "forced_tokens", "stop_token_ids"):
+            object.__setattr__(self, name, _token_ids(name, getattr(self, name)))
+        if not isinstance(self.logit_bias, Mapping):
+            raise InputError(f"logit_bias: expected a mapping of token ids, got {self.logit_bias!r}")
+        biased = _token_ids("logit_bias", self.logit_bias.keys())
+        for bias in self.logit_bias.values():
+            if bias != -math.inf:
+                _check_finite("logit_bias", bias)
+        object.__setattr__(self, "logit_bias", dict(zip(biased, self.logit_bias.values(), strict=True)))
+        if not isinstance(self.logits_processors, Collection):
+            raise InputError(
+                f"logits_processors: expected a list of callables, got {self.logits_processors!r}"
+            )
+        for processor in self.logits_processors:
+            if not callable(processor):
+                raise InputError(f"logits_processors: expected callables, got {processor!r}")
+        object.__setattr__(self, "logits_processors", tuple(self.logits_processors))
+
+    def _check_contradictions(self) -> None:
+        limit = math.inf if self.max_new_tokens == -1 else self.max_new_tokens
+        if self.min_new_tokens > limit:
+            raise InputError(
+                f"min_new_tokens: expected at most max_new_tokens={limit}, got {self.min_new_tokens}"
+            )
+        if len(self.forced_tokens) > limit:
+            raise InputError(
+                f"forced_tokens: expected at most max_new_tokens={limit} ids, got {len(self.forced_tokens)}"
+            )
+        both = sorted({*self.forced_tokens} & {*self.suppress_tokens})
+        if both:
+            raise InputError(f"forced_tokens: token {both[0]} is in suppress_tokens too")
+        if self.include_stop and not self.stop and not self.stop_token_ids:
+            raise InputError("include_stop: expected stop or stop_token_ids with it, got neither")
+
+
+def _check_int(name: str, value: object, least: int, wanted: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InputError(f"{field}: expected an int, got {type(value).__name__} {value!r}")
+        raise InputError(f"{name}: expected an int, got {type(value).__name__} {value!r}")
     if value < least:
-        raise InputError(f"{field}: expected {wanted}, got {value}")
+        raise InputError(f"{name}: expected {wanted}, got {value}")
+    if value >= 2**31:
+        raise InputError(f"{name}: expected less than 2**31, got {value}")
 
 
-def _check_finite(field: str, value: object) -> None:
+def _check_finite(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InputError(f"{field}: expected a finite number, got {value!r}")
+        raise InputError(f"{name}: expected a finite number, got {value!r}")
+
+
+def _token_ids(name: str, ids: object) -> tuple[int, ...]:
+    if isinstance(ids, str) or not isinstance(ids, Collection):
+        raise InputError(f"{name}: expected a list of token ids, got {ids!r}")
+    plain = tuple(int(token_id) if isinstance(token_id, np.integer) else token_id for token_id in ids)
+    for token_id in plain:
+        _check_int(name, token_id, 0, "token ids of 0 or more")
+    return plain

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,19 @@ class PromptEncoder:
         if config.num_eos:
             prompt.append(_tokens([self._eos_id()] * config.num_eos))
         return prompt
+
+    def rehearsal(self) -> Iterator[_core.PromptPart]:
+        """Prompts that together run every method of the model: a token, an empty picture, a silent clip."""
+        yield _tokens([0])
+        for method, make in (
+            ("vision_encoder", _core.PromptPart.image),
+            ("audio_encoder", _core.PromptPart.audio),
+        ):
+            encoder = self._contract.methods.get(method)
+            if encoder is not None:
+                wanted = encoder.inputs[0]
+                dtype = np.uint8 if wanted.dtype == "uint8" else np.float32
+                yield make(np.zeros((1, *wanted.shape[1:]), dtype))
 
     def _encode_part(self, part: MultimodalInput) -> _core.PromptPart:
         value = part.value

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +15,22 @@ from typing import TYPE_CHECKING
 from executorch_mm import _core
 from executorch_mm._logging import forward_log_lines
 from executorch_mm._tokenizers.side_files import declared_eos_ids
-from executorch_mm.config import GenerationConfig
+from executorch_mm.config import GenerationConfig, GenerationOptions
 from executorch_mm.errors import BusyError, CapacityError, ExecutorchMMError, InputError, TokenizerError
 from executorch_mm.inputs import MultimodalInput, Prompt, as_parts
 from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
 from executorch_mm.prompt import PromptEncoder
-from executorch_mm.stats import Stats, seconds
+from executorch_mm.result import GenerationResult, make_result
+from executorch_mm.sampling import generation_options, timeout_ns
+from executorch_mm.stats import Stats, peak_memory_bytes
 from executorch_mm.text_stream import TextStream
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer, Self
+    from typing_extensions import Buffer, Self, Unpack
 
 Progress = Callable[[int, int], object]
+_Ending = tuple[list[_core.TokenRecord], Stats]  # what is known once an answer is complete
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class MultimodalRunner:
         """
         from concurrent.futures import ThreadPoolExecutor
 
-        start = time.perf_counter()
+        start_ns = _core.now_ns()
         options = core_options(model_path, data_path, load_mode, num_threads, xnnpack, profile_path)
         beside = [Path(options.model_path).parent] if options.model_path else []
         if tokenizer_path is None:
@@ -128,7 +131,8 @@ class MultimodalRunner:
         self._eos_ids = sorted({*session.contract.eos_ids, *self._tokenizer.eos_ids, *declared})
         self._request = threading.Lock()
         self._stats = Stats()
-        self._load_seconds = time.perf_counter() - start
+        self._load_start_ns, self._load_ns = start_ns, _core.now_ns() - start_ns
+        self._prepare_ns = 0  # of the last prompt
 
     @classmethod
     def demo(cls, *, num_threads: NumThreads = "auto") -> Self:
@@ -150,6 +154,7 @@ class MultimodalRunner:
         stats_callback: Callable[[Stats], object] | None = None,
         *,
         progress: Progress | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> None:
         """Answers a prompt and hands the text over piece by piece.
 
@@ -162,33 +167,78 @@ class MultimodalRunner:
                 there.
             stats_callback: Gets the `Stats` once, at the end.
             progress: Gets (positions read, positions of the prompt) while the prompt is read.
+            **options: Fields of `GenerationConfig`, which override those of `config`.
 
         Raises:
-            InputError: A part of the prompt is wrong for this model. Nothing has changed.
+            InputError: A part of the prompt or an option is wrong for this model. Nothing has changed.
             CapacityError: The prompt does not fit. Nothing has changed.
             ExecutionError: The model failed.
             BusyError: Another request is running.
         """
-        with contextlib.closing(self._answer(inputs, config or GenerationConfig(), progress)) as pieces:
+        config = _with_options(config, options)
+        with contextlib.closing(self._answer(inputs, config, progress)) as pieces:
             for piece in pieces:
-                if token_callback is not None:
+                if token_callback is not None and not config.warming:
                     token_callback(piece)
-        if stats_callback is not None:
+        if stats_callback is not None and not config.warming:
             stats_callback(self._stats)
 
-    def generate_text(self, inputs: Prompt, config: GenerationConfig | None = None) -> str:
+    def generate_text(
+        self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
+    ) -> str:
         """The whole answer as one string; parameters and errors are those of `generate`."""
-        pieces: list[str] = []
-        self.generate(inputs, config, pieces.append)
-        return "".join(pieces)
+        return self.generate_result(inputs, config, **options).text
 
-    def stream(self, inputs: Prompt, config: GenerationConfig | None = None) -> Generator[str, None, None]:
+    def generate_result(
+        self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
+    ) -> GenerationResult:
+        """The whole answer with its tokens, their logprobs and times, and why it ended.
+
+        Parameters and errors are those of `generate`.
+        """
+        config = _with_options(config, options)
+        endings: list[_Ending] = []
+        with contextlib.closing(self._answer(inputs, config, None, endings.append)) as pieces:
+            text = "".join(pieces)
+        records, stats = endings[0]
+        return make_result(text, records, stats, has_logprobs=config.logprobs is not None)
+
+    def stream(
+        self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
+    ) -> Generator[str, None, None]:
         """The answer piece by piece, as an iterator; parameters and errors are those of `generate`.
 
         Work starts with the first piece asked for. Leaving the loop early closes the stream and ends the
         request; the conversation holds what was generated until then.
         """
-        return self._answer(inputs, config or GenerationConfig(), None)
+        return self._answer(inputs, _with_options(config, options), None)
+
+    def warmup(self) -> None:
+        """Runs each method of the model once, so that the first request does not pay for what comes once.
+
+        That is reading the weights from the file and starting threads, for the most part. At the start of a
+        conversation only: later the model has run, and nothing happens.
+
+        Raises:
+            ExecutionError: The model failed.
+            BusyError: A request is running.
+        """
+        with self._exclusive():
+            session = self._session
+            if session.position:
+                return
+            options = generation_options(GenerationConfig(max_new_tokens=2, ignore_eos=True), ())
+            for part in self._encoder.rehearsal():
+                try:
+                    session.begin_request()
+                    session.begin_prefill([part])
+                    while session.step_prefill():
+                        pass
+                    generation = _core.Generation(session, options)
+                    while generation.next() is not None:
+                        pass
+                finally:
+                    session.reset()
 
     def prefill(
         self,
@@ -196,24 +246,26 @@ class MultimodalRunner:
         config: GenerationConfig | None = None,
         *,
         progress: Progress | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> int:
         """Reads a prompt without answering it.
 
         Args:
             inputs: As in `generate`.
-            config: Only num_bos and num_eos matter.
+            config: Only num_bos, num_eos and timeout matter.
             progress: As in `generate`.
+            **options: As in `generate`.
 
         Returns:
-            Positions of the context in use. After a `stop()` meanwhile, the prompt is not in it.
+            Positions of the context in use. After a `stop()` meanwhile or a timeout, the prompt is not in it.
 
         Raises:
             InputError, CapacityError, ExecutionError, BusyError: As in `generate`.
         """
         with self._exclusive():
             self._session.begin_request()
-            self._read(as_parts(inputs), config or GenerationConfig(), progress)
-            self._keep_stats(None)
+            self._read(as_parts(inputs), _with_options(config, options), progress)
+            self._stats = self._make_stats()
             return self._session.position
 
     def reset(self) -> None:
@@ -343,28 +395,27 @@ class MultimodalRunner:
             forward_log_lines()
 
     def _answer(
-        self, inputs: Prompt, config: GenerationConfig, progress: Progress | None
+        self,
+        inputs: Prompt,
+        config: GenerationConfig,
+        progress: Progress | None,
+        on_end: Callable[[_Ending], object] = lambda _: None,
     ) -> Generator[str, None, None]:
         with self._exclusive():
             self._session.begin_request()
             parts = as_parts(inputs)
+            # Made before the prompt is read, because it checks options against the model.
+            generation = _core.Generation(self._session, generation_options(config, self._eos_ids))
             if config.echo:
                 yield from (part.value for part in parts if isinstance(part.value, str))
             self._read(parts, config, progress, is_answered=True)
-            seed = int.from_bytes(os.urandom(8), "big") if config.seed is None else config.seed % 2**64
-            generation = _core.Generation(
-                self._session,
-                max_new_tokens=self._max_new_tokens(config),
-                eos_ids=[] if config.ignore_eos else self._eos_ids,
-                temperature=config.temperature,
-                top_k=config.top_k,
-                top_p=config.top_p,
-                seed=seed,
+            text = TextStream(
+                self._tokenizer, config.stop_strings, config.include_stop, after=self._tokens_so_far()
             )
-            text = TextStream(self._tokenizer, config.stop_strings, after=self._tokens_so_far())
+            processors = tuple(config.logits_processors)
             reason: str | None = None
             try:
-                while (token := generation.next()) is not None:
+                while (token := generation.next(processors)) is not None:
                     if piece := text.push(token):
                         yield piece
                     if text.stopped is not None:
@@ -375,12 +426,15 @@ class MultimodalRunner:
                     if piece := text.finish():
                         yield piece
             finally:
-                self._keep_stats(reason or "cancelled")
-
-    def _max_new_tokens(self, config: GenerationConfig) -> int:
-        if config.max_new_tokens == -1 and config.seq_len == -1:
-            return -1  # the core ends when the context is full
-        return config.resolve_max_new_tokens(self.capacity, self._session.position)
+                records = generation.records
+                stats = self._make_stats(
+                    finish_reason=reason or "cancelled",
+                    stopped_by=generation.stop_token if text.stopped is None else text.stopped,
+                    token_times_ns=tuple(record.time_ns for record in records),
+                )
+                if not config.warming:
+                    self._stats = stats
+                on_end((records, stats))
 
     def _tokens_so_far(self) -> list[int]:
         return [token for token in self._session.history if token >= 0]
@@ -393,15 +447,19 @@ class MultimodalRunner:
         is_answered: bool = False,
     ) -> None:
         session = self._session
+        self._prepare_ns = 0
         if not parts and session.can_generate:
             return
+        start_ns = session.timings.start_ns
+        deadline_ns = math.inf if config.timeout is None else start_ns + timeout_ns(config.timeout)
         prompt = self._encoder.encode(parts, config, is_start=session.position == 0)
+        self._prepare_ns = _core.now_ns() - start_ns
         session.begin_prefill(prompt)
         try:
             if is_answered:
                 self._expect_room(config)
             is_reading = True
-            while is_reading and not session.is_cancelled:
+            while is_reading and not session.is_cancelled and _core.now_ns() < deadline_ns:
                 is_reading = session.step_prefill()
                 if progress is not None:
                     progress(session.prefill_done, session.prefill_total)
@@ -426,22 +484,40 @@ class MultimodalRunner:
                 available,
             )
 
-    def _keep_stats(self, reason: str | None) -> None:
+    def _make_stats(
+        self,
+        finish_reason: str | None = None,
+        stopped_by: str | int | None = None,
+        token_times_ns: tuple[int, ...] = (),
+    ) -> Stats:
         timings = self._session.timings
-        self._stats = Stats(
+        return Stats(
             num_prompt_tokens=timings.num_prompt_positions,
             num_generated_tokens=timings.num_generated_tokens,
-            load_seconds=self._load_seconds,
-            encode_seconds=seconds(timings.encode_image_ns + timings.encode_audio_ns),
-            prefill_seconds=seconds(timings.prefill_ns),
-            decode_seconds=seconds(timings.decode_ns),
-            sample_seconds=seconds(timings.sample_ns),
-            time_to_first_token=seconds(timings.first_token_ns),
             num_decode_steps=timings.num_decode_steps,
-            finish_reason=reason,
+            finish_reason=finish_reason,
+            stopped_by=stopped_by,
             copied_input_bytes=timings.copied_input_bytes,
             num_threads=self._session.num_threads,
+            peak_memory_bytes=peak_memory_bytes(),
+            load_start_ns=self._load_start_ns,
+            load_ns=self._load_ns,
+            start_ns=timings.start_ns,
+            prepare_ns=self._prepare_ns,
+            prompt_read_ns=timings.prompt_read_ns,
+            first_token_ns=timings.first_token_ns,
+            total_ns=_core.now_ns() - timings.start_ns,
+            encode_image_ns=timings.encode_image_ns,
+            encode_audio_ns=timings.encode_audio_ns,
+            prefill_ns=timings.prefill_ns,
+            decode_ns=timings.decode_ns,
+            sample_ns=timings.sample_ns,
+            token_times_ns=token_times_ns,
         )
+
+
+def _with_options(config: GenerationConfig | None, options: GenerationOptions) -> GenerationConfig:
+    return (config or GenerationConfig()).replace(**options)
 
 
 def _tokenizer(given: Path | Tokenizer) -> Tokenizer:

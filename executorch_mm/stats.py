@@ -3,69 +3,265 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import math
+import resource
+import sys
+from dataclasses import dataclass
+from itertools import pairwise
 
 _NS = 1e-9
 
 
-@dataclass(frozen=True)
-class Stats:
-    """Counts and times of one request. Times are seconds of the monotonic clock.
+class _UpstreamNames:
+    """The fields of upstream's `Stats`: integer milliseconds, here of the monotonic clock.
+
+    `num_prompt_tokens` and `num_generated_tokens` have the same names in both, but count what they say here:
+    the prompt of this request alone, and all generated tokens.
+    """
+
+    load_start_ns: int
+    load_ns: int
+    start_ns: int
+    prepare_ns: int
+    prompt_read_ns: int
+    first_token_ns: int
+    total_ns: int
+    encode_image_ns: int
+    encode_audio_ns: int
+    prefill_ns: int
+    decode_ns: int
+    sample_ns: int
+
+    @property
+    def model_load_start_ms(self) -> int:
+        """When loading began."""
+        return self.load_start_ns // 1_000_000
+
+    @property
+    def model_load_end_ms(self) -> int:
+        """When the model was loaded."""
+        return (self.load_start_ns + self.load_ns) // 1_000_000
+
+    @property
+    def inference_start_ms(self) -> int:
+        """When the request began."""
+        return self.start_ns // 1_000_000
+
+    @property
+    def token_encode_end_ms(self) -> int:
+        """When the prompt was tokens and prepared arrays."""
+        return (self.start_ns + self.prepare_ns) // 1_000_000
+
+    @property
+    def model_execution_start_ms(self) -> int:
+        """When the model was run first, which is when the prompt was prepared."""
+        return self.token_encode_end_ms
+
+    @property
+    def model_execution_end_ms(self) -> int:
+        """When the model was no longer needed."""
+        return self.inference_end_ms
+
+    @property
+    def prompt_eval_end_ms(self) -> int:
+        """When the prompt had been read."""
+        return (self.start_ns + self.prompt_read_ns) // 1_000_000
+
+    @property
+    def first_token_ms(self) -> int:
+        """When the first token was there."""
+        return (self.start_ns + self.first_token_ns) // 1_000_000
+
+    @property
+    def inference_end_ms(self) -> int:
+        """When the request ended."""
+        return (self.start_ns + self.total_ns) // 1_000_000
+
+    @property
+    def aggregate_sampling_time_ms(self) -> int:
+        """Time for choosing tokens."""
+        return self.sample_ns // 1_000_000
+
+    @property
+    def aggregate_model_execution_time_ms(self) -> int:
+        """Time in the model: encoders, prompt and single tokens."""
+        encode_ns = self.encode_image_ns + self.encode_audio_ns
+        return (encode_ns + self.prefill_ns + self.decode_ns) // 1_000_000
+
+
+@dataclass(frozen=True, repr=False)
+class Stats(_UpstreamNames):
+    """Counts and times of one request, in nanoseconds of the monotonic clock; properties give seconds.
+
+    The names of upstream's `Stats` are there as properties too.
 
     Attributes:
         num_prompt_tokens: Positions the prompt took in the context: text tokens, image and audio rows.
-        num_generated_tokens: Tokens sampled, the first one and an end token included.
-        load_seconds: Loading the model (once per runner).
-        encode_seconds: Image and audio encoders.
-        prefill_seconds: Decoder calls over the prompt.
-        decode_seconds: Decoder calls of one token each.
-        sample_seconds: Choosing tokens from logits.
-        time_to_first_token: From the call to the first token, preparation of the inputs included.
-        num_decode_steps: Decoder calls behind `decode_seconds`; the first token needs none.
-        finish_reason: "stop", "length", "capacity" or "cancelled"; None where nothing was generated.
+        num_generated_tokens: Tokens sampled, the first one and one that ended the answer included.
+        num_decode_steps: Decoder calls of one token each; the first token needs none.
+        finish_reason: "stop" (end token, `stop` or `stop_token_ids`), "length", "capacity", "timeout" or
+            "cancelled"; None where nothing was to be generated.
+        stopped_by: The text of `stop` or the token id behind a finish reason "stop".
         copied_input_bytes: Bytes of prepared image and audio data that had to be copied on the way to
             the encoder; 0 when the caller's own memory was used.
         num_threads: Threads the model runs on.
+        peak_memory_bytes: The most memory the process has had resident until the end of the request.
+        load_start_ns: When loading the model began, on the clock of `start_ns`.
+        load_ns: Loading the model (once per runner).
+        start_ns: When the request began.
+        prepare_ns: From there until the prompt was tokens and prepared arrays.
+        prompt_read_ns: From the request's beginning until the prompt had been read.
+        first_token_ns: From there until the first token; 0 where none came.
+        total_ns: From there to the end.
+        encode_image_ns: Image encoder.
+        encode_audio_ns: Audio encoder.
+        prefill_ns: Decoder calls over the prompt.
+        decode_ns: Decoder calls of one token each.
+        sample_ns: Choosing tokens from logits, logits processors included.
+        token_times_ns: From the request's beginning to each of the tokens.
     """
 
     num_prompt_tokens: int = 0
     num_generated_tokens: int = 0
-    load_seconds: float = 0.0
-    encode_seconds: float = 0.0
-    prefill_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    sample_seconds: float = 0.0
-    time_to_first_token: float = 0.0
     num_decode_steps: int = 0
     finish_reason: str | None = None
+    stopped_by: str | int | None = None
     copied_input_bytes: int = 0
     num_threads: int = 1
+    peak_memory_bytes: int = 0
+    load_start_ns: int = 0
+    load_ns: int = 0
+    start_ns: int = 0
+    prepare_ns: int = 0
+    prompt_read_ns: int = 0
+    first_token_ns: int = 0
+    total_ns: int = 0
+    encode_image_ns: int = 0
+    encode_audio_ns: int = 0
+    prefill_ns: int = 0
+    decode_ns: int = 0
+    sample_ns: int = 0
+    token_times_ns: tuple[int, ...] = ()
+
+    @property
+    def load_seconds(self) -> float:
+        """Loading the model (once per runner)."""
+        return self.load_ns * _NS
+
+    @property
+    def prepare_seconds(self) -> float:
+        """Tokenizing texts and preparing images and audio."""
+        return self.prepare_ns * _NS
+
+    @property
+    def encode_image_seconds(self) -> float:
+        """Image encoder."""
+        return self.encode_image_ns * _NS
+
+    @property
+    def encode_audio_seconds(self) -> float:
+        """Audio encoder."""
+        return self.encode_audio_ns * _NS
+
+    @property
+    def encode_seconds(self) -> float:
+        """Image and audio encoders."""
+        return (self.encode_image_ns + self.encode_audio_ns) * _NS
+
+    @property
+    def prefill_seconds(self) -> float:
+        """Decoder calls over the prompt."""
+        return self.prefill_ns * _NS
+
+    @property
+    def decode_seconds(self) -> float:
+        """Decoder calls of one token each."""
+        return self.decode_ns * _NS
+
+    @property
+    def sample_seconds(self) -> float:
+        """Choosing tokens from logits."""
+        return self.sample_ns * _NS
+
+    @property
+    def time_to_first_token(self) -> float:
+        """Seconds from the call to the first token, preparation of the inputs included."""
+        return self.first_token_ns * _NS
+
+    @property
+    def total_seconds(self) -> float:
+        """From the call to the end of the request, your own code between two pieces of a stream included."""
+        return self.total_ns * _NS
 
     @property
     def tokens_per_second(self) -> float:
         """Decode rate: tokens after the first per second of decoding and sampling; 0 without any."""
-        seconds = self.decode_seconds + self.sample_seconds
-        return self.num_decode_steps / seconds if self.num_decode_steps and seconds else 0.0
+        busy_ns = self.decode_ns + self.sample_ns
+        return self.num_decode_steps / (busy_ns * _NS) if self.num_decode_steps and busy_ns else 0.0
 
     @property
     def prefill_tokens_per_second(self) -> float:
         """Prompt positions per second of encoding and prefill; 0 without any."""
-        seconds = self.encode_seconds + self.prefill_seconds
-        return self.num_prompt_tokens / seconds if seconds else 0.0
+        busy_ns = self.encode_image_ns + self.encode_audio_ns + self.prefill_ns
+        return self.num_prompt_tokens / (busy_ns * _NS) if busy_ns else 0.0
+
+    @property
+    def inter_token_p50(self) -> float:
+        """Seconds between two tokens that half of them keep to; 0 with fewer than two tokens."""
+        return self._inter_token(0.5)
+
+    @property
+    def inter_token_p95(self) -> float:
+        """Seconds between two tokens that 95 % of them keep to; 0 with fewer than two tokens."""
+        return self._inter_token(0.95)
+
+    @property
+    def inter_token_max(self) -> float:
+        """The longest time between two tokens in seconds; 0 with fewer than two tokens."""
+        return self._inter_token(1.0)
+
+    def _inter_token(self, share: float) -> float:
+        """The least gap that at least this share of the gaps does not exceed."""
+        gaps = sorted(after - before for before, after in pairwise(self.token_times_ns))
+        return gaps[math.ceil(share * len(gaps)) - 1] * _NS if gaps else 0.0
 
     def to_dict(self) -> dict[str, int | float | str | None]:
-        """All fields and both rates, ready for a log or a table."""
-        rates = {
-            "tokens_per_second": self.tokens_per_second,
-            "prefill_tokens_per_second": self.prefill_tokens_per_second,
-        }
-        return {**asdict(self), **rates}
+        """Counts, times in seconds and rates, ready for a log or a table."""
+        names = (
+            *("num_prompt_tokens", "num_generated_tokens", "num_decode_steps"),
+            *("finish_reason", "stopped_by", "copied_input_bytes", "num_threads", "peak_memory_bytes"),
+            *("load_seconds", "prepare_seconds", "encode_image_seconds", "encode_audio_seconds"),
+            *("encode_seconds", "prefill_seconds", "decode_seconds", "sample_seconds", "total_seconds"),
+            *("time_to_first_token", "inter_token_p50", "inter_token_p95", "inter_token_max"),
+            *("tokens_per_second", "prefill_tokens_per_second"),
+        )
+        return {name: getattr(self, name) for name in names}
 
     def to_json(self) -> str:
         """`to_dict()` as a JSON object."""
         return json.dumps(self.to_dict())
 
+    def __str__(self) -> str:
+        return (
+            f"prompt: {self.num_prompt_tokens} tokens, load {duration(self.load_seconds)}, "
+            f"encode {duration(self.encode_seconds)}, prefill {duration(self.prefill_seconds)}; "
+            f"first token after {duration(self.time_to_first_token)}; "
+            f"answer: {self.num_generated_tokens} tokens, {self.tokens_per_second:.0f} tokens/s; "
+            f"finish reason: {self.finish_reason}"
+        )
 
-def seconds(nanoseconds: int) -> float:
-    """Nanoseconds as float seconds."""
-    return nanoseconds * _NS
+    def __repr__(self) -> str:
+        return f"<Stats: {self}>"
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process has had resident."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def duration(seconds: float) -> str:
+    """Seconds with three figures, in ms below one second."""
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    return f"{seconds:.3g} s"

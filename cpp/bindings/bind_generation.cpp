@@ -1,12 +1,19 @@
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
+#include "base/error.h"
 #include "bindings/bindings.h"
 #include "runtime/generation.h"
 
 namespace emm::bindings {
 namespace {
+
+using Mask = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Processors = nb::typed<nb::tuple, nb::callable, nb::ellipsis>;
+using Row = nb::ndarray<nb::numpy, float, nb::ndim<1>, nb::c_contig>;
 
 std::optional<std::string> finish_reason(const Generation& generation) {
   switch (generation.finish_reason()) {
@@ -18,30 +25,95 @@ std::optional<std::string> finish_reason(const Generation& generation) {
       return "length";
     case FinishReason::kCapacity:
       return "capacity";
+    case FinishReason::kTimeout:
+      return "timeout";
     case FinishReason::kCancelled:
       return "cancelled";
   }
   return std::nullopt;
 }
 
-void make_generation(Generation* self, std::shared_ptr<Session> session, int64_t max_new_tokens,
-                     std::vector<int64_t> eos_ids, float temperature, int32_t top_k, float top_p,
-                     uint64_t seed) {
-  new (self) Generation(std::move(session),
-                        {{temperature, top_k, top_p, seed}, max_new_tokens, std::move(eos_ids)});
+// Calls each processor with the token ids so far and the logits. The array is a view of the
+// sampler's own row: it holds a reference to the generation, so that an array kept beyond the call
+// still has memory behind it.
+void run_processors(const Processors& processors, nb::handle generation, float* row,
+                    int64_t vocab_size, const std::vector<int64_t>& history) {
+  const nb::gil_scoped_acquire gil;
+  const nb::object logits = nb::cast(Row(row, {static_cast<size_t>(vocab_size)}, generation));
+  const nb::object tokens = nb::cast(history);
+  for (size_t i = 0; i < processors.size(); ++i) {
+    const nb::object result = processors[i](tokens, logits);
+    if (result.is_none() || result.is(logits)) continue;
+    throw Error(ErrorCode::kInput,
+                "logits_processors: expected number " + std::to_string(i) +
+                    " to change the logits in place and return None, got " +
+                    nb::cast<std::string>(nb::str(result.type().attr("__name__"))));
+  }
+}
+
+std::optional<int32_t> next(nb::handle_t<Generation> self, const Processors& processors,
+                            const std::optional<Mask>& allowed) {
+  auto& generation = nb::cast<Generation&>(self);
+  SampleHooks hooks;
+  if (processors.size() > 0) {
+    hooks.edit = [&](float* row, int64_t vocab_size, const std::vector<int64_t>& history) {
+      run_processors(processors, self, row, vocab_size, history);
+    };
+  }
+  if (allowed) {
+    const int64_t needed = (generation.vocab_size() + 31) / 32;
+    if (static_cast<int64_t>(allowed->size()) < needed) {
+      throw Error(ErrorCode::kInput, "allowed: expected " + std::to_string(needed) +
+                                         " words of 32 tokens, got " +
+                                         std::to_string(allowed->size()));
+    }
+    hooks.allowed = allowed->data();
+  }
+  const nb::gil_scoped_release release;
+  return generation.next(hooks);
+}
+
+void bind_options(nb::module_& module) {
+  nb::class_<GenerationOptions>(module, "GenerationOptions",
+                                "When an answer ends and how its tokens are chosen; -1: no limit.")
+      .def(nb::init<>())
+      .def_rw("sampling", &GenerationOptions::sampling)
+      .def_rw("max_new_tokens", &GenerationOptions::max_new_tokens)
+      .def_rw("max_positions", &GenerationOptions::max_positions)
+      .def_rw("timeout_ns", &GenerationOptions::timeout_ns)
+      .def_rw("eos_ids", &GenerationOptions::eos_ids)
+      .def_rw("stop_token_ids", &GenerationOptions::stop_token_ids)
+      .def_rw("include_stop", &GenerationOptions::include_stop);
+}
+
+void bind_records(nb::module_& module) {
+  nb::class_<Candidate>(module, "TokenLogprob", "A token and the logarithm of its probability.")
+      .def_ro("token", &Candidate::token)
+      .def_ro("logprob", &Candidate::value);
+  nb::class_<TokenRecord>(module, "TokenRecord", "A token of an answer.")
+      .def_ro("token", &TokenRecord::token)
+      .def_ro("time_ns", &TokenRecord::time_ns, "Since the request began.")
+      .def_ro("logprob", &TokenRecord::logprob, "0 where no logprobs were asked for.")
+      .def_ro("top_logprobs", &TokenRecord::top_logprobs, "The likeliest tokens, falling.");
 }
 
 }  // namespace
 
 void bind_generation(nb::module_& module) {
+  bind_options(module);
+  bind_records(module);
+  module.def("now_ns", now_ns, "The monotonic clock that all times are taken from.");
   nb::class_<Generation>(module, "Generation", "One answer, token by token.")
-      .def("__init__", make_generation, "session"_a, nb::kw_only(), "max_new_tokens"_a, "eos_ids"_a,
-           "temperature"_a, "top_k"_a, "top_p"_a, "seed"_a,
-           "max_new_tokens -1: until the context is full.")
-      .def("next", &Generation::next, nb::call_guard<nb::gil_scoped_release>(),
-           "The next token id, or None when the answer is complete; an end token is not returned.")
+      .def(nb::init<std::shared_ptr<Session>, GenerationOptions>(), "session"_a, "options"_a)
+      .def("next", next, "processors"_a = Processors(nb::tuple()),
+           "allowed"_a.noconvert() = nb::none(),
+           "The next token id, or None when the answer is complete; an end token is not returned.\n"
+           "Processors change the logits in place; `allowed` has a bit for each token.")
       .def_prop_ro("finish_reason", finish_reason,
-                   "None, 'stop', 'length', 'capacity' or 'cancelled'.");
+                   "None, 'stop', 'length', 'capacity', 'timeout' or 'cancelled'.")
+      .def_prop_ro("stop_token", &Generation::stop_token, "The token that ended the answer.")
+      .def_prop_ro("records", &Generation::records, nb::rv_policy::copy,
+                   "All tokens so far, one that ended the answer included.");
 }
 
 }  // namespace emm::bindings

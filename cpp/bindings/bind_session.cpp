@@ -25,6 +25,8 @@ void begin_prefill(Session& session, const std::vector<PromptPart>& parts) {
 void bind_timings(nb::module_& module) {
   nb::class_<RequestTimings>(module, "RequestTimings",
                              "What one request cost; times in nanoseconds.")
+      .def_ro("start_ns", &RequestTimings::start_ns)
+      .def_ro("prompt_read_ns", &RequestTimings::prompt_read_ns)
       .def_ro("first_token_ns", &RequestTimings::first_token_ns)
       .def_ro("encode_image_ns", &RequestTimings::encode_image_ns)
       .def_ro("encode_audio_ns", &RequestTimings::encode_audio_ns)

@@ -11,5 +11,6 @@ NB_MODULE(_core, module) {
   emm::bindings::bind_inputs(module);
   emm::bindings::bind_load(module);
   emm::bindings::bind_session(module);
+  emm::bindings::bind_sampling(module);
   emm::bindings::bind_generation(module);
 }

@@ -3,30 +3,70 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/clock.h"
+
 namespace emm {
+namespace {
+
+bool contains(const std::vector<int64_t>& ids, int32_t token) {
+  return std::find(ids.begin(), ids.end(), token) != ids.end();
+}
+
+SamplingOptions with_end_tokens(const GenerationOptions& options) {
+  SamplingOptions sampling = options.sampling;
+  for (const auto* ids : {&options.eos_ids, &options.stop_token_ids}) {
+    for (const int64_t id : *ids) sampling.end_tokens.push_back(static_cast<int32_t>(id));
+  }
+  return sampling;
+}
+
+}  // namespace
 
 Generation::Generation(std::shared_ptr<Session> session, GenerationOptions options)
-    : session_(std::move(session)), options_(std::move(options)), sampler_(options_.sampling) {}
+    : session_(std::move(session)),
+      options_(std::move(options)),
+      sampler_(with_end_tokens(options_)) {
+  const int64_t vocab_size = session_->contract().vocab_size;
+  for (const int64_t id : options_.stop_token_ids) check_token_id("stop_token_ids", id, vocab_size);
+  sampler_.prepare(vocab_size);
+}
 
 bool Generation::should_stop() {
   if (finish_reason_ != FinishReason::kNone) return true;
+  const int64_t num_positions = session_->position() + (session_->pending_token() ? 1 : 0);
   if (session_->is_cancelled())
     finish_reason_ = FinishReason::kCancelled;
-  else if (options_.max_new_tokens >= 0 && num_tokens_ >= options_.max_new_tokens)
+  else if (options_.timeout_ns >= 0 &&
+           now_ns() - session_->timings().start_ns >= options_.timeout_ns)
+    finish_reason_ = FinishReason::kTimeout;
+  else if (options_.max_new_tokens >= 0 &&
+           static_cast<int64_t>(records_.size()) >= options_.max_new_tokens)
+    finish_reason_ = FinishReason::kLength;
+  else if (options_.max_positions >= 0 && num_positions >= options_.max_positions)
     finish_reason_ = FinishReason::kLength;
   else if (session_->is_full())
     finish_reason_ = FinishReason::kCapacity;
   return finish_reason_ != FinishReason::kNone;
 }
 
-std::optional<int32_t> Generation::next() {
+void Generation::record(int32_t token) {
+  TokenRecord record{token, now_ns() - session_->timings().start_ns, 0.0f, {}};
+  if (has_logprobs()) {
+    record.logprob = sampler_.logprob();
+    record.top_logprobs = sampler_.top_logprobs();
+  }
+  records_.push_back(std::move(record));
+}
+
+std::optional<int32_t> Generation::next(const SampleHooks& hooks) {
   if (should_stop()) return std::nullopt;
-  const int32_t token = session_->step(sampler_);
-  ++num_tokens_;
-  if (std::find(options_.eos_ids.begin(), options_.eos_ids.end(), token) !=
-      options_.eos_ids.end()) {
+  const int32_t token = session_->step(sampler_, hooks);
+  record(token);
+  const bool is_stop = contains(options_.stop_token_ids, token);
+  if (is_stop || contains(options_.eos_ids, token)) {
     finish_reason_ = FinishReason::kStop;
-    return std::nullopt;
+    stop_token_ = token;
+    if (!is_stop || !options_.include_stop) return std::nullopt;
   }
   return token;
 }

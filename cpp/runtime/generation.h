@@ -9,40 +9,63 @@
 #include <vector>
 
 #include "runtime/session.h"
-#include "sampling/sampling_options.h"
+#include "sampling/sampler.h"
 
 namespace emm {
 
 enum class FinishReason {
   kNone,       // not finished
-  kStop,       // the model said so: an end token
-  kLength,     // max_new_tokens
+  kStop,       // the model said so: an end token or a stop token
+  kLength,     // max_new_tokens or max_positions
   kCapacity,   // the context is full
+  kTimeout,    // timeout_ns
   kCancelled,  // cancel() was called
 };
 
 struct GenerationOptions {
   SamplingOptions sampling;
-  int64_t max_new_tokens = -1;   // -1: until the context is full
-  std::vector<int64_t> eos_ids;  // end tokens; empty to ignore them
+  int64_t max_new_tokens = -1;          // -1: until the context is full
+  int64_t max_positions = -1;           // of prompt and answer together; -1: the whole context
+  int64_t timeout_ns = -1;              // since the request began; -1: none
+  std::vector<int64_t> eos_ids;         // end tokens; empty to ignore them
+  std::vector<int64_t> stop_token_ids;  // end the answer as well
+  bool include_stop = false;            // return such a token
+};
+
+// A token of the answer, whether it was returned or ended it.
+struct TokenRecord {
+  int32_t token = 0;
+  int64_t time_ns = 0;                  // since the request began
+  float logprob = 0.0f;                 // both only where num_logprobs >= 0, see Sampler
+  std::vector<Candidate> top_logprobs;  // falling
 };
 
 class Generation {
  public:
+  // Throws Error(kInput) when an option names a token the model does not have.
   Generation(std::shared_ptr<Session> session, GenerationOptions options);
 
-  // The next token, or nothing when the answer is complete; an end token is not returned.
-  std::optional<int32_t> next();
+  // The next token, or nothing when the answer is complete; an end token is not returned. If a hook
+  // throws, the step has not been taken and can be tried again.
+  std::optional<int32_t> next(const SampleHooks& hooks = {});
+
   FinishReason finish_reason() const { return finish_reason_; }
+  // The token that ended the answer.
+  std::optional<int32_t> stop_token() const { return stop_token_; }
+  const std::vector<TokenRecord>& records() const { return records_; }
+  int64_t vocab_size() const { return session_->contract().vocab_size; }
+  bool has_logprobs() const { return options_.sampling.num_logprobs >= 0; }
 
  private:
   bool should_stop();
+  void record(int32_t token);
 
   std::shared_ptr<Session> session_;
   GenerationOptions options_;
   Sampler sampler_;
-  int64_t num_tokens_ = 0;
+  std::vector<TokenRecord> records_;
   FinishReason finish_reason_ = FinishReason::kNone;
+  std::optional<int32_t> stop_token_;
 };
 
 }  // namespace emm

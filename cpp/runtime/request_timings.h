@@ -7,6 +7,7 @@ namespace emm {
 
 struct RequestTimings {
   int64_t start_ns = 0;        // when the request began
+  int64_t prompt_read_ns = 0;  // from there to the end of the prompt; 0 before it
   int64_t first_token_ns = 0;  // from there to the first sampled token; 0 before it
   int64_t encode_image_ns = 0;
   int64_t encode_audio_ns = 0;

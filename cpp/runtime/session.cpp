@@ -69,6 +69,7 @@ bool Session::step_prefill() {
   if (is_prefilling()) return true;
   timings_.num_prompt_positions += prefill_done();
   checkpoint_.state.reset();
+  timings_.prompt_read_ns = now_ns() - timings_.start_ns;
   prompt_.clear();
   return false;
 }
@@ -163,7 +164,7 @@ void Session::own_logits() {
   logits_.data = own_logits_.data();
 }
 
-int32_t Session::step(Sampler& sampler) {
+int32_t Session::step(Sampler& sampler, const SampleHooks& hooks) {
   const auto lock = enter();
   expect_idle();
   if (!can_generate())
@@ -178,7 +179,8 @@ int32_t Session::step(Sampler& sampler) {
   int32_t token = 0;
   {
     const ScopedTimer timer(timings_.sample_ns);
-    token = sampler.sample(logits_);
+    token =
+        sampler.sample(static_cast<const float*>(logits_.data), logits_.size(), history_, hooks);
   }
   if (timings_.num_generated_tokens++ == 0) timings_.first_token_ns = now_ns() - timings_.start_ns;
   pending_token_ = token;

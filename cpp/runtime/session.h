@@ -59,7 +59,7 @@ class Session {
   // True when the next token cannot be computed because the last one finds no room in the cache.
   bool is_full() const { return pending_token_.has_value() && position_.available() < 1; }
   // Feeds the pending token, if any, and samples the next one, which is then pending.
-  int32_t step(Sampler& sampler);
+  int32_t step(Sampler& sampler, const SampleHooks& hooks = {});
 
   // Back to the state after loading.
   void reset();

@@ -1,5 +1,6 @@
-// Filters that narrow a next-token distribution. Pure functions over a list of candidates, applied
-// in transformers' order: temperature, top_k, top_p.
+// Filters that narrow a next-token distribution: pure functions over a list of candidates in the
+// order of their ids, which they keep. Nothing is sorted: a cut is found by counting into buckets,
+// so the time is linear in the candidates, and of equals the lower ids stay, on every platform.
 #pragma once
 
 #include <cstdint>
@@ -8,18 +9,25 @@
 namespace emm {
 
 struct Candidate {
-  float value;    // a logit before, an unnormalised probability after the softmax step
+  float value;    // a logit, or an unnormalised probability ("weight")
   int32_t token;  // its id
 };
 
-// Keeps the k candidates of largest value (of equals, the lower token id).
-void keep_top_k(std::vector<Candidate>& candidates, int32_t k);
+// Keeps the k candidates of largest value, k >= 1.
+void keep_top_k(std::vector<Candidate>& candidates, int64_t k);
 
-// Replaces logits by exp((logit - max) / temperature) and drops what underflows to zero.
-void softmax_weights(std::vector<Candidate>& candidates, float temperature);
+// Keeps the likeliest candidates that together reach `mass`; at least one stays. Values are
+// weights.
+void keep_top_p(std::vector<Candidate>& candidates, double mass);
 
-// Keeps the smallest set of likeliest candidates whose share of the whole reaches p; at least one
-// stays. Values are unnormalised probabilities.
-void keep_top_p(std::vector<Candidate>& candidates, float p);
+// Keeps the candidates whose weight is at least `least`.
+void keep_min_p(std::vector<Candidate>& candidates, float least);
+
+// Keeps the candidates whose surprise -ln(p) is nearest to the expected one until they reach the
+// share `p` of the whole; at least one stays. Values are weights > 0. `distances` is scratch.
+void keep_typical(std::vector<Candidate>& candidates, float p, std::vector<float>& distances);
+
+// The sum of all values.
+double sum_of_values(const std::vector<Candidate>& candidates);
 
 }  // namespace emm

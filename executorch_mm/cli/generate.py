@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executorch_mm.cli.errors import UsageError
-from executorch_mm.cli.report import describe
 
 if TYPE_CHECKING:
     from executorch_mm.config import GenerationConfig
@@ -81,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not ends_line:
             print(flush=True)
         if arguments.stats:
-            print(describe(runner.stats), file=sys.stderr)
+            print(runner.stats, file=sys.stderr)
     return 0
 
 

@@ -4,28 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from executorch_mm.stats import Stats
-
-
-def duration(seconds: float) -> str:
-    """Seconds with three figures, in ms below one second."""
-    if seconds < 1:
-        return f"{seconds * 1000:.3g} ms"
-    return f"{seconds:.3g} s"
-
-
-def describe(stats: Stats) -> str:
-    """The cost of one request."""
-    return (
-        f"prompt: {stats.num_prompt_tokens} tokens, load {duration(stats.load_seconds)}, "
-        f"encode {duration(stats.encode_seconds)}, prefill {duration(stats.prefill_seconds)}; "
-        f"first token after {duration(stats.time_to_first_token)}; "
-        f"answer: {stats.num_generated_tokens} tokens, {stats.tokens_per_second:.0f} tokens/s; "
-        f"finish reason: {stats.finish_reason}"
-    )
+from executorch_mm.stats import Stats, duration
 
 
 def summarise(all_stats: Sequence[Stats]) -> str:

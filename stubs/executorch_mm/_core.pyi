@@ -1,6 +1,6 @@
 """C++ core of executorch_mm. Internal: use the classes of executorch_mm."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import numpy
@@ -181,6 +181,12 @@ class RequestTimings:
     """What one request cost; times in nanoseconds."""
 
     @property
+    def start_ns(self) -> int: ...
+
+    @property
+    def prompt_read_ns(self) -> int: ...
+
+    @property
     def first_token_ns(self) -> int: ...
 
     @property
@@ -292,17 +298,216 @@ class Session:
     @property
     def can_generate(self) -> bool: ...
 
+class SamplingOptions:
+    """How the next token is chosen; everything is off at first."""
+
+    def __init__(self) -> None: ...
+
+    @property
+    def temperature(self) -> float: ...
+
+    @temperature.setter
+    def temperature(self, arg: float, /) -> None: ...
+
+    @property
+    def top_k(self) -> int: ...
+
+    @top_k.setter
+    def top_k(self, arg: int, /) -> None: ...
+
+    @property
+    def top_p(self) -> float: ...
+
+    @top_p.setter
+    def top_p(self, arg: float, /) -> None: ...
+
+    @property
+    def min_p(self) -> float: ...
+
+    @min_p.setter
+    def min_p(self, arg: float, /) -> None: ...
+
+    @property
+    def typical_p(self) -> float: ...
+
+    @typical_p.setter
+    def typical_p(self, arg: float, /) -> None: ...
+
+    @property
+    def repetition_penalty(self) -> float: ...
+
+    @repetition_penalty.setter
+    def repetition_penalty(self, arg: float, /) -> None: ...
+
+    @property
+    def frequency_penalty(self) -> float: ...
+
+    @frequency_penalty.setter
+    def frequency_penalty(self, arg: float, /) -> None: ...
+
+    @property
+    def presence_penalty(self) -> float: ...
+
+    @presence_penalty.setter
+    def presence_penalty(self, arg: float, /) -> None: ...
+
+    @property
+    def no_repeat_ngram_size(self) -> int: ...
+
+    @no_repeat_ngram_size.setter
+    def no_repeat_ngram_size(self, arg: int, /) -> None: ...
+
+    @property
+    def logit_bias(self) -> list[tuple[int, float]]: ...
+
+    @logit_bias.setter
+    def logit_bias(self, arg: Sequence[tuple[int, float]], /) -> None: ...
+
+    @property
+    def suppress_tokens(self) -> list[int]: ...
+
+    @suppress_tokens.setter
+    def suppress_tokens(self, arg: Sequence[int], /) -> None: ...
+
+    @property
+    def forced_tokens(self) -> list[int]: ...
+
+    @forced_tokens.setter
+    def forced_tokens(self, arg: Sequence[int], /) -> None: ...
+
+    @property
+    def end_tokens(self) -> list[int]: ...
+
+    @end_tokens.setter
+    def end_tokens(self, arg: Sequence[int], /) -> None: ...
+
+    @property
+    def min_new_tokens(self) -> int: ...
+
+    @min_new_tokens.setter
+    def min_new_tokens(self, arg: int, /) -> None: ...
+
+    @property
+    def num_logprobs(self) -> int: ...
+
+    @num_logprobs.setter
+    def num_logprobs(self, arg: int, /) -> None: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @seed.setter
+    def seed(self, arg: int, /) -> None: ...
+
+class Sampler:
+    """Chooses the tokens of one answer from rows of logits."""
+
+    def __init__(self, options: SamplingOptions) -> None: ...
+
+    def sample(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], history: Sequence[int]) -> int:
+        """
+        The next token, given logits (vocab_size) and the token ids before them.
+        """
+
+    def probabilities(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], history: Sequence[int]) -> Annotated[NDArray[numpy.float64], dict(shape=(None,))]:
+        """What sample() would draw from."""
+
+class GenerationOptions:
+    """When an answer ends and how its tokens are chosen; -1: no limit."""
+
+    def __init__(self) -> None: ...
+
+    @property
+    def sampling(self) -> SamplingOptions: ...
+
+    @sampling.setter
+    def sampling(self, arg: SamplingOptions, /) -> None: ...
+
+    @property
+    def max_new_tokens(self) -> int: ...
+
+    @max_new_tokens.setter
+    def max_new_tokens(self, arg: int, /) -> None: ...
+
+    @property
+    def max_positions(self) -> int: ...
+
+    @max_positions.setter
+    def max_positions(self, arg: int, /) -> None: ...
+
+    @property
+    def timeout_ns(self) -> int: ...
+
+    @timeout_ns.setter
+    def timeout_ns(self, arg: int, /) -> None: ...
+
+    @property
+    def eos_ids(self) -> list[int]: ...
+
+    @eos_ids.setter
+    def eos_ids(self, arg: Sequence[int], /) -> None: ...
+
+    @property
+    def stop_token_ids(self) -> list[int]: ...
+
+    @stop_token_ids.setter
+    def stop_token_ids(self, arg: Sequence[int], /) -> None: ...
+
+    @property
+    def include_stop(self) -> bool: ...
+
+    @include_stop.setter
+    def include_stop(self, arg: bool, /) -> None: ...
+
+class TokenLogprob:
+    """A token and the logarithm of its probability."""
+
+    @property
+    def token(self) -> int: ...
+
+    @property
+    def logprob(self) -> float: ...
+
+class TokenRecord:
+    """A token of an answer."""
+
+    @property
+    def token(self) -> int: ...
+
+    @property
+    def time_ns(self) -> int:
+        """Since the request began."""
+
+    @property
+    def logprob(self) -> float:
+        """0 where no logprobs were asked for."""
+
+    @property
+    def top_logprobs(self) -> list[TokenLogprob]:
+        """The likeliest tokens, falling."""
+
+def now_ns() -> int:
+    """The monotonic clock that all times are taken from."""
+
 class Generation:
     """One answer, token by token."""
 
-    def __init__(self, session: Session, *, max_new_tokens: int, eos_ids: Sequence[int], temperature: float, top_k: int, top_p: float, seed: int) -> None:
-        """max_new_tokens -1: until the context is full."""
+    def __init__(self, session: Session, options: GenerationOptions) -> None: ...
 
-    def next(self) -> int | None:
+    def next(self, processors: tuple[Callable, ...] = (), allowed: Annotated[NDArray[numpy.uint32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None) -> int | None:
         """
         The next token id, or None when the answer is complete; an end token is not returned.
+        Processors change the logits in place; `allowed` has a bit for each token.
         """
 
     @property
     def finish_reason(self) -> str | None:
-        """None, 'stop', 'length', 'capacity' or 'cancelled'."""
+        """None, 'stop', 'length', 'capacity', 'timeout' or 'cancelled'."""
+
+    @property
+    def stop_token(self) -> int | None:
+        """The token that ended the answer."""
+
+    @property
+    def records(self) -> list[TokenRecord]:
+        """All tokens so far, one that ended the answer included."""

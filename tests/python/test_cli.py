@@ -206,17 +206,17 @@ def test_the_report_sums_up_requests() -> None:
     stats = Stats(
         num_prompt_tokens=10,
         num_generated_tokens=5,
-        load_seconds=2.5,
-        decode_seconds=0.03,
-        sample_seconds=0.01,
-        time_to_first_token=0.00123,
+        load_ns=2_500_000_000,
+        decode_ns=30_000_000,
+        sample_ns=10_000_000,
+        first_token_ns=1_230_000,
         num_decode_steps=4,
         finish_reason="stop",
     )
     assert report.summarise([stats, stats]) == (
         "load 2.5 s; 20 prompt tokens, first token after 1.23 ms (median); 10 answer tokens, 100 tokens/s"
     )
-    assert "answer: 5 tokens, 100 tokens/s; finish reason: stop" in report.describe(stats)
+    assert "answer: 5 tokens, 100 tokens/s; finish reason: stop" in str(stats)
 
 
 # In this process.

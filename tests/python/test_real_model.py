@@ -65,6 +65,34 @@ def test_greedy_decoding_is_top_k_of_one(smollm: MultimodalRunner) -> None:
     assert smollm.generate_text(QUESTION, config) == greedy
 
 
+def test_a_seed_repeats_with_every_filter(smollm: MultimodalRunner) -> None:
+    config = GenerationConfig(
+        max_new_tokens=32,
+        temperature=1.2,
+        top_k=200,
+        top_p=0.95,
+        min_p=0.01,
+        typical_p=0.98,
+        repetition_penalty=1.1,
+        frequency_penalty=0.1,
+        no_repeat_ngram_size=4,
+        logprobs=2,
+    )
+    answers = []
+    for seed in (7, 7, 8):
+        smollm.reset()
+        answers.append(smollm.generate_result(QUESTION, config, seed=seed))
+    assert answers[0].token_ids == answers[1].token_ids != answers[2].token_ids
+    assert answers[0].logprobs == answers[1].logprobs
+
+
+def test_the_likeliest_token_is_the_greedy_one(smollm: MultimodalRunner) -> None:
+    result = smollm.generate_result(QUESTION, GREEDY, logprobs=2)
+    assert result.top_logprobs is not None
+    assert tuple(top[0][0] for top in result.top_logprobs) == result.token_ids
+    assert result.logprobs == tuple(top[0][1] for top in result.top_logprobs)
+
+
 def test_a_saved_conversation_is_brought_back(smollm: MultimodalRunner) -> None:
     smollm.prefill(QUESTION)
     saved = smollm.save()

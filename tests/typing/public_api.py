@@ -6,10 +6,12 @@ from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import assert_type
 
 from executorch_mm import (
     GenerationConfig,
+    GenerationResult,
     MultimodalInput,
     MultimodalRunner,
     Snapshot,
@@ -54,6 +56,18 @@ def answers(runner: MultimodalRunner) -> None:
     assert_type(runner.stats.finish_reason, str | None)
     runner.generate("a", config, token_callback=print, stats_callback=lambda stats: stats.to_json())
     runner.generate_text(5)  # type: ignore[arg-type]
+    result = runner.generate_result("a", config, temperature=0.5, logit_bias={3: 1.0}, logprobs=2)
+    assert_type(result, GenerationResult)
+    assert_type(result.token_ids, tuple[int, ...])
+    assert_type(result.logprobs, tuple[float, ...] | None)
+    assert_type(config.replace(top_k=3), GenerationConfig)
+    runner.generate("a", temprature=0.5)  # type: ignore[call-arg]
+    runner.stream("a", top_k="x")  # type: ignore[arg-type]
+    runner.generate("a", logits_processors=[keep_even])
+
+
+def keep_even(tokens: list[int], logits: NDArray[np.float32]) -> None:
+    logits[1::2] = -np.inf
 
 
 def inputs() -> None:

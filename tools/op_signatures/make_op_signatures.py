@@ -11,11 +11,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import executorch.exir.dialects.edge._ops
-import executorch.exir.passes._quant_patterns_and_replacements
-import executorch.exir.passes.dim_order_ops_registry
-import executorch.extension.llm.custom_ops.custom_ops
-import executorch.kernels.quantized
 import torch
 from executorch.extension.pybindings import portable_lib
 

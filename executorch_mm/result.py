@@ -1,0 +1,59 @@
+"""Everything that is known of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from executorch_mm import _core
+from executorch_mm.stats import Stats
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """A whole answer.
+
+    `token_ids`, `logprobs`, `top_logprobs` and `token_times` are of one length. They hold every token that
+    was sampled, also one that ended the answer and has no part in `text`.
+
+    Attributes:
+        text: What `generate_text` returns.
+        token_ids: The tokens.
+        logprobs: The logarithm of each token's probability in the model's own distribution; None unless
+            the config asks for them.
+        top_logprobs: For each token the likeliest ones at its place, as (token id, logarithm of its
+            probability), falling; None unless the config asks for them.
+        finish_reason: As in `Stats`.
+        stopped_by: As in `Stats`.
+        token_times: Seconds from the beginning of the request to each of the tokens.
+        stats: What the request cost.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...] | None
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] | None
+    finish_reason: str | None
+    stopped_by: str | int | None
+    token_times: tuple[float, ...]
+    stats: Stats
+
+
+def make_result(
+    text: str, records: Sequence[_core.TokenRecord], stats: Stats, *, has_logprobs: bool
+) -> GenerationResult:
+    """An answer of these tokens."""
+    return GenerationResult(
+        text=text,
+        token_ids=tuple(record.token for record in records),
+        logprobs=tuple(record.logprob for record in records) if has_logprobs else None,
+        top_logprobs=(
+            tuple(tuple((top.token, top.logprob) for top in record.top_logprobs) for record in records)
+            if has_logprobs
+            else None
+        ),
+        finish_reason=stats.finish_reason,
+        stopped_by=stats.stopped_by,
+        token_times=tuple(record.time_ns * 1e-9 for record in records),
+        stats=stats,
+    )

@@ -1,0 +1,110 @@
+"""Options: what is refused, and how a call overrides them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from executorch_mm import GenerationConfig, InputError, MultimodalRunner
+from executorch_mm.config import GenerationOptions
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_new_tokens": -1}, "min_new_tokens: expected 0 or more, got -1"),
+        ({"min_new_tokens": 5, "max_new_tokens": 4}, "min_new_tokens: expected at most max_new_tokens=4"),
+        ({"top_k": 2**31}, r"top_k: expected less than 2\*\*31"),
+        ({"min_p": -0.1}, r"min_p: expected a number in \[0, 1\]"),
+        ({"min_p": 1.5}, "min_p"),
+        ({"typical_p": 0}, r"typical_p: expected a number in \(0, 1\]"),
+        ({"repetition_penalty": 0}, "repetition_penalty: expected more than 0"),
+        ({"repetition_penalty": math.inf}, "repetition_penalty: expected a finite number"),
+        ({"frequency_penalty": "x"}, "frequency_penalty: expected a finite number"),
+        ({"presence_penalty": math.nan}, "presence_penalty"),
+        ({"no_repeat_ngram_size": -3}, "no_repeat_ngram_size"),
+        ({"logit_bias": [1, 2]}, "logit_bias: expected a mapping"),
+        ({"logit_bias": {-1: 0.5}}, "logit_bias: expected token ids of 0 or more, got -1"),
+        ({"logit_bias": {"a": 0.5}}, "logit_bias: expected an int"),
+        ({"logit_bias": {1: math.inf}}, "logit_bias: expected a finite number"),
+        ({"suppress_tokens": 5}, "suppress_tokens: expected a list of token ids"),
+        ({"suppress_tokens": [-2]}, "suppress_tokens"),
+        ({"suppress_tokens": [True]}, "suppress_tokens: expected an int"),
+        ({"stop_token_ids": "abc"}, "stop_token_ids: expected a list"),
+        ({"forced_tokens": [1.5]}, "forced_tokens"),
+        ({"forced_tokens": [3], "suppress_tokens": [3]}, "forced_tokens: token 3 is in suppress_tokens"),
+        ({"forced_tokens": [3, 4], "max_new_tokens": 1}, "forced_tokens: expected at most max_new_tokens=1"),
+        ({"logits_processors": [5]}, "logits_processors: expected callables, got 5"),
+        ({"logits_processors": len}, "logits_processors: expected a list of callables"),
+        ({"logprobs": -1}, "logprobs: expected None, 0 or more"),
+        ({"logprobs": True}, "logprobs"),
+        ({"include_stop": True}, "include_stop: expected stop or stop_token_ids"),
+        ({"ignore_eos": "yes"}, "ignore_eos: expected True or False, got 'yes'"),
+        ({"timeout": 0}, "timeout: expected more than 0 seconds"),
+        ({"timeout": math.inf}, "timeout: expected a finite number"),
+    ],
+)
+def test_a_wrong_or_contradictory_option_names_its_field(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        GenerationConfig(**options)  # type: ignore[arg-type]
+
+
+def test_what_is_unusual_but_clear_is_taken() -> None:
+    config = GenerationConfig(
+        temperature=0,
+        top_k=5,
+        logit_bias={np.int64(3): -math.inf, 4: 1},
+        stop_token_ids=np.array([1, 2]),
+        min_new_tokens=4,
+        max_new_tokens=4,
+        ignore_eos=True,
+    )
+    assert config.stop_token_ids == (1, 2)
+    assert config.logit_bias == {3: -math.inf, 4: 1}
+
+
+def test_what_the_caller_changes_later_does_not_change_a_config() -> None:
+    ids, bias = [1], {1: 0.5}
+    config = GenerationConfig(suppress_tokens=ids, logit_bias=bias)
+    ids.append(-5)
+    bias[-1] = math.nan
+    assert (config.suppress_tokens, config.logit_bias) == ((1,), {1: 0.5})
+
+
+def test_keywords_of_a_call_are_the_fields_of_a_config() -> None:
+    assert GenerationOptions.__annotations__.keys() == {field.name for field in fields(GenerationConfig)}
+    for field in fields(GenerationConfig):
+        annotation = GenerationOptions.__annotations__[field.name]
+        assert getattr(annotation, "__forward_arg__", annotation) == field.type
+
+
+def test_replace_changes_some_fields_and_checks_the_whole() -> None:
+    config = GenerationConfig(temperature=0.5, max_new_tokens=10)
+    assert config.replace(top_k=3) == GenerationConfig(temperature=0.5, max_new_tokens=10, top_k=3)
+    assert config.replace() is config
+    with pytest.raises(InputError, match="min_new_tokens"):
+        config.replace(min_new_tokens=11)
+    with pytest.raises(TypeError, match="temprature"):
+        config.replace(temprature=1.0)  # type: ignore[call-arg]
+
+
+def test_keywords_of_a_call_override_its_config(runner: MultimodalRunner) -> None:
+    config = GenerationConfig(max_new_tokens=9, ignore_eos=True)
+    for call in (
+        lambda: runner.generate("red", config, max_new_tokens=3),
+        lambda: runner.generate_text("red", config, max_new_tokens=3),
+        lambda: runner.generate_result("red", config, max_new_tokens=3),
+        lambda: list(runner.stream("red", config, max_new_tokens=3)),
+        lambda: runner.generate_text("red", max_new_tokens=3, ignore_eos=True),
+    ):
+        call()
+        assert runner.stats.num_generated_tokens == 3
+    bos = runner.tokenizer.bos_id
+    runner.reset()
+    runner.prefill("red", num_bos=1)
+    assert runner.history[0] == bos
+    with pytest.raises(TypeError, match="temprature"):
+        runner.stream("red", temprature=1.0)  # type: ignore[call-arg]

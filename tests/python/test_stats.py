@@ -1,0 +1,115 @@
+"""What a request is said to have cost."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from executorch_mm import GenerationConfig, MultimodalRunner, Stats
+from executorch_mm.demo import make_scene, render
+
+PICTURE = render(make_scene(seed=950_000_007))
+PROMPT = ["<|user|>", PICTURE, "Describe this picture.<|end|><|assistant|>"]
+TEN = GenerationConfig(max_new_tokens=10, ignore_eos=True)
+
+UPSTREAM_NAMES = (
+    *("model_load_start_ms", "model_load_end_ms", "inference_start_ms", "token_encode_end_ms"),
+    *("model_execution_start_ms", "model_execution_end_ms", "prompt_eval_end_ms", "first_token_ms"),
+    *("inference_end_ms", "aggregate_sampling_time_ms", "aggregate_model_execution_time_ms"),
+    *("num_prompt_tokens", "num_generated_tokens"),
+)
+
+
+def test_times_lie_within_each_other(runner: MultimodalRunner) -> None:
+    start = time.perf_counter()
+    runner.generate_text(PROMPT, TEN)
+    elapsed = time.perf_counter() - start
+    stats = runner.stats
+    assert stats.prepare_seconds > 0
+    assert 0 < stats.encode_image_seconds == stats.encode_seconds
+    assert stats.encode_audio_seconds == 0
+    read = stats.prompt_read_ns * 1e-9
+    assert stats.prepare_seconds + stats.encode_seconds + stats.prefill_seconds <= read
+    assert read <= stats.time_to_first_token <= stats.total_seconds <= elapsed
+    assert stats.decode_seconds + stats.sample_seconds < stats.total_seconds
+    assert stats.token_times_ns[0] >= stats.first_token_ns
+
+
+def test_counts_are_those_of_this_request(runner: MultimodalRunner) -> None:
+    runner.generate_text(PROMPT, TEN)
+    first = runner.stats
+    runner.generate_text("red", TEN)
+    second = runner.stats
+    assert len(first.token_times_ns) == first.num_generated_tokens == 10
+    assert first.num_decode_steps == 9
+    # The token that ended the first answer is read with the second prompt.
+    assert second.num_prompt_tokens == len(runner.tokenizer.encode("red")) + 1
+    assert second.encode_seconds == 0
+    assert second.start_ns > first.start_ns
+
+
+def test_gaps_between_tokens_are_those_of_their_times() -> None:
+    gaps = [*range(1, 100), 1000]
+    times = tuple(int(t) * 1_000_000 for t in np.cumsum([5, *gaps]))
+    stats = Stats(token_times_ns=times)
+    assert stats.inter_token_p50 == pytest.approx(0.050)
+    assert stats.inter_token_p95 == pytest.approx(0.095)
+    assert stats.inter_token_max == pytest.approx(1.0)
+    for times in ((), (5,)):
+        assert Stats(token_times_ns=times).inter_token_max == 0
+
+
+def test_rates_are_counts_by_time() -> None:
+    stats = Stats(
+        num_prompt_tokens=30,
+        num_decode_steps=9,
+        encode_image_ns=100_000_000,
+        encode_audio_ns=50_000_000,
+        prefill_ns=150_000_000,
+        decode_ns=80_000_000,
+        sample_ns=10_000_000,
+    )
+    assert stats.tokens_per_second == pytest.approx(100)
+    assert stats.prefill_tokens_per_second == pytest.approx(100)
+    assert stats.encode_seconds == pytest.approx(0.15)
+    assert Stats().tokens_per_second == Stats().prefill_tokens_per_second == 0
+
+
+def test_peak_memory_is_the_process_s(runner: MultimodalRunner) -> None:
+    runner.generate_text("red", TEN)
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    assert 10 << 20 < runner.stats.peak_memory_bytes <= peak
+
+
+def test_upstream_s_names_are_there_and_in_order(runner: MultimodalRunner) -> None:
+    runner.generate_text(PROMPT, TEN)
+    stats = runner.stats
+    values = {name: getattr(stats, name) for name in UPSTREAM_NAMES}
+    assert all(type(value) is int for value in values.values())
+    events = (
+        *("model_load_start_ms", "model_load_end_ms", "inference_start_ms", "token_encode_end_ms"),
+        *("prompt_eval_end_ms", "first_token_ms", "inference_end_ms"),
+    )
+    assert [values[name] for name in events] == sorted(values[name] for name in events)
+    assert values["inference_end_ms"] <= time.monotonic_ns() // 1_000_000
+    assert values["aggregate_model_execution_time_ms"] <= (
+        values["inference_end_ms"] - values["inference_start_ms"]
+    )
+
+
+def test_stats_are_ready_for_a_log(runner: MultimodalRunner) -> None:
+    runner.generate_text(PROMPT, TEN)
+    logged = json.loads(runner.stats.to_json())
+    assert logged == runner.stats.to_dict()
+    assert logged["finish_reason"] == "length"
+    assert logged["inter_token_p95"] == runner.stats.inter_token_p95 > 0
+    shown = repr(runner.stats)
+    assert shown.startswith("<Stats: prompt: ")
+    assert "answer: 10 tokens" in shown
+    assert "\n" not in shown
