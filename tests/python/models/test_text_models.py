@@ -3,60 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from number_tokenizer import NumberTokenizer, answer
 
 from executorch_mm import CapacityError, GenerationConfig, MultimodalRunner, make_token_input
 
-FOLDER = Path(__file__).resolve().parents[1] / "models" / "text"
+FOLDER = Path(__file__).resolve().parents[2] / "models" / "text"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())
 NAMES = ["start", "planned_bfloat16", "range", "one_token", "no_cache"]
 
 
-class NumberTokenizer:
-    """Token 12 is the text " 12"."""
-
-    vocab_size = 64
-    bos_id = None
-    eos_ids: frozenset[int] = frozenset()
-
-    def encode(self, text: str, *, add_bos: bool = False, add_eos: bool = False) -> list[int]:
-        return [int(word) for word in text.split()]
-
-    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        return "".join(f" {token}" for token in ids)
-
-    def decoder(self, *, skip_special_tokens: bool = True, after: Sequence[int] = ()) -> NumberTokenizer:
-        return self
-
-    def push(self, token_id: int) -> str:
-        return f" {token_id}"
-
-    def flush(self) -> str:
-        return ""
-
-    def token_bytes(self, token_id: int) -> bytes:
-        return self.push(token_id).encode()
-
-    def is_special(self, token_id: int) -> bool:
-        return False
-
-    def id_to_token(self, token_id: int) -> str | None:
-        return str(token_id)
-
-    def token_to_id(self, token: str) -> int | None:
-        return int(token)
-
-
 def load(name: str) -> MultimodalRunner:
     return MultimodalRunner(FOLDER / f"{name}.pte", NumberTokenizer())
-
-
-def answer(runner: MultimodalRunner, prompt: list[int], count: int) -> list[int]:
-    text = runner.generate_text(make_token_input(prompt), GenerationConfig(max_new_tokens=count))
-    return [int(word) for word in text.split()]
 
 
 @pytest.mark.parametrize("name", NAMES)
