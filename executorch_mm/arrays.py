@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 AnyArray = npt.NDArray[np.generic]
 CHANNELS = (1, 3, 4)
 
+_CPU = 1
+# The CPU, and memory of the host that CUDA or ROCm know of, by DLPack's numbers.
+_HOST_DEVICES = (_CPU, 3, 11)
+_DEVICE_NAMES = {2: "CUDA", 4: "OpenCL", 7: "Vulkan", 8: "Metal", 10: "ROCm", 13: "CUDA", 14: "oneAPI"}
+
 
 class SupportsDLPack(Protocol):
     """An array that other libraries can look into without a copy: torch, jax, cupy on the CPU, ..."""
@@ -39,6 +44,12 @@ def to_numpy(array: object, what: str) -> AnyArray:
     """
     if isinstance(array, np.ndarray):
         return array
+    device = _device_kind(array)
+    if device not in _HOST_DEVICES:
+        raise InputError(
+            f"{what}: expected an array in the memory of the CPU, got {type(array).__name__} on "
+            f"{_DEVICE_NAMES.get(device, f'DLPack device {device}')}; copy it to the CPU first"
+        )
     try:
         if hasattr(array, "__dlpack__"):
             if bool(getattr(array, "requires_grad", False)):
@@ -52,6 +63,13 @@ def to_numpy(array: object, what: str) -> AnyArray:
             f"{what}: expected a numpy array or a CPU array with __dlpack__, "
             f"got {type(array).__name__} ({error})"
         ) from error
+
+
+def _device_kind(array: object) -> int:
+    """DLPack's number of the device that an array lies on."""
+    if not hasattr(array, "__dlpack_device__"):
+        return _CPU
+    return int(cast(Any, array).__dlpack_device__()[0])
 
 
 def image_array(

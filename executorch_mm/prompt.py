@@ -13,10 +13,9 @@ from executorch_mm.arrays import AnyArray
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import InputError
 from executorch_mm.inputs import MultimodalInput
-from executorch_mm.preprocess import ImageProcessor, image_to_hwc_uint8
+from executorch_mm.preprocess import AudioProcessor, ImageProcessor, Sound, image_to_hwc_uint8
+from executorch_mm.preprocess.config_files import CONFIG_NAMES
 from executorch_mm.tokenizer import Tokenizer
-
-_CONFIG_NAMES = ("preprocessor_config.json", "processor_config.json")
 
 
 class PromptEncoder:
@@ -65,6 +64,8 @@ class PromptEncoder:
             return _tokens(self._tokenizer.encode(value))
         if part.kind == "image":
             return _core.PromptPart.image(self._pixels(part))
+        if isinstance(value, Sound):
+            return _core.PromptPart.audio(self._audio_features(value))
         if part.kind == "tokens":
             return _core.PromptPart.tokens(np.asarray(value, dtype=np.int64))
         array = np.ascontiguousarray(value)
@@ -85,10 +86,27 @@ class PromptEncoder:
             return processor(value, layout="CHW")
         return np.ascontiguousarray(image_to_hwc_uint8(value, layout="CHW").transpose(2, 0, 1))
 
+    def _audio_features(self, sound: Sound) -> AnyArray:
+        if "audio_encoder" not in self._contract.methods:
+            raise InputError("audio: the model has no audio_encoder and takes no sounds")
+        if self._audio_processor is None:
+            raise InputError(
+                f"audio: no {' or '.join(CONFIG_NAMES)} was found that says how features are made of sounds; "
+                "name it with processor_path=, or give the features themselves"
+            )
+        return self._audio_processor.features(sound)
+
     @functools.cached_property
     def _image_processor(self) -> ImageProcessor | None:
-        path = self._processor_path or next(filter(_has_config, self._beside), None)
-        return None if path is None else ImageProcessor.from_pretrained(path)
+        return None if self._config_path is None else ImageProcessor.from_pretrained(self._config_path)
+
+    @functools.cached_property
+    def _audio_processor(self) -> AudioProcessor | None:
+        return None if self._config_path is None else AudioProcessor.from_pretrained(self._config_path)
+
+    @functools.cached_property
+    def _config_path(self) -> Path | None:
+        return self._processor_path or next(filter(_has_config, self._beside), None)
 
     def _num_usual_bos(self, first: MultimodalInput) -> int:
         """1 where the tokenizer's files ask for a BOS that is not there yet; ids are taken as they are."""
@@ -117,7 +135,7 @@ def _tokens(ids: Sequence[int]) -> _core.PromptPart:
 
 
 def _has_config(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in _CONFIG_NAMES)
+    return any((folder / name).is_file() for name in CONFIG_NAMES)
 
 
 def _is_empty(part: MultimodalInput) -> bool:

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from executorch_mm.errors import InputError
-from executorch_mm.preprocess import ImageConfig, ImageProcessor, image_to_hwc_uint8, open_image
-from executorch_mm.preprocess.image import centre_crop, resized_size
+from executorch_mm.preprocess import ImageConfig, ImageProcessor, Normalise, image_to_hwc_uint8, open_image
+from executorch_mm.preprocess.steps import EdgeLimits, Resize, Within, centre_crop, resized_size
 
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
@@ -155,10 +155,15 @@ def test_centre_crop_loses_the_odd_row_at_the_bottom_and_pads_the_odd_row_at_the
         ((10, 10), 224, (224, 224)),
         ((4000, 1), 2, (8000, 2)),
         ((3, 7), (20, 10), (10, 20)),
+        ((640, 480), EdgeLimits(224, 400), (298, 224)),
+        ((1000, 100), EdgeLimits(224, 400), (400, 40)),
+        ((100, 1000), EdgeLimits(224, 400), (40, 400)),
+        ((640, 480), Within(100, 100), (100, 75)),
+        ((10, 20), Within(100, 100), (50, 100)),
     ],
 )
-def test_resized_size_keeps_the_aspect_ratio_only_for_a_shortest_edge(
-    size: tuple[int, int], target: int | tuple[int, int], expected: tuple[int, int]
+def test_resized_size_keeps_the_aspect_ratio_unless_both_edges_are_given(
+    size: tuple[int, int], target: Resize, expected: tuple[int, int]
 ) -> None:
     assert resized_size(size, target) == expected
 
@@ -197,10 +202,11 @@ def test_each_class_reads_sizes_and_missing_keys_its_own_way(
     name: str, changes: dict[str, Any], resize: object, crop: object, tmp_path: Path
 ) -> None:
     config = processor_of(tmp_path, {"image_processor_type": name, **changes}).config
+    assert isinstance(config, ImageConfig)
     assert (config.resize, config.crop) == (resize, crop)
-    assert config.rescale_factor == 1 / 255
-    assert config.mean_std is not None
-    assert config.mean_std[0][0] == (CLIP_MEAN[0] if name.startswith(("CLIP", "Llava")) else 0.5)
+    assert config.normalise.rescale_factor == 1 / 255
+    assert config.normalise.mean_std is not None
+    assert config.normalise.mean_std[0][0] == (CLIP_MEAN[0] if name.startswith(("CLIP", "Llava")) else 0.5)
 
 
 def test_the_class_may_be_named_the_old_way_and_the_file_may_be_nested_or_given_itself(
@@ -210,25 +216,28 @@ def test_the_class_may_be_named_the_old_way_and_the_file_may_be_nested_or_given_
     (tmp_path / "processor_config.json").write_text(
         json.dumps({"image_processor": old, "image_seq_length": 5})
     )
-    assert ImageProcessor.from_pretrained(tmp_path).config.resize == 30
-    assert ImageProcessor.from_pretrained(str(tmp_path / "processor_config.json")).config.resize == 30
+    for path in (tmp_path, str(tmp_path / "processor_config.json")):
+        config = ImageProcessor.from_pretrained(path).config
+        assert isinstance(config, ImageConfig)
+        assert config.resize == 30
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"image_processor_type": "Qwen2VLImageProcessor", "min_pixels": 4, "patch_size": 14},
-         ["Qwen2VLImageProcessor is not supported", "min_pixels, patch_size", "CLIPImageProcessor"]),
-        ({"size": 3, "do_flip": True}, ["expected image_processor_type", "do_flip"]),
+        ({"image_processor_type": "FuyuImageProcessor", "padding_mode": "constant", "patch_size": 14},
+         ["image_processor_type FuyuImageProcessor is not supported", "padding_mode", "CLIPImageProcessor"]),
+        ({"size": 3, "do_flip": True}, ["no image_processor_type is named", "do_flip"]),
         ({**CLIP_336, "image_grid_pinpoints": [[336, 672]]}, ["keys not understood: image_grid_pinpoints"]),
-        ({**GEMMA3, "do_pan_and_scan": True}, ["keys not understood: do_pan_and_scan"]),
-        ({**CLIP_336, "do_pad": True}, ["keys not understood: do_pad"]),
+        ({**GEMMA3, "do_pan_and_scan": True}, ["pan_and_scan_min_crop_size: expected an int of 1 or more"]),
+        ({**GEMMA3, "do_pad": True}, ["keys not understood: do_pad"]),
+        ({**CLIP_336, "do_pad": True, "pad_size": {"shortest_edge": 3}}, ["pad_size: expected {height, wid"]),
         ({**CLIP_336, "data_format": "channels_last"}, ["keys not understood: data_format"]),
         ({**CLIP_336, "size": {"longest_edge": 3}}, ["size: expected {height, width}", "longest_edge"]),
         ({**CLIP_336, "size": {"shortest_edge": 0}}, ["size: expected"]),
-        ({**CLIP_336, "size": {"shortest_edge": 9, "longest_edge": 12}}, ["size: expected"]),
+        ({**CLIP_336, "size": {"shortest_edge": 9, "height": 12}}, ["size: expected"]),
         ({**CLIP_336, "crop_size": {"shortest_edge": 5}}, ["crop_size: expected"]),
-        ({**SIGLIP, "do_center_crop": True}, ["crop_size: expected a size, since do_center_crop is true"]),
+        ({**SIGLIP, "do_center_crop": True}, ["crop_size: expected {height, width} or one length"]),
         ({**CLIP_336, "resample": 9}, ["resample: expected"]),
         ({**CLIP_336, "resample": True}, ["resample: expected"]),
         ({**CLIP_336, "do_resize": "yes"}, ["do_resize: expected true or false, got 'yes'"]),
@@ -282,14 +291,14 @@ RGB = noise(6, 8)
         RGB[None],
         np.asfortranarray(RGB),
         np.ascontiguousarray(RGB[:, ::-1])[:, ::-1],
-        np.dstack([RGB, noise(6, 8, 1)]),
+        np.dstack([RGB, np.full((6, 8), 255, np.uint8)]),
         RGB / 255,
         (RGB / 255).astype(np.float32).transpose(2, 0, 1),
         (RGB / 255).astype(np.float16),
         RGB.astype(np.uint16) * 257,
         DLPackOnly(RGB),
         Image.fromarray(RGB),
-        Image.fromarray(np.dstack([RGB, noise(6, 8, 1)])),
+        Image.fromarray(np.dstack([RGB, np.full((6, 8), 255, np.uint8)])),
     ],
     ids=["hwc", "chw", "batch", "fortran", "negative strides", "rgba", "float64", "float32 chw", "float16",
          "uint16", "dlpack", "pil", "pil rgba"],
@@ -381,7 +390,7 @@ def test_ambiguous_pictures_are_channels_first() -> None:
         (np.full((5, 7, 3), -1, np.float32), "floats in 0..1, got -1..-1"),
         (np.zeros((5, 7, 3), np.int64), "uint8 or floats, got int64"),
         (np.zeros((5, 7, 3), np.complex64), "uint8 or floats"),
-        ("picture.png", "got str"),
+        ("picture.png", r"picture\.png: No such file"),
         (None, "got NoneType"),
         ([[1, 2], [3, 4]], "got list"),
     ],
@@ -399,7 +408,8 @@ def test_an_unknown_layout_is_an_input_error() -> None:
 
 def test_the_caller_keeps_an_unchanged_picture() -> None:
     image = RGB.copy()
-    ImageProcessor(ImageConfig(resize=(4, 4), mean_std=((0.5,) * 3, (0.5,) * 3)))(image)
+    normalise = Normalise(mean_std=((0.5,) * 3, (0.5,) * 3))
+    ImageProcessor(ImageConfig(resize=(4, 4), normalise=normalise))(image)
     np.testing.assert_array_equal(image, RGB)
 
 

@@ -1,0 +1,255 @@
+"""The steps that image processors are made of, as the Hugging Face ones do them, in Pillow and numpy."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from executorch_mm.errors import InputError
+from executorch_mm.preprocess.config_reader import ConfigReader, Json, Triple
+from executorch_mm.preprocess.pictures import MAX_PIXELS, UInt8Array
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FloatArray = npt.NDArray[np.float32]
+
+BILINEAR, BICUBIC, LANCZOS = 2, 3, 1
+HALF = (0.5, 0.5, 0.5)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+# What most classes mean by a missing key.
+COMMON_DEFAULTS: Json = {
+    "default_to_square": True,
+    "do_resize": True,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "resample": BICUBIC,
+    "image_mean": CLIP_MEAN,
+    "image_std": CLIP_STD,
+}
+COMMON_KEYS = frozenset(
+    """do_resize size resample do_rescale rescale_factor do_normalize image_mean image_std
+    default_to_square""".split()  # noqa: SIM905
+)
+
+# Above this many pixels a resized picture that is cropped anyway is not made whole.
+_LARGE = 2**25
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """A picture as the image encoder takes it.
+
+    Attributes:
+        pixel_values: float32, C-contiguous: (3, height, width); (tiles, 3, height, width) from a processor
+            that cuts pictures into tiles; (patches, values) from one that cuts them into patches.
+        original_size: (height, width) before preparation, in pixels.
+        grid: (rows, columns) of the tiles, without the small copy of the whole picture; (0, 0) for a picture
+            that is not cut. (frames, rows, columns) of the patches. Empty from a processor that cuts nothing.
+    """
+
+    pixel_values: FloatArray
+    original_size: tuple[int, int]
+    grid: tuple[int, ...] = ()
+
+
+class ImageSteps(Protocol):
+    """What a family of image processors does to one picture."""
+
+    def prepare(self, picture: Image.Image) -> PreparedImage:
+        """Prepares an RGB picture."""
+        ...
+
+
+@dataclass(frozen=True)
+class EdgeLimits:
+    """Resizing that keeps the aspect ratio: the shorter edge to a length, or the longer one if too long."""
+
+    shortest: int
+    longest: int
+
+
+@dataclass(frozen=True)
+class Within:
+    """Resizing that keeps the aspect ratio: as large as fits."""
+
+    height: int
+    width: int
+
+
+# (height, width); the length of the shorter edge; or limits.
+Resize: TypeAlias = "tuple[int, int] | int | EdgeLimits | Within"
+
+
+def read_resize(reader: ConfigReader) -> Resize:
+    """The "size" of a class without rules of its own.
+
+    Raises:
+        InputError: It has another set of keys.
+    """
+    lengths = reader.lengths("size") or {}
+    names = set(lengths)
+    if names == {"height", "width"}:
+        return lengths["height"], lengths["width"]
+    if names == {"shortest_edge"}:
+        return lengths["shortest_edge"]
+    if names == {"shortest_edge", "longest_edge"}:
+        return EdgeLimits(lengths["shortest_edge"], lengths["longest_edge"])
+    if names == {"max_height", "max_width"}:
+        return Within(lengths["max_height"], lengths["max_width"])
+    raise reader.wrong(
+        "size", "{height, width}, {shortest_edge}, {shortest_edge, longest_edge} or {max_height, max_width}"
+    )
+
+
+def resized_size(size: tuple[int, int], target: Resize) -> tuple[int, int]:
+    """Size after the resize step.
+
+    Args:
+        size: (width, height) now.
+        target: What to resize to.
+
+    Returns:
+        (width, height).
+    """
+    width, height = size
+    if isinstance(target, tuple):
+        return target[1], target[0]
+    if isinstance(target, Within):
+        scale = min(target.height / height, target.width / width)
+        return max(1, int(width * scale)), max(1, int(height * scale))
+    short, long = min(size), max(size)
+    edge: float = target if isinstance(target, int) else target.shortest
+    if isinstance(target, EdgeLimits) and float(long) / float(short) * edge > target.longest:
+        edge = target.longest * float(short) / float(long)
+    new_short, new_long = max(1, round(edge)), max(1, int(edge * long / short))
+    return (new_short, new_long) if width <= height else (new_long, new_short)
+
+
+def resize(picture: Image.Image, height: int, width: int, resample: int) -> Image.Image:
+    """Resizes to exactly this size.
+
+    Raises:
+        InputError: The result would be larger than any picture that is read.
+    """
+    from PIL import Image
+
+    if height * width > MAX_PIXELS:
+        raise InputError(
+            f"image: resizing {picture.width} x {picture.height} to {width} x {height} makes more than "
+            f"{MAX_PIXELS} pixels"
+        )
+    return picture.resize((width, height), resample=Image.Resampling(resample))
+
+
+def resize_and_crop(
+    picture: Image.Image, height: int, width: int, resample: int, crop: tuple[int, int]
+) -> UInt8Array:
+    """Resizes and cuts out the middle, without making the whole of a huge picture first.
+
+    Returns:
+        (crop height, crop width, 3).
+    """
+    from PIL import Image
+
+    if height * width <= _LARGE:
+        return centre_crop(np.asarray(resize(picture, height, width, resample)), *crop)
+    # A picture of 1 x 4000 pixels, its shorter edge made 224, would be one of 600 MB.
+    rows, columns = min(height, crop[0]), min(width, crop[1])
+    top, left = (height - rows) // 2, (width - columns) // 2
+    scale_y, scale_x = picture.height / height, picture.width / width
+    box = (left * scale_x, top * scale_y, (left + columns) * scale_x, (top + rows) * scale_y)
+    middle = picture.resize((columns, rows), resample=Image.Resampling(resample), box=box)
+    return centre_crop(np.asarray(middle), *crop)
+
+
+def centre_crop(pixels: UInt8Array, height: int, width: int) -> UInt8Array:
+    """The middle of a picture, with black around it where the picture is too small.
+
+    Args:
+        pixels: (H, W, C).
+        height: Rows of the result.
+        width: Columns of the result.
+
+    Returns:
+        (height, width, C). With an odd difference the extra row or column is lost at the bottom or right, and
+        padding has one more at the top or left.
+    """
+    pad_y = max(0, height - pixels.shape[0])
+    pad_x = max(0, width - pixels.shape[1])
+    if pad_y or pad_x:
+        before_y, before_x = (pad_y + 1) // 2, (pad_x + 1) // 2
+        pixels = np.pad(pixels, ((before_y, pad_y - before_y), (before_x, pad_x - before_x), (0, 0)))
+    top = (pixels.shape[0] - height) // 2
+    left = (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]
+
+
+def paste_centred(picture: Image.Image, height: int, width: int, colour: tuple[int, int, int]) -> Image.Image:
+    """A larger picture of one colour with the picture in its middle."""
+    from PIL import Image
+
+    canvas = Image.new("RGB", (width, height), colour)
+    canvas.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
+    return canvas
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """What the last steps make of bytes: rescale, normalise, channels first.
+
+    Attributes:
+        rescale_factor: Multiplied with the bytes 0..255; None leaves the step out.
+        mean_std: Mean and standard deviation of each of the three channels, after rescaling; None leaves the
+            step out.
+        is_bgr: Whether blue comes first.
+    """
+
+    rescale_factor: float | None = 1 / 255
+    mean_std: tuple[Triple, Triple] | None = None
+    is_bgr: bool = False
+
+    @classmethod
+    def read(cls, reader: ConfigReader) -> Normalise:
+        """The steps of a file."""
+        is_normalised = reader.flag("do_normalize")
+        return cls(
+            reader.number("rescale_factor") if reader.flag("do_rescale") else None,
+            (reader.triple("image_mean"), reader.triple("image_std")) if is_normalised else None,
+            reader.flag("do_flip_channel_order"),
+        )
+
+    @functools.cached_property
+    def table(self) -> FloatArray:
+        """The value of each byte, computed in Hugging Face's precisions: float32 (3, 256), channel, byte."""
+        values = np.arange(256, dtype=np.float64)
+        if self.rescale_factor is not None:
+            values = values * self.rescale_factor
+        table = np.tile(values.astype(np.float32), (3, 1))
+        if self.mean_std is not None:
+            mean, std = (np.array(numbers, np.float32)[:, np.newaxis] for numbers in self.mean_std)
+            table = (table - mean) / std
+        return table
+
+    def __call__(self, *pictures: UInt8Array) -> FloatArray:
+        """Normalises pictures of one size.
+
+        Args:
+            pictures: Each uint8 (height, width, 3).
+
+        Returns:
+            float32 (pictures, 3, height, width), C-contiguous.
+        """
+        values = np.empty((len(pictures), 3, *pictures[0].shape[:2]), np.float32)
+        for pixels, planes in zip(pictures, values, strict=True):
+            for channel in range(3):
+                source = pixels[:, :, 2 - channel if self.is_bgr else channel]
+                np.take(self.table[channel], source, out=planes[channel], mode="clip")
+        return values
