@@ -97,7 +97,7 @@ class PromptEncoder:
             raise InputError("audio: the model has no audio_encoder and takes no sounds")
         if self._audio_processor is None:
             raise InputError(
-                f"audio: no {' or '.join(_CONFIG_NAMES)} was found that says how features are made of sounds; "
+                f"audio: no {' or '.join(_CONFIG_NAMES)} was found to say how features are made of sounds; "
                 "name it with processor_path=, or give the features themselves"
             )
         return self._audio_processor(part.value)
