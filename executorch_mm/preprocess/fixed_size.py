@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from executorch_mm.preprocess.config_reader import ConfigReader, Json
+from executorch_mm.preprocess.pictures import UInt8Array
+from executorch_mm.preprocess.resample import BICUBIC, BILINEAR, resize
 from executorch_mm.preprocess.steps import (
-    BICUBIC,
-    BILINEAR,
     COMMON_DEFAULTS,
     COMMON_KEYS,
     HALF,
     Normalise,
     PreparedImage,
     Resize,
+    cut,
     paste_centred,
     read_resize,
-    resize,
     resize_and_crop,
     resized_size,
 )
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 KEYS = COMMON_KEYS | {"do_center_crop", "crop_size", "do_pad", "pad_size", "do_flip_channel_order"}
 GEMMA3_KEYS = COMMON_KEYS | frozenset(
@@ -89,17 +85,17 @@ class ImageConfig:
             pad,
         )
 
-    def prepare(self, picture: Image.Image) -> PreparedImage:
-        """Prepares an RGB picture; the result has one, (3, height, width)."""
-        original_size = (picture.height, picture.width)
-        if self.square_colour is not None and picture.width != picture.height:
+    def prepare(self, pixels: UInt8Array) -> PreparedImage:
+        """Prepares a picture; the result is one, (3, height, width)."""
+        original_size = pixels.shape[:2]
+        if self.square_colour is not None and original_size[0] != original_size[1]:
             edge = max(original_size)
-            picture = paste_centred(picture, edge, edge, self.square_colour)
-        width, height = resized_size(picture.size, self.resize or (picture.height, picture.width))
+            pixels = paste_centred(pixels, edge, edge, self.square_colour)
+        height, width = resized_size(pixels.shape[:2], self.resize or pixels.shape[:2])
         if self.crop is not None:
-            pixels = resize_and_crop(picture, height, width, self.resample, self.crop)
-        else:
-            pixels = np.asarray(resize(picture, height, width, self.resample))
+            pixels = resize_and_crop(pixels, height, width, self.resample, self.crop)
+        elif self.resize is not None:
+            pixels = resize(pixels, height, width, self.resample)
         values = self.normalise(pixels)[0]
         if self.pad is not None:
             missing = [max(0, wanted - now) for wanted, now in zip(self.pad, values.shape[1:], strict=True)]
@@ -123,19 +119,16 @@ class PanAndScan:
     max_crops: int
     min_ratio: float
 
-    def prepare(self, picture: Image.Image) -> PreparedImage:
-        """Prepares an RGB picture; tiles are the picture and its crops."""
-        count = self.crop_count(max(picture.size), min(picture.size))
-        columns, rows = (count, 1) if picture.width >= picture.height else (1, count)
-        step_x, step_y = math.ceil(picture.width / max(1, columns)), math.ceil(picture.height / max(1, rows))
-        pictures = [picture]
-        for index in range(count):
-            left, top = index % columns * step_x, index // columns * step_y
-            right, bottom = min(left + step_x, picture.width), min(top + step_y, picture.height)
-            pictures.append(picture.crop((left, top, right, bottom)))
-        values = [self.steps.prepare(part).pixel_values for part in pictures]
-        grid = (rows, columns) if count else (0, 0)
-        return PreparedImage(np.stack(values), (picture.height, picture.width), grid)
+    def prepare(self, pixels: UInt8Array) -> PreparedImage:
+        """Prepares a picture; tiles are the picture and its crops."""
+        height, width = pixels.shape[:2]
+        count = self.crop_count(max(height, width), min(height, width))
+        columns, rows = (count, 1) if width >= height else (1, count)
+        parts = [pixels]
+        if count:
+            parts += cut(pixels, math.ceil(height / rows), math.ceil(width / columns))
+        values = [self.steps.prepare(np.ascontiguousarray(part)).pixel_values for part in parts]
+        return PreparedImage(np.stack(values), (height, width), (rows, columns) if count else (0, 0))
 
     def crop_count(self, long: int, short: int) -> int:
         """Number of crops of a picture with these edges; 0 when it is not cropped."""

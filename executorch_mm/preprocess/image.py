@@ -12,7 +12,7 @@ from executorch_mm.preprocess import fixed_size, qwen2_vl, tiling
 from executorch_mm.preprocess.config_files import require_config
 from executorch_mm.preprocess.config_reader import Family, Json, read_family
 from executorch_mm.preprocess.fixed_size import ImageConfig
-from executorch_mm.preprocess.pictures import Layout, rgb_picture
+from executorch_mm.preprocess.pictures import Layout, image_to_hwc_uint8
 from executorch_mm.preprocess.steps import FloatArray, ImageSteps, PreparedImage
 
 _BY_PREFIX: dict[str, Family[ImageSteps]] = {
@@ -68,7 +68,7 @@ class ImageProcessor:
         """Prepares a picture.
 
         Args:
-            image: See `rgb_picture`.
+            image: See `image_to_hwc_uint8`.
             layout: Where an array's channels are; None decides from its shape.
 
         Returns:
@@ -76,13 +76,13 @@ class ImageProcessor:
             `PreparedImage.pixel_values` says of processors that cut pictures.
 
         Raises:
-            InputError: See `rgb_picture`.
+            InputError: See `image_to_hwc_uint8`.
         """
         return self.prepare(image, layout=layout).pixel_values
 
     def prepare(self, image: object, *, layout: Layout | None = None) -> PreparedImage:
         """Prepares a picture and tells how it was cut; see `__call__`."""
-        return self.config.prepare(rgb_picture(image, layout=layout))
+        return self.config.prepare(image_to_hwc_uint8(image, layout=layout))
 
     def prepare_frames(
         self, frames: Sequence[object] | AnyArray | SupportsDLPack, *, layout: Layout | None = None
@@ -101,12 +101,12 @@ class ImageProcessor:
             InputError: See `__call__`; or there is no frame, or their sizes differ where patches span frames.
         """
         several = frames if isinstance(frames, Sequence) else to_numpy(frames, "frames")
-        pictures = [rgb_picture(frame, layout=layout) for frame in several]
+        pictures = [image_to_hwc_uint8(frame, layout=layout) for frame in several]
         if not pictures:
             raise InputError("frames: expected at least one")
         if not isinstance(self.config, qwen2_vl.Patches):
             return [self.config.prepare(picture) for picture in pictures]
-        sizes = {picture.size for picture in pictures}
+        sizes = {picture.shape[:2] for picture in pictures}
         if len(sizes) > 1:
             raise InputError(f"frames: expected one size, got {sorted(sizes)}")
         return [self.config.prepare_frames(pictures)]

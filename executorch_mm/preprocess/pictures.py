@@ -28,6 +28,7 @@ Fetch: TypeAlias = Callable[[str], bytes]
 MAX_PIXELS = 2**29 // 3
 # A float picture may leave 0..1 by this much (a resampling filter's overshoot) and is then clipped.
 _RANGE_SLACK = 0.01
+_ORIENTATION = 0x0112  # EXIF's tag
 
 
 def is_image_source(value: object) -> bool:
@@ -120,8 +121,8 @@ def _open(file: Path | io.BytesIO, what: str) -> Image.Image:
         raise InputError(f"{what}: damaged picture ({error})") from error
 
 
-def rgb_picture(image: object, *, layout: Layout | None = None) -> Image.Image:
-    """A picture of any kind as an RGB picture of Pillow.
+def image_to_hwc_uint8(image: object, *, layout: Layout | None = None) -> UInt8Array:
+    """A picture of any kind as RGB bytes.
 
     Transparent pixels are blended onto white. Grey becomes three equal channels, 16 bits become 8 by
     rounding. A PIL image is turned as its EXIF orientation says.
@@ -133,26 +134,18 @@ def rgb_picture(image: object, *, layout: Layout | None = None) -> Image.Image:
         layout: Where an array's channels are; None decides from the shape, and channels first wins where both
             ends could be.
 
+    Returns:
+        uint8 (height, width, 3), C-contiguous.
+
     Raises:
         InputError: Wrong rank, channel number or dtype; no pixels; NaN or infinite values; floats outside
             of 0..1; a damaged file.
     """
-    from PIL import Image
-
     if is_image_source(image):
         image = load_image(image)  # type: ignore[arg-type]  # is_image_source has seen it
     if is_pil_image(image):
-        return _pil_to_rgb(image)
-    return Image.fromarray(_array_to_rgb(image, layout))
-
-
-def image_to_hwc_uint8(image: object, *, layout: Layout | None = None) -> UInt8Array:
-    """A picture of any kind as RGB bytes; see `rgb_picture`.
-
-    Returns:
-        uint8 (height, width, 3).
-    """
-    return np.asarray(rgb_picture(image, layout=layout))
+        return np.ascontiguousarray(_pil_to_rgb(image))
+    return _array_to_rgb(image, layout)
 
 
 def _array_to_rgb(image: object, layout: Layout | None) -> UInt8Array:
@@ -184,7 +177,8 @@ def _pil_to_rgb(image: Image.Image) -> Image.Image:
     if 0 in image.size:
         raise InputError(f"image: expected at least one pixel, got size {image.size}")
     try:
-        image = ImageOps.exif_transpose(image)
+        if image.getexif().get(_ORIENTATION, 1) != 1:  # exif_transpose would copy an upright picture
+            image = ImageOps.exif_transpose(image)
         if image.mode == "I" or image.mode.startswith("I;16"):
             # Pillow's own conversion to 8 bits would cut everything above 255 off.
             return Image.fromarray(scale_16_bit(np.asarray(image))).convert("RGB")

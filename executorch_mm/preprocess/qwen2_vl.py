@@ -5,23 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from executorch_mm.errors import InputError
 from executorch_mm.preprocess.config_reader import ConfigReader, Family, Json
+from executorch_mm.preprocess.pictures import UInt8Array
+from executorch_mm.preprocess.resample import resize
 from executorch_mm.preprocess.steps import (
     COMMON_DEFAULTS,
     COMMON_KEYS,
     FloatArray,
     Normalise,
     PreparedImage,
-    resize,
 )
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 KEYS = COMMON_KEYS | {"min_pixels", "max_pixels", "patch_size", "temporal_patch_size", "merge_size"}
 # Choosing frames and reading their times is the caller's part; frames come as they are to be used.
@@ -84,16 +81,15 @@ class Patches:
             Normalise.read(reader),
         )
 
-    def prepare(self, picture: Image.Image) -> PreparedImage:
-        """Prepares an RGB picture; rows of patches in the order in which they are merged."""
-        return self.prepare_frames([picture])
+    def prepare(self, pixels: UInt8Array) -> PreparedImage:
+        """Prepares a picture; rows of patches in the order in which they are merged."""
+        return self.prepare_frames([pixels])
 
-    def prepare_frames(self, pictures: Sequence[Image.Image]) -> PreparedImage:
-        """Prepares the frames of a video, RGB and of one size; the last one fills the last patch up."""
-        size = (pictures[0].height, pictures[0].width)
+    def prepare_frames(self, pictures: Sequence[UInt8Array]) -> PreparedImage:
+        """Prepares the frames of a video, of one size; the last one fills the last patch up."""
+        size = pictures[0].shape[:2]
         height, width = self._resized(*size)
-        resized = [np.asarray(resize(picture, height, width, self.resample)) for picture in pictures]
-        values = self.normalise(*resized)
+        values = self.normalise(*[resize(pixels, height, width, self.resample) for pixels in pictures])
         missing = -len(pictures) % self.frames
         values = np.concatenate([values, np.repeat(values[-1:], missing, axis=0)]) if missing else values
         return self._cut(values, size)

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from executorch_mm.errors import InputError
 from executorch_mm.preprocess.config_reader import ConfigReader, Json, Triple
-from executorch_mm.preprocess.pictures import MAX_PIXELS, UInt8Array
-
-if TYPE_CHECKING:
-    from PIL import Image
+from executorch_mm.preprocess.pictures import UInt8Array
+from executorch_mm.preprocess.resample import BICUBIC, resize
 
 FloatArray = npt.NDArray[np.float32]
 
-BILINEAR, BICUBIC, LANCZOS = 2, 3, 1
 HALF = (0.5, 0.5, 0.5)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -38,9 +34,6 @@ COMMON_KEYS = frozenset(
     """do_resize size resample do_rescale rescale_factor do_normalize image_mean image_std
     default_to_square""".split()  # noqa: SIM905
 )
-
-# Above this many pixels a resized picture that is cropped anyway is not made whole.
-_LARGE = 2**25
 
 
 @dataclass(frozen=True)
@@ -63,8 +56,8 @@ class PreparedImage:
 class ImageSteps(Protocol):
     """What a family of image processors does to one picture."""
 
-    def prepare(self, picture: Image.Image) -> PreparedImage:
-        """Prepares an RGB picture."""
+    def prepare(self, pixels: UInt8Array) -> PreparedImage:
+        """Prepares a picture, RGB (height, width, 3), C-contiguous."""
         ...
 
 
@@ -113,61 +106,36 @@ def resized_size(size: tuple[int, int], target: Resize) -> tuple[int, int]:
     """Size after the resize step.
 
     Args:
-        size: (width, height) now.
+        size: (height, width) now.
         target: What to resize to.
 
     Returns:
-        (width, height).
+        (height, width).
     """
-    width, height = size
+    height, width = size
     if isinstance(target, tuple):
-        return target[1], target[0]
+        return target
     if isinstance(target, Within):
         scale = min(target.height / height, target.width / width)
-        return max(1, int(width * scale)), max(1, int(height * scale))
+        return max(1, int(height * scale)), max(1, int(width * scale))
     short, long = min(size), max(size)
     edge: float = target if isinstance(target, int) else target.shortest
     if isinstance(target, EdgeLimits) and float(long) / float(short) * edge > target.longest:
         edge = target.longest * float(short) / float(long)
     new_short, new_long = max(1, round(edge)), max(1, int(edge * long / short))
-    return (new_short, new_long) if width <= height else (new_long, new_short)
-
-
-def resize(picture: Image.Image, height: int, width: int, resample: int) -> Image.Image:
-    """Resizes to exactly this size.
-
-    Raises:
-        InputError: The result would be larger than any picture that is read.
-    """
-    from PIL import Image
-
-    if height * width > MAX_PIXELS:
-        raise InputError(
-            f"image: resizing {picture.width} x {picture.height} to {width} x {height} makes more than "
-            f"{MAX_PIXELS} pixels"
-        )
-    return picture.resize((width, height), resample=Image.Resampling(resample))
+    return (new_long, new_short) if width <= height else (new_short, new_long)
 
 
 def resize_and_crop(
-    picture: Image.Image, height: int, width: int, resample: int, crop: tuple[int, int]
+    pixels: UInt8Array, height: int, width: int, resample: int, crop: tuple[int, int]
 ) -> UInt8Array:
-    """Resizes and cuts out the middle, without making the whole of a huge picture first.
+    """Resizes and takes the middle; of a picture whose edges are 1 and 4000 the whole would be huge.
 
     Returns:
-        (crop height, crop width, 3).
+        uint8 (crop height, crop width, 3), with black around a picture that is smaller.
     """
-    from PIL import Image
-
-    if height * width <= _LARGE:
-        return centre_crop(np.asarray(resize(picture, height, width, resample)), *crop)
-    # A picture of 1 x 4000 pixels, its shorter edge made 224, would be one of 600 MB.
-    rows, columns = min(height, crop[0]), min(width, crop[1])
-    top, left = (height - rows) // 2, (width - columns) // 2
-    scale_y, scale_x = picture.height / height, picture.width / width
-    box = (left * scale_x, top * scale_y, (left + columns) * scale_x, (top + rows) * scale_y)
-    middle = picture.resize((columns, rows), resample=Image.Resampling(resample), box=box)
-    return centre_crop(np.asarray(middle), *crop)
+    part = min(height, crop[0]), min(width, crop[1])
+    return centre_crop(resize(pixels, height, width, resample, part), *crop)
 
 
 def centre_crop(pixels: UInt8Array, height: int, width: int) -> UInt8Array:
@@ -192,13 +160,22 @@ def centre_crop(pixels: UInt8Array, height: int, width: int) -> UInt8Array:
     return pixels[top : top + height, left : left + width]
 
 
-def paste_centred(picture: Image.Image, height: int, width: int, colour: tuple[int, int, int]) -> Image.Image:
+def paste_centred(pixels: UInt8Array, height: int, width: int, colour: tuple[int, int, int]) -> UInt8Array:
     """A larger picture of one colour with the picture in its middle."""
-    from PIL import Image
-
-    canvas = Image.new("RGB", (width, height), colour)
-    canvas.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
+    canvas = np.empty((height, width, 3), np.uint8)
+    canvas[:] = colour
+    top, left = (height - pixels.shape[0]) // 2, (width - pixels.shape[1]) // 2
+    canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
     return canvas
+
+
+def cut(pixels: UInt8Array, height: int, width: int) -> list[UInt8Array]:
+    """Tiles of a picture, row by row; those at the right and bottom may be smaller."""
+    return [
+        pixels[top : top + height, left : left + width]
+        for top in range(0, pixels.shape[0], height)
+        for left in range(0, pixels.shape[1], width)
+    ]
 
 
 @dataclass(frozen=True)

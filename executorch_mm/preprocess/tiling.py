@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from executorch_mm.preprocess.config_reader import ConfigReader, Json
 from executorch_mm.preprocess.fixed_size import CLIP, ImageConfig
 from executorch_mm.preprocess.pictures import UInt8Array
+from executorch_mm.preprocess.resample import LANCZOS, resize
 from executorch_mm.preprocess.steps import (
     COMMON_DEFAULTS,
     COMMON_KEYS,
     HALF,
-    LANCZOS,
     Normalise,
     PreparedImage,
+    cut,
     paste_centred,
-    resize,
 )
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 LLAVA_NEXT_KEYS = COMMON_KEYS | {"image_grid_pinpoints", "do_pad", "do_center_crop", "crop_size"}
 LLAVA_NEXT: Json = {
@@ -45,15 +41,6 @@ IDEFICS3: Json = {
 
 # The longest edge that Idefics 3 resizes to, whatever the file says.
 _IDEFICS3_LIMIT = 4096
-
-
-def cut(pixels: UInt8Array, height: int, width: int) -> list[UInt8Array]:
-    """Tiles of a picture, row by row; those at the right and bottom may be smaller."""
-    return [
-        pixels[top : top + height, left : left + width]
-        for top in range(0, pixels.shape[0], height)
-        for left in range(0, pixels.shape[1], width)
-    ]
 
 
 @dataclass(frozen=True)
@@ -83,11 +70,9 @@ class AnyResolution:
         tile = edge if reader.get("crop_size") is None else reader.height_width("crop_size")[0]
         return cls(_read_resolutions(reader), tile, (edge, lengths.get("width", edge)), steps)
 
-    def prepare(self, picture: Image.Image) -> PreparedImage:
-        """Prepares an RGB picture; the first tile is the small picture."""
-        from PIL import Image
-
-        size = (picture.height, picture.width)
+    def prepare(self, pixels: UInt8Array) -> PreparedImage:
+        """Prepares a picture; the first tile is the small picture."""
+        size = pixels.shape[:2]
         height, width = best_resolution(size, self.resolutions)
         scale_y, scale_x = height / size[0], width / size[1]
         if scale_x < scale_y:
@@ -95,10 +80,9 @@ class AnyResolution:
         else:
             fitted = (height, min(math.ceil(size[1] * scale_y), width))
         resample = self.steps.resample
-        canvas = paste_centred(resize(picture, *fitted, resample), height, width, (0, 0, 0))
-        tiles = [Image.fromarray(tile) for tile in cut(np.asarray(canvas), self.tile, self.tile)]
-        pictures = [resize(picture, *self.small, resample), *tiles]
-        values = [self.steps.prepare(part).pixel_values for part in pictures]
+        canvas = paste_centred(resize(pixels, *fitted, resample), height, width, (0, 0, 0))
+        parts = [resize(pixels, *self.small, resample), *cut(canvas, self.tile, self.tile)]
+        values = [self.steps.prepare(np.ascontiguousarray(part)).pixel_values for part in parts]
         grid = (math.ceil(height / self.tile), math.ceil(width / self.tile))
         return PreparedImage(np.stack(values), size, grid)
 
@@ -149,14 +133,13 @@ class TileGrid:
     resample: int
     normalise: Normalise
 
-    def prepare(self, picture: Image.Image) -> PreparedImage:
-        """Prepares an RGB picture; the last tile is the small picture, unless there is one tile only."""
-        size = (picture.height, picture.width)
+    def prepare(self, pixels: UInt8Array) -> PreparedImage:
+        """Prepares a picture; the last tile is the small picture, unless there is one tile only."""
+        size = pixels.shape[:2]
         rows, columns = self.best_grid(size)
-        whole = resize(picture, rows * self.tile[0], columns * self.tile[1], self.resample)
-        tiles = cut(np.asarray(whole), *self.tile)
+        tiles = cut(resize(pixels, rows * self.tile[0], columns * self.tile[1], self.resample), *self.tile)
         if len(tiles) > 1:
-            tiles.append(np.asarray(resize(picture, *self.tile, self.resample)))
+            tiles.append(resize(pixels, *self.tile, self.resample))
         return PreparedImage(self.normalise(*tiles), size, (rows, columns))
 
     def best_grid(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -220,27 +203,24 @@ class SquareTiles:
             Normalise.read(reader),
         )
 
-    def prepare(self, picture: Image.Image) -> PreparedImage:
-        """Prepares an RGB picture; the last tile is the small picture, unless there is one tile only."""
-        size = (picture.height, picture.width)
+    def prepare(self, pixels: UInt8Array) -> PreparedImage:
+        """Prepares a picture; the last tile is the small picture, unless there is one tile only."""
+        size = pixels.shape[:2]
         if self.resize is not None:
             target = self.resize
-            height, width = longest_edge_size(size, target) if isinstance(target, int) else target
-            picture = resize(picture, height, width, self.resample)
-        if not self.is_split:
-            small = resize(picture, self.tile, self.tile, self.resample)
-            return PreparedImage(self.normalise(np.asarray(small)), size, (0, 0))
-        picture = resize(picture, *self._whole_tiles(picture), self.resample)
-        if picture.size == (self.tile, self.tile):
-            return PreparedImage(self.normalise(np.asarray(picture)), size, (0, 0))
-        tiles = cut(np.asarray(picture), self.tile, self.tile)
-        tiles.append(np.asarray(resize(picture, self.tile, self.tile, self.resample)))
-        grid = (picture.height // self.tile, picture.width // self.tile)
-        return PreparedImage(self.normalise(*tiles), size, grid)
+            resized = longest_edge_size(size, target) if isinstance(target, int) else target
+            pixels = resize(pixels, *resized, self.resample)
+        if self.is_split:
+            pixels = resize(pixels, *self._whole_tiles(*pixels.shape[:2]), self.resample)
+        small = resize(pixels, self.tile, self.tile, self.resample)
+        if not self.is_split or pixels.shape == small.shape:
+            return PreparedImage(self.normalise(small), size, (0, 0))
+        tiles = cut(pixels, self.tile, self.tile)
+        grid = (pixels.shape[0] // self.tile, pixels.shape[1] // self.tile)
+        return PreparedImage(self.normalise(*tiles, small), size, grid)
 
-    def _whole_tiles(self, picture: Image.Image) -> tuple[int, int]:
+    def _whole_tiles(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) in whole tiles; the shorter edge follows the longer one, rounded up."""
-        width, height = picture.size
         ratio = width / height
         if width >= height:
             width = math.ceil(width / self.tile) * self.tile

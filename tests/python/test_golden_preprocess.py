@@ -79,9 +79,7 @@ def test_a_picture_is_prepared_as_by_the_pillow_processor(case: str, tmp_path: P
         assert prepared.grid == tuple(golden["grid"])
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in cases(IMAGES) if case.startswith("fast ") and "video" not in case]
-)
+@pytest.mark.parametrize("case", cases(IMAGES, "fast"))
 def test_a_picture_is_within_one_step_of_the_torchvision_processor(case: str, tmp_path: Path) -> None:
     name, source = case.removeprefix("fast ").split("/")
     mode, size = source.split(" ")
