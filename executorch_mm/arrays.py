@@ -44,32 +44,29 @@ def to_numpy(array: object, what: str) -> AnyArray:
     """
     if isinstance(array, np.ndarray):
         return array
-    device = _device_kind(array)
-    if device not in _HOST_DEVICES:
-        raise InputError(
-            f"{what}: expected an array in the memory of the CPU, got {type(array).__name__} on "
-            f"{_DEVICE_NAMES.get(device, f'DLPack device {device}')}; copy it to the CPU first"
-        )
     try:
-        if hasattr(array, "__dlpack__"):
-            if bool(getattr(array, "requires_grad", False)):
-                array = cast(Any, array).detach()
-            return cast(AnyArray, np.from_dlpack(cast(Any, array)))
-        if hasattr(array, "__array_interface__"):
-            return np.asarray(array)
-        return np.asarray(memoryview(cast(Any, array)))
+        device = int(cast(Any, array).__dlpack_device__()[0]) if hasattr(array, "__dlpack_device__") else _CPU
+        if device in _HOST_DEVICES:
+            return _host_view(array)
     except (TypeError, ValueError, BufferError, RuntimeError) as error:
         raise InputError(
             f"{what}: expected a numpy array or a CPU array with __dlpack__, "
             f"got {type(array).__name__} ({error})"
         ) from error
+    raise InputError(
+        f"{what}: expected an array in the memory of the CPU, got {type(array).__name__} on "
+        f"{_DEVICE_NAMES.get(device, f'DLPack device {device}')}; copy it to the CPU first"
+    )
 
 
-def _device_kind(array: object) -> int:
-    """DLPack's number of the device that an array lies on."""
-    if not hasattr(array, "__dlpack_device__"):
-        return _CPU
-    return int(cast(Any, array).__dlpack_device__()[0])
+def _host_view(array: object) -> AnyArray:
+    if hasattr(array, "__dlpack__"):
+        if bool(getattr(array, "requires_grad", False)):
+            array = cast(Any, array).detach()
+        return cast(AnyArray, np.from_dlpack(cast(Any, array)))
+    if hasattr(array, "__array_interface__"):
+        return np.asarray(array)
+    return np.asarray(memoryview(cast(Any, array)))
 
 
 def image_array(

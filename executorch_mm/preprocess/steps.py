@@ -204,16 +204,14 @@ class Normalise:
         )
 
     @functools.cached_property
-    def table(self) -> FloatArray:
-        """The value of each byte, computed in Hugging Face's precisions: float32 (3, 256), channel, byte."""
-        values = np.arange(256, dtype=np.float64)
-        if self.rescale_factor is not None:
-            values = values * self.rescale_factor
-        table = np.tile(values.astype(np.float32), (3, 1))
+    def scale_and_offset(self) -> tuple[FloatArray, FloatArray]:
+        """All steps in one: what a byte is multiplied with and what is added, float32 (3, 1, 1) each."""
+        scale = np.full(3, 1.0 if self.rescale_factor is None else self.rescale_factor)
+        offset = np.zeros(3)
         if self.mean_std is not None:
-            mean, std = (np.array(numbers, np.float32)[:, np.newaxis] for numbers in self.mean_std)
-            table = (table - mean) / std
-        return table
+            mean, std = np.array(self.mean_std)
+            scale, offset = scale / std, -mean / std
+        return scale.astype(np.float32).reshape(3, 1, 1), offset.astype(np.float32).reshape(3, 1, 1)
 
     def __call__(self, *pictures: UInt8Array) -> FloatArray:
         """Normalises pictures of one size.
@@ -224,9 +222,10 @@ class Normalise:
         Returns:
             float32 (pictures, 3, height, width), C-contiguous.
         """
+        scale, offset = self.scale_and_offset
         values = np.empty((len(pictures), 3, *pictures[0].shape[:2]), np.float32)
         for pixels, planes in zip(pictures, values, strict=True):
-            for channel in range(3):
-                source = pixels[:, :, 2 - channel if self.is_bgr else channel]
-                np.take(self.table[channel], source, out=planes[channel], mode="clip")
+            planes[:] = (pixels[:, :, ::-1] if self.is_bgr else pixels).transpose(2, 0, 1)
+            planes *= scale
+            planes += offset
         return values
