@@ -189,8 +189,10 @@ def _pil_to_rgb(image: Image.Image) -> Image.Image:
             white = Image.new("RGBA", image.size, (255, 255, 255, 255))
             image = Image.alpha_composite(white, image)
         return image if image.mode == "RGB" else image.convert("RGB")
-    except (OSError, SyntaxError) as error:  # Pillow reads pixels late
-        raise InputError(f"image: damaged picture ({error})") from error
+    except InputError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow reads pixels late
+        raise InputError(f"image: damaged, or of a mode that has no RGB ({error})") from error
 
 
 def scale_16_bit(pixels: AnyArray) -> UInt8Array:

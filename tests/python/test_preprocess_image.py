@@ -359,6 +359,22 @@ def test_every_pil_mode_becomes_rgb(mode: str) -> None:
     np.testing.assert_array_equal(image_to_hwc_uint8(image), np.full((4, 5, 3), 255))
 
 
+def test_a_mode_that_pillow_does_not_convert_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="of a mode that has no RGB"):
+        image_to_hwc_uint8(Image.new("La", (2, 2)))
+
+
+def test_transparent_pixels_are_blended_onto_white_in_every_form() -> None:
+    rgba = np.array([[[0, 100, 200, 255], [0, 100, 200, 0], [0, 100, 200, 102]]], np.uint8)
+    blended = [[[0, 100, 200], [255, 255, 255], [153, 193, 233]]]  # 102 / 255 = 0.4
+    for image in (rgba, Image.fromarray(rgba), rgba / 255, (rgba / 255).astype(np.float32)):
+        np.testing.assert_array_equal(image_to_hwc_uint8(image, layout="HWC"), blended)
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), mode="P")
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.info["transparency"] = 1
+    np.testing.assert_array_equal(image_to_hwc_uint8(palette), [[[10, 20, 30], [255, 255, 255]]])
+
+
 def test_sixteen_bit_samples_are_scaled_not_cut_off(tmp_path: Path) -> None:
     samples = np.array([[0, 128, 129, 257, 32768, 65535]], np.uint16)
     Image.fromarray(samples).save(tmp_path / "deep.png")
