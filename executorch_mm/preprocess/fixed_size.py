@@ -22,6 +22,7 @@ from executorch_mm.preprocess.steps import (
     read_resize,
     resize_and_crop,
     resized_size,
+    stacked,
 )
 
 KEYS = COMMON_KEYS | {"do_center_crop", "crop_size", "do_pad", "pad_size", "do_flip_channel_order"}
@@ -72,9 +73,7 @@ class ImageConfig:
             if reader.flag("pad_square"):
                 means = normalise.mean_std[0] if normalise.mean_std else (0.0, 0.0, 0.0)
                 square = (int(means[0] * 255), int(means[1] * 255), int(means[2] * 255))
-            elif (
-                reader.get("pad_size") is not None
-            ):  # else up to the largest of a batch, which is one picture
+            elif reader.get("pad_size") is not None:  # else up to the largest picture of a batch
                 pad = reader.height_width("pad_size")
         return cls(
             square,
@@ -128,7 +127,7 @@ class PanAndScan:
         if count:
             parts += cut(pixels, math.ceil(height / rows), math.ceil(width / columns))
         values = [self.steps.prepare(np.ascontiguousarray(part)).pixel_values for part in parts]
-        return PreparedImage(np.stack(values), (height, width), (rows, columns) if count else (0, 0))
+        return PreparedImage(stacked(values), (height, width), (rows, columns) if count else (0, 0))
 
     def crop_count(self, long: int, short: int) -> int:
         """Number of crops of a picture with these edges; 0 when it is not cropped."""

@@ -41,11 +41,7 @@ def resize(
         InputError: The result would be larger than any picture that is read.
     """
     rows, columns = crop or (height, width)
-    if rows * columns > MAX_PIXELS:
-        raise InputError(
-            f"image: resizing {pixels.shape[1]} x {pixels.shape[0]} to {width} x {height} makes more than "
-            f"{MAX_PIXELS} pixels"
-        )
+    check_size(pixels, rows, columns)
     parts = (height - rows) // 2, rows, (width - columns) // 2, columns
     if resample == NEAREST:
         y = _nearest(pixels.shape[0], height)[parts[0] : parts[0] + rows]
@@ -56,6 +52,15 @@ def resize(
     column_weights = _weights(pixels.shape[1], width, resample, *parts[2:])
     _core.resample(pixels, *column_weights, *row_weights, out)
     return out
+
+
+def check_size(pixels: UInt8Array, height: int, width: int) -> None:
+    """Raises InputError if a picture of this size would be larger than any that is read."""
+    if height * width > MAX_PIXELS:
+        raise InputError(
+            f"image: expected at most {MAX_PIXELS} pixels, got {width} x {height}, "
+            f"made of {pixels.shape[1]} x {pixels.shape[0]}"
+        )
 
 
 def _nearest(old: int, new: int) -> npt.NDArray[np.intp]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from executorch_mm.errors import InputError
 from executorch_mm.preprocess.config_reader import ConfigReader, Json, Triple
 from executorch_mm.preprocess.pictures import UInt8Array
-from executorch_mm.preprocess.resample import BICUBIC, resize
+from executorch_mm.preprocess.resample import BICUBIC, check_size, resize
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -161,7 +163,12 @@ def centre_crop(pixels: UInt8Array, height: int, width: int) -> UInt8Array:
 
 
 def paste_centred(pixels: UInt8Array, height: int, width: int, colour: tuple[int, int, int]) -> UInt8Array:
-    """A larger picture of one colour with the picture in its middle."""
+    """A larger picture of one colour with the picture in its middle.
+
+    Raises:
+        InputError: The result would be larger than any picture that is read.
+    """
+    check_size(pixels, height, width)
     canvas = np.empty((height, width, 3), np.uint8)
     canvas[:] = colour
     top, left = (height - pixels.shape[0]) // 2, (width - pixels.shape[1]) // 2
@@ -176,6 +183,18 @@ def cut(pixels: UInt8Array, height: int, width: int) -> list[UInt8Array]:
         for top in range(0, pixels.shape[0], height)
         for left in range(0, pixels.shape[1], width)
     ]
+
+
+def stacked(values: Sequence[FloatArray]) -> FloatArray:
+    """Tiles as one array.
+
+    Raises:
+        InputError: They differ in size, since the file neither resizes nor crops them to one.
+    """
+    shapes = {part.shape for part in values}
+    if len(shapes) > 1:
+        raise InputError(f"image: tiles neither resized nor cropped to one size: got {sorted(shapes)}")
+    return np.stack(values)
 
 
 @dataclass(frozen=True)

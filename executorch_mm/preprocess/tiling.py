@@ -19,6 +19,7 @@ from executorch_mm.preprocess.steps import (
     PreparedImage,
     cut,
     paste_centred,
+    stacked,
 )
 
 LLAVA_NEXT_KEYS = COMMON_KEYS | {"image_grid_pinpoints", "do_pad", "do_center_crop", "crop_size"}
@@ -84,7 +85,7 @@ class AnyResolution:
         parts = [resize(pixels, *self.small, resample), *cut(canvas, self.tile, self.tile)]
         values = [self.steps.prepare(np.ascontiguousarray(part)).pixel_values for part in parts]
         grid = (math.ceil(height / self.tile), math.ceil(width / self.tile))
-        return PreparedImage(np.stack(values), size, grid)
+        return PreparedImage(stacked(values), size, grid)
 
 
 def _read_resolutions(reader: ConfigReader) -> tuple[tuple[int, int], ...]:

@@ -24,7 +24,7 @@ def picture(mode: str, height: int, width: int) -> Image.Image:
     if mode == "L":
         return Image.fromarray(pixels(height, width, 1)[..., 0])
     if mode in ("P", "P+"):
-        image = Image.fromarray(pixels(height, width, 1)[..., 0], mode="P")
+        image = Image.frombytes("P", (width, height), pixels(height, width, 1).tobytes())
         image.putpalette(bytes(pixels(16, 16, 3)))
         if mode == "P+":
             image.info["transparency"] = 100

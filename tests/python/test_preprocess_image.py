@@ -195,8 +195,35 @@ def test_the_middle_of_a_huge_result_needs_no_more_memory_than_itself() -> None:
     tracemalloc.stop()
     assert peak_bytes < 10_000_000
     assert set(map(tuple, middle[0])) <= set(map(tuple, middle[100]))
-    with pytest.raises(InputError, match="resizing 4000 x 1 to 896000 x 224 makes more than"):
+    with pytest.raises(InputError, match="got 896000 x 224, made of 4000 x 1"):
         resize(thin, 224, 896_000, 3)
+
+
+def test_padding_to_a_square_does_not_make_a_huge_picture_of_a_thin_one(tmp_path: Path) -> None:
+    processor = processor_of(tmp_path, {"image_processor_type": "LlavaImageProcessor", "do_pad": True})
+    with pytest.raises(InputError, match="got 20000 x 20000, made of 20000 x 1"):
+        processor(noise(1, 20_000), layout="HWC")
+
+
+def test_tiles_of_different_sizes_are_an_input_error(tmp_path: Path) -> None:
+    scan = {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 2, "pan_and_scan_max_num_crops": 4}
+    content = {**GEMMA3, **scan, "pan_and_scan_min_ratio_to_activate": 1.2, "do_resize": False}
+    with pytest.raises(InputError, match="tiles neither resized nor cropped to one size"):
+        processor_of(tmp_path, content)(noise(10, 35))
+
+
+def test_patches_need_a_size_that_fits_and_no_extreme_shape(tmp_path: Path) -> None:
+    content = {"image_processor_type": "Qwen2VLImageProcessor"}
+    with pytest.raises(InputError, match="a ratio of at most 200, got 4000 x 1"):
+        processor_of(tmp_path, content)(noise(1, 4000), layout="HWC")
+    unresized = processor_of(tmp_path, {**content, "do_resize": False})
+    with pytest.raises(InputError, match="expected edges that 28 divides, got 57 x 56"):
+        unresized(noise(56, 57))
+    assert unresized(noise(56, 84)).shape == (24, 1176)
+    with pytest.raises(InputError, match="frames: expected one size"):
+        unresized.prepare_frames([noise(56, 84), noise(56, 56)])
+    with pytest.raises(InputError, match="frames: expected at least one"):
+        unresized.prepare_frames([])
 
 
 def test_steps_that_are_switched_off_are_left_out(tmp_path: Path) -> None:
@@ -369,7 +396,7 @@ def test_transparent_pixels_are_blended_onto_white_in_every_form() -> None:
     blended = [[[0, 100, 200], [255, 255, 255], [153, 193, 233]]]  # 102 / 255 = 0.4
     for image in (rgba, Image.fromarray(rgba), rgba / 255, (rgba / 255).astype(np.float32)):
         np.testing.assert_array_equal(image_to_hwc_uint8(image, layout="HWC"), blended)
-    palette = Image.fromarray(np.array([[0, 1]], np.uint8), mode="P")
+    palette = Image.frombytes("P", (2, 1), b"\0\1")
     palette.putpalette([10, 20, 30, 40, 50, 60])
     palette.info["transparency"] = 1
     np.testing.assert_array_equal(image_to_hwc_uint8(palette), [[[10, 20, 30], [255, 255, 255]]])
