@@ -72,7 +72,8 @@ class ImageConfig:
         if reader.flag("do_pad"):
             if reader.flag("pad_square"):
                 means = normalise.mean_std[0] if normalise.mean_std else (0.0, 0.0, 0.0)
-                square = (int(means[0] * 255), int(means[1] * 255), int(means[2] * 255))
+                red, green, blue = (min(max(0, int(mean * 255)), 255) for mean in means)
+                square = (red, green, blue)
             elif reader.get("pad_size") is not None:  # else up to the largest picture of a batch
                 pad = reader.height_width("pad_size")
         return cls(

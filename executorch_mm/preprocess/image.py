@@ -123,13 +123,15 @@ def parse_image_config(content: Json, where: str) -> ImageSteps:
         InputError: See `ImageProcessor.from_pretrained`.
     """
     name = _class_name(content)
-    families = FAMILIES if name in FAMILIES or name not in _ALIASES else _ALIASES
+    families = _ALIASES if isinstance(name, str) and name in _ALIASES else FAMILIES
     return read_family(content, name, families, "image_processor_type", where)
 
 
 def is_image_config(content: Json) -> bool:
     """Whether it describes an image processor rather than a feature extractor of sounds."""
-    return content.get("feature_extractor_type") is None or _class_name(content) in {**FAMILIES, **_ALIASES}
+    name = _class_name(content)
+    is_known = isinstance(name, str) and (name in FAMILIES or name in _ALIASES)
+    return is_known or content.get("feature_extractor_type") is None
 
 
 def _class_name(content: Json) -> object:

@@ -303,6 +303,7 @@ def test_the_class_may_be_named_the_old_way_and_the_file_may_be_nested_or_given_
         ({**CLIP_336, "image_std": [1, 0, 1]}, ["image_std: expected numbers other than 0"]),
         ({**CLIP_336, "rescale_factor": "x"}, ["rescale_factor: expected a finite number"]),
         ([1], ["expected a JSON object, got list"]),
+        ({"image_processor_type": ["CLIPImageProcessor"]}, ["['CLIPImageProcessor'] is not supported"]),
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_an_error_that_names_it(
