@@ -35,12 +35,10 @@ def find_config(path: Path, part: Part) -> tuple[Json, str] | None:
     """
     if not path.is_dir():
         content = read_json(path)
-        nested = content.get(part)
-        return (nested if isinstance(nested, dict) else content), str(path)
+        return _nested(content, part) or content, str(path)
     combined = path / _NESTING_FILE
     content = read_json(combined) if combined.is_file() else {}
-    nested = content.get(part)
-    if isinstance(nested, dict):
+    if nested := _nested(content, part):
         return nested, str(combined)
     for name in _OWN_FILES[part]:
         if (path / name).is_file():
@@ -48,6 +46,13 @@ def find_config(path: Path, part: Part) -> tuple[Json, str] | None:
     # An old processor_config.json may be the part's own file under another name.
     is_own = "image_processor_type" in content or "feature_extractor_type" in content
     return (content, str(combined)) if is_own else None
+
+
+def _nested(content: Json, part: Part) -> Json | None:
+    nested = content.get(part)
+    if not isinstance(nested, dict):
+        return None
+    return {"processor_class": content.get("processor_class"), **nested}
 
 
 def require_config(path: Path, part: Part) -> tuple[Json, str]:

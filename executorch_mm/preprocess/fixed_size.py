@@ -37,6 +37,13 @@ LLAVA: Json = {**CLIP, "pad_square": True}
 VIT: Json = {
     **COMMON_DEFAULTS, "size": 224, "resample": BILINEAR, "image_mean": HALF, "image_std": HALF,
 }  # fmt: skip
+# Files say null; the numbers are the Gemma 3 processor's.
+GEMMA3: Json = {
+    **VIT,
+    "pan_and_scan_min_crop_size": 256,
+    "pan_and_scan_max_num_crops": 4,
+    "pan_and_scan_min_ratio_to_activate": 1.2,
+}
 SIGLIP: Json = {**VIT, "resample": BICUBIC}
 MOBILE_VIT: Json = {
     **_CROPPED, "crop_size": 256, "resample": BILINEAR, "do_normalize": False, "do_flip_channel_order": True,

@@ -21,7 +21,7 @@ _BY_PREFIX: dict[str, Family[ImageSteps]] = {
     "ViT": Family(ImageConfig.read, fixed_size.VIT, fixed_size.KEYS),
     "Siglip": Family(ImageConfig.read, fixed_size.SIGLIP, fixed_size.KEYS),
     "MobileViT": Family(ImageConfig.read, fixed_size.MOBILE_VIT, fixed_size.KEYS),
-    "Gemma3": Family(fixed_size.read_gemma3, fixed_size.VIT, fixed_size.GEMMA3_KEYS),
+    "Gemma3": Family(fixed_size.read_gemma3, fixed_size.GEMMA3, fixed_size.GEMMA3_KEYS),
     "LlavaNext": Family(tiling.AnyResolution.read, tiling.LLAVA_NEXT, tiling.LLAVA_NEXT_KEYS),
     "GotOcr2": Family(tiling.read_got_ocr2, tiling.GOT_OCR2, tiling.GOT_OCR2_KEYS),
     "Idefics3": Family(tiling.SquareTiles.read, tiling.IDEFICS3, tiling.IDEFICS3_KEYS),

@@ -22,7 +22,13 @@ from executorch_mm.preprocess.steps import (
     stacked,
 )
 
-LLAVA_NEXT_KEYS = COMMON_KEYS | {"image_grid_pinpoints", "do_pad", "do_center_crop", "crop_size"}
+LLAVA_NEXT_KEYS = COMMON_KEYS | {
+    "image_grid_pinpoints",
+    "do_pad",
+    "do_center_crop",
+    "crop_size",
+    "aspect_ratio_setting",
+}
 LLAVA_NEXT: Json = {
     **CLIP,
     "image_grid_pinpoints": [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
@@ -40,6 +46,8 @@ IDEFICS3: Json = {
     "max_image_size": {"longest_edge": 364},
 }
 
+# Processors that ask for tiles whatever the file of their image processor says.
+_ALWAYS_CUT = ("InternVLProcessor", "AyaVisionProcessor")
 # The longest edge that Idefics 3 resizes to, whatever the file says.
 _IDEFICS3_LIMIT = 4096
 
@@ -161,7 +169,8 @@ class TileGrid:
 def read_got_ocr2(reader: ConfigReader) -> ImageConfig | TileGrid:
     """The steps of a GOT-OCR 2 file."""
     max_tiles = reader.length("max_patches")
-    if not reader.flag("crop_to_patches") or max_tiles == 1:
+    is_cut = reader.flag("crop_to_patches") or reader.get("processor_class") in _ALWAYS_CUT
+    if not is_cut or max_tiles == 1:
         return ImageConfig.read(reader)
     min_tiles = reader.length("min_patches")
     if min_tiles > max_tiles:

@@ -205,6 +205,28 @@ def test_padding_to_a_square_does_not_make_a_huge_picture_of_a_thin_one(tmp_path
         processor(noise(1, 20_000), layout="HWC")
 
 
+def test_internvl_cuts_tiles_although_its_file_says_no(tmp_path: Path) -> None:
+    image_processor = {
+        "image_processor_type": "GotOcr2ImageProcessorFast",
+        "size": 30,
+        "crop_to_patches": False,
+    }
+    pixels = noise(40, 80)
+    assert processor_of(tmp_path, image_processor)(pixels).shape == (3, 30, 30)
+    named = {**image_processor, "processor_class": "InternVLProcessor"}
+    assert processor_of(tmp_path, named)(pixels).shape == (3, 3, 30, 30)
+    nested = {"image_processor": image_processor, "processor_class": "InternVLProcessor"}
+    (tmp_path / "processor_config.json").write_text(json.dumps(nested))
+    assert ImageProcessor.from_pretrained(tmp_path).prepare(pixels).grid == (1, 2)
+
+
+def test_gemma3_scans_with_its_processors_numbers_where_the_file_has_none(tmp_path: Path) -> None:
+    processor = processor_of(tmp_path, {**GEMMA3, "do_pan_and_scan": True, "size": 20})
+    assert processor(noise(300, 599)).shape == (3, 3, 20, 20)  # 2 crops of 300 and the whole
+    assert processor(noise(255, 599)).shape == (1, 3, 20, 20)  # crops below 256 pixels
+    assert processor(noise(300, 359)).shape == (1, 3, 20, 20)  # a ratio below 1.2
+
+
 def test_tiles_of_different_sizes_are_an_input_error(tmp_path: Path) -> None:
     scan = {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 2, "pan_and_scan_max_num_crops": 4}
     content = {**GEMMA3, **scan, "pan_and_scan_min_ratio_to_activate": 1.2, "do_resize": False}
@@ -287,7 +309,8 @@ def test_the_class_may_be_named_the_old_way_and_the_file_may_be_nested_or_given_
          ["image_processor_type FuyuImageProcessor is not supported", "padding_mode", "CLIPImageProcessor"]),
         ({"size": 3, "do_flip": True}, ["no image_processor_type is named", "do_flip"]),
         ({**CLIP_336, "image_grid_pinpoints": [[336, 672]]}, ["keys not understood: image_grid_pinpoints"]),
-        ({**GEMMA3, "do_pan_and_scan": True}, ["pan_and_scan_min_crop_size: expected an int of 1 or more"]),
+        ({**GEMMA3, "do_pan_and_scan": True, "pan_and_scan_min_crop_size": 0},
+         ["pan_and_scan_min_crop_size: expected an int of 1 or more"]),
         ({**GEMMA3, "do_pad": True}, ["keys not understood: do_pad"]),
         ({**CLIP_336, "do_pad": True, "pad_size": {"shortest_edge": 3}}, ["pad_size: expected {height, wid"]),
         ({**CLIP_336, "data_format": "channels_last"}, ["keys not understood: data_format"]),
