@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
     from executorch_mm.preprocess import Sound
-    from executorch_mm.preprocess.pictures import Fetch
+    from executorch_mm.preprocess.sources import Fetch, Source
 
 Kind: TypeAlias = Literal["text", "tokens", "image", "audio", "raw_audio", "sound", "embeddings"]
-Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray"
 ArrayLike: TypeAlias = "AnyArray | SupportsDLPack"
 ImageLike: TypeAlias = "PILImage | Source | ArrayLike"
 Layout: TypeAlias = Literal["HWC", "CHW"]

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from executorch_mm.errors import InputError
 from executorch_mm.preprocess.config_files import require_config
 from executorch_mm.preprocess.config_reader import ConfigReader, Family, Json, read_family
-from executorch_mm.preprocess.pictures import Fetch
-from executorch_mm.preprocess.sounds import Sound, is_sound_source, load_sound, sound_of
+from executorch_mm.preprocess.sounds import Sound, load_sound, sound_of
+from executorch_mm.preprocess.sources import Fetch, is_source
 from executorch_mm.preprocess.steps import FloatArray
 
 Float64Array = npt.NDArray[np.float64]
@@ -147,8 +147,8 @@ def to_sound(sound: object, sampling_rate: int | None = None, *, fetch: Fetch | 
     """Anything that `AudioProcessor.__call__` takes, as a sound."""
     if isinstance(sound, Sound):
         return sound
-    if is_sound_source(sound):
-        return load_sound(sound, fetch=fetch)  # type: ignore[arg-type]  # is_sound_source has seen it
+    if is_source(sound):
+        return load_sound(sound, fetch=fetch)
     if sampling_rate is None:
         raise InputError("audio: an array of samples needs sampling_rate=, in samples per second")
     return sound_of(sound, sampling_rate)

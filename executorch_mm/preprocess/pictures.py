@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
-from urllib.parse import unquote_to_bytes
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from executorch_mm.arrays import AnyArray, image_array, is_pil_image
 from executorch_mm.errors import InputError
+from executorch_mm.preprocess.sources import Fetch, Source, is_source, read_source
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Layout = Literal["HWC", "CHW"]
 UInt8Array = npt.NDArray[np.uint8]
-Fetch: TypeAlias = Callable[[str], bytes]
 
 # 512 MB as RGB bytes. A file of a few kilobytes can claim more.
 MAX_PIXELS = 2**29 // 3
@@ -31,14 +27,7 @@ _RANGE_SLACK = 0.01
 _ORIENTATION = 0x0112  # EXIF's tag
 
 
-def is_image_source(value: object) -> bool:
-    """Whether `load_image` takes it: a path, a URI or the bytes of a file."""
-    return isinstance(value, (str, os.PathLike, bytes, bytearray))
-
-
-def load_image(
-    source: str | os.PathLike[str] | bytes | bytearray, *, fetch: Fetch | None = None
-) -> Image.Image:
+def load_image(source: Source, *, fetch: Fetch | None = None) -> Image.Image:
     """Reads a picture completely.
 
     Args:
@@ -49,53 +38,16 @@ def load_image(
         InputError: There is no such file, it is no picture, cut short or larger than `MAX_PIXELS`, or it is a
             URL and there is no `fetch`.
     """
-    if isinstance(source, (bytes, bytearray)):
-        return _open(io.BytesIO(source), f"image of {len(source)} bytes")
-    text = os.fspath(source)
-    if isinstance(source, str) and text.startswith("data:"):
-        return _open(io.BytesIO(decode_data_uri(text)), "image in a data URI")
-    if isinstance(source, str) and text.startswith(("http://", "https://")):
-        return _open(io.BytesIO(fetched(text, fetch)), f"image {text}")
-    return _open(Path(text), f"image {text}")
-
-
-def fetched(url: str, fetch: Fetch | None) -> bytes:
-    """What the caller's function returns for a URL.
-
-    Raises:
-        InputError: There is no function, or it returned something else than bytes.
-    """
-    if fetch is None:
-        raise InputError(f"{url}: nothing is downloaded without a fetch function: give fetch=, or the bytes")
-    data = fetch(url)
-    if not isinstance(data, (bytes, bytearray)):
-        raise InputError(f"fetch({url!r}): expected bytes, got {type(data).__name__}")
-    return bytes(data)
-
-
-def decode_data_uri(uri: str) -> bytes:
-    """The bytes in a "data:" URI, base64 or percent-encoded.
-
-    Raises:
-        InputError: It is malformed.
-    """
-    head, comma, body = uri.partition(",")
-    if not comma:
-        raise InputError(f"data URI: expected data:<type>;base64,<data>, got {uri[:40]!r}")
-    if not head.endswith(";base64"):
-        return unquote_to_bytes(body)
-    try:
-        return base64.b64decode("".join(body.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InputError(f"data URI: expected base64 ({error})") from error
+    data, what = read_source(source, "image", fetch)
+    return _open(io.BytesIO(data), what)
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """Reads a picture file completely; see `load_image`."""
-    return _open(Path(path), f"image {os.fspath(path)}")
+    return load_image(Path(path))
 
 
-def _open(file: Path | io.BytesIO, what: str) -> Image.Image:
+def _open(file: io.BytesIO, what: str) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -141,8 +93,8 @@ def image_to_hwc_uint8(image: object, *, layout: Layout | None = None) -> UInt8A
         InputError: Wrong rank, channel number or dtype; no pixels; NaN or infinite values; floats outside
             of 0..1; a damaged file.
     """
-    if is_image_source(image):
-        image = load_image(image)  # type: ignore[arg-type]  # is_image_source has seen it
+    if is_source(image):
+        image = load_image(image)
     if is_pil_image(image):
         return np.ascontiguousarray(_pil_to_rgb(image))
     return _array_to_rgb(image, layout)

@@ -12,8 +12,9 @@ from executorch_mm.preprocess.audio import AudioProcessor, parse_audio_config
 from executorch_mm.preprocess.config_files import CONFIG_NAMES, find_config
 from executorch_mm.preprocess.config_reader import read_family
 from executorch_mm.preprocess.image import ImageProcessor, is_image_config, parse_image_config
-from executorch_mm.preprocess.pictures import Fetch, Layout
+from executorch_mm.preprocess.pictures import Layout
 from executorch_mm.preprocess.qwen2_vl import VIDEO_FAMILIES
+from executorch_mm.preprocess.sources import Fetch
 from executorch_mm.preprocess.steps import FloatArray, PreparedImage
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
 import wave
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -15,7 +13,7 @@ import numpy.typing as npt
 from executorch_mm._tokenizers.extras import import_extra
 from executorch_mm.arrays import AnyArray, to_numpy
 from executorch_mm.errors import InputError
-from executorch_mm.preprocess.pictures import Fetch, decode_data_uri, fetched
+from executorch_mm.preprocess.sources import Fetch, Source, read_source
 
 Samples: TypeAlias = "npt.NDArray[np.float32]"
 
@@ -51,12 +49,7 @@ class Sound:
         return Sound(samples, sampling_rate)
 
 
-def is_sound_source(value: object) -> bool:
-    """Whether `load_sound` takes it: a path, a URI or the bytes of a file."""
-    return isinstance(value, (str, os.PathLike, bytes, bytearray))
-
-
-def load_sound(source: str | os.PathLike[str] | bytes | bytearray, *, fetch: Fetch | None = None) -> Sound:
+def load_sound(source: Source, *, fetch: Fetch | None = None) -> Sound:
     """Reads a sound file; several channels are averaged.
 
     WAV files of integers are read without further packages; FLAC, OGG, MP3 and the rest need soundfile.
@@ -69,25 +62,11 @@ def load_sound(source: str | os.PathLike[str] | bytes | bytearray, *, fetch: Fet
         InputError: There is no such file, it is no sound, or it is a URL and there is no `fetch`.
         MissingDependencyError: soundfile is needed and not installed; the extra is `audio`.
     """
-    data, what = _read(source, fetch)
+    data, what = read_source(source, "audio", fetch)
     try:
         return _read_wav(data)
     except (wave.Error, EOFError):
         return _read_with_soundfile(data, what)
-
-
-def _read(source: str | os.PathLike[str] | bytes | bytearray, fetch: Fetch | None) -> tuple[bytes, str]:
-    if isinstance(source, (bytes, bytearray)):
-        return bytes(source), f"audio of {len(source)} bytes"
-    text = os.fspath(source)
-    if isinstance(source, str) and text.startswith("data:"):
-        return decode_data_uri(text), "audio in a data URI"
-    if isinstance(source, str) and text.startswith(("http://", "https://")):
-        return fetched(text, fetch), f"audio {text}"
-    try:
-        return Path(text).read_bytes(), f"audio {text}"
-    except OSError as error:
-        raise InputError(f"audio {text}: {error.strerror or error}") from error
 
 
 def _read_wav(data: bytes) -> Sound:
