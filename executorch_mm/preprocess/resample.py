@@ -112,7 +112,9 @@ def _triangle(x: Float64Array) -> Float64Array:
 
 
 def _hamming(x: Float64Array) -> Float64Array:
-    return np.where(np.abs(x) < 1, np.sinc(x) * (0.54 + 0.46 * np.cos(np.pi * x)), 0)
+    # Pillow's constants are single precision.
+    window = float(np.float32(0.54)) + float(np.float32(0.46)) * np.cos(np.pi * x)
+    return np.where(np.abs(x) < 1, np.sinc(x) * window, 0)
 
 
 def _cubic(x: Float64Array) -> Float64Array:
