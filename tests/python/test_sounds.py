@@ -254,7 +254,7 @@ def encoder_of(folder: Path) -> PromptEncoder:
 def test_the_runner_makes_features_of_a_sound_as_the_models_files_say(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**WHISPER, "feature_size": 128}))
     part = make_audio_input(wav(INTEGERS))
-    [prepared] = encoder_of(tmp_path).encode([part], GenerationConfig(), is_start=True)
+    [prepared] = encoder_of(tmp_path).encode([part], GenerationConfig(), is_start=False)
     assert isinstance(part.value, Sound)
     expected = AudioProcessor.from_pretrained(tmp_path)(part.value)
     assert expected.shape == (1, 128, 3000)
@@ -264,7 +264,7 @@ def test_the_runner_makes_features_of_a_sound_as_the_models_files_say(tmp_path: 
 
 def test_a_sound_without_files_that_say_how_to_make_features_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no preprocessor_config\.json or processor_config\.json was found"):
-        encoder_of(tmp_path).encode([make_audio_input(wav(INTEGERS))], GenerationConfig(), is_start=True)
+        encoder_of(tmp_path).encode([make_audio_input(wav(INTEGERS))], GenerationConfig(), is_start=False)
 
 
 def test_a_sound_is_an_input_with_a_short_name() -> None:
