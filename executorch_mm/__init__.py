@@ -38,17 +38,20 @@ from executorch_mm.inputs import (
     make_audio_input,
     make_embedding_input,
     make_image_input,
+    make_image_inputs,
     make_raw_audio_input,
     make_text_input,
     make_token_input,
 )
 from executorch_mm.load_options import XnnpackOptions
+from executorch_mm.media import Audio, Image, RawAudio
 from executorch_mm.result import GenerationResult
 from executorch_mm.runner import MultimodalRunner, Snapshot
 from executorch_mm.stats import Stats
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = [
+    "Audio",
     "BuildInfo",
     "BusyError",
     "CapacityError",
@@ -57,11 +60,13 @@ __all__ = [
     "ExecutorchMMError",
     "GenerationConfig",
     "GenerationResult",
+    "Image",
     "InputError",
     "MissingDependencyError",
     "ModelLoadError",
     "MultimodalInput",
     "MultimodalRunner",
+    "RawAudio",
     "Snapshot",
     "Stats",
     "Tokenizer",
@@ -73,6 +78,7 @@ __all__ = [
     "make_audio_input",
     "make_embedding_input",
     "make_image_input",
+    "make_image_inputs",
     "make_raw_audio_input",
     "make_text_input",
     "make_token_input",

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 AnyArray = npt.NDArray[np.generic]
 CHANNELS = (1, 3, 4)
 
+_CPU = 1
+# The CPU, and memory of the host that CUDA or ROCm know of, by DLPack's numbers.
+_HOST_DEVICES = (_CPU, 3, 11)
+_DEVICE_NAMES = {2: "CUDA", 4: "OpenCL", 7: "Vulkan", 8: "Metal", 10: "ROCm", 13: "CUDA", 14: "oneAPI"}
+
 
 class SupportsDLPack(Protocol):
     """An array that other libraries can look into without a copy: torch, jax, cupy on the CPU, ..."""
@@ -40,18 +45,28 @@ def to_numpy(array: object, what: str) -> AnyArray:
     if isinstance(array, np.ndarray):
         return array
     try:
-        if hasattr(array, "__dlpack__"):
-            if bool(getattr(array, "requires_grad", False)):
-                array = cast(Any, array).detach()
-            return cast(AnyArray, np.from_dlpack(cast(Any, array)))
-        if hasattr(array, "__array_interface__"):
-            return np.asarray(array)
-        return np.asarray(memoryview(cast(Any, array)))
+        device = int(cast(Any, array).__dlpack_device__()[0]) if hasattr(array, "__dlpack_device__") else _CPU
+        if device in _HOST_DEVICES:
+            return _host_view(array)
     except (TypeError, ValueError, BufferError, RuntimeError) as error:
         raise InputError(
             f"{what}: expected a numpy array or a CPU array with __dlpack__, "
             f"got {type(array).__name__} ({error})"
         ) from error
+    raise InputError(
+        f"{what}: expected an array in the memory of the CPU, got {type(array).__name__} on "
+        f"{_DEVICE_NAMES.get(device, f'DLPack device {device}')}; copy it to the CPU first"
+    )
+
+
+def _host_view(array: object) -> AnyArray:
+    if hasattr(array, "__dlpack__"):
+        if bool(getattr(array, "requires_grad", False)):
+            array = cast(Any, array).detach()
+        return cast(AnyArray, np.from_dlpack(cast(Any, array)))
+    if hasattr(array, "__array_interface__"):
+        return np.asarray(array)
+    return np.asarray(memoryview(cast(Any, array)))
 
 
 def image_array(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -10,13 +11,19 @@ import numpy.typing as npt
 
 from executorch_mm.arrays import AnyArray, SupportsDLPack, image_array, is_pil_image, to_numpy
 from executorch_mm.errors import InputError
+from executorch_mm.media import Audio, Image, RawAudio
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-Kind: TypeAlias = Literal["text", "tokens", "image", "audio", "raw_audio", "embeddings"]
-ImageLike: TypeAlias = "PILImage | AnyArray | SupportsDLPack"
+    from executorch_mm.preprocess import Sound
+    from executorch_mm.preprocess.sources import Fetch, Source
+
+Kind: TypeAlias = Literal["text", "tokens", "image", "audio", "raw_audio", "sound", "embeddings"]
 ArrayLike: TypeAlias = "AnyArray | SupportsDLPack"
+ImageLike: TypeAlias = "PILImage | Source | ArrayLike"
+Layout: TypeAlias = Literal["HWC", "CHW"]
+Value: TypeAlias = "str | AnyArray | PILImage | Sound"
 
 
 class MultimodalInput:
@@ -25,38 +32,96 @@ class MultimodalInput:
     Make one with the `make_*_input` functions; a plain `str` is accepted wherever a `MultimodalInput` is.
 
     Attributes:
-        kind: "text", "tokens", "image", "audio", "raw_audio" or "embeddings".
+        kind: "text", "tokens", "image", "audio" (features), "raw_audio" (samples for the encoder), "sound"
+            (samples that features are made of) or "embeddings".
     """
 
     __slots__ = ("_value", "kind")
 
     kind: Kind
-    _value: str | AnyArray | PILImage
+    _value: Value
 
-    def __init__(self, value: str | Sequence[int]) -> None:
-        """A text or token ids. Images, audio and embeddings have `make_*_input` functions.
+    def __init__(self, value: str | Sequence[int] | Image | Audio | RawAudio) -> None:
+        """A text, token ids, or one of the arrays that ExecuTorch's runner knows by name.
 
         Args:
-            value: A string, or a sequence of token ids.
+            value: A string, a sequence of token ids, an `Image`, an `Audio` or a `RawAudio`.
 
         Raises:
-            InputError: `value` is neither.
+            InputError: `value` is none of these, or the array cannot be an input.
         """
         if isinstance(value, str):
             self.kind, self._value = "text", value
+        elif isinstance(value, Image):
+            self.kind, self._value = "image", image_array(value.array, layout="CHW", check_values=False)
+        elif isinstance(value, Audio):
+            self.kind, self._value = "audio", value.array
+        elif isinstance(value, RawAudio):
+            self.kind, self._value = "raw_audio", value.array
         else:
             self.kind, self._value = "tokens", _token_array(value)
 
     @classmethod
-    def _of(cls, kind: Kind, value: str | AnyArray | PILImage) -> MultimodalInput:
+    def _of(cls, kind: Kind, value: Value) -> MultimodalInput:
         part = cls.__new__(cls)
         part.kind, part._value = kind, value
         return part
 
     @property
-    def value(self) -> str | AnyArray | PILImage:
-        """The text, the array or the picture itself, not a copy."""
+    def value(self) -> Value:
+        """The text, the array, the picture or the sound itself, not a copy."""
         return self._value
+
+    def is_text(self) -> bool:
+        """Whether it is a text."""
+        return self.kind == "text"
+
+    def is_tokens(self) -> bool:
+        """Whether it is token ids."""
+        return self.kind == "tokens"
+
+    def is_image(self) -> bool:
+        """Whether it is a picture."""
+        return self.kind == "image"
+
+    def is_audio(self) -> bool:
+        """Whether it is features of sounds."""
+        return self.kind == "audio"
+
+    def is_raw_audio(self) -> bool:
+        """Whether it is samples for an encoder that makes the features itself."""
+        return self.kind == "raw_audio"
+
+    def get_text(self) -> str | None:
+        """The text, or None if it is something else."""
+        return self._value if isinstance(self._value, str) else None
+
+    def get_tokens(self) -> npt.NDArray[np.int64] | None:
+        """The token ids, not a copy, or None if it is something else."""
+        array = self._array_of("tokens")
+        return None if array is None else array.view(np.int64)
+
+    def get_image(self) -> Image | None:
+        """The picture, or None if it is something else. An array is not copied, a PIL image becomes RGB."""
+        if is_pil_image(self._value):
+            from executorch_mm.preprocess import image_to_hwc_uint8
+
+            return Image.of(image_to_hwc_uint8(self._value).transpose(2, 0, 1))
+        array = self._array_of("image")
+        return None if array is None else Image.of(array)
+
+    def get_audio(self) -> Audio | None:
+        """The features, not a copy, or None if it is something else."""
+        array = self._array_of("audio")
+        return None if array is None else Audio.of(array)
+
+    def get_raw_audio(self) -> RawAudio | None:
+        """The samples, not a copy, or None if it is something else."""
+        array = self._array_of("raw_audio")
+        return None if array is None else RawAudio.of(array)
+
+    def _array_of(self, kind: Kind) -> AnyArray | None:
+        return self._value if self.kind == kind and isinstance(self._value, np.ndarray) else None
 
     def __repr__(self) -> str:
         if isinstance(self._value, str):
@@ -64,7 +129,9 @@ class MultimodalInput:
             return f'MultimodalInput(type=text, content="{text}")'
         if isinstance(self._value, np.ndarray):
             return f"MultimodalInput(type={self.kind}, dtype={self._value.dtype}, shape={self._value.shape})"
-        return f"MultimodalInput(type={self.kind}, mode={self._value.mode}, size={self._value.size})"
+        if is_pil_image(self._value):
+            return f"MultimodalInput(type={self.kind}, mode={self._value.mode}, size={self._value.size})"
+        return f"MultimodalInput(type={self.kind}, {self._value!r})"
 
 
 PromptPart: TypeAlias = "str | MultimodalInput | PILImage"
@@ -97,24 +164,33 @@ def make_token_input(tokens: Iterable[int]) -> MultimodalInput:
     return MultimodalInput._of("tokens", _token_array(tokens))
 
 
-def make_image_input(image: ImageLike, *, layout: Literal["HWC", "CHW"] | None = None) -> MultimodalInput:
+def make_image_input(
+    image: ImageLike, *, layout: Layout | None = None, fetch: Fetch | None = None
+) -> MultimodalInput:
     """A picture.
 
     Args:
-        image: A PIL image; or an array (numpy, or anything with `__dlpack__` such as a torch tensor on the
-            CPU) of shape (height, width, channels) or (channels, height, width), with or without a batch
-            of one, or grey (height, width). 1, 3 or 4 channels; uint8 in 0..255 or floats.
+        image: A PIL image; a path, the bytes of a picture file, a "data:" URI or an "http(s)://" URL; or an
+            array (numpy, or anything with `__dlpack__` or the buffer protocol, such as a torch tensor on the
+            CPU) of shape (height, width, channels) or (channels, height, width), with or without a batch of
+            one, or grey (height, width). 1, 3 or 4 channels; uint8 in 0..255 or floats.
         layout: Where the channels are. None decides from the shape: the end of size 3 or 4 holds the
             channels, else the end of size 1, and channels first wins when both ends could.
+        fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
 
     A float array that already has the encoder's exact shape, channels first, counts as prepared: it goes
     to the encoder as it is, by pointer where dtype and memory layout fit. Everything else passes through
     the model's image processor, when its files have one.
 
     Raises:
-        InputError: Wrong rank, channel number, dtype, or an empty picture. NaN and infinite values are found
-            when a model reads the picture.
+        InputError: Wrong rank, channel number, dtype or device, or an empty picture; a file that is missing,
+            damaged or too large; a URL without `fetch`. NaN and infinite values are found when a model reads
+            the picture.
     """
+    if isinstance(image, (str, os.PathLike, bytes, bytearray)):
+        from executorch_mm.preprocess import load_image
+
+        image = load_image(image, fetch=fetch)
     if is_pil_image(image):
         if 0 in image.size:
             raise InputError(f"image: expected at least one pixel, got size {image.size}")
@@ -122,16 +198,56 @@ def make_image_input(image: ImageLike, *, layout: Literal["HWC", "CHW"] | None =
     return MultimodalInput._of("image", image_array(image, layout=layout, check_values=False))
 
 
-def make_audio_input(features: ArrayLike) -> MultimodalInput:
-    """Audio features, as the model's audio encoder takes them.
+def make_image_inputs(
+    images: Iterable[ImageLike] | ArrayLike, *, layout: Layout | None = None, fetch: Fetch | None = None
+) -> list[MultimodalInput]:
+    """Several pictures, or the frames of a video: one input each, in this order.
 
     Args:
-        features: float or uint8 array of shape (num_clips, num_bins, num_frames).
+        images: What `make_image_input` takes, several of them; or an array of rank 4 with one picture after
+            the other.
+        layout: See `make_image_input`.
+        fetch: See `make_image_input`.
 
     Raises:
-        InputError: Another rank, or an empty array.
+        InputError: See `make_image_input`.
     """
-    return MultimodalInput._of("audio", _audio_array(features, "audio", "(num_clips, num_bins, num_frames)"))
+    several = to_numpy(images, "images") if hasattr(images, "__dlpack__") else images
+    if isinstance(several, np.ndarray) and several.ndim != 4:
+        raise InputError(f"images: expected a sequence of pictures or rank 4, got shape {several.shape}")
+    if isinstance(several, (str, bytes, bytearray)) or not isinstance(several, Iterable):
+        raise InputError(f"images: expected a sequence of pictures, got {type(images).__name__}")
+    return [make_image_input(image, layout=layout, fetch=fetch) for image in several]
+
+
+def make_audio_input(
+    audio: ArrayLike | Source | Sound, *, sampling_rate: int | None = None, fetch: Fetch | None = None
+) -> MultimodalInput:
+    """Audio features, as the model's audio encoder takes them, or a sound that the runner makes them of.
+
+    Args:
+        audio: Features: float or uint8 array of shape (num_clips, num_bins, num_frames). A sound: a path, the
+            bytes of a sound file, a "data:" URI or an "http(s)://" URL; or an array with `sampling_rate`, of
+            shape (num_samples,), (channels, num_samples) or (num_samples, channels), of floats in -1..1,
+            int16, int32, or uint8 around 128.
+        sampling_rate: Samples per second of an array of samples.
+        fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
+
+    Raises:
+        InputError: Another rank or dtype, an empty array, NaN and infinite values; a file that is missing or
+            damaged; a URL without `fetch`.
+        MissingDependencyError: The file is no WAV file of integers, and soundfile is not installed; the extra
+            is `audio`.
+    """
+    if sampling_rate is None and not isinstance(audio, (str, os.PathLike, bytes, bytearray)):
+        from executorch_mm.preprocess import Sound
+
+        if not isinstance(audio, Sound):
+            array = _audio_array(audio, "audio", "(num_clips, num_bins, num_frames)")
+            return MultimodalInput._of("audio", array)
+    from executorch_mm.preprocess.audio import to_sound
+
+    return MultimodalInput._of("sound", to_sound(audio, sampling_rate, fetch=fetch))
 
 
 def make_raw_audio_input(samples: ArrayLike) -> MultimodalInput:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,8 +14,10 @@ from executorch_mm.arrays import AnyArray
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import InputError
 from executorch_mm.inputs import MultimodalInput
-from executorch_mm.preprocess import ImageProcessor, image_to_hwc_uint8
 from executorch_mm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # imported when the first picture or sound comes
+    from executorch_mm.preprocess import AudioProcessor, ImageProcessor
 
 _CONFIG_NAMES = ("preprocessor_config.json", "processor_config.json")
 
@@ -78,6 +81,8 @@ class PromptEncoder:
             return _tokens(self._tokenizer.encode(value))
         if part.kind == "image":
             return _core.PromptPart.image(self._pixels(part))
+        if part.kind == "sound":
+            return _core.PromptPart.audio(self._audio_features(part))
         if part.kind == "tokens":
             return _core.PromptPart.tokens(np.asarray(value, dtype=np.int64))
         array = np.ascontiguousarray(value)
@@ -90,6 +95,8 @@ class PromptEncoder:
         if encoder is None:
             raise InputError("image: the model has no vision_encoder and takes no images")
         wanted = encoder.inputs[0]
+        from executorch_mm.preprocess import image_to_hwc_uint8
+
         value = part.value
         if isinstance(value, np.ndarray) and _is_prepared(value, wanted):
             return np.ascontiguousarray(value)
@@ -98,10 +105,31 @@ class PromptEncoder:
             return processor(value, layout="CHW")
         return np.ascontiguousarray(image_to_hwc_uint8(value, layout="CHW").transpose(2, 0, 1))
 
+    def _audio_features(self, part: MultimodalInput) -> AnyArray:
+        if "audio_encoder" not in self._contract.methods:
+            raise InputError("audio: the model has no audio_encoder and takes no sounds")
+        if self._audio_processor is None:
+            raise InputError(
+                f"audio: no {' or '.join(_CONFIG_NAMES)} was found to say how features are made of sounds; "
+                "name it with processor_path=, or give the features themselves"
+            )
+        return self._audio_processor(part.value)
+
     @functools.cached_property
     def _image_processor(self) -> ImageProcessor | None:
-        path = self._processor_path or next(filter(_has_config, self._beside), None)
-        return None if path is None else ImageProcessor.from_pretrained(path)
+        from executorch_mm.preprocess import ImageProcessor
+
+        return None if self._config_path is None else ImageProcessor.from_pretrained(self._config_path)
+
+    @functools.cached_property
+    def _audio_processor(self) -> AudioProcessor | None:
+        from executorch_mm.preprocess import AudioProcessor
+
+        return None if self._config_path is None else AudioProcessor.from_pretrained(self._config_path)
+
+    @functools.cached_property
+    def _config_path(self) -> Path | None:
+        return self._processor_path or next(filter(_has_config, self._beside), None)
 
     def _num_usual_bos(self, first: MultimodalInput) -> int:
         """1 where the tokenizer's files ask for a BOS that is not there yet; ids are taken as they are."""

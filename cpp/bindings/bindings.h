@@ -34,6 +34,7 @@ inline nb::str to_str(std::string_view text) {
 void bind_build_info(nb::module_& module);
 void bind_errors(nb::module_& module);
 void bind_contract(nb::module_& module);
+void bind_image(nb::module_& module);
 void bind_inputs(nb::module_& module);
 void bind_load(nb::module_& module);
 void bind_session(nb::module_& module);

@@ -8,6 +8,7 @@ NB_MODULE(_core, module) {
   emm::bindings::bind_errors(module);
   emm::bindings::bind_build_info(module);
   emm::bindings::bind_contract(module);
+  emm::bindings::bind_image(module);
   emm::bindings::bind_inputs(module);
   emm::bindings::bind_load(module);
   emm::bindings::bind_session(module);

@@ -1,6 +1,24 @@
-"""Pictures prepared as the model was trained on them, from the files published with the model."""
+"""Pictures and sounds prepared as the model was trained on them, from the files published with the model."""
 
-from executorch_mm.preprocess.image import ImageProcessor, image_to_hwc_uint8, open_image
-from executorch_mm.preprocess.image_config import ImageConfig
+from executorch_mm.preprocess.audio import AudioProcessor, LogMelConfig
+from executorch_mm.preprocess.fixed_size import ImageConfig
+from executorch_mm.preprocess.image import ImageProcessor
+from executorch_mm.preprocess.pictures import image_to_hwc_uint8, load_image, open_image
+from executorch_mm.preprocess.processor import Processor
+from executorch_mm.preprocess.sounds import Sound, load_sound
+from executorch_mm.preprocess.steps import Normalise, PreparedImage
 
-__all__ = ["ImageConfig", "ImageProcessor", "image_to_hwc_uint8", "open_image"]
+__all__ = [
+    "AudioProcessor",
+    "ImageConfig",
+    "ImageProcessor",
+    "LogMelConfig",
+    "Normalise",
+    "PreparedImage",
+    "Processor",
+    "Sound",
+    "image_to_hwc_uint8",
+    "load_image",
+    "load_sound",
+    "open_image",
+]

@@ -136,6 +136,13 @@ class Contract:
     @property
     def has_audio_encoder(self) -> bool: ...
 
+RESAMPLE_BITS: int = 22
+
+def resample(pixels: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, 3), order='C', device='cpu', writable=False)], column_first: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], column_weights: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], row_first: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], row_weights: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], out: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, 3), order='C', device='cpu')]) -> None:
+    """
+    Resizes RGB bytes (height, width, 3) into `out`; each column and row of it is a weighted sum of neighbours.
+    """
+
 class PromptPart:
     """
     One part of a prompt, as the core takes it. Arrays are shared, not copied.

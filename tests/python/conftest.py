@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 from collections.abc import Iterator
@@ -14,6 +15,13 @@ from executorch_mm.demo import QA, Scene, ask, make_scene
 
 ROOT = Path(__file__).resolve().parents[2]
 GREEDY = GenerationConfig(max_new_tokens=40)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if importlib.util.find_spec("torch") is None:
+        for item in items:
+            if item.get_closest_marker("torch"):
+                item.add_marker(pytest.mark.skip(reason="torch is not installed (`nox -s torch` runs this)"))
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 from PIL import Image
 
 from executorch_mm.errors import InputError
-from executorch_mm.preprocess import ImageConfig, ImageProcessor, image_to_hwc_uint8, open_image
-from executorch_mm.preprocess.image import centre_crop, resized_size
+from executorch_mm.preprocess import ImageConfig, ImageProcessor, Normalise, image_to_hwc_uint8, open_image
+from executorch_mm.preprocess.resample import resize
+from executorch_mm.preprocess.steps import EdgeLimits, Resize, Within, centre_crop, resized_size
 
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
@@ -86,6 +88,8 @@ def by_hand(pixels: np.ndarray, content: dict[str, Any]) -> np.ndarray:
             )
         else:
             scale_to = (size["width"], size["height"])
+        # In two calls, since Pillow 13 may begin with the rows in one.
+        image = image.resize((scale_to[0], image.height), resample=content["resample"])
         image = image.resize(scale_to, resample=content["resample"])
     pixels = np.asarray(image)
     if content.get("do_center_crop"):
@@ -150,17 +154,98 @@ def test_centre_crop_loses_the_odd_row_at_the_bottom_and_pads_the_odd_row_at_the
 @pytest.mark.parametrize(
     ("size", "target", "expected"),
     [
-        ((640, 480), 224, (298, 224)),
         ((480, 640), 224, (224, 298)),
+        ((640, 480), 224, (298, 224)),
         ((10, 10), 224, (224, 224)),
-        ((4000, 1), 2, (8000, 2)),
-        ((3, 7), (20, 10), (10, 20)),
+        ((1, 4000), 2, (2, 8000)),
+        ((7, 3), (20, 10), (20, 10)),
+        ((480, 640), EdgeLimits(224, 400), (224, 298)),
+        ((100, 1000), EdgeLimits(224, 400), (40, 400)),
+        ((1000, 100), EdgeLimits(224, 400), (400, 40)),
+        ((480, 640), Within(100, 100), (75, 100)),
+        ((20, 10), Within(100, 100), (100, 50)),
     ],
 )
-def test_resized_size_keeps_the_aspect_ratio_only_for_a_shortest_edge(
-    size: tuple[int, int], target: int | tuple[int, int], expected: tuple[int, int]
+def test_resized_size_keeps_the_aspect_ratio_unless_both_edges_are_given(
+    size: tuple[int, int], target: Resize, expected: tuple[int, int]
 ) -> None:
     assert resized_size(size, target) == expected
+
+
+@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("resample", range(6))
+def test_resizing_is_pillows_bit_for_bit(resample: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    height, width, rows, columns = (int(edge) for edge in rng.integers(1, 40 if seed % 2 else 300, 4))
+    pixels = noise(height, width, seed=seed)
+    pillow = Image.fromarray(pixels).resize((columns, height), resample).resize((columns, rows), resample)
+    result = resize(pixels, rows, columns, resample)
+    np.testing.assert_array_equal(result, np.asarray(pillow))
+    crop = (int(rng.integers(1, rows + 1)), int(rng.integers(1, columns + 1)))
+    top, left = (rows - crop[0]) // 2, (columns - crop[1]) // 2
+    part = result[top : top + crop[0], left : left + crop[1]]
+    np.testing.assert_array_equal(resize(pixels, rows, columns, resample, crop), part)
+
+
+def test_the_middle_of_a_huge_result_needs_no_more_memory_than_itself() -> None:
+    thin = noise(1, 4000)
+    tracemalloc.start()
+    middle = resize(thin, 224, 896_000, 3, (224, 224))
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 10_000_000
+    assert set(map(tuple, middle[0])) <= set(map(tuple, middle[100]))
+    with pytest.raises(InputError, match="got 896000 x 224, made of 4000 x 1"):
+        resize(thin, 224, 896_000, 3)
+
+
+def test_padding_to_a_square_does_not_make_a_huge_picture_of_a_thin_one(tmp_path: Path) -> None:
+    processor = processor_of(tmp_path, {"image_processor_type": "LlavaImageProcessor", "do_pad": True})
+    with pytest.raises(InputError, match="got 20000 x 20000, made of 20000 x 1"):
+        processor(noise(1, 20_000), layout="HWC")
+
+
+def test_internvl_cuts_tiles_although_its_file_says_no(tmp_path: Path) -> None:
+    image_processor = {
+        "image_processor_type": "GotOcr2ImageProcessorFast",
+        "size": 30,
+        "crop_to_patches": False,
+    }
+    pixels = noise(40, 80)
+    assert processor_of(tmp_path, image_processor)(pixels).shape == (3, 30, 30)
+    named = {**image_processor, "processor_class": "InternVLProcessor"}
+    assert processor_of(tmp_path, named)(pixels).shape == (3, 3, 30, 30)
+    nested = {"image_processor": image_processor, "processor_class": "InternVLProcessor"}
+    (tmp_path / "processor_config.json").write_text(json.dumps(nested))
+    assert ImageProcessor.from_pretrained(tmp_path).prepare(pixels).grid == (1, 2)
+
+
+def test_gemma3_scans_with_its_processors_numbers_where_the_file_has_none(tmp_path: Path) -> None:
+    processor = processor_of(tmp_path, {**GEMMA3, "do_pan_and_scan": True, "size": 20})
+    assert processor(noise(300, 599)).shape == (3, 3, 20, 20)  # 2 crops of 300 and the whole
+    assert processor(noise(255, 599)).shape == (1, 3, 20, 20)  # crops below 256 pixels
+    assert processor(noise(300, 359)).shape == (1, 3, 20, 20)  # a ratio below 1.2
+
+
+def test_tiles_of_different_sizes_are_an_input_error(tmp_path: Path) -> None:
+    scan = {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 2, "pan_and_scan_max_num_crops": 4}
+    content = {**GEMMA3, **scan, "pan_and_scan_min_ratio_to_activate": 1.2, "do_resize": False}
+    with pytest.raises(InputError, match="tiles neither resized nor cropped to one size"):
+        processor_of(tmp_path, content)(noise(10, 35))
+
+
+def test_patches_need_a_size_that_fits_and_no_extreme_shape(tmp_path: Path) -> None:
+    content = {"image_processor_type": "Qwen2VLImageProcessor"}
+    with pytest.raises(InputError, match="a ratio of at most 200, got 4000 x 1"):
+        processor_of(tmp_path, content)(noise(1, 4000), layout="HWC")
+    unresized = processor_of(tmp_path, {**content, "do_resize": False})
+    with pytest.raises(InputError, match="expected edges that 28 divides, got 57 x 56"):
+        unresized(noise(56, 57))
+    assert unresized(noise(56, 84)).shape == (24, 1176)
+    with pytest.raises(InputError, match="frames: expected one size"):
+        unresized.prepare_frames([noise(56, 84), noise(56, 56)])
+    with pytest.raises(InputError, match="frames: expected at least one"):
+        unresized.prepare_frames([])
 
 
 def test_steps_that_are_switched_off_are_left_out(tmp_path: Path) -> None:
@@ -197,10 +282,11 @@ def test_each_class_reads_sizes_and_missing_keys_its_own_way(
     name: str, changes: dict[str, Any], resize: object, crop: object, tmp_path: Path
 ) -> None:
     config = processor_of(tmp_path, {"image_processor_type": name, **changes}).config
+    assert isinstance(config, ImageConfig)
     assert (config.resize, config.crop) == (resize, crop)
-    assert config.rescale_factor == 1 / 255
-    assert config.mean_std is not None
-    assert config.mean_std[0][0] == (CLIP_MEAN[0] if name.startswith(("CLIP", "Llava")) else 0.5)
+    assert config.normalise.rescale_factor == 1 / 255
+    assert config.normalise.mean_std is not None
+    assert config.normalise.mean_std[0][0] == (CLIP_MEAN[0] if name.startswith(("CLIP", "Llava")) else 0.5)
 
 
 def test_the_class_may_be_named_the_old_way_and_the_file_may_be_nested_or_given_itself(
@@ -210,25 +296,29 @@ def test_the_class_may_be_named_the_old_way_and_the_file_may_be_nested_or_given_
     (tmp_path / "processor_config.json").write_text(
         json.dumps({"image_processor": old, "image_seq_length": 5})
     )
-    assert ImageProcessor.from_pretrained(tmp_path).config.resize == 30
-    assert ImageProcessor.from_pretrained(str(tmp_path / "processor_config.json")).config.resize == 30
+    for path in (tmp_path, str(tmp_path / "processor_config.json")):
+        config = ImageProcessor.from_pretrained(path).config
+        assert isinstance(config, ImageConfig)
+        assert config.resize == 30
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"image_processor_type": "Qwen2VLImageProcessor", "min_pixels": 4, "patch_size": 14},
-         ["Qwen2VLImageProcessor is not supported", "min_pixels, patch_size", "CLIPImageProcessor"]),
-        ({"size": 3, "do_flip": True}, ["expected image_processor_type", "do_flip"]),
+        ({"image_processor_type": "FuyuImageProcessor", "padding_mode": "constant", "patch_size": 14},
+         ["image_processor_type FuyuImageProcessor is not supported", "padding_mode", "CLIPImageProcessor"]),
+        ({"size": 3, "do_flip": True}, ["no image_processor_type is named", "do_flip"]),
         ({**CLIP_336, "image_grid_pinpoints": [[336, 672]]}, ["keys not understood: image_grid_pinpoints"]),
-        ({**GEMMA3, "do_pan_and_scan": True}, ["keys not understood: do_pan_and_scan"]),
-        ({**CLIP_336, "do_pad": True}, ["keys not understood: do_pad"]),
+        ({**GEMMA3, "do_pan_and_scan": True, "pan_and_scan_min_crop_size": 0},
+         ["pan_and_scan_min_crop_size: expected an int of 1 or more"]),
+        ({**GEMMA3, "do_pad": True}, ["keys not understood: do_pad"]),
+        ({**CLIP_336, "do_pad": True, "pad_size": {"shortest_edge": 3}}, ["pad_size: expected {height, wid"]),
         ({**CLIP_336, "data_format": "channels_last"}, ["keys not understood: data_format"]),
         ({**CLIP_336, "size": {"longest_edge": 3}}, ["size: expected {height, width}", "longest_edge"]),
         ({**CLIP_336, "size": {"shortest_edge": 0}}, ["size: expected"]),
-        ({**CLIP_336, "size": {"shortest_edge": 9, "longest_edge": 12}}, ["size: expected"]),
+        ({**CLIP_336, "size": {"shortest_edge": 9, "height": 12}}, ["size: expected"]),
         ({**CLIP_336, "crop_size": {"shortest_edge": 5}}, ["crop_size: expected"]),
-        ({**SIGLIP, "do_center_crop": True}, ["crop_size: expected a size, since do_center_crop is true"]),
+        ({**SIGLIP, "do_center_crop": True}, ["crop_size: expected {height, width} or one length"]),
         ({**CLIP_336, "resample": 9}, ["resample: expected"]),
         ({**CLIP_336, "resample": True}, ["resample: expected"]),
         ({**CLIP_336, "do_resize": "yes"}, ["do_resize: expected true or false, got 'yes'"]),
@@ -236,6 +326,7 @@ def test_the_class_may_be_named_the_old_way_and_the_file_may_be_nested_or_given_
         ({**CLIP_336, "image_std": [1, 0, 1]}, ["image_std: expected numbers other than 0"]),
         ({**CLIP_336, "rescale_factor": "x"}, ["rescale_factor: expected a finite number"]),
         ([1], ["expected a JSON object, got list"]),
+        ({"image_processor_type": ["CLIPImageProcessor"]}, ["['CLIPImageProcessor'] is not supported"]),
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_an_error_that_names_it(
@@ -282,14 +373,14 @@ RGB = noise(6, 8)
         RGB[None],
         np.asfortranarray(RGB),
         np.ascontiguousarray(RGB[:, ::-1])[:, ::-1],
-        np.dstack([RGB, noise(6, 8, 1)]),
+        np.dstack([RGB, np.full((6, 8), 255, np.uint8)]),
         RGB / 255,
         (RGB / 255).astype(np.float32).transpose(2, 0, 1),
         (RGB / 255).astype(np.float16),
         RGB.astype(np.uint16) * 257,
         DLPackOnly(RGB),
         Image.fromarray(RGB),
-        Image.fromarray(np.dstack([RGB, noise(6, 8, 1)])),
+        Image.fromarray(np.dstack([RGB, np.full((6, 8), 255, np.uint8)])),
     ],
     ids=["hwc", "chw", "batch", "fortran", "negative strides", "rgba", "float64", "float32 chw", "float16",
          "uint16", "dlpack", "pil", "pil rgba"],
@@ -317,6 +408,22 @@ def test_every_pil_mode_becomes_rgb(mode: str) -> None:
         image = Image.fromarray(grey).convert("RGB").convert(mode)
     assert image.mode == mode
     np.testing.assert_array_equal(image_to_hwc_uint8(image), np.full((4, 5, 3), 255))
+
+
+def test_a_mode_that_pillow_does_not_convert_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="of a mode that has no RGB"):
+        image_to_hwc_uint8(Image.new("La", (2, 2)))
+
+
+def test_transparent_pixels_are_blended_onto_white_in_every_form() -> None:
+    rgba = np.array([[[0, 100, 200, 255], [0, 100, 200, 0], [0, 100, 200, 102]]], np.uint8)
+    blended = [[[0, 100, 200], [255, 255, 255], [153, 193, 233]]]  # 102 / 255 = 0.4
+    for image in (rgba, Image.fromarray(rgba), rgba / 255, (rgba / 255).astype(np.float32)):
+        np.testing.assert_array_equal(image_to_hwc_uint8(image, layout="HWC"), blended)
+    palette = Image.frombytes("P", (2, 1), b"\0\1")
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.info["transparency"] = 1
+    np.testing.assert_array_equal(image_to_hwc_uint8(palette), [[[10, 20, 30], [255, 255, 255]]])
 
 
 def test_sixteen_bit_samples_are_scaled_not_cut_off(tmp_path: Path) -> None:
@@ -381,7 +488,7 @@ def test_ambiguous_pictures_are_channels_first() -> None:
         (np.full((5, 7, 3), -1, np.float32), "floats in 0..1, got -1..-1"),
         (np.zeros((5, 7, 3), np.int64), "uint8 or floats, got int64"),
         (np.zeros((5, 7, 3), np.complex64), "uint8 or floats"),
-        ("picture.png", "got str"),
+        ("picture.png", r"picture\.png: No such file"),
         (None, "got NoneType"),
         ([[1, 2], [3, 4]], "got list"),
     ],
@@ -399,7 +506,8 @@ def test_an_unknown_layout_is_an_input_error() -> None:
 
 def test_the_caller_keeps_an_unchanged_picture() -> None:
     image = RGB.copy()
-    ImageProcessor(ImageConfig(resize=(4, 4), mean_std=((0.5,) * 3, (0.5,) * 3)))(image)
+    normalise = Normalise(mean_std=((0.5,) * 3, (0.5,) * 3))
+    ImageProcessor(ImageConfig(resize=(4, 4), normalise=normalise))(image)
     np.testing.assert_array_equal(image, RGB)
 
 

@@ -37,6 +37,16 @@ def test_the_core_holds_the_callers_own_memory(runner: MultimodalRunner, array: 
     assert prompt[0].address == to_numpy(array, "array").ctypes.data
 
 
+@pytest.mark.torch
+def test_the_core_holds_the_memory_of_a_torch_tensor(runner: MultimodalRunner) -> None:
+    import torch
+
+    tensor = torch.from_numpy(PIXELS.copy())
+    for array in (tensor, tensor[None], tensor.clone().requires_grad_().detach()):
+        prompt = runner._encoder.encode([make_image_input(array)], GenerationConfig(), is_start=True)
+        assert prompt[0].address == array.data_ptr()
+
+
 def test_a_prepared_array_is_not_copied_on_the_way_to_the_encoder(runner: MultimodalRunner) -> None:
     assert not runner.contract.methods["vision_encoder"].inputs[0].is_planned
     part = make_image_input(PIXELS)

@@ -78,4 +78,6 @@ def inputs() -> None:
     assert_type(make_raw_audio_input(floats), MultimodalInput)
     assert_type(make_embedding_input(floats[0]), MultimodalInput)
     assert_type(MultimodalInput("a"), MultimodalInput)
-    make_image_input("path.png")  # type: ignore[arg-type]
+    assert_type(make_image_input("path.png"), MultimodalInput)
+    assert_type(make_audio_input(b"RIFF"), MultimodalInput)
+    make_image_input(5)  # type: ignore[arg-type]

@@ -1,0 +1,222 @@
+"""Sounds to the log-mel spectrograms that Whisper's encoder was trained on, and Voxtral's."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from executorch_mm.errors import InputError
+from executorch_mm.preprocess.config_files import require_config
+from executorch_mm.preprocess.config_reader import ConfigReader, Family, Json, read_family
+from executorch_mm.preprocess.sounds import Sound, load_sound, sound_of
+from executorch_mm.preprocess.sources import Fetch, is_source
+from executorch_mm.preprocess.steps import FloatArray
+
+Float64Array = npt.NDArray[np.float64]
+
+_WHISPER: Json = {
+    "feature_size": 80,
+    "sampling_rate": 16000,
+    "hop_length": 160,
+    "chunk_length": 30,
+    "n_fft": 400,
+    "padding_value": 0.0,
+    "padding_side": "right",
+    "dither": 0.0,
+}
+# The last row follows from the others; the filters of old files are computed all the same.
+_WHISPER_KEYS = frozenset(_WHISPER) | {
+    "return_attention_mask", "n_samples", "nb_max_frames", "mel_filters", "max_length",
+}  # fmt: skip
+
+_TOP_HZ = 8000.0
+_FLOOR = 1e-10
+# What lies further below the loudest value, in powers of ten, is cut off.
+_RANGE = 8.0
+
+
+@dataclass(frozen=True)
+class LogMelConfig:
+    """A log-mel spectrogram.
+
+    Attributes:
+        bins: Number of mel filters.
+        sampling_rate: Samples per second that it is made from.
+        window: Samples in a frame.
+        hop: Samples from one frame to the next.
+        chunk_seconds: Length of a chunk; sounds are filled up to whole chunks.
+        padding: Value of the samples that fill up.
+    """
+
+    bins: int = 80
+    sampling_rate: int = 16000
+    window: int = 400
+    hop: int = 160
+    chunk_seconds: int = 30
+    padding: float = 0.0
+
+
+class AudioProcessor:
+    """Makes features of sounds; thread-safe, since it holds nothing but its configuration.
+
+    Args:
+        config: What to do, usually from `AudioProcessor.from_pretrained`.
+    """
+
+    def __init__(self, config: LogMelConfig) -> None:
+        self.config = config
+
+    def __repr__(self) -> str:
+        return f"AudioProcessor({self.config!r})"
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str]) -> AudioProcessor:
+        """Reads what describes the feature extractor.
+
+        Args:
+            path: The file, or a folder with processor_config.json or preprocessor_config.json in it.
+
+        Raises:
+            InputError: The file is missing or damaged, its class is not supported, or it has keys that
+                are not understood; the message names them.
+        """
+        return cls(parse_audio_config(*require_config(Path(path), "feature_extractor")))
+
+    def __call__(
+        self, sound: object, sampling_rate: int | None = None, *, fetch: Fetch | None = None
+    ) -> FloatArray:
+        """Makes features of a sound.
+
+        The range that is kept hangs on the loudest moment of the whole sound, not of its chunk.
+
+        Args:
+            sound: A `Sound`, what `load_sound` takes, or what `sound_of` takes.
+            sampling_rate: Of an array; files and `Sound` have their own.
+            fetch: See `load_sound`.
+
+        Returns:
+            float32 (chunks, bins, frames), C-contiguous: the input of the audio encoder.
+
+        Raises:
+            InputError: See `load_sound` and `sound_of`; or an array comes without its sampling rate.
+            MissingDependencyError: See `load_sound` and `Sound.resampled`.
+        """
+        return self.features(to_sound(sound, sampling_rate, fetch=fetch))
+
+    def features(self, sound: Sound) -> FloatArray:
+        """Makes features of a sound; see `__call__`."""
+        config = self.config
+        samples = sound.resampled(config.sampling_rate).samples
+        chunk = config.chunk_seconds * config.sampling_rate
+        chunks = math.ceil(len(samples) / chunk)
+        filled = np.full(chunks * chunk, config.padding, np.float64)
+        filled[: len(samples)] = samples
+        padded = np.pad(filled, config.window // 2, mode="reflect")
+        frames = chunk // config.hop
+        log_mel = np.empty((chunks, config.bins, frames))
+        for index in range(chunks):
+            start = index * chunk
+            self._log_mel(padded[start : start + chunk + config.window], frames, log_mel[index])
+        np.maximum(log_mel, log_mel.max() - _RANGE, out=log_mel)
+        return ((log_mel + 4) / 4).astype(np.float32)
+
+    def _log_mel(self, samples: Float64Array, frames: int, out: Float64Array) -> None:
+        windows = np.lib.stride_tricks.sliding_window_view(samples, self.config.window)
+        spectrum = np.fft.rfft(windows[:: self.config.hop][:frames] * self._window)
+        power = spectrum.real**2 + spectrum.imag**2
+        np.log10(np.maximum((power @ self._filters).T, _FLOOR), out=out)
+
+    @functools.cached_property
+    def _window(self) -> Float64Array:
+        """Hann's window, periodic."""
+        return np.hanning(self.config.window + 1)[:-1]
+
+    @functools.cached_property
+    def _filters(self) -> Float64Array:
+        config = self.config
+        return mel_filters(config.bins, config.window // 2 + 1, config.sampling_rate)
+
+
+def to_sound(sound: object, sampling_rate: int | None = None, *, fetch: Fetch | None = None) -> Sound:
+    """Anything that `AudioProcessor.__call__` takes, as a sound."""
+    if isinstance(sound, Sound):
+        return sound
+    if is_source(sound):
+        return load_sound(sound, fetch=fetch)
+    if sampling_rate is None:
+        raise InputError("audio: an array of samples needs sampling_rate=, in samples per second")
+    return sound_of(sound, sampling_rate)
+
+
+def mel_filters(bins: int, frequencies: int, sampling_rate: int) -> Float64Array:
+    """Slaney's triangular filters up to 8000 Hz, each of unit area.
+
+    Args:
+        bins: Number of filters.
+        frequencies: Number of frequencies of the spectrum, from 0 to half the sampling rate.
+        sampling_rate: Samples per second.
+
+    Returns:
+        float64 (frequencies, bins).
+    """
+    corners = _mel_to_hz(np.linspace(0, _hz_to_mel(_TOP_HZ), bins + 2))
+    hz = np.linspace(0, sampling_rate // 2, frequencies)[:, np.newaxis]
+    left, centre, right = corners[:-2], corners[1:-1], corners[2:]
+    rising, falling = (hz - left) / (centre - left), (right - hz) / (right - centre)
+    return np.maximum(0, np.minimum(rising, falling)) * 2 / (right - left)
+
+
+# Slaney's mel scale: three for every 200 Hz up to 1000 Hz, 27 for every factor of 6.4 above.
+_LINEAR_HZ, _LINEAR_MELS, _MELS_PER_NAT = 1000.0, 15.0, 27 / math.log(6.4)
+
+
+def _hz_to_mel(hz: float) -> float:
+    if hz < _LINEAR_HZ:
+        return hz * 3 / 200
+    return _LINEAR_MELS + math.log(hz / _LINEAR_HZ) * _MELS_PER_NAT
+
+
+def _mel_to_hz(mels: Float64Array) -> Float64Array:
+    above = _LINEAR_HZ * np.exp((mels - _LINEAR_MELS) / _MELS_PER_NAT)
+    return np.where(mels < _LINEAR_MELS, mels * 200 / 3, above)
+
+
+def parse_audio_config(content: Json, where: str) -> LogMelConfig:
+    """Turns the keys of a feature extractor into a spectrogram.
+
+    Args:
+        content: The JSON object.
+        where: Starts the error messages.
+
+    Raises:
+        InputError: See `AudioProcessor.from_pretrained`.
+    """
+    name = content.get("feature_extractor_type")
+    return read_family(content, name, _FAMILIES, "feature_extractor_type", where)
+
+
+def _read_whisper(reader: ConfigReader) -> LogMelConfig:
+    if reader.get("padding_side") != "right":
+        raise reader.wrong("padding_side", "'right'")
+    if reader.number("dither") != 0:
+        raise reader.wrong("dither", "0: features without noise")
+    config = LogMelConfig(
+        reader.length("feature_size"),
+        reader.length("sampling_rate", smallest=int(2 * _TOP_HZ)),
+        reader.length("n_fft", smallest=2),
+        reader.length("hop_length"),
+        reader.length("chunk_length"),
+        reader.number("padding_value"),
+    )
+    if config.chunk_seconds * config.sampling_rate % config.hop:
+        raise reader.wrong("hop_length", "a length that divides a chunk")
+    return config
+
+
+_FAMILIES = {"WhisperFeatureExtractor": Family(_read_whisper, _WHISPER, _WHISPER_KEYS)}

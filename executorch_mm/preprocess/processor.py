@@ -1,0 +1,117 @@
+"""All that a model's folder says about preprocessing, in one object."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from executorch_mm.errors import InputError
+from executorch_mm.preprocess.audio import AudioProcessor, parse_audio_config
+from executorch_mm.preprocess.config_files import CONFIG_NAMES, find_config
+from executorch_mm.preprocess.config_reader import read_family
+from executorch_mm.preprocess.image import ImageProcessor, is_image_config, parse_image_config
+from executorch_mm.preprocess.pictures import Layout
+from executorch_mm.preprocess.qwen2_vl import VIDEO_FAMILIES
+from executorch_mm.preprocess.sources import Fetch
+from executorch_mm.preprocess.steps import FloatArray, PreparedImage
+
+
+class Processor:
+    """Pictures, frames and sounds, prepared as the model was trained on them.
+
+    Args:
+        image: Prepares pictures, or None for a model that takes none.
+        audio: Prepares sounds, or None for a model that takes none.
+        folder: Where `frames` looks for a video processor of its own.
+
+    Example:
+        >>> processor = Processor.from_pretrained("model/")  # doctest: +SKIP
+        >>> [prepared] = processor.images(["photo.jpg"])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        image: ImageProcessor | None = None,
+        audio: AudioProcessor | None = None,
+        *,
+        folder: Path | None = None,
+    ) -> None:
+        self.image = image
+        self.audio = audio
+        self._folder = folder
+
+    def __repr__(self) -> str:
+        return f"Processor(image={self.image!r}, audio={self.audio!r})"
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str]) -> Processor:
+        """Reads processor_config.json, preprocessor_config.json and what newer models have beside them.
+
+        Args:
+            path: The model's folder, or one of these files.
+
+        Raises:
+            InputError: There is no such file, it is damaged, a class is not supported, or there are keys that
+                are not understood; the message names them.
+        """
+        folder = Path(path)
+        image = find_config(folder, "image_processor")
+        audio = find_config(folder, "feature_extractor")
+        # preprocessor_config.json may be either's.
+        if image is not None and not is_image_config(image[0]):
+            image = None
+        if audio is not None and is_image_config(audio[0]):
+            audio = None
+        if image is None and audio is None:
+            raise InputError(f"{folder}: expected {' or '.join(CONFIG_NAMES)} in this folder")
+        return cls(
+            None if image is None else ImageProcessor(parse_image_config(*image)),
+            None if audio is None else AudioProcessor(parse_audio_config(*audio)),
+            folder=folder,
+        )
+
+    def images(self, images: Sequence[object], *, layout: Layout | None = None) -> list[PreparedImage]:
+        """Prepares pictures, each by itself; see `ImageProcessor.prepare`.
+
+        Raises:
+            InputError: The model has no image processor, or see there.
+        """
+        processor = self._image_processor()
+        return [processor.prepare(image, layout=layout) for image in images]
+
+    def frames(self, frames: Sequence[object], *, layout: Layout | None = None) -> list[PreparedImage]:
+        """Prepares the frames of a video; see `ImageProcessor.prepare_frames`.
+
+        The model's video processor is used where it has one, else its image processor.
+
+        Raises:
+            InputError: The model has neither, its video processor is not supported, or see there.
+        """
+        return (self._video_processor or self._image_processor()).prepare_frames(frames, layout=layout)
+
+    def sound(
+        self, sound: object, sampling_rate: int | None = None, *, fetch: Fetch | None = None
+    ) -> FloatArray:
+        """Makes features of a sound; see `AudioProcessor.__call__`.
+
+        Raises:
+            InputError: The model has no feature extractor, or see there.
+        """
+        if self.audio is None:
+            raise InputError("audio: the model's files describe no feature extractor")
+        return self.audio(sound, sampling_rate, fetch=fetch)
+
+    def _image_processor(self) -> ImageProcessor:
+        if self.image is None:
+            raise InputError("image: the model's files describe no image processor")
+        return self.image
+
+    @functools.cached_property
+    def _video_processor(self) -> ImageProcessor | None:
+        found = find_config(self._folder, "video_processor") if self._folder is not None else None
+        name = found[0].get("video_processor_type") if found is not None else None
+        if found is None or name is None:
+            return None
+        return ImageProcessor(read_family(found[0], name, VIDEO_FAMILIES, "video_processor_type", found[1]))

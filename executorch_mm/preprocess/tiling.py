@@ -1,0 +1,264 @@
+"""Image processors that cut a picture into tiles: LLaVA-NeXT, GOT-OCR 2, InternVL, Idefics 3, SmolVLM."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from executorch_mm.preprocess.config_reader import ConfigReader, Json
+from executorch_mm.preprocess.fixed_size import CLIP, ImageConfig
+from executorch_mm.preprocess.pictures import UInt8Array
+from executorch_mm.preprocess.resample import LANCZOS, resize
+from executorch_mm.preprocess.steps import (
+    COMMON_DEFAULTS,
+    COMMON_KEYS,
+    HALF,
+    Normalise,
+    PreparedImage,
+    cut,
+    paste_centred,
+    stacked,
+)
+
+LLAVA_NEXT_KEYS = COMMON_KEYS | {
+    "image_grid_pinpoints",
+    "do_pad",
+    "do_center_crop",
+    "crop_size",
+    "aspect_ratio_setting",
+}
+LLAVA_NEXT: Json = {
+    **CLIP,
+    "image_grid_pinpoints": [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
+}
+GOT_OCR2_KEYS = COMMON_KEYS | {"crop_to_patches", "min_patches", "max_patches"}
+GOT_OCR2: Json = {**COMMON_DEFAULTS, "size": 384, "min_patches": 1, "max_patches": 12}
+IDEFICS3_KEYS = COMMON_KEYS | {"do_image_splitting", "max_image_size", "return_row_col_info", "do_pad"}
+IDEFICS3: Json = {
+    **COMMON_DEFAULTS,
+    "size": {"longest_edge": 4 * 364},
+    "resample": LANCZOS,
+    "image_mean": HALF,
+    "image_std": HALF,
+    "do_image_splitting": True,
+    "max_image_size": {"longest_edge": 364},
+}
+
+# Processors that ask for tiles whatever the file of their image processor says.
+_ALWAYS_CUT = ("InternVLProcessor", "AyaVisionProcessor")
+# The longest edge that Idefics 3 resizes to, whatever the file says.
+_IDEFICS3_LIMIT = 4096
+
+
+@dataclass(frozen=True)
+class AnyResolution:
+    """LLaVA-NeXT: the whole picture small, then the tiles of the best of several resolutions.
+
+    Attributes:
+        resolutions: (height, width) of each.
+        tile: Edge of a tile, in pixels.
+        small: (height, width) of the small picture.
+        steps: What is done to the small picture and to each tile.
+    """
+
+    resolutions: tuple[tuple[int, int], ...]
+    tile: int
+    small: tuple[int, int]
+    steps: ImageConfig
+
+    @classmethod
+    def read(cls, reader: ConfigReader) -> AnyResolution:
+        """The steps of a file."""
+        steps = ImageConfig.read(reader)
+        lengths = reader.lengths("size") or {}
+        edge = lengths.get("shortest_edge", lengths.get("height", 0))
+        if set(lengths) not in ({"shortest_edge"}, {"height", "width"}):
+            raise reader.wrong("size", "{shortest_edge} or {height, width}")
+        tile = edge if reader.get("crop_size") is None else reader.height_width("crop_size")[0]
+        return cls(_read_resolutions(reader), tile, (edge, lengths.get("width", edge)), steps)
+
+    def prepare(self, pixels: UInt8Array) -> PreparedImage:
+        """Prepares a picture; the first tile is the small picture."""
+        size = pixels.shape[:2]
+        height, width = best_resolution(size, self.resolutions)
+        scale_y, scale_x = height / size[0], width / size[1]
+        if scale_x < scale_y:
+            fitted = (min(math.ceil(size[0] * scale_x), height), width)
+        else:
+            fitted = (height, min(math.ceil(size[1] * scale_y), width))
+        resample = self.steps.resample
+        canvas = paste_centred(resize(pixels, *fitted, resample), height, width, (0, 0, 0))
+        parts = [resize(pixels, *self.small, resample), *cut(canvas, self.tile, self.tile)]
+        values = [self.steps.prepare(np.ascontiguousarray(part)).pixel_values for part in parts]
+        grid = (math.ceil(height / self.tile), math.ceil(width / self.tile))
+        return PreparedImage(stacked(values), size, grid)
+
+
+def _read_resolutions(reader: ConfigReader) -> tuple[tuple[int, int], ...]:
+    key = "image_grid_pinpoints"
+    value = reader.get(key)
+    pairs = value if isinstance(value, (list, tuple)) else []
+    result = [tuple(pair) for pair in pairs if isinstance(pair, (list, tuple))]
+    is_good = all(len(pair) == 2 and all(type(n) is int and n > 0 for n in pair) for pair in result)
+    if not result or not is_good or len(result) != len(pairs):
+        raise reader.wrong(key, "a list of [height, width] in pixels")
+    return tuple((pair[0], pair[1]) for pair in result)
+
+
+def best_resolution(size: tuple[int, int], resolutions: tuple[tuple[int, int], ...]) -> tuple[int, int]:
+    """The resolution that keeps most of a picture's pixels, and of those that keep as many the smallest.
+
+    Args:
+        size: (height, width) of the picture.
+        resolutions: (height, width) to choose from; of equally good ones the first.
+    """
+
+    def kept_and_wasted(resolution: tuple[int, int]) -> tuple[int, int]:
+        height, width = resolution
+        scale = min(width / size[1], height / size[0])
+        kept = min(int(size[1] * scale) * int(size[0] * scale), size[0] * size[1])
+        return kept, kept - height * width
+
+    return max(resolutions, key=kept_and_wasted)
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """GOT-OCR 2 and InternVL: resized to the grid of tiles whose shape is nearest, then the picture small.
+
+    Attributes:
+        tile: (height, width) of a tile, in pixels.
+        min_tiles: Fewest tiles.
+        max_tiles: Most tiles, without the small picture.
+        resample: Pillow's number of the filter.
+        normalise: Bytes to values.
+    """
+
+    tile: tuple[int, int]
+    min_tiles: int
+    max_tiles: int
+    resample: int
+    normalise: Normalise
+
+    def prepare(self, pixels: UInt8Array) -> PreparedImage:
+        """Prepares a picture; the last tile is the small picture, unless there is one tile only."""
+        size = pixels.shape[:2]
+        rows, columns = self.best_grid(size)
+        tiles = cut(resize(pixels, rows * self.tile[0], columns * self.tile[1], self.resample), *self.tile)
+        if len(tiles) > 1:
+            tiles.append(resize(pixels, *self.tile, self.resample))
+        return PreparedImage(self.normalise(*tiles), size, (rows, columns))
+
+    def best_grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(rows, columns) for a picture of (height, width)."""
+        numbers = range(1, self.max_tiles + 1)
+        grids = [(w, h) for w in numbers for h in numbers if self.min_tiles <= w * h <= self.max_tiles]
+        grids.sort(key=lambda grid: grid[0] * grid[1])
+        best, best_difference = (1, 1), math.inf
+        for columns, rows in grids:
+            difference = abs(size[1] / size[0] - columns / rows)
+            # Of grids of one shape the larger, as long as the picture has half as many pixels.
+            has_pixels = size[0] * size[1] > 0.5 * self.tile[0] * self.tile[1] * columns * rows
+            if difference < best_difference or (difference == best_difference and has_pixels):
+                best, best_difference = (rows, columns), difference
+        return best
+
+
+def read_got_ocr2(reader: ConfigReader) -> ImageConfig | TileGrid:
+    """The steps of a GOT-OCR 2 file."""
+    max_tiles = reader.length("max_patches")
+    is_cut = reader.flag("crop_to_patches") or reader.get("processor_class") in _ALWAYS_CUT
+    if not is_cut or max_tiles == 1:
+        return ImageConfig.read(reader)
+    min_tiles = reader.length("min_patches")
+    if min_tiles > max_tiles:
+        raise reader.wrong("min_patches", f"at most max_patches ({max_tiles})")
+    return TileGrid(
+        reader.height_width("size"), min_tiles, max_tiles, reader.resample(), Normalise.read(reader)
+    )
+
+
+@dataclass(frozen=True)
+class SquareTiles:
+    """Idefics 3 and SmolVLM: the longer edge to a length, square tiles, then the picture small.
+
+    Attributes:
+        resize: (height, width), the length of the longer edge, or None.
+        tile: Edge of a tile, in pixels.
+        is_split: Whether there are tiles besides the small picture.
+        resample: Pillow's number of the filter.
+        normalise: Bytes to values.
+    """
+
+    resize: tuple[int, int] | int | None
+    tile: int
+    is_split: bool
+    resample: int
+    normalise: Normalise
+
+    @classmethod
+    def read(cls, reader: ConfigReader) -> SquareTiles:
+        """The steps of a file."""
+        size: tuple[int, int] | int | None = None
+        if reader.flag("do_resize"):
+            is_edge = set(reader.lengths("size") or {}) == {"longest_edge"}
+            size = reader.edge("size", "longest_edge") if is_edge else reader.height_width("size")
+        return cls(
+            size,
+            reader.edge("max_image_size", "longest_edge"),
+            reader.flag("do_image_splitting"),
+            reader.resample(),
+            Normalise.read(reader),
+        )
+
+    def prepare(self, pixels: UInt8Array) -> PreparedImage:
+        """Prepares a picture; the last tile is the small picture, unless there is one tile only."""
+        size = pixels.shape[:2]
+        if self.resize is not None:
+            target = self.resize
+            resized = longest_edge_size(size, target) if isinstance(target, int) else target
+            pixels = resize(pixels, *resized, self.resample)
+        if self.is_split:
+            pixels = resize(pixels, *self._whole_tiles(*pixels.shape[:2]), self.resample)
+        small = resize(pixels, self.tile, self.tile, self.resample)
+        if not self.is_split or pixels.shape == small.shape:
+            return PreparedImage(self.normalise(small), size, (0, 0))
+        tiles = cut(pixels, self.tile, self.tile)
+        grid = (pixels.shape[0] // self.tile, pixels.shape[1] // self.tile)
+        return PreparedImage(self.normalise(*tiles, small), size, grid)
+
+    def _whole_tiles(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) in whole tiles; the shorter edge follows the longer one, rounded up."""
+        ratio = width / height
+        if width >= height:
+            width = math.ceil(width / self.tile) * self.tile
+            height = int(width / ratio)
+        else:
+            height = math.ceil(height / self.tile) * self.tile
+            width = int(height * ratio)
+        return math.ceil(height / self.tile) * self.tile, math.ceil(width / self.tile) * self.tile
+
+
+def longest_edge_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """Size with a longer edge of this length and a shorter one that is even, up to Idefics 3's limit.
+
+    Args:
+        size: (height, width).
+        longest: Length of the longer edge, in pixels.
+    """
+    height, width = size
+    ratio = width / height
+    if width >= height:
+        width, height = longest, int(longest / ratio)
+        height = max(1, height + height % 2)
+    else:
+        height, width = longest, int(longest * ratio)
+        width = max(1, width + width % 2)
+    ratio = width / height
+    if width >= height and width > _IDEFICS3_LIMIT:
+        width, height = _IDEFICS3_LIMIT, int(_IDEFICS3_LIMIT / ratio)
+    elif height > width and height > _IDEFICS3_LIMIT:
+        height, width = _IDEFICS3_LIMIT, int(_IDEFICS3_LIMIT * ratio)
+    return max(1, height), max(1, width)
