@@ -11,6 +11,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import executorch.exir.dialects.edge._ops  # noqa: F401  (registers schemas)
+import executorch.exir.passes._quant_patterns_and_replacements  # noqa: F401  (registers schemas)
+import executorch.exir.passes.dim_order_ops_registry  # noqa: F401  (registers schemas)
+import executorch.extension.llm.custom_ops.custom_ops  # noqa: F401  (registers schemas)
+import executorch.kernels.quantized  # noqa: F401  (registers schemas)
 import torch
 from executorch.extension.pybindings import portable_lib
 
