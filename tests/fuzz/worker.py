@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "python")]
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "python" / "models")]
 
 from mutations import TINY_VLM, Case, make_case
-from test_text_models import NumberTokenizer
+from number_tokenizer import NumberTokenizer
 
 from executorch_mm import (
     ExecutorchMMError,
