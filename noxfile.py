@@ -21,6 +21,22 @@ nox.options.error_on_missing_interpreters = True
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PINS = {re.split(r"[=><\[]", pin)[0]: pin for pin in PROJECT["project"]["optional-dependencies"]["dev"]}
 
+# Left out are tests of the build, of times and of resident memory, which say nothing under sanitizers.
+SANITIZED_TESTS = [
+    "tests/fuzz",
+    "tests/python",
+    "--ignore=tests/python/build",
+    "--ignore=tests/python/ops",
+    "--ignore=tests/python/test_import_cost.py",
+    "--ignore=tests/python/test_leaks.py",
+    "--ignore=tests/python/test_examples.py",
+    "--ignore=tests/python/test_model_quality.py",
+    "--ignore=tests/python/test_real_model.py",
+    "--deselect=tests/python/test_inspect.py::test_inspection_maps_the_file_and_loads_no_weights",
+    "-m",
+    "not torch",
+]
+
 
 @nox.session
 def tests(session: nox.Session) -> None:
@@ -80,8 +96,36 @@ def cpp(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("kind", ["address,undefined", "thread"])
 def sanitize(session: nox.Session, kind: str) -> None:
-    """The C++ tests under the sanitizers."""
+    """The C++ tests under the sanitizers; the Python tests too under address and undefined."""
     build_cpp(session, sanitizers=kind)
+    if kind == "address,undefined":
+        sanitize_python(session, kind)
+
+
+def sanitize_python(session: nox.Session, kind: str) -> None:
+    """The Python tests on a sanitized module; arguments replace the choice of tests."""
+    defines = {
+        "EMM_SANITIZE": kind,
+        "EMM_WERROR": "ON",
+        "EMM_BUILD_STUB": "OFF",  # it would import the module into a process that lacks the runtime
+        "CMAKE_CXX_FLAGS_RELWITHDEBINFO": "-O1 -g1",
+    }
+    options = [f"--config-settings=cmake.define.{name}={value}" for name, value in defines.items()]
+    options += ["--config-settings=cmake.build-type=RelWithDebInfo", "--config-settings=install.strip=false"]
+    project = PROJECT["project"]
+    session.install(*project["dependencies"], *project["optional-dependencies"]["test"])
+    session.install("--no-deps", ".", *options)
+    compiler = os.environ.get("CXX", "c++")
+    names = ("libasan.so", "libubsan.so")
+    found = [session.run(compiler, f"-print-file-name={name}", silent=True, external=True) for name in names]
+    env = {
+        "LD_PRELOAD": " ".join(str(path).strip() for path in found),
+        # CPython keeps what it has until the end, and allocators that give up return nothing to it.
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
+        "PYTHONMALLOC": "malloc",
+        "EXECUTORCH_MM_FUZZ_CASES": "600",
+    }
+    session.run("pytest", *(session.posargs or SANITIZED_TESTS), env=env)
 
 
 @nox.session

@@ -45,6 +45,7 @@ from executorch_mm.inputs import (
 )
 from executorch_mm.load_options import XnnpackOptions
 from executorch_mm.media import Audio, Image, RawAudio
+from executorch_mm.model_report import ModelReport, inspect_model
 from executorch_mm.result import GenerationResult
 from executorch_mm.runner import MultimodalRunner, Snapshot
 from executorch_mm.stats import Stats
@@ -64,6 +65,7 @@ __all__ = [
     "InputError",
     "MissingDependencyError",
     "ModelLoadError",
+    "ModelReport",
     "MultimodalInput",
     "MultimodalRunner",
     "RawAudio",
@@ -74,6 +76,7 @@ __all__ = [
     "XnnpackOptions",
     "__version__",
     "build_info",
+    "inspect_model",
     "load_tokenizer",
     "make_audio_input",
     "make_embedding_input",

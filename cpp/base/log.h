@@ -82,6 +82,9 @@ class LogCapture {
     if (current() != nullptr) current()->lines_.push_back(std::move(line));
   }
 
+  static bool is_open() { return current() != nullptr; }
+  static std::string innermost_text() { return is_open() ? current()->text() : std::string(); }
+
   // The lines so far, joined by "; ". Empty when nothing was logged.
   std::string text() const {
     std::string joined;

@@ -2,6 +2,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "bindings/bindings.h"
 #include "model/et_executor.h"
 #include "runtime/session.h"
@@ -12,7 +13,13 @@ namespace {
 using ReleaseGil = nb::call_guard<nb::gil_scoped_release>;
 
 std::shared_ptr<Session> load(const LoadOptions& options) {
-  return std::make_shared<Session>(std::make_unique<EtExecutor>(options));
+  try {
+    return std::make_shared<Session>(std::make_unique<EtExecutor>(options));
+  } catch (const Error& error) {
+    // What runs while a model is loaded belongs to loading.
+    if (error.code() != ErrorCode::kExecution) throw;
+    throw Error(ErrorCode::kLoad, options.model_path + ": " + error.what());
+  }
 }
 
 void begin_prefill(Session& session, const std::vector<PromptPart>& parts) {

@@ -37,6 +37,7 @@ void bind_contract(nb::module_& module);
 void bind_image(nb::module_& module);
 void bind_inputs(nb::module_& module);
 void bind_load(nb::module_& module);
+void bind_program(nb::module_& module);
 void bind_session(nb::module_& module);
 void bind_sampling(nb::module_& module);
 void bind_generation(nb::module_& module);

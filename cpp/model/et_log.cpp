@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/log.h"
+#include "model/et_abort.h"
 
 namespace emm {
 namespace {
@@ -29,10 +30,11 @@ LogLevel to_log_level(et_pal_log_level_t level) {
 void emit(et_timestamp_t, et_pal_log_level_t level, const char* file, const char*, size_t line,
           const char* message, size_t length) {
   const std::string text(message, length);
-  if (level == kError) LogCapture::add(text);
+  if (level == kError || level == kFatal) LogCapture::add(text);
   LogQueue::instance().push({to_log_level(level), file, static_cast<int64_t>(line), text});
-  // A fatal line is followed by abort(): nobody would be left to read a log.
-  if (level == kFatal) std::fprintf(stderr, "executorch_mm: fatal: %s\n", text.c_str());
+  // A fatal line is followed by abort(), see et_abort.h: without a capture nobody would read it.
+  if (level == kFatal && !LogCapture::is_open())
+    std::fprintf(stderr, "executorch_mm: fatal: %s\n", text.c_str());
 }
 
 }  // namespace
@@ -43,7 +45,8 @@ void install_log_handler() {
   const std::lock_guard<std::mutex> lock(mutex);
   const auto* current = executorch::runtime::get_pal_impl();
   if (current != nullptr && current->emit_log_message == emit) return;
-  executorch::runtime::register_pal(executorch::runtime::PalImpl::create(emit, "executorch_mm"));
+  executorch::runtime::register_pal(executorch::runtime::PalImpl::create(
+      nullptr, leave_executorch, nullptr, nullptr, emit, nullptr, nullptr, "executorch_mm"));
 }
 
 }  // namespace emm

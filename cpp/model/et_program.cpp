@@ -78,14 +78,6 @@ ModelBytes aligned(const ModelBytes& bytes) {
   return {copy.get(), bytes.size, copy};
 }
 
-ProgramInfo check_program_bytes(const ModelBytes& bytes, const std::string& what) {
-  try {
-    return check_program(static_cast<const uint8_t*>(bytes.data), bytes.size);
-  } catch (const Error& error) {
-    throw Error(error.code(), what + ": " + error.what());
-  }
-}
-
 template <typename Loader>
 std::unique_ptr<DataLoader> keep(executorch::runtime::Result<Loader> loader,
                                  const std::string& path, const LogCapture& log) {
@@ -156,8 +148,10 @@ EtProgram::EtProgram(const LoadOptions& options) : openvino_library_(options.ope
   if (!is_file) model_bytes_ = aligned(options.model_bytes);
   const std::string what =
       is_file ? options.model_path
-              : "model (" + std::to_string(options.model_bytes.size) + " bytes in memory)";
-  structure_ = is_file ? check_program_file(what) : check_program_bytes(model_bytes_, what);
+              : "model (" + std::to_string(model_bytes_.size) + " bytes in memory)";
+  structure_ = is_file ? check_program_file(what)
+                       : check_program(static_cast<const uint8_t*>(model_bytes_.data),
+                                       model_bytes_.size, what);
   module_ = make_module(options, model_bytes_);
 
   LogCapture log;

@@ -400,7 +400,7 @@ class MethodChecker {
 
 void check_segments(const ProgramInfo& program) {
   if (program.methods.empty()) refuse("program: it has no methods");
-  // A program without constants has one empty segment.
+  // Files without constants list an empty segment and have no place for segments.
   const bool has_data =
       std::any_of(program.segments.begin(), program.segments.end(),
                   [](const ProgramSegment& segment) { return segment.bytes > 0; });
@@ -452,30 +452,38 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-ProgramInfo from_file(const std::string& path, ProgramInfo (*read)(const uint8_t*, size_t)) {
-  const MappedFile file(path);
+template <typename Read>
+ProgramInfo named(const std::string& name, Read&& read) {
   try {
-    return read(file.data(), file.size());
+    return read();
   } catch (const Error& error) {
-    throw Error(error.code(), path + ": " + error.what());
+    throw Error(error.code(), name + ": " + error.what());
   }
 }
 
 }  // namespace
 
-ProgramInfo check_program(const uint8_t* data, size_t size) {
-  ProgramInfo program = read_program(data, size);
-  check_segments(program);
-  NamedSizes named_bytes;
-  for (const ProgramNamedData& named : program.named_data)
-    named_bytes.emplace(named.key, program.segments[named.segment].bytes);
-  for (const ProgramMethod& method : program.methods)
-    MethodChecker(program, method, data, named_bytes).check();
-  return program;
+ProgramInfo check_program(const uint8_t* data, size_t size, const std::string& name) {
+  return named(name, [&] {
+    ProgramInfo program = read_program(data, size);
+    check_segments(program);
+    NamedSizes named_bytes;
+    for (const ProgramNamedData& data_of : program.named_data)
+      named_bytes.emplace(data_of.key, program.segments[data_of.segment].bytes);
+    for (const ProgramMethod& method : program.methods)
+      MethodChecker(program, method, data, named_bytes).check();
+    return program;
+  });
 }
 
-ProgramInfo check_program_file(const std::string& path) { return from_file(path, check_program); }
+ProgramInfo check_program_file(const std::string& path) {
+  const MappedFile file(path);
+  return check_program(file.data(), file.size(), path);
+}
 
-ProgramInfo read_program_file(const std::string& path) { return from_file(path, read_program); }
+ProgramInfo read_program_file(const std::string& path) {
+  const MappedFile file(path);
+  return named(path, [&] { return read_program(file.data(), file.size()); });
+}
 
 }  // namespace emm

@@ -11,10 +11,11 @@
 
 namespace emm {
 
-// Reads and checks the bytes of a .pte. Throws Error(kLoad), which names what is wrong and where.
-ProgramInfo check_program(const uint8_t* data, size_t size);
+// Reads and checks the bytes of a .pte. Throws Error(kLoad), which names what is wrong and where,
+// `name` first.
+ProgramInfo check_program(const uint8_t* data, size_t size, const std::string& name);
 
-// The same for a file, mapped for the time of the call; `path` leads the messages.
+// The same for a file, mapped for the time of the call.
 ProgramInfo check_program_file(const std::string& path);
 
 // Reads a file without checking what it means.

@@ -20,8 +20,13 @@ constexpr uint32_t kTransposedWeights = 1;  // flag of a linear layer
 constexpr size_t kMaxRank = 6;
 constexpr uint32_t kMaxExternals = 4096;
 constexpr uint64_t kMaxBytes = uint64_t{1} << 40;
+// XNNPACK fills an intermediate result of any size with zeros. Real ones are no more than this
+// often as large as all that goes in and out (attention scores are the largest), and some room.
+constexpr uint64_t kMaxGrowth = 1024;
+constexpr uint64_t kSmallBytes = uint64_t{1} << 26;
 // Bits of an element by number of XNNPACK's datatype; 0: never in a file.
-constexpr std::array<uint8_t, 15> kDatatypeBits = {0, 32, 16, 8, 8, 32, 8, 32, 4, 8, 4, 8, 32, 32, 16};
+constexpr std::array<uint8_t, 15> kDatatypeBits = {0, 32, 16, 8, 8,  32, 8, 32,
+                                                   4, 8,  4,  8, 32, 32, 16};
 enum NodeType : uint8_t {
   kFullyConnected = 2,
   kStaticTranspose = 5,
@@ -94,6 +99,7 @@ struct Value {
   uint8_t bits = 0;
   std::vector<uint32_t> dims;
   bool has_data = false;
+  bool is_known = false;   // external or constant
   bool is_filled = false;  // an input, a constant, or the output of an earlier node
 
   uint64_t elements() const {
@@ -101,25 +107,29 @@ struct Value {
     for (const uint32_t dim : dims) count *= dim;
     return count;
   }
+  uint64_t bytes() const { return (elements() * bits + 7) / 8; }
 };
 
 class GraphReader {
  public:
   GraphReader(const uint8_t* data, size_t size, const std::string& what,
               const NamedBytes& named_bytes)
-      : size_(size), whole_(data, size, what), buffer_(locate(data, what)), named_bytes_(named_bytes) {}
+      : size_(size),
+        whole_(data, size, what),
+        buffer_(locate(data, what)),
+        named_bytes_(named_bytes) {}
 
   std::vector<XnnpackExternal> read() {
     const FlatTable graph(buffer_, buffer_.follow(0));
     if (!graph.has(1) || !graph.has(2)) buffer_.fail("a graph without nodes or values");
     num_externals_ = graph.scalar<uint32_t>(3);
     if (num_externals_ > kMaxExternals) buffer_.fail("more than 4096 external values");
-    graph.each(6, "constant_buffer", [this](const FlatTable& entry) {
-      inline_data_.push_back(entry.bytes(0).size);
-    });
+    graph.each(6, "constant_buffer",
+               [this](const FlatTable& entry) { inline_data_.push_back(entry.bytes(0).size); });
     graph.each(8, "constant_data", [this](const FlatTable& entry) { read_data(entry); });
     graph.each(2, "xvalues", [this](const FlatTable& value) { read_value(value); });
     graph.each(1, "xnodes", [this](const FlatTable& node) { read_node(node); });
+    check_intermediates();
     for (const XnnpackExternal& external : externals_) {
       if (external.is_output && !values_.at(ids_.at(external.id)).is_filled)
         buffer_.fail("output " + std::to_string(external.id) + " is never computed");
@@ -162,12 +172,25 @@ class GraphReader {
     data_.push_back(bytes);
   }
 
+  void check_intermediates() const {
+    uint64_t known = 0;
+    for (const auto& [id, value] : values_) {
+      if (value.is_known) known += value.bytes();
+    }
+    for (const auto& [id, value] : values_) {
+      if (!value.is_known && value.bytes() > kSmallBytes + kMaxGrowth * known) {
+        buffer_.fail("an intermediate value of " + std::to_string(value.bytes()) + " bytes, from " +
+                     std::to_string(known));
+      }
+    }
+  }
+
   void expect_data(uint32_t index, uint64_t bytes, const char* of) const {
     const std::vector<uint64_t>& sizes = has_constants_ ? data_ : inline_data_;
     if (index >= sizes.size()) buffer_.fail(std::string(of) + ": no data of that number");
     if (sizes[index] < bytes) {
-      buffer_.fail(std::string(of) + ": expected " + std::to_string(bytes) + " bytes of data, got " +
-                   std::to_string(sizes[index]));
+      buffer_.fail(std::string(of) + ": expected " + std::to_string(bytes) +
+                   " bytes of data, got " + std::to_string(sizes[index]));
     }
   }
 
@@ -188,13 +211,14 @@ class GraphReader {
     }
     if (value.dims.size() > kMaxRank) buffer_.fail("more than 6 dimensions");
     if (const auto index = tensor.scalar<uint32_t>(3); index != 0) {
-      expect_data(index, (value.elements() * value.bits + 7) / 8, "value");
+      expect_data(index, value.bytes(), "value");
       value.has_data = true;
     }
     if (type == 2) check_quantisation(content, value);
     const auto flags = tensor.scalar<uint32_t>(5);
     if ((flags & ~(kIsInput | kIsOutput)) != 0) buffer_.fail("unknown flags");
     value.is_filled = value.has_data || (flags & kIsInput) != 0;
+    value.is_known = value.has_data || flags != 0;
     const auto id = tensor.scalar<uint32_t>(6);
     if (flags != 0) read_external(tensor, flags, id, value);
     if (id == kNoValue || !values_.emplace(id, std::move(value)).second)
@@ -206,8 +230,8 @@ class GraphReader {
     if (external >= num_externals_ || !ids_.emplace(external, id).second)
       buffer_.fail("an external id that is taken or too large");
     if (value.has_data) buffer_.fail("an external value with data of its own");
-    externals_.push_back({external, (flags & kIsOutput) != 0,
-                          static_cast<uint8_t>(value.bits / 8), value.dims});
+    externals_.push_back(
+        {external, (flags & kIsOutput) != 0, static_cast<uint8_t>(value.bits / 8), value.dims});
   }
 
   void check_quantisation(const FlatTable& content, const Value& value) const {
@@ -277,7 +301,8 @@ class GraphReader {
     }
   }
 
-  void check_parameters(uint8_t type, const FlatTable& node, const NodeFields& fields, size_t rank) {
+  void check_parameters(uint8_t type, const FlatTable& node, const NodeFields& fields,
+                        size_t rank) {
     if (fields.axis >= 0 && node.scalar<uint32_t>(fields.axis) >= rank)
       buffer_.fail("an axis that its inputs do not have");
     switch (type) {
@@ -323,7 +348,8 @@ class GraphReader {
 
   void expect_bias(const FlatTable& node, int slot, uint64_t channels) {
     if (node.scalar<uint32_t>(slot) == kNoValue) return;
-    if (input_of(node, slot).elements() < channels) buffer_.fail("a bias shorter than the channels");
+    if (input_of(node, slot).elements() < channels)
+      buffer_.fail("a bias shorter than the channels");
   }
 
   void check_linear(const FlatTable& node) {
@@ -350,7 +376,8 @@ class GraphReader {
     if (input.dims.size() != 4 || filter.dims.size() != 4)
       buffer_.fail("expected four dimensions of input and weights");
     const bool depthwise = type == kDepthwiseConv2d;
-    const uint64_t weights = depthwise ? window * outputs * groups : window * inputs * outputs * groups;
+    const uint64_t weights =
+        depthwise ? window * outputs * groups : window * inputs * outputs * groups;
     if (filter.elements() != weights || input.dims[3] != inputs * groups)
       buffer_.fail("weights or an input of another size than the kernel's");
     expect_bias(node, 17, outputs * groups);

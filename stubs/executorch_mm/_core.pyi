@@ -1,6 +1,7 @@
 """C++ core of executorch_mm. Internal: use the classes of executorch_mm."""
 
 from collections.abc import Callable, Sequence
+import enum
 from typing import Annotated
 
 import numpy
@@ -183,6 +184,206 @@ def take_log_lines() -> list[tuple[int, str, int, str]]:
     """
     The lines logged since the last call, by any thread: (level, file, line, text).
     """
+
+class ValueKind(enum.Enum):
+    NULL = 1
+
+    INT = 2
+
+    BOOL = 3
+
+    DOUBLE = 4
+
+    TENSOR = 5
+
+    STRING = 6
+
+    INT_LIST = 7
+
+    DOUBLE_LIST = 8
+
+    BOOL_LIST = 9
+
+    TENSOR_LIST = 10
+
+    OPTIONAL_TENSOR_LIST = 11
+
+class ProgramTensor:
+    """A tensor as the file declares it."""
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def sizes(self) -> list[int]:
+        """Upper bounds where is_dynamic."""
+
+    @property
+    def is_dynamic(self) -> bool: ...
+
+    @property
+    def data_index(self) -> int:
+        """0: no data in the program."""
+
+    @property
+    def is_planned(self) -> bool: ...
+
+    @property
+    def memory_id(self) -> int: ...
+
+    @property
+    def memory_offset(self) -> int: ...
+
+    @property
+    def is_external(self) -> bool: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def nbytes(self) -> int | None: ...
+
+class ProgramValue:
+    """A value of a method."""
+
+    @property
+    def kind(self) -> ValueKind: ...
+
+    @property
+    def integer(self) -> int: ...
+
+    @property
+    def real(self) -> float: ...
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def items(self) -> list[int]: ...
+
+    @property
+    def reals(self) -> list[float]: ...
+
+    @property
+    def tensor(self) -> int:
+        """Index in the method's tensors."""
+
+class InstructionKind(enum.Enum):
+    KERNEL = 1
+
+    DELEGATE = 2
+
+    MOVE = 3
+
+    JUMP_FALSE = 4
+
+    FREE = 5
+
+class ProgramInstruction:
+    @property
+    def kind(self) -> InstructionKind: ...
+
+    @property
+    def index(self) -> int:
+        """Of the operator or delegate."""
+
+    @property
+    def target(self) -> int: ...
+
+    @property
+    def args(self) -> list[int]:
+        """Indices of values."""
+
+class ProgramDelegate:
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def in_segment(self) -> bool: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+class CacheKind:
+    """How a method keeps what it has read."""
+
+    @property
+    def is_quantized(self) -> bool: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+    @property
+    def can_rewind(self) -> bool: ...
+
+    @property
+    def name(self) -> str: ...
+
+class ProgramMethod:
+    """A method as the file declares it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def values(self) -> list[ProgramValue]: ...
+
+    @property
+    def tensors(self) -> list[ProgramTensor]: ...
+
+    @property
+    def inputs(self) -> list[int]:
+        """Indices of values."""
+
+    @property
+    def outputs(self) -> list[int]: ...
+
+    @property
+    def chains(self) -> list[list[ProgramInstruction]]: ...
+
+    @property
+    def operators(self) -> list[str]: ...
+
+    @property
+    def delegates(self) -> list[ProgramDelegate]: ...
+
+    @property
+    def arena_bytes(self) -> list[int]:
+        """Planned memory; entry 0 is unused."""
+
+    @property
+    def cache(self) -> CacheKind: ...
+
+class ProgramSegment:
+    @property
+    def bytes(self) -> int: ...
+
+class ProgramInfo:
+    """What a .pte file says."""
+
+    @property
+    def file_bytes(self) -> int: ...
+
+    @property
+    def program_bytes(self) -> int: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def methods(self) -> list[ProgramMethod]: ...
+
+    @property
+    def segments(self) -> list[ProgramSegment]: ...
+
+    @property
+    def num_named_data(self) -> int: ...
+
+def read_program(path: str) -> ProgramInfo:
+    """Reads a .pte file without running or judging it."""
+
+def check_program(path: str) -> None:
+    """Raises if the file is not safe to hand to ExecuTorch."""
 
 class RequestTimings:
     """What one request cost; times in nanoseconds."""

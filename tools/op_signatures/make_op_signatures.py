@@ -8,6 +8,7 @@ argument, then a colon, then one for what is returned, which is the last argumen
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -17,6 +18,14 @@ from executorch.extension.pybindings import portable_lib
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "cpp" / "model" / "op_signatures.inc"
 
+# Importing these registers their operators' schemas.
+SCHEMAS = (
+    "exir.dialects.edge._ops",
+    "exir.passes._quant_patterns_and_replacements",
+    "exir.passes.dim_order_ops_registry",
+    "extension.llm.custom_ops.custom_ops",
+    "kernels.quantized",
+)
 KINDS = {
     "Tensor": "T",
     "number": "S",
@@ -71,6 +80,8 @@ def signature(name: str) -> str | None:
 
 
 def main() -> None:
+    for name in SCHEMAS:
+        importlib.import_module(f"executorch.{name}")
     ours = OURS.findall((ROOT / "cpp" / "ops" / "kernels.cpp").read_text())
     names = sorted({*portable_lib._get_operator_names(), *ours})
     lines = []

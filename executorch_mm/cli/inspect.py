@@ -1,0 +1,81 @@
+"""`executorch-mm inspect`: what a .pte file consists of, and what may go wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from executorch_mm.model_report import MethodReport, ModelReport, TensorReport
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the subcommand."""
+    parser = commands.add_parser(
+        "inspect",
+        help="show what a model file consists of",
+        description="Show a .pte file's methods, memory, operators and likely problems, without loading it.",
+    )
+    parser.add_argument("model", metavar="M.pte", help="the model file; it need not be able to run here")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the subcommand.
+
+    Raises:
+        ModelLoadError: The file is no .pte file.
+    """
+    from executorch_mm.model_report import inspect_model
+
+    report = inspect_model(arguments.model)
+    if arguments.json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        print("\n".join(_lines(report)))
+    return 0
+
+
+def _lines(report: ModelReport) -> Iterator[str]:
+    yield f"{report.path}: {_size(report.file_bytes)}, {report.kind} model"
+    if report.kind != "other":
+        rewind = "can" if report.can_rewind else "cannot"
+        yield f"context: {report.capacity or 'unknown'} positions, {report.max_chunk} a call, {rewind} rewind"
+    for method in report.methods:
+        yield from _method_lines(method)
+    if report.metadata:
+        yield "metadata"
+        yield from (f"  {name} = {value}" for name, value in report.metadata.items())
+    yield "problems" if report.problems else "problems: none found"
+    yield from (f"  {problem}" for problem in report.problems)
+
+
+def _method_lines(method: MethodReport) -> Iterator[str]:
+    yield method.name
+    yield from (f"  in   {_describe(tensor)}" for tensor in method.inputs)
+    yield from (f"  out  {_describe(tensor)}" for tensor in method.outputs)
+    memory = ", ".join(map(_size, method.arena_bytes)) or "none"
+    yield f"  planned memory {memory}; cache {method.cache} ({_size(method.cache_bytes)})"
+    yield f"  {method.num_instructions} instructions, {method.delegated_share:.0%} of the calls delegated"
+    for delegate in method.delegates:
+        missing = "" if delegate.is_linked else ", MISSING"
+        yield f"  {delegate.calls:5} {delegate.backend} ({_size(delegate.bytes)}{missing})"
+    for operator in method.operators:
+        source = "MISSING" if operator.source == "missing" else operator.source
+        yield f"  {operator.calls:5} {operator.name} ({source})"
+
+
+def _describe(tensor: TensorReport) -> str:
+    if tensor.shape is None:
+        return tensor.dtype
+    bound = "up to " if tensor.is_dynamic else ""
+    return f"{tensor.dtype} {bound}{list(tensor.shape)}{', planned' if tensor.is_planned else ''}"
+
+
+def _size(count: int) -> str:
+    if count < 1 << 10:
+        return f"{count} B"
+    return f"{count / (1 << 10):.1f} KiB" if count < 1 << 20 else f"{count / (1 << 20):.1f} MiB"

@@ -1,0 +1,327 @@
+"""What a .pte file says about itself, read without loading it: works for files that cannot run here."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Literal
+
+from executorch_mm import _core
+from executorch_mm.errors import ModelLoadError
+
+Scalar = int | float | bool | str
+Metadata = dict[str, Scalar | list[Scalar]]
+
+_MIB = 1 << 20
+_HUGE_LOGITS_BYTES = 64 * _MIB
+# Operators whose work grows with the weights; delegates and the optimised attention do theirs faster.
+_HEAVY = {"mm", "bmm", "addmm", "linear", "matmul", "convolution", "_weight_int8pack_mm"}
+_SCALAR_KINDS = {
+    _core.ValueKind.NULL: "none",
+    _core.ValueKind.INT: "int",
+    _core.ValueKind.BOOL: "bool",
+    _core.ValueKind.DOUBLE: "float",
+    _core.ValueKind.STRING: "str",
+}
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """An input or output of a method.
+
+    Attributes:
+        dtype: numpy's name of the element type; "int", "bool", "float", "str", "none" or "list" for another
+            value.
+        shape: Sizes, upper bounds where `is_dynamic`; None for a value that is no tensor.
+        is_dynamic: Whether a call may use smaller sizes.
+        is_planned: Whether it lies in the method's planned memory; an input that does is copied at each call.
+    """
+
+    dtype: str
+    shape: tuple[int, ...] | None
+    is_dynamic: bool
+    is_planned: bool
+
+
+@dataclass(frozen=True)
+class OperatorReport:
+    """An operator that a method calls.
+
+    Attributes:
+        name: With its overload.
+        calls: Instructions that call it.
+        source: Who provides it here: ExecuTorch's SDK, this package, or nobody.
+    """
+
+    name: str
+    calls: int
+    source: Literal["sdk", "executorch_mm", "missing"]
+
+
+@dataclass(frozen=True)
+class DelegateReport:
+    """What a method hands to one backend.
+
+    Attributes:
+        backend: Its id.
+        parts: Pieces of the method that it runs.
+        bytes: Their data in the file, without weights that are stored by name.
+        calls: Instructions that call it.
+        is_linked: Whether this installation has the backend.
+    """
+
+    backend: str
+    parts: int
+    bytes: int
+    calls: int
+    is_linked: bool
+
+
+@dataclass(frozen=True)
+class MethodReport:
+    """A method that takes inputs.
+
+    Attributes:
+        name: As in the file.
+        inputs: In the order of the call.
+        outputs: In the order of the result.
+        num_instructions: Of all kinds.
+        delegated_share: Of kernel and delegate calls, the part that calls a delegate.
+        operators: By falling number of calls.
+        delegates: By backend.
+        arena_bytes: Planned memory, one entry for each buffer.
+        cache: "none", "flat", "ring", "recurrent" or several joined by "+", with "quantized " before it.
+        cache_bytes: Of the buffers that survive a call; a part of the planned memory.
+        num_external_tensors: Weights that a .ptd file has to bring.
+    """
+
+    name: str
+    inputs: tuple[TensorReport, ...]
+    outputs: tuple[TensorReport, ...]
+    num_instructions: int
+    delegated_share: float
+    operators: tuple[OperatorReport, ...]
+    delegates: tuple[DelegateReport, ...]
+    arena_bytes: tuple[int, ...]
+    cache: str
+    cache_bytes: int
+    num_external_tensors: int
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """What `inspect_model` found.
+
+    Attributes:
+        path: The file.
+        file_bytes: Its size.
+        program_bytes: Of these, the structure; the rest is weights.
+        kind: "multimodal", "text", or "other" for a program that is no language model.
+        methods: Methods with inputs.
+        metadata: Values of the methods without inputs.
+        max_chunk: Tokens that one decoder call takes at most; None for "other".
+        capacity: Positions of the context; None where the file does not say.
+        can_rewind: Whether the conversation can be taken back to an earlier position.
+        problems: What will or may go wrong, in words. Empty for a file that should run well.
+    """
+
+    path: str
+    file_bytes: int
+    program_bytes: int
+    kind: Literal["multimodal", "text", "other"]
+    methods: tuple[MethodReport, ...]
+    metadata: Metadata
+    max_chunk: int | None
+    capacity: int | None
+    can_rewind: bool
+    problems: tuple[str, ...]
+
+    def find(self, name: str) -> MethodReport | None:
+        """The method of this name, or None."""
+        return next((method for method in self.methods if method.name == name), None)
+
+    def to_dict(self) -> dict[str, object]:
+        """All fields, ready for JSON."""
+        return asdict(self)
+
+
+def inspect_model(path: str | os.PathLike[str]) -> ModelReport:
+    """Reads what a .pte file consists of, without loading it.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ModelLoadError: It is no .pte file, or its structure cannot be followed.
+    """
+    file = os.fspath(path)
+    program = _core.read_program(file)
+    runs = [method for method in program.methods if method.inputs]
+    sources = _operator_sources()
+    methods = tuple(_report_method(method, sources) for method in runs)
+    metadata = {method.name: _constant(method) for method in program.methods if not method.inputs}
+    names = {method.name for method in methods}
+    kind: Literal["multimodal", "text", "other"] = "other"
+    if {"token_embedding", "text_decoder"} <= names:
+        kind = "multimodal"
+    elif "forward" in names:
+        kind = "text"
+    decoder_name = {"multimodal": "text_decoder", "text": "forward"}.get(kind)
+    decoder = next((method for method in methods if method.name == decoder_name), None)
+    max_chunk, capacity = (None, None) if decoder is None else _limits(decoder, methods, metadata)
+    cache = next((method.cache for method in runs if method.name == decoder_name), None)
+    report = ModelReport(
+        path=file,
+        file_bytes=program.file_bytes,
+        program_bytes=program.program_bytes,
+        kind=kind,
+        methods=methods,
+        metadata=metadata,
+        max_chunk=max_chunk,
+        capacity=capacity,
+        can_rewind=cache is not None and cache.can_rewind,
+        problems=(),
+    )
+    return ModelReport(**{**vars(report), "problems": tuple(_problems(report, decoder))})
+
+
+def _operator_sources() -> dict[str, Literal["sdk", "executorch_mm"]]:
+    build = _core.build_info()
+    sources: dict[str, Literal["sdk", "executorch_mm"]] = dict.fromkeys(build.sdk_operators, "sdk")
+    return {**sources, **dict.fromkeys(build.own_operators, "executorch_mm")}
+
+
+def _report_method(
+    method: _core.ProgramMethod, sources: dict[str, Literal["sdk", "executorch_mm"]]
+) -> MethodReport:
+    values, tensors, operators, delegates = method.values, method.tensors, method.operators, method.delegates
+    instructions = [instruction for chain in method.chains for instruction in chain]
+    kernels: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
+    for instruction in instructions:
+        if instruction.kind == _core.InstructionKind.KERNEL and 0 <= instruction.index < len(operators):
+            kernels[operators[instruction.index]] += 1
+        if instruction.kind == _core.InstructionKind.DELEGATE and 0 <= instruction.index < len(delegates):
+            calls[delegates[instruction.index].id] += 1
+    num_calls = kernels.total() + calls.total()
+    linked = _core.build_info().backends
+
+    def tensor(index: int) -> TensorReport:
+        if not 0 <= index < len(values):
+            raise ModelLoadError(f"{method.name}: value {index} does not exist")
+        value = values[index]
+        if value.kind != _core.ValueKind.TENSOR:
+            return TensorReport(_SCALAR_KINDS.get(value.kind, "list"), None, False, False)
+        found = tensors[value.tensor]
+        return TensorReport(found.dtype, tuple(found.sizes), found.is_dynamic, found.is_planned)
+
+    return MethodReport(
+        name=method.name,
+        inputs=tuple(map(tensor, method.inputs)),
+        outputs=tuple(map(tensor, method.outputs)),
+        num_instructions=len(instructions),
+        delegated_share=calls.total() / num_calls if num_calls else 0.0,
+        operators=tuple(
+            OperatorReport(name, count, sources.get(name, "missing")) for name, count in kernels.most_common()
+        ),
+        delegates=tuple(
+            DelegateReport(
+                backend,
+                parts=sum(delegate.id == backend for delegate in delegates),
+                bytes=sum(delegate.bytes for delegate in delegates if delegate.id == backend),
+                calls=calls[backend],
+                is_linked=backend in linked,
+            )
+            for backend in sorted({delegate.id for delegate in delegates})
+        ),
+        arena_bytes=tuple(method.arena_bytes[1:]),
+        cache=method.cache.name,
+        cache_bytes=method.cache.bytes,
+        num_external_tensors=sum(tensor.is_external for tensor in tensors),
+    )
+
+
+def _constant(method: _core.ProgramMethod) -> Scalar | list[Scalar]:
+    """The value of a method without inputs; its kind where it has to be run for it."""
+    found = [_scalar(method, index) for index in method.outputs]
+    return found[0] if len(found) == 1 else found
+
+
+def _scalar(method: _core.ProgramMethod, index: int) -> Scalar:
+    values = method.values
+    if not 0 <= index < len(values):
+        raise ModelLoadError(f"{method.name}: value {index} does not exist")
+    value = values[index]
+    kind = value.kind
+    if kind == _core.ValueKind.INT:
+        return value.integer
+    if kind == _core.ValueKind.BOOL:
+        return bool(value.integer)
+    if kind == _core.ValueKind.DOUBLE:
+        return value.real
+    if kind == _core.ValueKind.STRING:
+        return value.text
+    return f"<{kind.name.lower()}>"
+
+
+def _limits(
+    decoder: MethodReport, methods: tuple[MethodReport, ...], metadata: Metadata
+) -> tuple[int | None, int | None]:
+    """Chunk and capacity by the rules of the runner (cpp/model/contract_reader.cpp)."""
+    bounds = [_size(decoder.inputs[0], 1)]
+    bounds += [_size(method.inputs[0], 1) for method in methods if method.name == "token_embedding"]
+    has_position = len(decoder.inputs) > 1
+    if has_position and (span := _size(decoder.inputs[1], 0)) is not None and span > 1:
+        bounds.append(span)
+    max_seq_len, max_context_len = metadata.get("get_max_seq_len"), metadata.get("get_max_context_len")
+    if isinstance(max_seq_len, int):
+        bounds.append(max_seq_len)
+    chunk = min((bound for bound in bounds if bound is not None), default=None)
+    if not has_position:
+        return chunk, chunk
+    capacity = max_context_len if isinstance(max_context_len, int) else max_seq_len
+    return chunk, capacity if isinstance(capacity, int) else None
+
+
+def _size(tensor: TensorReport, dim: int) -> int | None:
+    return tensor.shape[dim] if tensor.shape is not None and len(tensor.shape) > dim else None
+
+
+def _problems(report: ModelReport, decoder: MethodReport | None) -> Iterator[str]:
+    try:
+        _core.check_program(report.path)
+    except ModelLoadError as error:
+        yield f"it will not be loaded: {error}"
+    if decoder is None:
+        yield "no language model: expected a method forward, or token_embedding and text_decoder"
+    for method in report.methods:
+        for operator in method.operators:
+            if operator.source == "missing":
+                yield f"{method.name}: nobody provides the operator {operator.name}"
+        for delegate in method.delegates:
+            if not delegate.is_linked:
+                yield f"{method.name}: the backend {delegate.backend} is not in this installation"
+        if method.num_external_tensors:
+            yield f"{method.name}: {method.num_external_tensors} tensors are in a .ptd file"
+    if decoder is not None:
+        yield from _decoder_problems(report, decoder)
+
+
+def _decoder_problems(report: ModelReport, decoder: MethodReport) -> Iterator[str]:
+    for operator in decoder.operators:
+        name = operator.name.split("::")[-1].split(".")[0]
+        if operator.source == "sdk" and name in _HEAVY:
+            base = operator.name.split(".")[0]
+            yield f"portable op in the decode loop: {base} ({operator.calls} calls for each token)"
+    if decoder.cache == "none":
+        yield "no KV cache: the whole sequence is read again for each token"
+    if report.max_chunk == 1:
+        yield "prompts are read token by token: the export has static shapes"
+    if report.capacity is None:
+        yield "neither get_max_context_len nor get_max_seq_len: the size of the context is unknown"
+    logits = decoder.outputs[0].shape if decoder.outputs else None
+    if logits is not None and len(logits) == 3 and 4 * prod(logits) > _HUGE_LOGITS_BYTES:
+        yield f"logits for every position: a buffer of {4 * prod(logits) / _MIB:.0f} MiB for {logits[1]} rows"

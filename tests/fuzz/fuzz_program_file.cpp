@@ -1,0 +1,21 @@
+// libFuzzer on the reader and the check of programs: nothing but Error may come out of any bytes.
+//   cmake -DEMM_BUILD_FUZZERS=ON -DCMAKE_CXX_COMPILER=clang++ ...   then   fuzz_program_file
+//   <folder with .pte files>
+#include <cstdint>
+#include <vector>
+
+#include "base/error.h"
+#include "model/cache_kind.h"
+#include "model/program_check.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  // A copy of its own, so that a read beyond the end is seen.
+  const std::vector<uint8_t> file(data, data + size);
+  try {
+    const emm::ProgramInfo program = emm::read_program(file.data(), file.size());
+    for (const emm::ProgramMethod& method : program.methods) emm::find_cache_kind(method).name();
+    emm::check_program(file.data(), file.size(), "model");
+  } catch (const emm::Error&) {
+  }
+  return 0;
+}
