@@ -14,15 +14,16 @@ import numpy.typing as npt
 
 from executorch_mm import _core
 from executorch_mm._logging import forward_log_lines
-from executorch_mm.arrays import AnyArray, image_array, is_pil_image, to_numpy
+from executorch_mm.arrays import AnyArray, to_numpy
 from executorch_mm.errors import ContractError, ExecutorchMMError, InputError
-from executorch_mm.inputs import ImageLike
+from executorch_mm.inputs import ImageLike, make_image_input
 from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
-from executorch_mm.preprocess import ImageProcessor
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from executorch_mm.preprocess import ImageProcessor
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.integer]
@@ -180,14 +181,15 @@ class ClipModel:
 
     @functools.cached_property
     def _processor(self) -> ImageProcessor:
+        from executorch_mm.preprocess import ImageProcessor
+
         return ImageProcessor.from_pretrained(self._processor_path or self._folder)
 
     def _prepared(self, image: ImageLike, shape: tuple[int, ...]) -> AnyArray:
-        if not is_pil_image(image):
-            array = image_array(image)
-            if np.issubdtype(array.dtype, np.floating) and array.shape == shape:
-                return np.ascontiguousarray(array)
-        return self._processor(image)
+        value = make_image_input(image).value
+        if isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.floating) and value.shape == shape:
+            return np.ascontiguousarray(value)
+        return self._processor(value, layout="CHW")
 
     def _ids(self, text: str | TokenIds) -> AnyArray:
         if isinstance(text, str):

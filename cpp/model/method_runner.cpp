@@ -17,10 +17,14 @@ std::string input_name(const std::string& method, size_t index) {
 
 void check_input(const std::string& method, size_t index, const TensorSpec& wanted,
                  const TensorView& given) {
-  if (wanted.may_be(given.shape)) return;
-  throw Error(ErrorCode::kInput, input_name(method, index) + ": expected " +
-                                     TensorView{nullptr, wanted.dtype, wanted.shape}.describe() +
-                                     " (or less where dynamic), got " + given.describe());
+  if (!wanted.may_be(given.shape)) {
+    throw Error(ErrorCode::kInput, input_name(method, index) + ": expected " +
+                                       TensorView{nullptr, wanted.dtype, wanted.shape}.describe() +
+                                       " (or less where dynamic), got " + given.describe());
+  }
+  if (!all_finite(given))
+    throw Error(ErrorCode::kInput,
+                input_name(method, index) + ": expected finite values, got NaN or infinity");
 }
 
 // A pool that a model has fixed stays as it is, even where it is larger than our share.

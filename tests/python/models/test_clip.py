@@ -117,6 +117,8 @@ def test_texts_that_cannot_be_read_are_refused(model: ClipModel, texts: list[obj
 def test_what_is_no_picture_is_refused(model: ClipModel) -> None:
     with pytest.raises(InputError):
         model.encode_image(np.zeros((5, 5, 7), np.uint8))
+    with pytest.raises(InputError, match="NaN"):
+        model.encode_image(np.full((3, 28, 28), np.nan, np.float32))
 
 
 def test_files_beside_the_model_are_only_needed_for_what_they_do(tmp_path: Path) -> None:
