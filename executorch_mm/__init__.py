@@ -21,6 +21,7 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from None
 from executorch_mm.build_info import BuildInfo, build_info
+from executorch_mm.clip import ClipModel
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import (
     BusyError,
@@ -56,6 +57,7 @@ __all__ = [
     "BuildInfo",
     "BusyError",
     "CapacityError",
+    "ClipModel",
     "ContractError",
     "ExecutionError",
     "ExecutorchMMError",

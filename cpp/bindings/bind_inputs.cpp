@@ -3,35 +3,14 @@
 #include <utility>
 
 #include "base/error.h"
+#include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "runtime/inputs.h"
 
 namespace emm::bindings {
 namespace {
 
-using Array = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 using TokenArray = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-DType to_dtype(const nb::dlpack::dtype& type) {
-  if (type == nb::dtype<uint8_t>()) return DType::kUInt8;
-  if (type == nb::dtype<float>()) return DType::kFloat32;
-  if (type == nb::dtype<double>()) return DType::kFloat64;
-  constexpr auto kFloatCode = static_cast<uint8_t>(nb::dlpack::dtype_code::Float);
-  constexpr auto kBfloatCode = static_cast<uint8_t>(nb::dlpack::dtype_code::Bfloat);
-  if (type.lanes == 1 && type.bits == 16 && type.code == kFloatCode) return DType::kFloat16;
-  if (type.lanes == 1 && type.bits == 16 && type.code == kBfloatCode) return DType::kBFloat16;
-  throw Error(
-      ErrorCode::kInput,
-      "array: expected uint8, float16, bfloat16, float32 or float64, got DLPack type code " +
-          std::to_string(type.code) + " with " + std::to_string(type.bits) + " bits");
-}
-
-TensorView to_view(const Array& array) {
-  TensorView view{array.data(), to_dtype(array.dtype()), {}};
-  for (size_t i = 0; i < array.ndim(); ++i)
-    view.shape.push_back(static_cast<int64_t>(array.shape(i)));
-  return view;
-}
 
 // The input shares the array's memory and holds a reference to it. nanobind takes the GIL when the
 // last holder lets go, so inputs may die on any thread.

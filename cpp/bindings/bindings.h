@@ -41,5 +41,6 @@ void bind_program(nb::module_& module);
 void bind_session(nb::module_& module);
 void bind_sampling(nb::module_& module);
 void bind_generation(nb::module_& module);
+void bind_methods(nb::module_& module);
 
 }  // namespace emm::bindings

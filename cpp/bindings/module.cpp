@@ -15,4 +15,5 @@ NB_MODULE(_core, module) {
   emm::bindings::bind_session(module);
   emm::bindings::bind_sampling(module);
   emm::bindings::bind_generation(module);
+  emm::bindings::bind_methods(module);
 }

@@ -31,6 +31,13 @@ struct TensorSpec {
   bool is_planned =
       false;  // inputs: ExecuTorch copies them into its arena; otherwise used in place
   bool is_dynamic = false;
+
+  // False for a shape that no call can have: too large, empty or of another rank.
+  bool may_be(const Shape& given) const {
+    bool fits = given.size() == shape.size() && num_elements(given) > 0;
+    for (size_t i = 0; fits && i < given.size(); ++i) fits = given[i] <= shape[i];
+    return fits;
+  }
 };
 
 struct MethodSpec {

@@ -254,6 +254,11 @@ void read_limits(const MethodSpec& decoder, const ProgramInfo& program, Contract
   } else if (max_context_len || max_seq_len) {
     contract.capacity = max_context_len ? *max_context_len : *max_seq_len;
     read_state(decoder, program, contract);
+    // optimum-executorch without its ring caches: a layer with a window has a cache of just that,
+    // and the step that would move it along is not in the program.
+    const auto window = one_int(contract, "sliding_window");
+    if (window && *window > 0 && contract.cache.ring_rows == 0)
+      contract.capacity = std::min(contract.capacity, *window);
   } else {
     refuse(
         "get_max_context_len and get_max_seq_len: expected at least one, the program has neither");
@@ -309,13 +314,18 @@ void interpret(const ProgramInfo& program, Contract& contract) {
 
 }  // namespace
 
-Contract read_contract(Module& module, const ProgramInfo& program) {
+std::map<std::string, MethodSpec> read_methods(Module& module, const ProgramInfo& program) {
   LogCapture log;
   const auto names = module.method_names();
   if (!names.ok()) throw_et_error(ErrorCode::kLoad, "listing the methods", names.error(), log);
+  std::map<std::string, MethodSpec> methods;
+  for (const std::string& name : *names) methods[name] = read_method(module, program, name);
+  return methods;
+}
+
+Contract read_contract(Module& module, const ProgramInfo& program) {
   Contract contract;
-  for (const std::string& name : *names) {
-    MethodSpec method = read_method(module, program, name);
+  for (auto& [name, method] : read_methods(module, program)) {
     if (method.inputs.empty())
       read_metadata(module, name, contract);
     else

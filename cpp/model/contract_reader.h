@@ -3,10 +3,17 @@
 
 #include <executorch/extension/module/module.h>
 
+#include <map>
+#include <string>
+
 #include "model/contract.h"
 #include "model/program_file.h"
 
 namespace emm {
+
+// The signatures of all methods of a program, whatever it is for. Throws Error(kLoad).
+std::map<std::string, MethodSpec> read_methods(executorch::extension::Module& module,
+                                               const ProgramInfo& program);
 
 // Runs the constant methods, reads every other method's signature and, from the decoder's
 // instructions, what it remembers. `program` is the same file's structure. Throws Error(kContract)

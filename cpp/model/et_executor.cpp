@@ -1,26 +1,18 @@
 #include "model/et_executor.h"
 
-#include <executorch/extension/threadpool/threadpool_guard.h>
-
 #include <algorithm>
 #include <cstring>
-#include <optional>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "model/contract_reader.h"
 #include "model/convert.h"
-#include "model/et_result.h"
-#include "model/et_tensor.h"
 #include "model/thread_choice.h"
 #include "model/thread_pool.h"
 
 namespace emm {
 namespace {
-
-using executorch::extension::threadpool::NoThreadPoolGuard;
-using executorch::runtime::EValue;
 
 // (…, rows, columns) -> (rows, columns), the leading dimensions stacked.
 TensorView as_rows(TensorView view) {
@@ -110,39 +102,10 @@ int64_t EtExecutor::time_turn() {
   return turn_ns;
 }
 
-TensorView EtExecutor::run(const std::string& method, const std::vector<TensorView>& inputs,
-                           ErrorCode input_error) {
-  const MethodSpec& spec = *program_.methods().at(method).spec;
-  std::optional<NoThreadPoolGuard> single_thread;
-  if (program_.num_threads() == 1) single_thread.emplace();
-  LogCapture log;
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    const auto tensor = to_tensor(inputs[i]);
-    const auto error = program_.module().set_input(method, EValue(*tensor), i);
-    if (error != executorch::runtime::Error::Ok) {
-      throw_et_error(
-          input_error,
-          method + ": input " + std::to_string(i) + ": expected " +
-              TensorView{nullptr, spec.inputs[i].dtype, spec.inputs[i].shape}.describe() +
-              " (or less where dynamic), got " + inputs[i].describe() + "; setting it",
-          error, log);
-    }
-    if (spec.inputs[i].is_planned)
-      copied_input_bytes_ += static_cast<int64_t>(inputs[i].size_bytes());
-  }
-  const auto outputs = program_.module().execute(method);
-  if (!outputs.ok())
-    throw_et_error(ErrorCode::kExecution, method + ": execution", outputs.error(), log);
-  if (outputs->empty() || !(*outputs)[0].isTensor()) {
-    throw Error(ErrorCode::kExecution, method + ": expected a tensor as output 0");
-  }
-  return to_view((*outputs)[0].toTensor());
-}
-
 TensorView EtExecutor::run_embedding(const TensorView& tokens) {
   const DType wanted = contract_.methods.at("token_embedding").inputs[0].dtype;
   const TensorView ids = convert(tokens, wanted, converted_ids_, "tokens");
-  return run("token_embedding", {ids}, ErrorCode::kExecution);
+  return program_.run("token_embedding", {ids}, ErrorCode::kExecution);
 }
 
 TensorView EtExecutor::run_decoder(const TensorView& first, int64_t num_tokens, int64_t position) {
@@ -162,7 +125,7 @@ TensorView EtExecutor::run_decoder(const TensorView& first, int64_t num_tokens, 
     inputs.push_back(
         convert(positions, decoder.inputs[1].dtype, converted_positions_, "positions"));
   }
-  const TensorView logits = as_rows(run(decoder.name, inputs, ErrorCode::kExecution));
+  const TensorView logits = as_rows(program_.run(decoder.name, inputs, ErrorCode::kExecution));
   if (logits.shape[0] < 1)
     throw Error(ErrorCode::kExecution, decoder.name + ": no logits came out");
   TensorView last = row_range(logits, logits.shape[0] - 1, 1);
@@ -197,21 +160,19 @@ TensorView EtExecutor::encode(const std::string& method, const char* what,
     TensorView view = method == "vision_encoder"
                           ? convert_image(input, wanted.dtype, converted_media_)
                           : convert(input, wanted.dtype, converted_media_, what);
-    if (view.data != input.data) copied_input_bytes_ += static_cast<int64_t>(input.size_bytes());
+    if (view.data != input.data) converted_input_bytes_ += static_cast<int64_t>(input.size_bytes());
     // The batch dimension may be left out or given; the program decides whether there is one.
     if (view.shape.size() + 1 == wanted.shape.size()) view.shape.insert(view.shape.begin(), 1);
     if (view.shape.size() == wanted.shape.size() + 1 && view.shape[0] == 1)
       view.shape.erase(view.shape.begin());
     return view;
   }();
-  bool fits = given.shape.size() == wanted.shape.size() && given.size() > 0;
-  for (size_t i = 0; fits && i < given.shape.size(); ++i) fits = given.shape[i] <= wanted.shape[i];
-  if (!fits) {
+  if (!wanted.may_be(given.shape)) {
     throw Error(ErrorCode::kInput, std::string(what) + ": " + method + " expects " +
                                        TensorView{nullptr, wanted.dtype, wanted.shape}.describe() +
                                        ", got " + given.describe());
   }
-  return as_rows(run(method, {given}, ErrorCode::kInput));
+  return as_rows(program_.run(method, {given}, ErrorCode::kInput));
 }
 
 TensorView EtExecutor::encode_image(const TensorView& image) {

@@ -25,7 +25,9 @@ class EtExecutor final : public Executor {
   void reset_state() override;
   std::unique_ptr<StateSnapshot> save_state(int64_t num_flat_rows) const override;
   void restore_state(const StateSnapshot& snapshot) override;
-  int64_t copied_input_bytes() const override { return copied_input_bytes_; }
+  int64_t copied_input_bytes() const override {
+    return converted_input_bytes_ + program_.copied_input_bytes();
+  }
   int64_t num_threads() const override { return program_.num_threads(); }
   void write_profile() override { program_.write_profile(); }
 
@@ -35,8 +37,6 @@ class EtExecutor final : public Executor {
   void load_decoder_on(int64_t num_threads);
   // Nanoseconds of a short prompt and answer.
   int64_t time_turn();
-  TensorView run(const std::string& method, const std::vector<TensorView>& inputs,
-                 ErrorCode input_error);
   TensorView run_embedding(const TensorView& tokens);
   TensorView run_decoder(const TensorView& first, int64_t num_tokens, int64_t position);
   TensorView encode(const std::string& method, const char* what, const TensorView& input);
@@ -49,7 +49,7 @@ class EtExecutor final : public Executor {
   std::vector<uint8_t> converted_ids_;
   std::vector<uint8_t> converted_embeddings_;
   std::vector<uint8_t> converted_positions_;
-  int64_t copied_input_bytes_ = 0;
+  int64_t converted_input_bytes_ = 0;
 };
 
 }  // namespace emm

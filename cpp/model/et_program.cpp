@@ -214,6 +214,35 @@ void EtProgram::load_method(const MethodSpec& spec) {
   loaded.arena->remember_initial_state();
 }
 
+TensorView EtProgram::run(const std::string& method, const std::vector<TensorView>& inputs,
+                          ErrorCode input_error) {
+  const MethodSpec& spec = *methods_.at(method).spec;
+  std::optional<NoThreadPoolGuard> single_thread;
+  if (num_threads_ == 1) single_thread.emplace();
+  LogCapture log;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const auto tensor = to_tensor(inputs[i]);
+    const auto error = module_->set_input(method, EValue(*tensor), i);
+    if (error != executorch::runtime::Error::Ok) {
+      throw_et_error(
+          input_error,
+          method + ": input " + std::to_string(i) + ": expected " +
+              TensorView{nullptr, spec.inputs[i].dtype, spec.inputs[i].shape}.describe() +
+              " (or less where dynamic), got " + inputs[i].describe() + "; setting it",
+          error, log);
+    }
+    if (spec.inputs[i].is_planned)
+      copied_input_bytes_ += static_cast<int64_t>(inputs[i].size_bytes());
+  }
+  const auto outputs = module_->execute(method);
+  if (!outputs.ok())
+    throw_et_error(ErrorCode::kExecution, method + ": execution", outputs.error(), log);
+  if (outputs->empty() || !(*outputs)[0].isTensor()) {
+    throw Error(ErrorCode::kExecution, method + ": expected a tensor as output 0");
+  }
+  return to_view((*outputs)[0].toTensor());
+}
+
 void EtProgram::restart_profile() {
   if (profile_) profile_->restart();
 }

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "model/arena.h"
 #include "model/contract.h"
 #include "model/large_pages.h"
@@ -50,6 +51,15 @@ class EtProgram {
   // Of what loading the methods allocated.
   LargePages& large_pages() { return large_pages_; }
 
+  // Runs a loaded method and returns its first output, which is valid until the next run. Inputs
+  // have the method's dtypes; the program itself refuses other shapes than it takes. Throws
+  // Error(input_error) for an input, Error(kExecution) otherwise.
+  TensorView run(const std::string& method, const std::vector<TensorView>& inputs,
+                 ErrorCode input_error);
+
+  // Bytes of inputs that were copied because the program plans them in its arena.
+  int64_t copied_input_bytes() const { return copied_input_bytes_; }
+
   // The methods loaded so far.
   std::map<std::string, LoadedMethod>& methods() { return methods_; }
   const std::map<std::string, LoadedMethod>& methods() const { return methods_; }
@@ -71,6 +81,7 @@ class EtProgram {
   std::string openvino_library_;
   size_t file_bytes_ = 0;
   int64_t num_threads_ = 1;
+  int64_t copied_input_bytes_ = 0;
 };
 
 }  // namespace emm

@@ -719,3 +719,25 @@ class Generation:
     @property
     def records(self) -> list[TokenRecord]:
         """All tokens so far, one that ended the answer included."""
+
+class MethodRunner:
+    """Runs methods of any program by name."""
+
+    @staticmethod
+    def load(options: LoadOptions) -> MethodRunner:
+        """Loads every method that takes inputs."""
+
+    @property
+    def methods(self) -> dict[str, MethodSpec]:
+        """Signatures by name."""
+
+    @property
+    def num_threads(self) -> int: ...
+
+    @property
+    def copied_input_bytes(self) -> int: ...
+
+    def run(self, method: str, inputs: Sequence[Annotated[NDArray, dict(order='C', device='cpu', writable=False)]]) -> NDArray[numpy.float32]:
+        """
+        The first output as a float32 array of its own. Inputs are used in place.
+        """

@@ -106,7 +106,7 @@ def import_violations(root: Path) -> Iterator[str]:
         if parts[0] != "executorch_mm" and "executorch_mm._core" in names:
             yield f"{name}: imports executorch_mm._core: only inside executorch_mm"
         below_cli = parts[0] == "executorch_mm" and parts[1] not in {"cli", "__main__.py"}
-        if below_cli and any(imported.startswith("executorch_mm.cli") for imported in names):
+        if below_cli and any(f"{imported}.".startswith("executorch_mm.cli.") for imported in names):
             yield f"{name}: imports the command line, which is above the package"
 
 

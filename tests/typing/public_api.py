@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from typing_extensions import assert_type
 
 from executorch_mm import (
+    ClipModel,
     GenerationConfig,
     GenerationResult,
     MultimodalInput,
@@ -81,3 +82,15 @@ def inputs() -> None:
     assert_type(make_image_input("path.png"), MultimodalInput)
     assert_type(make_audio_input(b"RIFF"), MultimodalInput)
     make_image_input(5)  # type: ignore[arg-type]
+
+
+def embeddings(model: ClipModel) -> None:
+    picture = np.zeros((4, 4, 3), np.uint8)
+    assert_type(model.encode_image(picture), NDArray[np.float32])
+    assert_type(model.encode_image([picture, picture], normalize=False), NDArray[np.float32])
+    assert_type(model.encode_text("a"), NDArray[np.float32])
+    model.encode_text(["a", "b"])
+    model.encode_text([[1, 2], [3]])
+    model.encode_text(5)  # type: ignore[arg-type]
+    with ClipModel("m.pte", Path("tokenizer.json"), processor_path="p", num_threads=1) as opened:
+        assert_type(opened, ClipModel)

@@ -29,7 +29,12 @@ FOLDER = MODELS / "behaviour"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())
 # Every decoder with a state of its own: caches of all kinds, rings, recurrences.
 KINDS = ("text", "export_llm", "optimum")
-STATEFUL = [path for kind in KINDS for path in sorted((MODELS / kind).glob("*.pte"))]
+STATEFUL = [
+    path
+    for kind in KINDS
+    for path in sorted((MODELS / kind).glob("*.pte"))
+    if path.stem != "gemma3_window"  # ends after eight positions, before these conversations do
+]
 MIB = 1 << 20
 LONG = [(7 * i + 3) % 60 + 2 for i in range(20)]
 

@@ -1,0 +1,52 @@
+#include <nanobind/stl/map.h>
+
+#include <memory>
+#include <utility>
+
+#include "bindings/arrays.h"
+#include "bindings/bindings.h"
+#include "model/method_runner.h"
+
+namespace emm::bindings {
+namespace {
+
+using FloatArray = nb::ndarray<nb::numpy, float>;
+
+std::shared_ptr<MethodRunner> load(const LoadOptions& options) {
+  return std::make_shared<MethodRunner>(options);
+}
+
+// The array takes over the memory of the result.
+FloatArray to_array(FloatTensor tensor) {
+  auto* kept = new std::vector<float>(std::move(tensor.values));
+  const nb::capsule owner(
+      kept, [](void* pointer) noexcept { delete static_cast<std::vector<float>*>(pointer); });
+  const std::vector<size_t> shape(tensor.shape.begin(), tensor.shape.end());
+  return FloatArray(kept->data(), shape.size(), shape.data(), owner);
+}
+
+FloatArray run(MethodRunner& runner, const std::string& method, const std::vector<Array>& inputs) {
+  std::vector<TensorView> views;
+  for (const Array& input : inputs) views.push_back(to_view(input));
+  FloatTensor output;
+  {
+    const nb::gil_scoped_release released;
+    output = runner.run(method, views);
+  }
+  return to_array(std::move(output));
+}
+
+}  // namespace
+
+void bind_methods(nb::module_& module) {
+  nb::class_<MethodRunner>(module, "MethodRunner", "Runs methods of any program by name.")
+      .def_static("load", load, "options"_a, nb::call_guard<nb::gil_scoped_release>(),
+                  "Loads every method that takes inputs.")
+      .def_prop_ro("methods", &MethodRunner::methods, "Signatures by name.")
+      .def_prop_ro("num_threads", &MethodRunner::num_threads)
+      .def_prop_ro("copied_input_bytes", &MethodRunner::copied_input_bytes)
+      .def("run", run, "method"_a, "inputs"_a,
+           "The first output as a float32 array of its own. Inputs are used in place.");
+}
+
+}  // namespace emm::bindings

@@ -1,0 +1,253 @@
+"""Embeddings of images and texts from a CLIP-like model."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from executorch_mm import _core
+from executorch_mm._logging import forward_log_lines
+from executorch_mm.arrays import AnyArray, to_numpy
+from executorch_mm.errors import ContractError, ExecutorchMMError, InputError
+from executorch_mm.inputs import ImageLike, make_image_input
+from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
+from executorch_mm.tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from executorch_mm.preprocess import ImageProcessor
+
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.integer]
+
+# ours and Hugging Face's name of each method
+_IMAGE_METHODS = ("encode_image", "get_image_features")
+_TEXT_METHODS = ("encode_text", "get_text_features")
+
+
+class ClipModel:
+    """Embeds images and texts with a .pte file that has a method for each, or for one of them.
+
+    The methods are `encode_image`, float (n, 3, height, width) to (n, size), and `encode_text`, token ids
+    (n, length) to (n, size); Hugging Face's `get_image_features` and `get_text_features` are taken as well.
+    One call runs at a time; a second one meanwhile raises `BusyError`.
+
+    Example:
+        >>> model = ClipModel("clip/model.pte")  # doctest: +SKIP
+        >>> texts = model.encode_text(["a red circle", "a dog"])  # doctest: +SKIP
+        >>> model.encode_image(picture) @ texts.T  # doctest: +SKIP
+        array([[0.31, 0.18]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        model_path: PathLike,
+        tokenizer_path: PathLike | Tokenizer | None = None,
+        *,
+        processor_path: PathLike | None = None,
+        load_mode: LoadMode = "mmap",
+        num_threads: NumThreads = "auto",
+        xnnpack: XnnpackOptions | None = None,
+    ) -> None:
+        """Loads a model. The GIL is released meanwhile.
+
+        Args:
+            model_path: The .pte file.
+            tokenizer_path: As in `MultimodalRunner`, but None looks beside the model only when the first text
+                comes.
+            processor_path: preprocessor_config.json or its folder. None looks beside the model when the first
+                picture comes that is not prepared.
+            load_mode: As in `MultimodalRunner`.
+            num_threads: As in `MultimodalRunner`, but "auto" tries nothing out.
+            xnnpack: As in `MultimodalRunner`.
+
+        Raises:
+            ModelLoadError: The file cannot be read, verified or initialised.
+            ContractError: It has neither of the two methods, or they take something else.
+            TokenizerError: The tokenizer file is missing, malformed or of an unknown kind.
+            InputError: An option is wrong.
+        """
+        model = Path(os.fspath(model_path))
+        try:
+            methods = _core.MethodRunner.load(core_options(model, (), load_mode, num_threads, xnnpack, None))
+        finally:
+            forward_log_lines()
+        self._image = _find(methods, _IMAGE_METHODS, "float", (3, 4))
+        self._text = _find(methods, _TEXT_METHODS, "int", (2,))
+        if self._image is None and self._text is None:
+            wanted = " or ".join([*_IMAGE_METHODS, *_TEXT_METHODS])
+            raise ContractError(f"{model}: expected a method {wanted}, got {sorted(methods.methods)}")
+        self._loaded: _core.MethodRunner | None = methods  # None once closed
+        self._folder = model.parent
+        self._processor_path = processor_path
+        if isinstance(tokenizer_path, (str, os.PathLike)):
+            tokenizer_path = load_tokenizer(tokenizer_path)
+        self._given_tokenizer = tokenizer_path
+
+    def encode_image(self, images: ImageLike | Sequence[ImageLike], *, normalize: bool = True) -> FloatArray:
+        """Embeds pictures.
+
+        Args:
+            images: One picture or a list, each as in `make_image_input`. A float array of the method's exact
+                shape (3, height, width) counts as prepared and goes to the model as it is; everything else
+                passes through the model's image processor.
+            normalize: Scale each embedding to length 1.
+
+        Returns:
+            float32 (number of pictures, size).
+
+        Raises:
+            InputError: Not a picture, a model without this method, or no image processor beside it.
+            ExecutionError: The model failed.
+            BusyError: Another call is running.
+        """
+        if self._image is None:
+            raise InputError(f"image: the model has no method {' or '.join(_IMAGE_METHODS)}")
+        many = list(images) if isinstance(images, (list, tuple)) else [cast(ImageLike, images)]
+        pixels = [self._prepared(image, self._image.inputs[0].shape[-3:]) for image in many]
+        return self._run(self._image, pixels, normalize)
+
+    def encode_text(
+        self, texts: str | Sequence[str] | Sequence[TokenIds], *, normalize: bool = True
+    ) -> FloatArray:
+        """Embeds texts.
+
+        Args:
+            texts: One text, a list of texts, or a list of token ids with what the model wants at the
+                beginning and the end of a text. Texts get the tokenizer's BOS and EOS. Rows shorter than the
+                method's length are filled with their last id: CLIP reads no further than the first EOS.
+            normalize: Scale each embedding to length 1.
+
+        Returns:
+            float32 (number of texts, size).
+
+        Raises:
+            InputError: Neither texts nor ids, one with no or too many tokens, or a model without this method.
+            TokenizerError: No tokenizer beside the model.
+            ExecutionError: The model failed.
+            BusyError: Another call is running.
+        """
+        if self._text is None:
+            raise InputError(f"text: the model has no method {' or '.join(_TEXT_METHODS)}")
+        wanted = self._text.inputs[0]
+        many = [texts] if isinstance(texts, str) else texts
+        rows = [_filled(self._ids(text), wanted.shape[1]).astype(wanted.dtype) for text in many]
+        return self._run(self._text, rows, normalize)
+
+    def close(self) -> None:
+        """Frees the model. Later calls raise `ExecutorchMMError`."""
+        self._loaded = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def methods(self) -> dict[str, _core.MethodSpec]:
+        """Signatures of the model's methods by name."""
+        return self._methods.methods
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer in use."""
+        return self._tokenizer
+
+    @property
+    def copied_input_bytes(self) -> int:
+        """Bytes copied so far on their way into a method: of another dtype, or planned by the program."""
+        return self._methods.copied_input_bytes
+
+    @property
+    def _methods(self) -> _core.MethodRunner:
+        if self._loaded is None:
+            raise ExecutorchMMError("the model is closed")
+        return self._loaded
+
+    @functools.cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return self._given_tokenizer or load_tokenizer(self._folder)
+
+    @functools.cached_property
+    def _processor(self) -> ImageProcessor:
+        from executorch_mm.preprocess import ImageProcessor
+
+        return ImageProcessor.from_pretrained(self._processor_path or self._folder)
+
+    def _prepared(self, image: ImageLike, shape: tuple[int, ...]) -> AnyArray:
+        value = make_image_input(image).value
+        if isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.floating) and value.shape == shape:
+            return np.ascontiguousarray(value)
+        return self._processor(value, layout="CHW")
+
+    def _ids(self, text: str | TokenIds) -> AnyArray:
+        if isinstance(text, str):
+            has_bos = self._tokenizer.bos_id is not None
+            return np.array(self._tokenizer.encode(text, add_bos=has_bos, add_eos=True), np.int64)
+        ids = to_numpy(text, "text") if hasattr(text, "__dlpack__") else np.asarray(text)
+        if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
+            raise InputError(f"text: expected a str or a row of token ids, got {ids.dtype} {ids.shape}")
+        return ids
+
+    def _run(self, method: _core.MethodSpec, rows: Sequence[AnyArray], normalize: bool) -> FloatArray:
+        """The embeddings of rows that each are one picture or text as the method takes it."""
+        made = [
+            self._methods.run(method.name, [batch]).reshape(len(batch) if is_batch else 1, -1)
+            for batch, is_batch in _batches(rows, method.inputs[0].shape)
+        ]
+        size = method.outputs[0].shape[-1]
+        embeddings = made[0] if len(made) == 1 else np.concatenate(made or [np.empty((0, size), np.float32)])
+        if normalize:
+            lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+            embeddings /= np.where(lengths > 0, lengths, 1)
+        return embeddings
+
+
+def _batches(rows: Sequence[AnyArray], bound: tuple[int, ...]) -> Iterator[tuple[AnyArray, bool]]:
+    """What each call gets, and whether it has a batch dimension; one row goes by pointer."""
+    if rows and rows[0].ndim == len(bound):
+        for row in rows:
+            yield row, False
+        return
+    for first in range(0, len(rows), bound[0]):
+        batch = rows[first : first + bound[0]]
+        yield (batch[0][np.newaxis] if len(batch) == 1 else np.stack(batch)), True
+
+
+def _find(
+    runner: _core.MethodRunner, names: Sequence[str], kind: Literal["float", "int"], ranks: tuple[int, ...]
+) -> _core.MethodSpec | None:
+    """The first of the methods that the program has.
+
+    Raises:
+        ContractError: It takes something else than one array of this kind.
+    """
+    methods = runner.methods
+    found = next((methods[name] for name in names if name in methods), None)
+    if found is None:
+        return None
+    fits = len(found.inputs) == 1 and len(found.outputs) == 1
+    if not fits or kind not in found.inputs[0].dtype or len(found.inputs[0].shape) not in ranks:
+        rank = " or ".join(map(str, ranks))
+        raise ContractError(
+            f"{found.name}: expected one input, {kind}s of rank {rank}, and one output, "
+            f"got inputs {found.inputs} and outputs {found.outputs}"
+        )
+    return found
+
+
+def _filled(ids: AnyArray, length: int) -> AnyArray:
+    if not 1 <= ids.size <= length:
+        raise InputError(f"text: expected 1 to {length} tokens, got {ids.size}")
+    return np.pad(ids, (0, length - ids.size), mode="edge")

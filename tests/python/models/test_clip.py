@@ -1,0 +1,174 @@
+"""ClipModel: embeddings of pictures and texts; Hugging Face's processor and eager model say what is right."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from executorch_mm import (
+    BusyError,
+    ClipModel,
+    ContractError,
+    ExecutorchMMError,
+    InputError,
+    ModelLoadError,
+    TokenizerError,
+)
+from executorch_mm.preprocess import ImageProcessor
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+FOLDER = MODELS / "clip"
+(ENTRY,) = json.loads((FOLDER / "manifest.json").read_text())["models"]
+EXPECTED = ENTRY["expected"]
+IMAGES = np.array(EXPECTED["image_embeddings"], np.float32)
+TEXTS = np.array(EXPECTED["text_embeddings"], np.float32)
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def pictures() -> list[np.ndarray]:
+    return [
+        np.random.default_rng(picture["seed"]).integers(0, 256, picture["shape"], dtype=np.uint8)
+        for picture in EXPECTED["pictures"]
+    ]
+
+
+@pytest.fixture(scope="module")
+def shared_model() -> Iterator[ClipModel]:
+    with ClipModel(FOLDER / ENTRY["file"]) as model:
+        yield model
+
+
+@pytest.fixture
+def model(shared_model: ClipModel) -> ClipModel:
+    return shared_model
+
+
+def test_pictures_of_any_size_get_the_eager_models_embeddings(model: ClipModel) -> None:
+    made = model.encode_image(pictures(), normalize=False)
+    assert made.dtype == np.float32
+    np.testing.assert_allclose(made, IMAGES, **CLOSE)
+
+
+def test_texts_get_the_eager_models_embeddings_in_several_calls(model: ClipModel) -> None:
+    assert len(EXPECTED["texts"]) > model.methods["encode_text"].inputs[0].shape[0]
+    np.testing.assert_allclose(model.encode_text(EXPECTED["texts"], normalize=False), TEXTS, **CLOSE)
+
+
+def test_token_ids_are_taken_as_they_are(model: ClipModel) -> None:
+    ids = [EXPECTED["ids"][0], np.array(EXPECTED["ids"][1])]
+    np.testing.assert_allclose(model.encode_text(ids, normalize=False), TEXTS[:2], **CLOSE)
+
+
+def test_embeddings_have_length_one_unless_told_otherwise(model: ClipModel) -> None:
+    for made, raw in (
+        (model.encode_image(pictures()), IMAGES),
+        (model.encode_text(EXPECTED["texts"]), TEXTS),
+    ):
+        np.testing.assert_allclose(made, raw / np.linalg.norm(raw, axis=1, keepdims=True), **CLOSE)
+
+
+def test_one_picture_or_text_makes_one_row(model: ClipModel) -> None:
+    first = pictures()[0]
+    np.testing.assert_allclose(model.encode_image(first, normalize=False), IMAGES[:1], **CLOSE)
+    np.testing.assert_allclose(
+        model.encode_image(Image.fromarray(first), normalize=False), IMAGES[:1], **CLOSE
+    )
+    np.testing.assert_allclose(model.encode_text(EXPECTED["texts"][0], normalize=False), TEXTS[:1], **CLOSE)
+
+
+def test_nothing_to_embed_makes_no_rows(model: ClipModel) -> None:
+    assert model.encode_image([]).shape == (0, IMAGES.shape[1])
+    assert model.encode_text([]).shape == (0, TEXTS.shape[1])
+
+
+def test_a_prepared_picture_is_not_copied_and_an_earlier_result_stays(model: ClipModel) -> None:
+    processor = ImageProcessor.from_pretrained(FOLDER)
+    first, second, _ = map(processor, pictures())
+    before = model.copied_input_bytes
+    made = model.encode_image(first, normalize=False)
+    model.encode_image(second)
+    np.testing.assert_allclose(made, IMAGES[:1], **CLOSE)
+    assert model.copied_input_bytes == before
+    halves = model.encode_image(first.astype(np.float16), normalize=False)
+    np.testing.assert_allclose(halves, IMAGES[:1], rtol=0.02, atol=0.02)
+    assert model.copied_input_bytes == before + first.size * 2
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["a" * 40], "expected 1 to 12 tokens, got 42"),
+        ([[]], "expected 1 to 12 tokens, got 0|got float64"),
+        ([[0.5]], "expected a str or a row of token ids, got float64"),
+        ([np.zeros((1, 2), np.int64)], r"got int64 \(1, 2\)"),
+    ],
+)
+def test_texts_that_cannot_be_read_are_refused(model: ClipModel, texts: list[object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        model.encode_text(texts)  # type: ignore[arg-type]
+
+
+def test_what_is_no_picture_is_refused(model: ClipModel) -> None:
+    with pytest.raises(InputError):
+        model.encode_image(np.zeros((5, 5, 7), np.uint8))
+    with pytest.raises(InputError, match="NaN"):
+        model.encode_image(np.full((3, 28, 28), np.nan, np.float32))
+
+
+def test_files_beside_the_model_are_only_needed_for_what_they_do(tmp_path: Path) -> None:
+    (tmp_path / "model.pte").write_bytes((FOLDER / ENTRY["file"]).read_bytes())
+    with ClipModel(tmp_path / "model.pte") as model:
+        np.testing.assert_allclose(
+            model.encode_text([EXPECTED["ids"][0]], normalize=False), TEXTS[:1], **CLOSE
+        )
+        with pytest.raises(TokenizerError):
+            model.encode_text("a red dog")
+        with pytest.raises(InputError, match="preprocessor_config"):
+            model.encode_image(pictures()[0])
+    with ClipModel(tmp_path / "model.pte", FOLDER / "tokenizer.json", processor_path=FOLDER) as model:
+        np.testing.assert_allclose(model.encode_text("a red dog", normalize=False), TEXTS[:1], **CLOSE)
+        np.testing.assert_allclose(model.encode_image(pictures()[:1], normalize=False), IMAGES[:1], **CLOSE)
+
+
+def test_a_program_without_such_methods_is_refused_by_name() -> None:
+    with pytest.raises(ContractError, match=r"encode_image.*forward"):
+        ClipModel(MODELS / "text" / "start.pte")
+    with pytest.raises(ModelLoadError, match="no such file"):
+        ClipModel(FOLDER / "absent.pte")
+    with pytest.raises(InputError, match="num_threads"):
+        ClipModel(FOLDER / ENTRY["file"], num_threads=0)
+
+
+def test_a_closed_model_says_so() -> None:
+    model = ClipModel(FOLDER / ENTRY["file"])
+    model.close()
+    with pytest.raises(ExecutorchMMError, match="closed"):
+        model.encode_text([EXPECTED["ids"][0]])
+
+
+def test_threads_get_a_right_answer_or_a_busy_error(model: ClipModel) -> None:
+    ids = EXPECTED["ids"] * 20
+    wrong: list[object] = []
+
+    def work() -> None:
+        for _ in range(20):
+            try:
+                made = model.encode_text(ids, normalize=False)
+            except BusyError:
+                continue
+            if not np.allclose(made, np.tile(TEXTS, (20, 1)), **CLOSE):
+                wrong.append(made)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    np.testing.assert_allclose(model.encode_text(EXPECTED["texts"], normalize=False), TEXTS, **CLOSE)
