@@ -172,6 +172,9 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelReport:
     decoder_name = {"multimodal": "text_decoder", "text": "forward"}.get(kind)
     decoder = next((method for method in methods if method.name == decoder_name), None)
     max_chunk, capacity = (None, None) if decoder is None else _limits(decoder, methods, metadata)
+    if decoder is not None and capacity is not None and max_chunk is not None and len(decoder.inputs) > 1:
+        state = next(_core.cache_limits(m, capacity) for m in runs if m.name == decoder.name)
+        max_chunk, capacity = _limits_of_state(state, metadata, max_chunk, capacity)
     cache = next((method.cache for method in runs if method.name == decoder_name), None)
     report = ModelReport(
         path=file,
@@ -284,6 +287,19 @@ def _limits(
         return chunk, chunk
     capacity = max_context_len if isinstance(max_context_len, int) else max_seq_len
     return chunk, capacity if isinstance(capacity, int) else None
+
+
+def _limits_of_state(
+    state: _core.CacheLimits, metadata: Metadata, max_chunk: int, capacity: int
+) -> tuple[int, int]:
+    window = metadata.get("sliding_window")
+    if state.ring_window:
+        max_chunk = min(max_chunk, state.ring_window)
+    elif isinstance(window, int) and window > 0:
+        capacity = min(capacity, window)
+    if state.flat_rows:
+        capacity = min(capacity, state.flat_rows)
+    return max_chunk, capacity
 
 
 def _size(tensor: TensorReport, dim: int) -> int | None:

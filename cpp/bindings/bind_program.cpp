@@ -69,6 +69,9 @@ void bind_program(nb::module_& module) {
       .def_ro("bytes", &CacheKind::bytes)
       .def_prop_ro("can_rewind", &CacheKind::can_rewind)
       .def_prop_ro("name", &CacheKind::name);
+  nb::class_<CacheLimits>(module, "CacheLimits", "What a method's state allows.")
+      .def_ro("flat_rows", &CacheLimits::flat_rows, "Of the smallest flat cache, or 0.")
+      .def_ro("ring_window", &CacheLimits::ring_window, "Positions of a call at most, or 0.");
   nb::class_<ProgramMethod>(module, "ProgramMethod", "A method as the file declares it.")
       .def_ro("name", &ProgramMethod::name)
       .def_ro("values", &ProgramMethod::values)
@@ -89,6 +92,12 @@ void bind_program(nb::module_& module) {
       .def_ro("segments", &ProgramInfo::segments)
       .def_prop_ro("num_named_data",
                    [](const ProgramInfo& program) { return program.named_data.size(); });
+  module.def(
+      "cache_limits",
+      [](const ProgramMethod& method, int64_t capacity) {
+        return cache_limits(find_state(method, capacity));
+      },
+      "method"_a, "capacity"_a);
   module.def("read_program", read_program_file, "path"_a,
              "Reads a .pte file without running or judging it.");
   module.def(

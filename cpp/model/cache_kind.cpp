@@ -212,10 +212,11 @@ CacheLimits cache_limits(const std::vector<StateTensor>& state) {
   bool has_sink = false;
   for (const StateTensor& tensor : state) {
     limits.is_recurrent |= tensor.kind == StateKind::kWhole;
-    if (tensor.kind != StateKind::kRing) continue;
-    limits.ring_rows =
-        limits.ring_rows == 0 ? tensor.rows : std::min(limits.ring_rows, tensor.rows);
-    has_sink |= tensor.has_initial_value;
+    if (tensor.kind == StateKind::kWhole) continue;
+    const bool is_ring = tensor.kind == StateKind::kRing;
+    int64_t& rows = is_ring ? limits.ring_rows : limits.flat_rows;
+    rows = rows == 0 ? tensor.rows : std::min(rows, tensor.rows);
+    has_sink |= is_ring && tensor.has_initial_value;
   }
   // Exporters make rings of two windows, so that a call may write a window beside the one it reads.
   // Only rings with an attention sink have a table with an initial value; the sink, of a size that

@@ -220,9 +220,9 @@ void read_state(const MethodSpec& decoder, const ProgramInfo& program, Contract&
                            tensor.offset + tensor.bytes() <=
                                static_cast<uint64_t>(decoder.arena_bytes[tensor.arena_buffer]);
     if (!is_inside) refuse(decoder.name + ": a cache lies outside of the planned memory");
-    if (tensor.kind == StateKind::kFlat)
-      contract.capacity = std::min(contract.capacity, tensor.rows);
   }
+  if (contract.cache.flat_rows > 0)
+    contract.capacity = std::min(contract.capacity, contract.cache.flat_rows);
   if (contract.cache.ring_rows > 0) {
     // More would overwrite rows that the call itself still has to read.
     contract.max_chunk = std::min(contract.max_chunk, contract.cache.ring_window);

@@ -319,6 +319,17 @@ class CacheKind:
     @property
     def name(self) -> str: ...
 
+class CacheLimits:
+    """What a method's state allows."""
+
+    @property
+    def flat_rows(self) -> int:
+        """Of the smallest flat cache, or 0."""
+
+    @property
+    def ring_window(self) -> int:
+        """Positions of a call at most, or 0."""
+
 class ProgramMethod:
     """A method as the file declares it."""
 
@@ -378,6 +389,8 @@ class ProgramInfo:
 
     @property
     def num_named_data(self) -> int: ...
+
+def cache_limits(method: ProgramMethod, capacity: int) -> CacheLimits: ...
 
 def read_program(path: str) -> ProgramInfo:
     """Reads a .pte file without running or judging it."""
