@@ -10,6 +10,9 @@ The shortest way in:
         print(piece, end="", flush=True)
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 try:
     from executorch_mm._core import version as __version__
 except ModuleNotFoundError as error:
@@ -20,8 +23,6 @@ except ModuleNotFoundError as error:
         "another folder, or install with `pip install -e .`",
         name=error.name,
     ) from None
-from executorch_mm.build_info import BuildInfo, build_info
-from executorch_mm.clip import ClipModel
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import (
     BusyError,
@@ -46,11 +47,24 @@ from executorch_mm.inputs import (
 )
 from executorch_mm.load_options import XnnpackOptions
 from executorch_mm.media import Audio, Image, RawAudio
-from executorch_mm.model_report import ModelReport, inspect_model
 from executorch_mm.result import GenerationResult
 from executorch_mm.runner import MultimodalRunner, Snapshot
 from executorch_mm.stats import Stats
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from executorch_mm._build_info import BuildInfo, build_info
+    from executorch_mm.clip import ClipModel
+    from executorch_mm.model_report import ModelReport, inspect_model
+
+# What few programs use is imported when it is asked for, which keeps the import of the package short.
+_LATER = {
+    "BuildInfo": "executorch_mm._build_info",
+    "ClipModel": "executorch_mm.clip",
+    "ModelReport": "executorch_mm.model_report",
+    "build_info": "executorch_mm._build_info",
+    "inspect_model": "executorch_mm.model_report",
+}
 
 __all__ = [
     "Audio",
@@ -88,3 +102,15 @@ __all__ = [
     "make_text_input",
     "make_token_input",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(_LATER[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
