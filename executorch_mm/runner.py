@@ -168,8 +168,8 @@ class MultimodalRunner(ChatMethods):
         """Loads a model with what was published with it: tokenizer, processor, chat template, .ptd files.
 
         Args:
-            name: A folder, or a repository of the Hugging Face Hub as "owner/name", which is downloaded to the
-                Hub's cache and taken from there when there is no connection.
+            name: A folder, or a repository of the Hugging Face Hub as "owner/name", which is downloaded to
+                the Hub's cache and taken from there when there is no connection.
             model_file: The .pte file in it, where there are several.
             revision: Branch, tag or commit of the repository.
             cache_dir: Another folder than the Hub's cache.

@@ -131,14 +131,14 @@ def _digest(media: Sequence[MultimodalInput]) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for part in media:
         value = part.value
-        if isinstance(value, Sound):
-            value, rate = value.samples, value.sampling_rate
-        else:
-            rate = 0
         if is_pil_image(value):
-            digest.update(f"{part.kind} {value.mode} {value.size} {value.getpalette()}".encode())
+            digest.update(f"{value.mode} {value.size} {value.getpalette()}".encode())
             digest.update(value.tobytes())
-        elif isinstance(value, np.ndarray):
-            digest.update(f"{part.kind} {value.dtype} {value.shape} {rate}".encode())
-            digest.update(np.ascontiguousarray(value).data)
+            continue
+        if isinstance(value, Sound):
+            digest.update(f"{value.sampling_rate} Hz".encode())
+            value = value.samples
+        array = np.ascontiguousarray(value)
+        digest.update(f"{part.kind} {array.dtype} {array.shape}".encode())
+        digest.update(array.data)
     return digest.digest()

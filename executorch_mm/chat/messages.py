@@ -50,8 +50,8 @@ def read_messages(messages: Sequence[Message], fetch: Fetch | None = None) -> Co
 
     Args:
         messages: Each with a role and content: a text, or a list of parts. Other fields, such as `tool_calls`
-            and `tool_call_id`, go to the template; arguments of a tool call that are JSON in a text become the
-            object that templates expect.
+            and `tool_call_id`, go to the template; arguments of a tool call that are JSON in a text become
+            the object that templates expect.
         fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
 
     Raises:
@@ -131,7 +131,7 @@ def _read_part(part: object, where: str, fetch: Fetch | None) -> tuple[str | Non
 
 
 def _source(part: Mapping[str, object], key: str, name: str, where: str) -> object:
-    """What a part gives as its picture or sound: `{key: ...}`, `{key: {"url": ...}}` or url=, path=, base64=."""
+    """What a part gives as its picture or sound: `{key: ...}`, `{key: {"url": ...}}`, url=, path=, base64=."""
     given = [name for name in dict.fromkeys((key, name, *_SOURCES)) if part.get(name) is not None]
     if len(given) != 1:
         expected = ", ".join(dict.fromkeys((key, name, *_SOURCES)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from executorch_mm.chat.messages import Content, Conversation, MediaKind, media_kind
 from executorch_mm.chat.template import ChatTemplate, Message, Tool
@@ -30,11 +31,10 @@ class _Placeholder:
     token: str | None = None
 
 
+_FAKE = "<fake_token_around_image>"
 _IMAGE = (
     # Idefics 3 and SmolVLM, for a picture that is not cut into tiles; LFM2-VL; LLaVA.
-    _Placeholder(
-        "<image>", "<fake_token_around_image><global-img>", "<fake_token_around_image>", "<global-img>"
-    ),
+    _Placeholder("<image>", f"{_FAKE}<global-img>", _FAKE, "<global-img>"),
     _Placeholder("<image>", "<|image_start|>", "<|image_end|>", "<|image_start|>"),
     _Placeholder("<image>"),
     # Gemma 3.
@@ -130,9 +130,7 @@ def _as_text(content: Content) -> Content:
     if isinstance(content, str):
         return content
     return "".join(
-        str(part["text"])
-        if part["type"] == "text"
-        else _MARKS["image" if part["type"] == "image" else "audio"]
+        str(part["text"]) if part["type"] == "text" else _MARKS[cast(MediaKind, part["type"])]
         for part in content
     )
 

@@ -1,7 +1,7 @@
 """Jinja for templates of strangers: no way into Python, and an end to every loop and every text.
 
-Jinja's own sandbox keeps a template from attributes that lead to Python's internals and from changing what it is
-given. It does not end `{% for %}` in `{% for %}`, macros that call themselves or texts that double in a loop;
+Jinja's own sandbox keeps a template from attributes that lead to Python's internals and from changing what it
+is given. It does not end `{% for %}` in `{% for %}`, macros that call themselves or texts that double in a loop;
 that is what this module adds, by counting each pass of a loop, call and written text.
 """
 
@@ -13,17 +13,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from jinja2 import Template, TemplateError, nodes, pass_context
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 MAX_STEPS = 500_000  # passes of loops and calls
-MAX_SECONDS = 2.0  # of the thread's processor time
+MAX_SECONDS = 1.0  # of the thread's processor time
 MAX_CHARS = 10_000_000  # of any text or list, and written in all
 _MAX_BITS = 4096  # of a whole number
 # Widths of 10000 or more in a format, or that are arguments.
@@ -44,7 +45,7 @@ class _Budget:
         if self._steps > MAX_STEPS:
             raise SecurityError(f"stopped after {MAX_STEPS} passes of loops and calls")
         if self._steps % 64 == 0 and time.thread_time() > self._end:
-            raise SecurityError(f"stopped after {MAX_SECONDS:g} seconds")
+            raise SecurityError(f"stopped after {MAX_SECONDS:g} s")
 
     def write(self, text: str) -> str:
         self._chars += len(text)
@@ -70,16 +71,16 @@ def check_size(size: int) -> None:
 class _Counting(NodeTransformer):
     """Sends what loops pass over, what is written and what ~ joins through filters that count."""
 
-    def visit_For(self, node: nodes.For) -> nodes.For:
+    def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802
         self.generic_visit(node)
         node.iter = _filtered(node.iter, "counted")
         return node
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Expr:
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Expr:  # noqa: N802
         self.generic_visit(node)
         return _filtered(nodes.List(node.nodes, lineno=node.lineno), "joined")
 
-    def visit_Output(self, node: nodes.Output) -> nodes.Output:
+    def visit_Output(self, node: nodes.Output) -> nodes.Output:  # noqa: N802
         self.generic_visit(node)
         node.nodes = [
             _filtered(
@@ -91,8 +92,8 @@ class _Counting(NodeTransformer):
         return node
 
 
-def _filtered(node: nodes.Expr, name: str) -> nodes.Filter:
-    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
+    return nodes.Filter(cast(nodes.Expr, node), name, [], [], None, None, lineno=node.lineno)
 
 
 class _Generation(Extension):

@@ -28,9 +28,9 @@ _FAILURES = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError
 class ChatTemplate:
     """One template.
 
-    The helpers are transformers': `raise_exception`, `strftime_now`, `tojson` without HTML escapes, `break` and
-    `continue`, `{% generation %}`. A template that reaches for Python's internals, changes what it is given, or
-    does not come to an end is stopped.
+    The helpers are transformers': `raise_exception`, `strftime_now`, `tojson` without HTML escapes, `break`
+    and `continue`, `{% generation %}`. A template that reaches for Python's internals, changes what it is
+    given, or does not come to an end is stopped.
 
     Args:
         source: Jinja source.
@@ -158,8 +158,8 @@ class TemplateFiles:
         """Reads the first folder that has a template; special tokens are of the first folder that names any.
 
         Args:
-            folders: Looked at in order, for chat_template.jinja, chat_template.json, tokenizer_config.json and
-                the folder additional_chat_templates.
+            folders: Looked at in order, for chat_template.jinja, chat_template.json, tokenizer_config.json
+                and the folder additional_chat_templates.
 
         Raises:
             InputError: A file that should hold a template is damaged.
