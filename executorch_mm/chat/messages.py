@@ -131,7 +131,7 @@ def _read_part(part: object, where: str, fetch: Fetch | None) -> tuple[str | Non
 
 
 def _source(part: Mapping[str, object], key: str, name: str, where: str) -> object:
-    """What a part gives as its picture or sound: `{key: ...}`, `{key: {"url": ...}}`, url=, path=, base64=."""
+    """What a part gives as picture or sound: `{key: ...}`, `{key: {"url": ...}}`, url=, path= or base64=."""
     given = [name for name in dict.fromkeys((key, name, *_SOURCES)) if part.get(name) is not None]
     if len(given) != 1:
         expected = ", ".join(dict.fromkeys((key, name, *_SOURCES)))

@@ -54,6 +54,15 @@ class ChatMethods(ABC):
     def stop(self) -> None:
         """Ends the running request."""
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether there is a chat template among the model's files.
+
+        Raises:
+            InputError: A file that should hold one is damaged.
+        """
+        return self._chat.has_template()
+
     def chat(
         self,
         messages: Sequence[Message],

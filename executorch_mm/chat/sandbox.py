@@ -1,8 +1,8 @@
 """Jinja for templates of strangers: no way into Python, and an end to every loop and every text.
 
 Jinja's own sandbox keeps a template from attributes that lead to Python's internals and from changing what it
-is given. It does not end `{% for %}` in `{% for %}`, macros that call themselves or texts that double in a loop;
-that is what this module adds, by counting each pass of a loop, call and written text.
+is given. It does not end `{% for %}` in `{% for %}`, macros that call themselves or texts that double in a
+loop; that is what this module adds, by counting each pass of a loop, call and written text.
 """
 
 from __future__ import annotations
