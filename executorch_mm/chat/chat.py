@@ -24,7 +24,6 @@ class ChatOptions:
     """How messages become a prompt.
 
     Attributes:
-        tools: JSON schemas of functions that the model may call, as OpenAI's API and transformers take them.
         documents: What the model may quote, each a mapping with title and text.
         template: Jinja source, or the name of one of the model's templates; None for the model's own.
         template_options: More variables of the template, such as enable_thinking.
@@ -33,7 +32,6 @@ class ChatOptions:
             downloaded without it.
     """
 
-    tools: Sequence[Tool] | None = None
     documents: Sequence[Message] | None = None
     template: str | None = None
     template_options: Mapping[str, object] | None = None
@@ -56,28 +54,28 @@ class Chat:
         self._takes_media = not {"vision_encoder", "audio_encoder"}.isdisjoint(contract.methods)
         self._templates: dict[str, ChatTemplate] = {}
 
-    def parts(self, messages: Sequence[Message], options: ChatOptions) -> list[str | MultimodalInput]:
-        """The conversation as the template sets it: texts, pictures and sounds.
-
-        Raises:
-            InputError: A message is wrong, there is no template, or it fails.
-        """
+    def _parts(
+        self, messages: Sequence[Message], tools: Sequence[Tool] | None, options: ChatOptions
+    ) -> list[str | MultimodalInput]:
         conversation = read_messages(messages, options.fetch)
         return render_conversation(
-            self._template(options),
+            self._template(options, has_tools=bool(tools)),
             conversation,
             self._tokenizer,
-            tools=options.tools,
+            tools=tools,
             documents=options.documents,
             add_generation_prompt=options.add_generation_prompt,
             options=options.template_options,
         )
 
-    def prompt(self, messages: Sequence[Message], options: ChatOptions, num_bos: int) -> ChatPrompt:
+    def prompt(
+        self, messages: Sequence[Message], tools: Sequence[Tool] | None, options: ChatOptions, num_bos: int
+    ) -> ChatPrompt:
         """The conversation in tokens.
 
         Args:
             messages: The whole conversation.
+            tools: JSON schemas of functions that the model may call.
             options: How it is set.
             num_bos: Beginning-of-text tokens that it starts with, where the template writes none.
 
@@ -85,7 +83,7 @@ class Chat:
             InputError: A message is wrong, there is no template, or it fails.
         """
         encoded: list[MultimodalInput] = []
-        for part in self.parts(messages, options):
+        for part in self._parts(messages, tools, options):
             if isinstance(part, MultimodalInput):
                 encoded.append(part)
             elif ids := self._encode(part, is_start=not encoded):
@@ -121,8 +119,8 @@ class Chat:
             return []
         return [make_token_input([bos] * wanted)]
 
-    def _template(self, options: ChatOptions) -> ChatTemplate:
-        source = self._files.choose(options.template, has_tools=bool(options.tools))
+    def _template(self, options: ChatOptions, *, has_tools: bool) -> ChatTemplate:
+        source = self._files.choose(options.template, has_tools=has_tools)
         if source not in self._templates:
             self._templates[source] = ChatTemplate(source, self._special_tokens)
         return self._templates[source]

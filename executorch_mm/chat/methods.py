@@ -3,52 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from executorch_mm.chat.chat import Chat, ChatOptions
 from executorch_mm.chat.context import ChatPrompt
-from executorch_mm.chat.template import Message
-from executorch_mm.config import GenerationConfig
+from executorch_mm.chat.template import Message, Tool
+from executorch_mm.config import GenerationConfig, GenerationOptions
 from executorch_mm.inputs import Prompt
-from executorch_mm.stats import Stats
+from executorch_mm.result import GenerationResult
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-@dataclass(frozen=True)
-class ChatResult:
-    """An answer.
-
-    Attributes:
-        text: The whole of it.
-        stats: What the request cost; `num_prompt_tokens` counts only what was not in the context yet.
-    """
-
-    text: str
-    stats: Stats
+_T = TypeVar("_T")
 
 
 class ChatMethods(ABC):
     """Chats for a runner: messages in, an answer out.
 
-    Messages are the whole conversation each time, as with a web API; nothing has to be reset in between. What
-    the context already holds of it is not read again: the tokens from the start that are the same, and the
-    same pictures and sounds. In the way of an answer that would not be told apart from it, it does not matter
-    what ran on the runner before.
+    Messages are the whole conversation each time, as with a web API, whatever the runner was used for before;
+    nothing has to be reset. What the context already holds of it is not read again: from its start, the
+    tokens, pictures and sounds that are the same. A model that cannot go back in its context starts again.
     """
 
     _chat: Chat
 
     @abstractmethod
     def _stream(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> Generator[str, None, None]:
-        """The answer to a prompt."""
+        """The answer to a prompt, piece by piece."""
 
-    @property
     @abstractmethod
-    def stats(self) -> Stats:
-        """What the last finished request cost."""
+    def _result(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
+        """The whole answer to a prompt."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -68,8 +56,10 @@ class ChatMethods(ABC):
         messages: Sequence[Message],
         config: GenerationConfig | None = None,
         *,
-        options: ChatOptions | None = None,
-    ) -> ChatResult:
+        tools: Sequence[Tool] | None = None,
+        chat_options: ChatOptions | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> GenerationResult:
         """Answers a conversation.
 
         Args:
@@ -81,7 +71,10 @@ class ChatMethods(ABC):
                 `{"type": "video", "video": [frames]}`.
             config: Options of the answer; None for the defaults. `num_bos` counts what the template writes;
                 `echo` has no effect.
-            options: Tools, documents, another template and its variables.
+            tools: JSON schemas of functions that the model may call, as OpenAI's API and transformers take
+                them.
+            chat_options: Documents, another template and its variables.
+            **options: Fields of `GenerationConfig`, which override those of `config`.
 
         Raises:
             InputError: A message is wrong, there is no template, or it fails. Nothing has changed.
@@ -98,62 +91,77 @@ class ChatMethods(ABC):
             >>> runner.chat([{"role": "user", "content": [picture, question]}]).text
             '...'
         """
-        with contextlib.closing(self.stream_chat(messages, config, options=options)) as pieces:
-            text = "".join(pieces)
-        return ChatResult(text, self.stats)
+        return self._result(*self._chat_request(messages, config, tools, chat_options, options))
 
     def stream_chat(
         self,
         messages: Sequence[Message],
         config: GenerationConfig | None = None,
         *,
-        options: ChatOptions | None = None,
+        tools: Sequence[Tool] | None = None,
+        chat_options: ChatOptions | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> Generator[str, None, None]:
         """The answer piece by piece, as an iterator; parameters and errors are those of `chat`.
 
         The messages are checked by this call, the model runs with the first piece asked for. Leaving the loop
         early closes the stream and ends the request.
         """
-        config = config or GenerationConfig()
-        prompt = self._chat.prompt(messages, options or ChatOptions(), config.num_bos)
-        return self._stream(prompt, dataclasses.replace(config, num_bos=0))
+        return self._stream(*self._chat_request(messages, config, tools, chat_options, options))
 
     async def achat(
         self,
         messages: Sequence[Message],
         config: GenerationConfig | None = None,
         *,
-        options: ChatOptions | None = None,
-    ) -> ChatResult:
+        tools: Sequence[Tool] | None = None,
+        chat_options: ChatOptions | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> GenerationResult:
         """`chat` without holding up the event loop; cancelling the task ends the request."""
-        pieces = self.astream_chat(messages, config, options=options)
-        async with contextlib.aclosing(pieces):
-            text = "".join([piece async for piece in pieces])
-        return ChatResult(text, self.stats)
+        return await self._in_thread(
+            lambda: self.chat(messages, config, tools=tools, chat_options=chat_options, **options)
+        )
 
     async def astream_chat(
         self,
         messages: Sequence[Message],
         config: GenerationConfig | None = None,
         *,
-        options: ChatOptions | None = None,
+        tools: Sequence[Tool] | None = None,
+        chat_options: ChatOptions | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> AsyncGenerator[str, None]:
         """`stream_chat` without holding up the event loop; cancelling the task ends the request.
 
         The model runs in a thread of the event loop's pool while a piece is awaited.
         """
-        pieces = await asyncio.to_thread(self.stream_chat, messages, config, options=options)
+        pieces = await asyncio.to_thread(
+            lambda: self.stream_chat(messages, config, tools=tools, chat_options=chat_options, **options)
+        )
         try:
-            while (piece := await self._pull(pieces)) is not None:
+            while (piece := await self._in_thread(lambda: next(pieces, None))) is not None:
                 yield piece
         finally:
             pieces.close()
 
-    async def _pull(self, pieces: Generator[str, None, None]) -> str | None:
-        pull = asyncio.ensure_future(asyncio.to_thread(next, pieces, None))
+    def _chat_request(
+        self,
+        messages: Sequence[Message],
+        config: GenerationConfig | None,
+        tools: Sequence[Tool] | None,
+        chat_options: ChatOptions | None,
+        options: GenerationOptions,
+    ) -> tuple[ChatPrompt, GenerationConfig]:
+        config = (config or GenerationConfig()).replace(**options)
+        prompt = self._chat.prompt(messages, tools, chat_options or ChatOptions(), config.num_bos)
+        return prompt, config.replace(num_bos=0)
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        running = asyncio.ensure_future(asyncio.to_thread(work))
         try:
-            return await asyncio.shield(pull)
+            return await asyncio.shield(running)
         except asyncio.CancelledError:
             self.stop()
-            await pull  # a thread cannot be left behind in the model
+            await asyncio.wait([running])  # no thread is left behind in the model
             raise
