@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import NoReturn, cast
+from typing import NoReturn, TypeVar, cast
 
 from jinja2 import Template, TemplateError, nodes, pass_context
 from jinja2.exceptions import SecurityError
@@ -21,15 +21,21 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
+
+_T = TypeVar("_T")
 
 MAX_STEPS = 500_000  # passes of loops and calls
 MAX_SECONDS = 1.0  # of the thread's processor time
-MAX_CHARS = 10_000_000  # of any text or list, and written in all
+MAX_DEPTH = 100  # of calls within calls
+MAX_CHARS = 10_000_000  # of any text, of a list with all that is in it, and written in all
+_MADE_FOR_ONE = 20  # characters that filters may make for each that may be written
+_ITEM = 10  # what an item of a list counts in characters
 _MAX_BITS = 4096  # of a whole number
 # Widths of 10000 or more in a format, or that are arguments.
 _WIDE = {"%": re.compile(r"%[^a-zA-Z%]*(\*|\d{5})"), "{": re.compile(r"\{[^}]*(\{|\d{5})")}
-_SIZED_FILTERS = ("center", "indent", "batch", "slice", "replace", "format", "wordwrap", "truncate", "join")
+_UNUSED_FILTERS = ("urlize", "wordwrap", "striptags", "xmlattr", "pprint")  # take long for long texts
 
 
 class _Budget:
@@ -38,6 +44,8 @@ class _Budget:
     def __init__(self) -> None:
         self._steps = 0
         self._chars = 0
+        self._made = 0
+        self.depth = 0
         self._end = time.thread_time() + MAX_SECONDS
 
     def step(self) -> None:
@@ -46,6 +54,11 @@ class _Budget:
             raise SecurityError(f"stopped after {MAX_STEPS} passes of loops and calls")
         if self._steps % 64 == 0 and time.thread_time() > self._end:
             raise SecurityError(f"stopped after {MAX_SECONDS:g} s")
+
+    def make(self, value: object) -> None:
+        self.step()
+        self._made += len(value) if isinstance(value, str) else 0
+        check_size(self._made // _MADE_FOR_ONE)
 
     def write(self, text: str) -> str:
         self._chars += len(text)
@@ -56,6 +69,29 @@ class _Budget:
 
 class _Current(threading.local):
     budget = _Budget()
+
+
+def checked(value: _T) -> _T:
+    """Refuses texts, lists and mappings that are too large with all that is in them.
+
+    Raises:
+        SecurityError: There is more in it than `MAX_CHARS`.
+    """
+    if isinstance(value, str):
+        check_size(len(value))
+    elif isinstance(value, (list, tuple, dict)):
+        size, waiting = 0, [cast(object, value)]
+        while waiting:
+            item = waiting.pop()
+            size += _ITEM + len(item) if isinstance(item, str) else _ITEM
+            if isinstance(item, dict):
+                waiting += [*item.keys(), *item.values()]
+            elif isinstance(item, (list, tuple)):
+                waiting += item
+            elif isinstance(item, Namespace):
+                raise SecurityError("a namespace may not be put into a list or mapping")
+            check_size(size + _ITEM * len(waiting))
+    return value
 
 
 def check_size(size: int) -> None:
@@ -69,7 +105,7 @@ def check_size(size: int) -> None:
 
 
 class _Counting(NodeTransformer):
-    """Sends what loops pass over, what is written and what ~ joins through filters that count."""
+    """Sends what loops pass over, and what is written, joined by ~ and put into lists, through filters."""
 
     def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802
         self.generic_visit(node)
@@ -79,6 +115,18 @@ class _Counting(NodeTransformer):
     def visit_Concat(self, node: nodes.Concat) -> nodes.Expr:  # noqa: N802
         self.generic_visit(node)
         return _filtered(nodes.List(node.nodes, lineno=node.lineno), "joined")
+
+    def visit_List(self, node: nodes.List) -> nodes.Expr:  # noqa: N802
+        self.generic_visit(node)
+        return _filtered(node, "built")
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Expr:  # noqa: N802
+        self.generic_visit(node)
+        return _filtered(node, "built")
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Expr:  # noqa: N802
+        self.generic_visit(node)
+        return _filtered(node, "built") if node.ctx == "load" else node
 
     def visit_Output(self, node: nodes.Output) -> nodes.Output:  # noqa: N802
         self.generic_visit(node)
@@ -121,8 +169,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self._current = _Current()
         del self.globals["lipsum"]  # writes as much as it is asked to
         self.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
-        self.filters.update({name: self._sized(self.filters[name]) for name in _SIZED_FILTERS})
-        self.filters.update(tojson=_tojson, counted=self._counted, joined=self._joined, written=self._written)
+        for name in _UNUSED_FILTERS:
+            del self.filters[name]
+        self.filters["tojson"] = _tojson
+        self.filters.update({name: self._limited(name, original) for name, original in self.filters.items()})
+        self.filters.update(
+            counted=self._counted, joined=self._joined, written=self._written, built=self._built
+        )
 
     def load(self, source: str) -> Template:
         """Compiles a template.
@@ -150,7 +203,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
         text = getattr(__obj, "__self__", None)
         if isinstance(text, str):
             _check_text_call(text, getattr(__obj, "__name__", ""), args)
-        return super().call(__context, __obj, *args, **kwargs)
+        budget = __self._current.budget
+        budget.depth += 1
+        if budget.depth > MAX_DEPTH:
+            raise SecurityError(f"stopped at {MAX_DEPTH} calls within calls")
+        result = checked(super().call(__context, __obj, *args, **kwargs))
+        budget.depth -= 1
+        return result
 
     def wrap_str_format(self, value: object) -> Callable[..., str] | None:
         """As the sandbox formats, without widths that make a text huge."""
@@ -175,7 +234,22 @@ class Sandbox(ImmutableSandboxedEnvironment):
             _check_product(left, right)
         elif operator == "**" and isinstance(left, int) and isinstance(right, int):
             _check_bits(left.bit_length() * abs(right))
-        return super().call_binop(context, operator, left, right)
+        return checked(super().call_binop(context, operator, left, right))
+
+    def _limited(self, name: str, original: Callable[..., object]) -> Callable[..., object]:
+        """A filter that counts, also where `map` calls it."""
+        pass_arg = getattr(original, "jinja_pass_arg", None)
+        at = 0 if pass_arg is None else 1
+
+        def within_limits(*args: object, **kwargs: object) -> object:
+            value = _check_filter(name, args[at], [*args[at + 1 :], *kwargs.values()])
+            result = checked(original(*args[:at], value, *args[at + 1 :], **kwargs))
+            self._current.budget.make(result)
+            return result
+
+        if pass_arg is not None:
+            within_limits.jinja_pass_arg = pass_arg  # type: ignore[attr-defined]
+        return within_limits
 
     @pass_context
     def _counted(self, _context: Context, items: Iterable[object]) -> Iterator[object]:
@@ -183,6 +257,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         for item in items:
             budget.step()
             yield item
+
+    @pass_context
+    def _built(self, _context: Context, value: object) -> object:
+        return checked(value)
 
     @pass_context
     def _joined(self, _context: Context, values: list[object]) -> str:
@@ -194,28 +272,28 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def _written(self, _context: Context, value: object) -> str:
         return self._current.budget.write(str(value))
 
-    def _sized(self, original: Callable[..., object]) -> Callable[..., object]:
-        """A filter that is told lengths or texts to put in, unless what it makes would be huge."""
-        eval_context = getattr(original, "jinja_pass_arg", None)
 
-        def within_limits(*args: object, **kwargs: object) -> object:
-            value, given = (args[1], args[2:]) if eval_context else (args[0], args[1:])
-            options = (*given, *kwargs.values())
-            size = len(value) if isinstance(value, (str, list, tuple)) else 1
-            numbers = [abs(option) for option in options if isinstance(option, int)]
-            if original.__name__ == "do_format":
-                _check_format("%", str(value), options)
-            elif original.__name__ == "do_indent":
-                check_size((str(value).count("\n") + 1) * max(numbers, default=1) + size)
-            elif original.__name__ in {"do_replace", "sync_do_join", "do_join"}:
-                check_size((size + 1) * max((len(str(option)) for option in options), default=1))
-            else:
-                check_size(max(numbers, default=0))
-            return original(*args, **kwargs)
+def _check_filter(name: str, value: object, options: list[object]) -> object:
+    """Refuses what would make something huge.
 
-        if eval_context is not None:
-            within_limits.jinja_pass_arg = eval_context  # type: ignore[attr-defined]
-        return within_limits
+    Returns:
+        The value, with what `join` joins made a list.
+    """
+    widths = [abs(option) for option in options if isinstance(option, int)]
+    if name == "format":
+        _check_format("%", str(value), options)
+    elif name == "replace":
+        _check_text_call(str(value), "replace", tuple(options))
+    elif name == "join" and isinstance(value, Iterable):
+        items = list(value)
+        length = sum(len(item) if isinstance(item, str) else len(str(item)) for item in items)
+        check_size(length + len(str(options)) * len(items))
+        return items
+    elif name in {"indent", "tojson"}:
+        check_size(len(str(value)) * (max(widths, default=1) + 1))
+    elif name in {"center", "batch", "slice"}:
+        check_size(max(widths, default=0))
+    return value
 
 
 def _check_text_call(text: str, name: str, args: tuple[object, ...]) -> None:
