@@ -45,7 +45,7 @@ class _Hub(Protocol):
         revision: str | None,
         cache_dir: str | None,
         token: str | None,
-        allow_patterns: list[str] | None,
+        allow_patterns: list[str],
         local_files_only: bool,
     ) -> str: ...
 
@@ -110,11 +110,11 @@ def _download(
 
     try:
         files = hub.list_repo_files(repo, revision=revision, token=token)
-        patterns = [choose_model(files, model_file, repo), *_SIDE_FILES]
+        model, is_offline = choose_model(files, model_file, repo), False
     except errors.HfHubHTTPError as error:
         raise _failed(repo, error) from error
     except (OSError, errors.HTTPError):  # no connection, or told to stay offline
-        patterns = None
+        model, is_offline = model_file or "*.pte", True
     try:
         return Path(
             hub.snapshot_download(
@@ -122,8 +122,8 @@ def _download(
                 revision=revision,
                 cache_dir=None if cache_dir is None else os.fspath(cache_dir),
                 token=token,
-                allow_patterns=patterns,
-                local_files_only=patterns is None,
+                allow_patterns=[model, *_SIDE_FILES],
+                local_files_only=is_offline,
             )
         )
     except (OSError, errors.HTTPError) as error:
