@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING
 from executorch_mm import _core
 from executorch_mm._logging import forward_log_lines
 from executorch_mm._tokenizers.side_files import declared_eos_ids
-from executorch_mm.chat.chat import Chat
-from executorch_mm.chat.context import ChatPrompt, Context
-from executorch_mm.chat.methods import ChatMethods
+from executorch_mm.chat_methods import ChatMethods
 from executorch_mm.config import GenerationConfig, GenerationOptions
 from executorch_mm.errors import BusyError, CapacityError, ExecutorchMMError, InputError, TokenizerError
 from executorch_mm.inputs import MultimodalInput, Prompt
 from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
-from executorch_mm.pretrained import find_model
 from executorch_mm.prompt import PromptEncoder
 from executorch_mm.result import GenerationResult, make_result
 from executorch_mm.sampling import generation_options, timeout_ns
@@ -32,6 +29,8 @@ from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self, Unpack
+
+    from executorch_mm.context import ChatPrompt
 
 Progress = Callable[[int, int], object]
 _Ending = tuple[list[_core.TokenRecord], Stats]  # what is known once an answer is complete
@@ -109,6 +108,8 @@ class MultimodalRunner(ChatMethods):
         """
         from concurrent.futures import ThreadPoolExecutor
 
+        from executorch_mm.context import Context
+
         start_ns = _core.now_ns()
         options = core_options(model_path, data_path, load_mode, num_threads, xnnpack, profile_path)
         beside = [Path(options.model_path).parent] if options.model_path else []
@@ -131,7 +132,7 @@ class MultimodalRunner(ChatMethods):
         self._tokenizer = tokenizer.result()
         processor = None if processor_path is None else Path(os.fspath(processor_path))
         self._encoder = PromptEncoder(session.contract, self._tokenizer, processor, beside)
-        self._chat = Chat(beside[::-1], self._tokenizer, session.contract)
+        self._chat_folders = beside[::-1]
         self._context = Context()
         declared = [token for folder in beside for token in declared_eos_ids(folder)]
         self._eos_ids = sorted({*session.contract.eos_ids, *self._tokenizer.eos_ids, *declared})
@@ -183,6 +184,8 @@ class MultimodalRunner(ChatMethods):
                 the message lists them.
             MissingDependencyError: It is no folder and huggingface_hub is missing; the extra is `hub`.
         """
+        from executorch_mm.pretrained import find_model
+
         files = find_model(name, model_file, revision, cache_dir, token)
         return cls(
             files.model,

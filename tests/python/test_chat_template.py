@@ -129,7 +129,7 @@ DOUBLE = "{% set ns = namespace(x='a') %}{% for n in range(99) %}{% set ns.x = D
         DOUBLE.replace("DOUBLED", "dict(a=ns.x, b=ns.x)") + "{{ ns.x | tojson }}",
         DOUBLE.replace("DOUBLED", "namespace(a=ns.x, b=ns.x)") + "{{ [ns.x] }}",
         "{{ range(99999) | map('center', 9000000) | list }}",
-        "{% set l = namespace(x=[]) %}{% for n in range(99) %}{% set l.x = l.x + ['a' * 999999] %}{% endfor %}",
+        DOUBLE.replace("DOUBLED", "[ns.x, 'a' * 999999]"),
         "{% macro m(x) %}{{ m(x[1:]) }}{% endmacro %}{{ m('a' * 9999999) }}",
         "{{ {'a': 1} | tojson(indent=999999999) }}",
         "{% set x %}{% for n in range(99999) %}{{ 'a' * 9999 }}{% endfor %}{% endset %}",

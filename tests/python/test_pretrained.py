@@ -122,7 +122,8 @@ import sys
 from executorch_mm import MultimodalRunner
 from executorch_mm.demo import make_scene, render
 with MultimodalRunner.from_pretrained(*sys.argv[1:2], num_threads=1) as runner:
-    print(runner.chat([{"role": "user", "content": [render(make_scene(7)), "how many shapes are there?"]}]).text)
+    content = [render(make_scene(7)), "how many shapes are there?"]
+    print(runner.chat([{"role": "user", "content": content}]).text)
 """
 
 

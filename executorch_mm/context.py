@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +19,7 @@ _Ids: TypeAlias = "npt.NDArray[np.int64]"
 _Segment: TypeAlias = "_Ids | list[MultimodalInput]"
 
 
-@dataclass(frozen=True)
-class ChatPrompt:
+class ChatPrompt(NamedTuple):
     """A whole conversation for the runner, which may have read some of it already.
 
     Attributes:
@@ -126,6 +123,8 @@ def _run_length(history: _Ids) -> int:
 
 def _digest(media: Sequence[MultimodalInput]) -> bytes:
     """Of what pictures and sounds show, so that a picture that is loaded again is known again."""
+    import hashlib
+
     from executorch_mm.preprocess import Sound
 
     digest = hashlib.blake2b(digest_size=16)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from executorch_mm.chat.chat import Chat, ChatOptions
-from executorch_mm.chat.context import ChatPrompt
-from executorch_mm.chat.template import Message, Tool
 from executorch_mm.config import GenerationConfig, GenerationOptions
-from executorch_mm.inputs import Prompt
-from executorch_mm.result import GenerationResult
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from typing_extensions import Unpack
+
+    from executorch_mm import _core
+    from executorch_mm.chat.chat import Chat, ChatOptions
+    from executorch_mm.chat.template import Message, Tool
+    from executorch_mm.context import ChatPrompt
+    from executorch_mm.inputs import Prompt
+    from executorch_mm.result import GenerationResult
+    from executorch_mm.tokenizer import Tokenizer
 
 _T = TypeVar("_T")
 
@@ -28,7 +33,17 @@ class ChatMethods(ABC):
     tokens, pictures and sounds that are the same. A model that cannot go back in its context starts again.
     """
 
-    _chat: Chat
+    _chat_folders: Sequence[Path]  # where the template may be
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer in use."""
+
+    @property
+    @abstractmethod
+    def contract(self) -> _core.Contract:
+        """What the model file promises: methods, shapes, limits, metadata."""
 
     @abstractmethod
     def _stream(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> Generator[str, None, None]:
@@ -136,7 +151,7 @@ class ChatMethods(ABC):
 
         The model runs in a thread of the event loop's pool while a piece is awaited.
         """
-        pieces = await asyncio.to_thread(
+        pieces = await self._in_thread(
             lambda: self.stream_chat(messages, config, tools=tools, chat_options=chat_options, **options)
         )
         try:
@@ -144,6 +159,12 @@ class ChatMethods(ABC):
                 yield piece
         finally:
             pieces.close()
+
+    @functools.cached_property
+    def _chat(self) -> Chat:
+        from executorch_mm.chat.chat import Chat
+
+        return Chat(self._chat_folders, self.tokenizer, self.contract)
 
     def _chat_request(
         self,
@@ -153,11 +174,15 @@ class ChatMethods(ABC):
         chat_options: ChatOptions | None,
         options: GenerationOptions,
     ) -> tuple[ChatPrompt, GenerationConfig]:
+        from executorch_mm.chat.chat import ChatOptions
+
         config = (config or GenerationConfig()).replace(**options)
         prompt = self._chat.prompt(messages, tools, chat_options or ChatOptions(), config.num_bos)
         return prompt, config.replace(num_bos=0)
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        import asyncio  # not at the top: it takes as long as all the rest
+
         running = asyncio.ensure_future(asyncio.to_thread(work))
         try:
             return await asyncio.shield(running)
