@@ -165,8 +165,12 @@ def _fill(
         kind: MediaKind = "image" if match.lastgroup == "image" else "audio"
         if not waiting[kind]:
             return None
-        parts += [piece + text[end : match.start()] + placeholders[kind].before, waiting[kind].pop(0)]
-        piece, end = placeholders[kind].after, match.end()
+        piece += text[end : match.start()]
+        before, after = placeholders[kind].before, placeholders[kind].after
+        # A template may write itself what the processor else does.
+        parts += [piece if piece.endswith(before) else piece + before, waiting[kind].pop(0)]
+        end = match.end()
+        piece = "" if text.startswith(after, end) else after
     if any(waiting.values()):
         return None
     parts.append(piece + text[end:])

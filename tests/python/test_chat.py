@@ -267,6 +267,13 @@ def test_sounds_and_pictures_keep_their_places_beside_each_other() -> None:
     assert parts == [SOUND, "a", ONE, "b", SOUND, TWO]
 
 
+def test_what_the_template_writes_around_a_picture_is_not_written_twice() -> None:
+    source = "{% for part in messages[0].content %}{{ part.text or '<|image_start|><image><|image_end|>' }}{% endfor %}"
+    tokenizer: Any = Words("<|image_start|>")
+    parts = render_conversation(ChatTemplate(source), read_messages([user(ONE, "what?")]), tokenizer)
+    assert parts == ["<|image_start|>", ONE, "<|image_end|>what?"]
+
+
 def test_a_placeholder_in_a_text_is_not_taken_for_a_picture() -> None:
     with pytest.raises(InputError, match="a place for each of 1 pictures"):
         placed("smolvlm", [user(ONE, "what does <image> mean?")], FAKE, GLOBAL)
