@@ -268,7 +268,8 @@ def test_sounds_and_pictures_keep_their_places_beside_each_other() -> None:
 
 
 def test_what_the_template_writes_around_a_picture_is_not_written_twice() -> None:
-    source = "{% for part in messages[0].content %}{{ part.text or '<|image_start|><image><|image_end|>' }}{% endfor %}"
+    picture = "<|image_start|><image><|image_end|>"
+    source = f"{{% for part in messages[0].content %}}{{{{ part.text or '{picture}' }}}}{{% endfor %}}"
     tokenizer: Any = Words("<|image_start|>")
     parts = render_conversation(ChatTemplate(source), read_messages([user(ONE, "what?")]), tokenizer)
     assert parts == ["<|image_start|>", ONE, "<|image_end|>what?"]
