@@ -23,10 +23,12 @@ from executorch_mm import (
     MultimodalRunner,
     make_audio_input,
     make_image_input,
+    make_token_input,
 )
 from executorch_mm.chat import ChatOptions, ChatTemplate
 from executorch_mm.chat.messages import read_messages
 from executorch_mm.chat.placeholders import render_conversation
+from executorch_mm.context import ChatPrompt, Context
 from executorch_mm.demo import make_scene, render
 from executorch_mm.demo.questions import NUMBERS
 from executorch_mm.errors import InputError
@@ -379,6 +381,47 @@ def test_the_beginning_of_text_is_written_once(runner: MultimodalRunner) -> None
     assert runner.history.count(bos) == 1
     runner.chat([user("hello")], config, num_bos=0)
     assert runner.history.count(bos) == 0
+
+
+def test_a_processor_s_models_begin_as_their_tokenizer_says(demo_folder: Path, tmp_path: Path) -> None:
+    for name in ("model.pte", "tokenizer.json", "chat_template.jinja", "preprocessor_config.json"):
+        (tmp_path / name).symlink_to(demo_folder / name)
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<|bos|>", "add_bos_token": true}')
+    with MultimodalRunner.from_pretrained(tmp_path, num_threads=1) as runner:
+        for num_bos in (0, 1):
+            runner.chat(ask(render(make_scene(7))), max_new_tokens=1, num_bos=num_bos)
+            assert runner.history[0] == runner.tokenizer.bos_id
+            assert runner.history.count(runner.history[0]) == 1
+
+
+class OneWay:
+    """A session that cannot go back, as those of models with a recurrent state."""
+
+    def __init__(self, history: list[int]) -> None:
+        self.history = history
+
+    @property
+    def position(self) -> int:
+        return len(self.history)
+
+    def rewind(self, position: int) -> None:
+        raise InputError(f"rewind: expected 0 or {self.position}, got {position}")
+
+    def reset(self) -> None:
+        self.history = []
+
+
+def tokens_to_read(session: Any, ids: list[int]) -> list[list[int]]:
+    parts = Context().to_read(ChatPrompt((make_token_input(ids),)), session)
+    return [np.asarray(part.value).tolist() for part in parts]
+
+
+def test_a_model_that_cannot_go_back_starts_again_only_where_it_has_to() -> None:
+    session = OneWay([1, 2, 3])
+    assert tokens_to_read(session, [1, 2, 3, 4, 5]) == [[4, 5]]
+    assert session.history == [1, 2, 3]
+    assert tokens_to_read(session, [1, 2, 9]) == [[1, 2, 9]]
+    assert session.history == []
 
 
 def test_a_chat_that_fails_leaves_the_runner_usable(runner: MultimodalRunner) -> None:
