@@ -35,7 +35,7 @@ _ITEM = 10  # what an item of a list counts in characters
 _MAX_BITS = 4096  # of a whole number
 # Widths of 10000 or more in a format, or that are arguments.
 _WIDE = {"%": re.compile(r"%[^a-zA-Z%]*(\*|\d{5})"), "{": re.compile(r"\{[^}]*(\{|\d{5})")}
-_UNUSED_FILTERS = ("urlize", "wordwrap", "striptags", "xmlattr", "pprint")  # take long for long texts
+_SLOW_FILTERS = {"urlize", "wordwrap", "striptags", "xmlattr", "pprint"}
 
 
 class _Budget:
@@ -169,8 +169,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self._current = _Current()
         del self.globals["lipsum"]  # writes as much as it is asked to
         self.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
-        for name in _UNUSED_FILTERS:
-            del self.filters[name]
         self.filters["tojson"] = _tojson
         self.filters.update({name: self._limited(name, original) for name, original in self.filters.items()})
         self.filters.update(
@@ -184,6 +182,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             TemplateError: Its syntax is wrong.
         """
         check_size(len(source))
+        self._current.budget = _Budget()  # what is constant is computed here
         code = self.compile(_Counting().visit(self.parse(source)))
         return self.template_class.from_code(self, code, self.make_globals(None))
 
@@ -291,6 +290,8 @@ def _check_filter(name: str, value: object, options: list[object]) -> object:
         return items
     elif name in {"indent", "tojson"}:
         check_size(len(str(value)) * (max(widths, default=1) + 1))
+    elif name in _SLOW_FILTERS:
+        check_size(100 * len(str(value)))
     elif name in {"center", "batch", "slice"}:
         check_size(max(widths, default=0))
     return value

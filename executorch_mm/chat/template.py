@@ -22,7 +22,10 @@ Tool: TypeAlias = Mapping[str, object]
 _DEFAULT = "default"
 _FOR_TOOLS = "tool_use"
 # Whatever a template's expressions may raise; it is the template that is wrong, or what it was given.
-_FAILURES = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError, SyntaxError)
+_FAILURES = (
+    *(TypeError, ValueError, AttributeError, LookupError, ArithmeticError),
+    *(RecursionError, SyntaxError, MemoryError),
+)
 
 
 class ChatTemplate:

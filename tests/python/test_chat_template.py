@@ -88,6 +88,8 @@ def test_special_tokens_and_options_are_variables() -> None:
         ("{{ messages[0].update({'role': 'x'}) }}", "unsafe"),
         ("{% include 'other' %}", "loader"),
         ("{% set messages.x = 1 %}", "namespace"),
+        ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "recursion"),
+        ("{% for n in [1] %}" * 60 + "{% endfor %}" * 60, "nested blocks"),
     ],
 )
 def test_a_template_that_fails_or_reaches_out_is_an_input_error(source: str, message: str) -> None:
