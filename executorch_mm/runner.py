@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from executorch_mm import _core
 from executorch_mm._logging import forward_log_lines
 from executorch_mm._tokenizers.side_files import declared_eos_ids
+from executorch_mm.chat_methods import ChatMethods
 from executorch_mm.config import GenerationConfig, GenerationOptions
 from executorch_mm.errors import BusyError, CapacityError, ExecutorchMMError, InputError, TokenizerError
-from executorch_mm.inputs import MultimodalInput, Prompt, as_parts
+from executorch_mm.inputs import MultimodalInput, Prompt
 from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
 from executorch_mm.prompt import PromptEncoder
 from executorch_mm.result import GenerationResult, make_result
@@ -28,6 +29,8 @@ from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self, Unpack
+
+    from executorch_mm.context import ChatPrompt
 
 Progress = Callable[[int, int], object]
 _Ending = tuple[list[_core.TokenRecord], Stats]  # what is known once an answer is complete
@@ -46,7 +49,7 @@ class Snapshot:
         return self._state.position
 
 
-class MultimodalRunner:
+class MultimodalRunner(ChatMethods):
     """Runs a multimodal or text-only language model from an ExecuTorch .pte file.
 
     The runner keeps the conversation: each call goes on where the last one ended, until `reset()`.
@@ -105,6 +108,8 @@ class MultimodalRunner:
         """
         from concurrent.futures import ThreadPoolExecutor
 
+        from executorch_mm.context import Context
+
         start_ns = _core.now_ns()
         options = core_options(model_path, data_path, load_mode, num_threads, xnnpack, profile_path)
         beside = [Path(options.model_path).parent] if options.model_path else []
@@ -127,6 +132,8 @@ class MultimodalRunner:
         self._tokenizer = tokenizer.result()
         processor = None if processor_path is None else Path(os.fspath(processor_path))
         self._encoder = PromptEncoder(session.contract, self._tokenizer, processor, beside)
+        self._chat_folders = beside[::-1]
+        self._context = Context()
         declared = [token for folder in beside for token in declared_eos_ids(folder)]
         self._eos_ids = sorted({*session.contract.eos_ids, *self._tokenizer.eos_ids, *declared})
         self._request = threading.Lock()
@@ -145,6 +152,49 @@ class MultimodalRunner:
         """
         folder = Path(__file__).parent / "models" / "tiny_vlm"
         return cls(folder / "model.pte", folder, num_threads=num_threads)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: PathLike,
+        *,
+        model_file: str | None = None,
+        revision: str | None = None,
+        cache_dir: PathLike | None = None,
+        token: str | None = None,
+        load_mode: LoadMode = "mmap",
+        num_threads: NumThreads = "auto",
+        xnnpack: XnnpackOptions | None = None,
+    ) -> Self:
+        """Loads a model with what was published with it: tokenizer, processor, chat template, .ptd files.
+
+        Args:
+            name: A folder, or a repository of the Hugging Face Hub as "owner/name", which is downloaded to
+                the Hub's cache and taken from there when there is no connection.
+            model_file: The .pte file in it, where there are several.
+            revision: Branch, tag or commit of the repository.
+            cache_dir: Another folder than the Hub's cache.
+            token: For a private repository; None for what `hf auth login` keeps.
+            load_mode: As in the constructor.
+            num_threads: As in the constructor.
+            xnnpack: As in the constructor.
+
+        Raises:
+            ModelLoadError: No such folder or repository, no .pte file in it, or several and no `model_file`;
+                the message lists them.
+            MissingDependencyError: It is no folder and huggingface_hub is missing; the extra is `hub`.
+        """
+        from executorch_mm.pretrained import find_model
+
+        files = find_model(name, model_file, revision, cache_dir, token)
+        return cls(
+            files.model,
+            files.tokenizer,
+            data_path=files.data,
+            load_mode=load_mode,
+            num_threads=num_threads,
+            xnnpack=xnnpack,
+        )
 
     def generate(
         self,
@@ -196,7 +246,9 @@ class MultimodalRunner:
 
         Parameters and errors are those of `generate`.
         """
-        config = _with_options(config, options)
+        return self._result(inputs, _with_options(config, options))
+
+    def _result(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
         endings: list[_Ending] = []
         with contextlib.closing(self._answer(inputs, config, None, endings.append)) as pieces:
             text = "".join(pieces)
@@ -211,7 +263,10 @@ class MultimodalRunner:
         Work starts with the first piece asked for. Leaving the loop early closes the stream and ends the
         request; the conversation holds what was generated until then.
         """
-        return self._answer(inputs, _with_options(config, options), None)
+        return self._stream(inputs, _with_options(config, options))
+
+    def _stream(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> Generator[str, None, None]:
+        return self._answer(inputs, config, None)
 
     def warmup(self) -> None:
         """Runs each method of the model once, so that the first request does not pay for what comes once.
@@ -264,7 +319,7 @@ class MultimodalRunner:
         """
         with self._exclusive():
             self._session.begin_request()
-            self._read(as_parts(inputs), _with_options(config, options), progress)
+            self._read(self._context.to_read(inputs, self._session), _with_options(config, options), progress)
             self._stats = self._make_stats()
             return self._session.position
 
@@ -315,6 +370,7 @@ class MultimodalRunner:
             if snapshot._session is not self._session:
                 raise InputError("snapshot: expected one that this runner saved, got another runner's")
             self._session.restore(snapshot._state)
+            self._context.forget()
 
     def stop(self) -> None:
         """Ends the running request before its next token, prompt chunk or encoder call; from any thread.
@@ -396,16 +452,16 @@ class MultimodalRunner:
 
     def _answer(
         self,
-        inputs: Prompt,
+        inputs: Prompt | ChatPrompt,
         config: GenerationConfig,
         progress: Progress | None,
         on_end: Callable[[_Ending], object] = lambda _: None,
     ) -> Generator[str, None, None]:
         with self._exclusive():
             self._session.begin_request()
-            parts = as_parts(inputs)
             # Made before the prompt is read, because it checks options against the model.
             generation = _core.Generation(self._session, generation_options(config, self._eos_ids))
+            parts = self._context.to_read(inputs, self._session)
             if config.echo:
                 yield from (part.value for part in parts if isinstance(part.value, str))
             self._read(parts, config, progress, is_answered=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from executorch_mm.cli.errors import UsageError
@@ -71,9 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     text = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     parts = place_images(text, [_image(path) for path in arguments.image])
     with _runner(arguments) as runner:
-        prompt = _chat(arguments, runner, parts)
         ends_line = True
-        for piece in runner.stream(parts if prompt is None else prompt, config):
+        for piece in _pieces(arguments, runner, parts, config):
             sys.stdout.write(piece)
             sys.stdout.flush()
             ends_line = piece.endswith("\n")
@@ -144,25 +143,19 @@ def place_images(text: str, images: list[MultimodalInput]) -> list[str | Multimo
     return [part for part in parts if part != ""]
 
 
-def _chat(
-    arguments: argparse.Namespace, runner: MultimodalRunner, parts: list[str | MultimodalInput]
-) -> list[str | MultimodalInput] | None:
-    """The parts set in the model's chat template, or None for a raw prompt."""
-    from executorch_mm.cli.chat_turn import find_template, render_turn
-
-    template = None if arguments.raw else find_template(_places(arguments))
-    if template is None:
-        if arguments.chat:
-            raise UsageError("generate: --chat: no chat template beside tokenizer or model")
-        if arguments.system is not None:
-            raise UsageError("generate: --system needs a chat template")
-        return None
-    return render_turn(template, parts, arguments.system, runner.tokenizer)
-
-
-def _places(arguments: argparse.Namespace) -> list[Path]:
-    """Folders in which the chat template may be."""
-    if arguments.model is None:
-        return [Path(__file__).parents[1] / "models" / "tiny_vlm"]
-    places = [Path(path) for path in (arguments.tokenizer, arguments.model) if path is not None]
-    return [place if place.is_dir() else place.parent for place in places]
+def _pieces(
+    arguments: argparse.Namespace,
+    runner: MultimodalRunner,
+    parts: list[str | MultimodalInput],
+    config: GenerationConfig,
+) -> Iterator[str]:
+    """The answer, to the parts as a chat where the model has a template for it."""
+    if not arguments.raw and runner.has_chat_template:
+        system = [] if arguments.system is None else [{"role": "system", "content": arguments.system}]
+        content = parts[0] if len(parts) == 1 else parts
+        return runner.stream_chat([*system, {"role": "user", "content": content}], config)
+    if arguments.chat:
+        raise UsageError("generate: --chat: no chat template beside tokenizer or model")
+    if arguments.system is not None:
+        raise UsageError("generate: --system needs a chat template")
+    return runner.stream(parts, config)

@@ -20,14 +20,13 @@ from PIL import Image
 
 import executorch_mm
 from executorch_mm import cli
-from executorch_mm.cli import chat_turn, generate, report, terminal
+from executorch_mm.cli import generate, report, terminal
 from executorch_mm.cli.errors import UsageError
 from executorch_mm.demo import make_scene, render
 from executorch_mm.demo.questions import NUMBERS
 from executorch_mm.errors import InputError
 from executorch_mm.inputs import MultimodalInput, make_image_input
 from executorch_mm.stats import Stats
-from executorch_mm.tokenizer import load_tokenizer
 
 MODEL = Path(executorch_mm.__file__).parent / "models" / "tiny_vlm"
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
@@ -94,60 +93,6 @@ def test_images_stand_before_the_prompt_or_at_its_marks() -> None:
     assert generate.place_images("no pictures, <image> is text", []) == ["no pictures, <image> is text"]
     with pytest.raises(UsageError, match="1 <image> in the prompt, but 2 --image"):
         generate.place_images("<image>?", [one, two])
-
-
-LIST_TEMPLATE = """{{ bos_token }}{% for message in messages %}<|{{ message.role }}|>
-{%- for part in message.content %}
-{%- if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}
-{%- endfor %}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"""
-TEXT_TEMPLATE = (
-    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
-    "<|assistant|>"
-)
-
-
-@pytest.mark.parametrize(
-    ("template", "bos"), [(LIST_TEMPLATE, "<|bos|>"), (TEXT_TEMPLATE, "")], ids=["content parts", "text only"]
-)
-def test_a_turn_keeps_pictures_in_their_places(template: str, bos: str) -> None:
-    tokenizer = load_tokenizer(MODEL / "tokenizer.json")
-    one, two = an_image(), an_image()
-    turn = chat_turn.render_turn(template, [one, "and", two, "which?"], None, tokenizer)
-    assert turn == [f"{bos}<|user|>", one, "and", two, "which?<|end|><|assistant|>"]
-
-
-def test_a_turn_may_have_a_system_message() -> None:
-    tokenizer = load_tokenizer(MODEL / "tokenizer.json")
-    turn = chat_turn.render_turn(TEXT_TEMPLATE, ["hi"], "be short", tokenizer)
-    assert turn == ["<|system|>be short<|end|><|user|>hi<|end|><|assistant|>"]
-
-
-@pytest.mark.parametrize(
-    ("template", "message"),
-    [
-        ("{% for %}", "chat template: "),
-        ("{{ raise_exception('no system message here') }}", "chat template: no system message here"),
-        ("{{ messages.__class__.__mro__ }}", "chat template: "),
-        ("{% for message in messages %}nothing{% endfor %}", "a place for each of 1 pictures"),
-    ],
-)
-def test_a_template_that_fails_is_an_input_error(template: str, message: str) -> None:
-    with pytest.raises(InputError, match=re.escape(message)):
-        chat_turn.render_turn(template, [an_image(), "hi"], None, load_tokenizer(MODEL / "tokenizer.json"))
-
-
-def test_templates_are_found_where_models_are_published_with_them(tmp_path: Path) -> None:
-    empty, first, second = (tmp_path / name for name in ("empty", "first", "second"))
-    for folder in (empty, first, second):
-        folder.mkdir()
-    (first / "tokenizer_config.json").write_text('{"chat_template": "from the configuration"}')
-    (second / "chat_template.jinja").write_text("from the file")
-    assert chat_turn.find_template([empty]) is None
-    assert chat_turn.find_template([empty, first, second]) == "from the configuration"
-    assert chat_turn.find_template([second, first]) == "from the file"
-    (empty / "chat_template.json").write_text("[]")
-    with pytest.raises(InputError, match=r"chat template in .*empty"):
-        chat_turn.find_template([empty])
 
 
 def test_half_blocks_show_two_pixels_a_character() -> None:

@@ -35,6 +35,7 @@ def names_every_shape(answer: str, scene: Scene) -> bool:
 def test_every_example_is_tested_here() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "batch.py",
+        "chat.py",
         "describe_image.py",
         "streaming.py",
         "text_generation.py",
@@ -59,6 +60,23 @@ def test_describe_image_takes_a_picture_file(tmp_path: Path) -> None:
     scene = make_scene(900_000_005)
     render(scene).save(tmp_path / "scene.png")
     assert names_every_shape(run("describe_image.py", "--image", str(tmp_path / "scene.png")), scene)
+
+
+def test_chat_keeps_the_picture_in_mind() -> None:
+    lines = run("chat.py").splitlines()
+    scene = make_scene(900_000_001)
+    assert lines[1] == f"assistant: {NUMBERS[len(scene.shapes)]}"
+    assert names_every_shape(lines[4], scene)
+    first, second = (int(line.strip("(").split()[0]) for line in (lines[2], lines[5]))
+    assert second < first  # the picture is not read again
+
+
+def test_chat_takes_another_model_and_picture(tmp_path: Path) -> None:
+    folder = Path(sys.modules["executorch_mm"].__file__ or "").parent / "models" / "tiny_vlm"
+    scene = make_scene(900_000_005)
+    render(scene).save(tmp_path / "scene.png")
+    options = ["--image", str(tmp_path / "scene.png"), "--question", "describe the picture"]
+    assert names_every_shape(run("chat.py", "--model", str(folder), *options), scene)
 
 
 def test_batch_describes_each_of_its_scenes_on_a_line_of_its_own() -> None:

@@ -40,6 +40,26 @@ def test_it_knows_the_capital_of_france(smollm: MultimodalRunner) -> None:
     assert "Paris" in smollm.generate_text(QUESTION, GREEDY)
 
 
+def test_a_chat_is_the_prompt_that_the_template_writes(smollm: MultimodalRunner) -> None:
+    system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    whole = smollm.generate_text(f"<|im_start|>system\n{system}<|im_end|>\n{QUESTION}", GREEDY)
+    smollm.reset()
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    assert smollm.chat(messages, GREEDY).text == whole
+
+
+def test_the_next_turn_of_a_chat_is_all_that_is_read(smollm: MultimodalRunner) -> None:
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    first = smollm.chat(messages, GREEDY)
+    messages += [{"role": "assistant", "content": first.text}, {"role": "user", "content": "And of Italy?"}]
+    # Not more: activations are quantised per call, so other chunks give slightly other numbers.
+    second = smollm.chat(messages, GREEDY, max_new_tokens=10)
+    smollm.reset()
+    fresh = smollm.chat(messages, GREEDY, max_new_tokens=10)
+    assert second.text == fresh.text
+    assert second.stats.num_prompt_tokens < fresh.stats.num_prompt_tokens - first.stats.num_prompt_tokens
+
+
 def test_a_prompt_in_pieces_gives_the_answer_of_the_whole_one(smollm: MultimodalRunner) -> None:
     whole = smollm.generate_text(QUESTION, GREEDY)
     smollm.reset()

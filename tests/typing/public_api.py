@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from executorch_mm import (
     Tokenizer,
     XnnpackOptions,
 )
+from executorch_mm.chat import ChatOptions, ChatTemplate
 from executorch_mm.utils import (
     make_audio_input,
     make_embedding_input,
@@ -69,6 +70,18 @@ def answers(runner: MultimodalRunner) -> None:
 
 def keep_even(tokens: list[int], logits: NDArray[np.float32]) -> None:
     logits[1::2] = -np.inf
+
+
+async def chats(runner: MultimodalRunner) -> None:
+    messages: list[dict[str, object]] = [{"role": "user", "content": "hello"}]
+    assert_type(runner.chat(messages, max_new_tokens=5), GenerationResult)
+    assert_type(runner.stream_chat(messages), Generator[str, None, None])
+    assert_type(await runner.achat(messages, tools=[{"type": "function"}]), GenerationResult)
+    assert_type(runner.astream_chat(messages), AsyncGenerator[str, None])
+    runner.chat("hello", chat_options=ChatOptions(template_options={"enable_thinking": False}))  # type: ignore[arg-type]
+    runner.chat(messages, top_q=1)  # type: ignore[call-arg]
+    assert_type(MultimodalRunner.from_pretrained("owner/name", revision="main"), MultimodalRunner)
+    assert_type(ChatTemplate("{{ 1 }}").render(messages), str)
 
 
 def inputs() -> None:

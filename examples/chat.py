@@ -1,0 +1,44 @@
+"""A chat about a picture, in the messages that OpenAI's API and Hugging Face use.
+
+    python examples/chat.py [--model FOLDER] [--image PICTURE] [--question TEXT]
+
+Without --model the small model in the wheel answers questions about a picture of coloured shapes.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from executorch_mm import GenerationConfig, MultimodalRunner
+from executorch_mm.demo import make_scene, render
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", help="a folder with .pte, tokenizer and template, or a Hub repository")
+    parser.add_argument("--image", help="a picture file")
+    parser.add_argument("--question", action="append", help="may be repeated")
+    arguments = parser.parse_args()
+    picture = arguments.image or render(make_scene(seed=900_000_001))
+    questions = arguments.question or ["how many shapes are there?", "describe the picture"]
+    config = GenerationConfig(max_new_tokens=60)
+
+    model = MultimodalRunner.from_pretrained(arguments.model) if arguments.model else MultimodalRunner.demo()
+    with model as runner:
+        messages: list[dict[str, object]] = []
+        for question in questions:
+            content: list[object] = [{"type": "text", "text": question}]
+            if not messages:
+                content.insert(0, {"type": "image", "image": picture})
+            messages.append({"role": "user", "content": content})
+            print(f"user: {question}\nassistant: ", end="")
+            answer = ""
+            for piece in runner.stream_chat(messages, config):
+                print(piece, end="", flush=True)
+                answer += piece
+            print(f"\n({runner.stats.num_prompt_tokens} new positions read)")
+            messages.append({"role": "assistant", "content": answer})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""Messages as OpenAI's API and as Hugging Face's templates write them, checked and made alike."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+
+from executorch_mm.arrays import is_pil_image
+from executorch_mm.errors import InputError
+from executorch_mm.inputs import MultimodalInput, make_audio_input, make_image_input
+
+if TYPE_CHECKING:
+    from executorch_mm.chat.template import Message
+    from executorch_mm.inputs import ImageLike
+
+Fetch: TypeAlias = Callable[[str], bytes]
+MediaKind: TypeAlias = Literal["image", "audio"]
+Content: TypeAlias = "str | list[dict[str, object]]"
+
+_SOURCES = ("url", "path", "base64")
+_PART_TYPES = "text, image, image_url, audio, audio_url, input_audio or video"
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages for a template, and what it does not see of them.
+
+    Attributes:
+        messages: Plain copies; content is a text or a list of parts of the types text, image and audio.
+        media: The pictures and sounds in order of appearance.
+    """
+
+    messages: list[dict[str, object]]
+    media: list[MultimodalInput]
+
+    def with_content(self, change: Callable[[Content], Content]) -> list[dict[str, object]]:
+        """The messages with other content."""
+        return [
+            {**message, "content": change(cast(Content, message["content"]))} for message in self.messages
+        ]
+
+
+def read_messages(messages: Sequence[Message], fetch: Fetch | None = None) -> Conversation:
+    """Checks messages and loads their pictures and sounds.
+
+    Args:
+        messages: Each with a role and content: a text, or a list of parts. Other fields, such as `tool_calls`
+            and `tool_call_id`, go to the template; arguments of a tool call that are JSON in a text become
+            the object that templates expect.
+        fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
+
+    Raises:
+        InputError: Something is missing or of a wrong kind; the message names the place, as in
+            `messages[2].content[0].image_url`.
+    """
+    if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
+        raise InputError(f"messages: expected a list of messages, got {type(messages).__name__}")
+    if not messages:
+        raise InputError("messages: expected at least one message")
+    media: list[MultimodalInput] = []
+    return Conversation(
+        [
+            _read_message(message, f"messages[{index}]", media, fetch)
+            for index, message in enumerate(messages)
+        ],
+        media,
+    )
+
+
+def _read_message(
+    message: object, where: str, media: list[MultimodalInput], fetch: Fetch | None
+) -> dict[str, object]:
+    if not isinstance(message, Mapping):
+        raise InputError(f"{where}: expected a mapping with role and content, got {type(message).__name__}")
+    role = message.get("role")
+    if not isinstance(role, str) or not role:
+        raise InputError(f"{where}.role: expected a text such as 'user', got {role!r}")
+    if "content" not in message and not message.get("tool_calls"):
+        raise InputError(f"{where}.content: expected a text or a list of parts, got nothing")
+    read = {str(key): value for key, value in message.items()}
+    read["content"] = _read_content(message.get("content"), f"{where}.content", media, fetch)
+    if message.get("tool_calls"):
+        read["tool_calls"] = _read_tool_calls(message["tool_calls"], f"{where}.tool_calls")
+    return read
+
+
+def _read_content(content: object, where: str, media: list[MultimodalInput], fetch: Fetch | None) -> Content:
+    if content is None:  # of a message that only calls tools
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Mapping) or not isinstance(content, Sequence):
+        raise InputError(f"{where}: expected a text or a list of parts, got {type(content).__name__}")
+    parts: list[dict[str, object]] = []
+    for index, part in enumerate(content):
+        text, inputs = _read_part(part, f"{where}[{index}]", fetch)
+        if text is not None:
+            parts.append({"type": "text", "text": text})
+        parts += [{"type": media_kind(one)} for one in inputs]
+        media += inputs
+    return parts
+
+
+def _read_part(part: object, where: str, fetch: Fetch | None) -> tuple[str | None, list[MultimodalInput]]:
+    """The part's text, or its pictures and sounds."""
+    if isinstance(part, str):
+        return part, []
+    if isinstance(part, MultimodalInput) or is_pil_image(part):
+        return None, [_picture(part, where, fetch)]
+    if not isinstance(part, Mapping):
+        raise InputError(f"{where}: expected a mapping with a type, got {type(part).__name__}")
+    kind = part.get("type")
+    if kind == "text":
+        if not isinstance(part.get("text"), str):
+            raise InputError(f"{where}.text: expected a text, got {type(part.get('text')).__name__}")
+        return part["text"], []
+    if kind in ("image", "image_url"):
+        return None, [_picture(_source(part, str(kind), "image", where), f"{where}.{kind}", fetch)]
+    if kind in ("audio", "audio_url"):
+        return None, [_sound(part, _source(part, str(kind), "audio", where), f"{where}.{kind}", fetch)]
+    if kind == "input_audio":
+        return None, [_input_audio(part.get("input_audio"), f"{where}.input_audio")]
+    if kind == "video":
+        return None, _frames(part.get("video"), f"{where}.video", fetch)
+    raise InputError(f"{where}.type: expected {_PART_TYPES}, got {kind!r}")
+
+
+def _source(part: Mapping[str, object], key: str, name: str, where: str) -> object:
+    """What a part gives as picture or sound: `{key: ...}`, `{key: {"url": ...}}`, url=, path= or base64=."""
+    given = [name for name in dict.fromkeys((key, name, *_SOURCES)) if part.get(name) is not None]
+    if len(given) != 1:
+        expected = ", ".join(dict.fromkeys((key, name, *_SOURCES)))
+        got = " and ".join(given) or "none"
+        raise InputError(f"{where}: expected one of {expected}, got {got}")
+    value = part[given[0]]
+    if isinstance(value, Mapping):
+        if "url" not in value:
+            raise InputError(f"{where}.{given[0]}.url: expected a data URI, a path or a URL, got nothing")
+        value = value["url"]
+    return _decoded(value, f"{where}.base64") if given[0] == "base64" else value
+
+
+def _decoded(value: object, where: str) -> bytes:
+    try:
+        if not isinstance(value, (str, bytes)):
+            raise TypeError(f"got {type(value).__name__}")
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise InputError(f"{where}: expected base64 ({error})") from error
+
+
+def _picture(source: object, where: str, fetch: Fetch | None) -> MultimodalInput:
+    if isinstance(source, MultimodalInput):
+        if source.kind not in ("image", "audio", "raw_audio", "sound"):
+            raise InputError(f"{where}: expected a picture or a sound, got {source.kind}")
+        return source
+    try:
+        return make_image_input(cast("ImageLike", source), fetch=fetch)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _sound(part: Mapping[str, object], source: object, where: str, fetch: Fetch | None) -> MultimodalInput:
+    if isinstance(source, MultimodalInput):
+        return _picture(source, where, fetch)
+    rate = part.get("sampling_rate")
+    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int)):
+        raise InputError(f"{where}: sampling_rate: expected an int, got {rate!r}")
+    try:
+        return make_audio_input(cast("str | os.PathLike[str]", source), sampling_rate=rate, fetch=fetch)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _input_audio(given: object, where: str) -> MultimodalInput:
+    """OpenAI's form; the file says itself what format it has."""
+    if not isinstance(given, Mapping):
+        raise InputError(f"{where}: expected a mapping with data and format, got {type(given).__name__}")
+    return _sound({}, _decoded(given.get("data"), f"{where}.data"), where, None)
+
+
+def _frames(video: object, where: str, fetch: Fetch | None) -> list[MultimodalInput]:
+    if isinstance(video, (str, bytes, Mapping)) or not isinstance(video, Sequence) or not video:
+        raise InputError(
+            f"{where}: expected its frames, a list of pictures (video files are not decoded), "
+            f"got {type(video).__name__}"
+        )
+    return [_picture(frame, f"{where}[{index}]", fetch) for index, frame in enumerate(video)]
+
+
+def media_kind(media: MultimodalInput) -> MediaKind:
+    """Which placeholder of a template stands for an input."""
+    return "image" if media.kind == "image" else "audio"
+
+
+def _read_tool_calls(calls: object, where: str) -> list[object]:
+    if isinstance(calls, (str, Mapping)) or not isinstance(calls, Sequence):
+        raise InputError(f"{where}: expected a list, got {type(calls).__name__}")
+    return [_read_tool_call(call, f"{where}[{index}]") for index, call in enumerate(calls)]
+
+
+def _read_tool_call(call: object, where: str) -> dict[str, object]:
+    if not isinstance(call, Mapping):
+        raise InputError(f"{where}: expected a mapping, got {type(call).__name__}")
+    read = {str(key): value for key, value in call.items()}
+    function = call.get("function")
+    if isinstance(function, Mapping):
+        read["function"] = {**function, "arguments": _arguments(function, f"{where}.function")}
+    elif "arguments" in call:
+        read["arguments"] = _arguments(call, where)
+    return read
+
+
+def _arguments(call: Mapping[str, object], where: str) -> object:
+    arguments = call.get("arguments", {})
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        return json.loads(arguments) if arguments.strip() else {}
+    except ValueError as error:
+        raise InputError(f"{where}.arguments: expected JSON ({error})") from error

@@ -1,0 +1,192 @@
+"""The runner's methods for chats."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from executorch_mm.config import GenerationConfig, GenerationOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typing_extensions import Unpack
+
+    from executorch_mm import _core
+    from executorch_mm.chat.chat import Chat, ChatOptions
+    from executorch_mm.chat.template import Message, Tool
+    from executorch_mm.context import ChatPrompt
+    from executorch_mm.inputs import Prompt
+    from executorch_mm.result import GenerationResult
+    from executorch_mm.tokenizer import Tokenizer
+
+_T = TypeVar("_T")
+
+
+class ChatMethods(ABC):
+    """Chats for a runner: messages in, an answer out.
+
+    Messages are the whole conversation each time, as with a web API, whatever the runner was used for before;
+    nothing has to be reset. What the context already holds of it is not read again: from its start, the
+    tokens, pictures and sounds that are the same. A model that cannot go back in its context starts again.
+    """
+
+    _chat_folders: Sequence[Path]  # where the template may be
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer in use."""
+
+    @property
+    @abstractmethod
+    def contract(self) -> _core.Contract:
+        """What the model file promises: methods, shapes, limits, metadata."""
+
+    @abstractmethod
+    def _stream(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> Generator[str, None, None]:
+        """The answer to a prompt, piece by piece."""
+
+    @abstractmethod
+    def _result(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
+        """The whole answer to a prompt."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Ends the running request."""
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether there is a chat template among the model's files.
+
+        Raises:
+            InputError: A file that should hold one is damaged.
+        """
+        return self._chat.has_template()
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        config: GenerationConfig | None = None,
+        *,
+        tools: Sequence[Tool] | None = None,
+        chat_options: ChatOptions | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> GenerationResult:
+        """Answers a conversation.
+
+        Args:
+            messages: The whole conversation, in OpenAI's form or Hugging Face's: mappings with a role and
+                content, which is a text or a list of parts: `{"type": "text", "text": ...}`,
+                `{"type": "image", "image": picture}` (or url=, path=, base64=),
+                `{"type": "image_url", "image_url": {"url": ...}}`, `{"type": "audio", "audio": sound}`,
+                `{"type": "input_audio", "input_audio": {"data": base64, "format": "wav"}}`,
+                `{"type": "video", "video": [frames]}`.
+            config: Options of the answer; None for the defaults. `num_bos` counts what the template writes;
+                `echo` has no effect.
+            tools: JSON schemas of functions that the model may call, as OpenAI's API and transformers take
+                them.
+            chat_options: Documents, another template and its variables.
+            **options: Fields of `GenerationConfig`, which override those of `config`.
+
+        Raises:
+            InputError: A message is wrong, there is no template, or it fails. Nothing has changed.
+            CapacityError: The conversation does not fit. The context holds the part in common.
+            ExecutionError: The model failed.
+            BusyError: Another request is running.
+
+        Example:
+            >>> from executorch_mm import MultimodalRunner
+            >>> from executorch_mm.demo import make_scene, render
+            >>> runner = MultimodalRunner.demo()
+            >>> question = {"type": "text", "text": "how many shapes are there?"}
+            >>> picture = {"type": "image", "image": render(make_scene(seed=7))}
+            >>> runner.chat([{"role": "user", "content": [picture, question]}]).text
+            '...'
+        """
+        return self._result(*self._chat_request(messages, config, tools, chat_options, options))
+
+    def stream_chat(
+        self,
+        messages: Sequence[Message],
+        config: GenerationConfig | None = None,
+        *,
+        tools: Sequence[Tool] | None = None,
+        chat_options: ChatOptions | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Generator[str, None, None]:
+        """The answer piece by piece, as an iterator; parameters and errors are those of `chat`.
+
+        The messages are checked by this call, the model runs with the first piece asked for. Leaving the loop
+        early closes the stream and ends the request.
+        """
+        return self._stream(*self._chat_request(messages, config, tools, chat_options, options))
+
+    async def achat(
+        self,
+        messages: Sequence[Message],
+        config: GenerationConfig | None = None,
+        *,
+        tools: Sequence[Tool] | None = None,
+        chat_options: ChatOptions | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> GenerationResult:
+        """`chat` without holding up the event loop; cancelling the task ends the request."""
+        return await self._in_thread(
+            lambda: self.chat(messages, config, tools=tools, chat_options=chat_options, **options)
+        )
+
+    async def astream_chat(
+        self,
+        messages: Sequence[Message],
+        config: GenerationConfig | None = None,
+        *,
+        tools: Sequence[Tool] | None = None,
+        chat_options: ChatOptions | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> AsyncGenerator[str, None]:
+        """`stream_chat` without holding up the event loop; cancelling the task ends the request.
+
+        The model runs in a thread of the event loop's pool while a piece is awaited.
+        """
+        pieces = await self._in_thread(
+            lambda: self.stream_chat(messages, config, tools=tools, chat_options=chat_options, **options)
+        )
+        try:
+            while (piece := await self._in_thread(lambda: next(pieces, None))) is not None:
+                yield piece
+        finally:
+            pieces.close()
+
+    @functools.cached_property
+    def _chat(self) -> Chat:
+        from executorch_mm.chat.chat import Chat
+
+        return Chat(self._chat_folders, self.tokenizer, self.contract)
+
+    def _chat_request(
+        self,
+        messages: Sequence[Message],
+        config: GenerationConfig | None,
+        tools: Sequence[Tool] | None,
+        chat_options: ChatOptions | None,
+        options: GenerationOptions,
+    ) -> tuple[ChatPrompt, GenerationConfig]:
+        from executorch_mm.chat.chat import ChatOptions
+
+        config = (config or GenerationConfig()).replace(**options)
+        prompt = self._chat.prompt(messages, tools, chat_options or ChatOptions(), config.num_bos)
+        return prompt, config.replace(num_bos=0)
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        import asyncio  # not at the top: it takes as long as all the rest
+
+        running = asyncio.ensure_future(asyncio.to_thread(work))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self.stop()
+            await asyncio.wait([running])  # no thread is left behind in the model
+            raise

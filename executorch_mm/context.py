@@ -1,0 +1,143 @@
+"""What a chat prompt has in common with the context, so that only the rest is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from executorch_mm import _core
+from executorch_mm.arrays import is_pil_image
+from executorch_mm.errors import ExecutorchMMError
+from executorch_mm.inputs import MultimodalInput, Prompt, as_parts, make_token_input
+
+_MEDIA_POSITION = -1  # in a session's history
+_Ids: TypeAlias = "npt.NDArray[np.int64]"
+_Segment: TypeAlias = "_Ids | list[MultimodalInput]"
+
+
+class ChatPrompt(NamedTuple):
+    """A whole conversation for the runner, which may have read some of it already.
+
+    Attributes:
+        parts: Token ids, and pictures and sounds, in order.
+    """
+
+    parts: tuple[MultimodalInput, ...]
+
+
+class Context:
+    """Remembers which pictures and sounds are in a session's context.
+
+    The history tells tokens, but of a picture only how many positions it takes. Pictures that follow each
+    other are one run of such positions, and are only reused together.
+    """
+
+    def __init__(self) -> None:
+        self._media: list[bytes] = []  # one digest for each run of media, from the start of the context
+
+    def forget(self) -> None:
+        """Something else may have come into the context."""
+        self._media = []
+
+    def to_read(self, inputs: Prompt | ChatPrompt, session: _core.Session) -> list[MultimodalInput]:
+        """The parts of a prompt that are to be read; the session is taken back to where they go on.
+
+        Args:
+            inputs: A prompt that continues the context, or a `ChatPrompt`, which stands for the whole of it.
+            session: Not reading anything.
+
+        Raises:
+            InputError: A prompt has parts that are no inputs.
+        """
+        if isinstance(inputs, ChatPrompt):
+            return self._rest(inputs.parts, session)
+        parts = as_parts(inputs)
+        if any(part.kind not in ("text", "tokens") for part in parts):
+            self.forget()
+        return parts
+
+    def _rest(self, parts: Sequence[MultimodalInput], session: _core.Session) -> list[MultimodalInput]:
+        segments = list(_segments(parts))
+        digests = [_digest(segment) for segment in segments if isinstance(segment, list)]
+        position, rest = self._common(segments, digests, np.asarray(session.history, dtype=np.int64))
+        self._media = digests
+        if position < session.position:
+            try:
+                session.rewind(position)
+            except ExecutorchMMError:  # a context that has overwritten its past
+                session.reset()
+                rest = segments
+        return [part for segment in rest for part in _as_inputs(segment)]
+
+    def _common(
+        self, segments: list[_Segment], digests: list[bytes], history: _Ids
+    ) -> tuple[int, list[_Segment]]:
+        """Positions in common, and the segments behind them: at least one token, whose logits are wanted."""
+        position = num_media = 0
+        for index, segment in enumerate(segments):
+            is_last = index == len(segments) - 1
+            if isinstance(segment, list):
+                length = _run_length(history[position:])
+                known = self._media[num_media : num_media + 1] == digests[num_media : num_media + 1]
+                if is_last or length == 0 or not known:
+                    return position, segments[index:]
+                num_media += 1
+                position += length
+                continue
+            common = _common_length(segment, history[position:])
+            common = min(common, len(segment) - 1) if is_last else common
+            position += common
+            if common < len(segment):
+                return position, [segment[common:], *segments[index + 1 :]]
+        return position, []
+
+
+def _segments(parts: Sequence[MultimodalInput]) -> Iterator[_Segment]:
+    """Neighbours of one kind together."""
+    for is_tokens, group in groupby(parts, lambda part: part.kind == "tokens"):
+        members = list(group)
+        if is_tokens:
+            yield np.concatenate([np.asarray(part.value, dtype=np.int64) for part in members])
+        else:
+            yield members
+
+
+def _as_inputs(segment: _Segment) -> list[MultimodalInput]:
+    return segment if isinstance(segment, list) else [make_token_input(segment)]
+
+
+def _common_length(ids: _Ids, history: _Ids) -> int:
+    length = min(len(ids), len(history))
+    differing = np.flatnonzero(ids[:length] != history[:length])
+    return int(differing[0]) if differing.size else length
+
+
+def _run_length(history: _Ids) -> int:
+    others = np.flatnonzero(history != _MEDIA_POSITION)
+    return int(others[0]) if others.size else len(history)
+
+
+def _digest(media: Sequence[MultimodalInput]) -> bytes:
+    """Of what pictures and sounds show, so that a picture that is loaded again is known again."""
+    import hashlib
+
+    from executorch_mm.preprocess import Sound
+
+    digest = hashlib.blake2b(digest_size=16)
+    for part in media:
+        value = part.value
+        if is_pil_image(value):
+            digest.update(f"{value.mode} {value.size} {value.getpalette()}".encode())
+            digest.update(value.tobytes())
+            continue
+        if isinstance(value, Sound):
+            digest.update(f"{value.sampling_rate} Hz".encode())
+            value = value.samples
+        array = np.ascontiguousarray(value)
+        digest.update(f"{part.kind} {array.dtype} {array.shape}".encode())
+        digest.update(array.data)
+    return digest.digest()

@@ -1,0 +1,134 @@
+"""All files of a model by one name: a folder, or a repository of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol, cast
+
+from executorch_mm._tokenizers.detect import find_in
+from executorch_mm._tokenizers.extras import import_extra
+from executorch_mm.errors import ModelLoadError, TokenizerError
+from executorch_mm.load_options import PathLike
+
+# What is wanted of a repository besides the model itself.
+_SIDE_FILES = ("*.json", "*.jinja", "*.ptd", "*.tiktoken", "*tokenizer.model", "*tokenizer.bin")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model's files are.
+
+    Attributes:
+        model: The .pte file.
+        tokenizer: The folder of the tokenizer, its template and the processor's configuration.
+        data: .ptd files beside the model.
+    """
+
+    model: Path
+    tokenizer: Path
+    data: tuple[Path, ...]
+
+
+class _Hub(Protocol):
+    """What is used of the package huggingface_hub."""
+
+    def list_repo_files(self, repo_id: str, *, revision: str | None, token: str | None) -> list[str]: ...
+
+    def snapshot_download(
+        self,
+        repo_id: str,
+        *,
+        revision: str | None,
+        cache_dir: str | None,
+        token: str | None,
+        allow_patterns: list[str],
+        local_files_only: bool,
+    ) -> str: ...
+
+
+def find_model(
+    name: PathLike,
+    model_file: str | None = None,
+    revision: str | None = None,
+    cache_dir: PathLike | None = None,
+    token: str | None = None,
+) -> ModelFiles:
+    """The files of a model, downloaded where they are not here; see `MultimodalRunner.from_pretrained`."""
+    folder = Path(os.fspath(name))
+    if not folder.is_dir():
+        folder = _download(os.fspath(name), model_file, revision, cache_dir, token)
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*.pte") if path.is_file())
+    model = folder / choose_model(found, model_file, os.fspath(name))
+    return ModelFiles(
+        model, _tokenizer_folder(model.parent, folder), tuple(sorted(model.parent.glob("*.ptd")))
+    )
+
+
+def choose_model(files: Iterable[str], model_file: str | None, name: str) -> str:
+    """The .pte file to load.
+
+    Args:
+        files: Paths in the folder or repository.
+        model_file: The one that is wanted, or None for the only one.
+        name: Of the folder or repository, for messages.
+
+    Raises:
+        ModelLoadError: There is none, or several and none is chosen.
+    """
+    models = sorted(file for file in files if file.endswith(".pte"))
+    candidates = ", ".join(models) or "no .pte file"
+    if model_file is not None:
+        if model_file in models:
+            return model_file
+        raise ModelLoadError(f"{name}: expected {model_file}, got {candidates}")
+    if len(models) != 1:
+        hint = "; choose with model_file=" if models else ""
+        raise ModelLoadError(f"{name}: expected one .pte file, got {candidates}{hint}")
+    return models[0]
+
+
+def _tokenizer_folder(beside: Path, root: Path) -> Path:
+    """The model's folder, or that of the whole repository where only that has a tokenizer."""
+    try:
+        find_in(beside)
+    except TokenizerError:
+        return root
+    return beside
+
+
+def _download(
+    repo: str, model_file: str | None, revision: str | None, cache_dir: PathLike | None, token: str | None
+) -> Path:
+    if repo.count("/") != 1 or repo.startswith((".", "/", "~")):
+        raise ModelLoadError(f"{repo}: expected a folder, or a Hugging Face repository as owner/name")
+    hub = cast(_Hub, import_extra("huggingface_hub", "hub", f"{repo}, which is no folder,"))
+    errors: ModuleType = import_extra("huggingface_hub.errors", "hub", repo)
+
+    try:
+        files = hub.list_repo_files(repo, revision=revision, token=token)
+        model, is_offline = choose_model(files, model_file, repo), False
+    except errors.HfHubHTTPError as error:
+        raise _failed(repo, error) from error
+    except (OSError, errors.HTTPError):  # no connection, or told to stay offline
+        model, is_offline = model_file or "*.pte", True
+    try:
+        return Path(
+            hub.snapshot_download(
+                repo,
+                revision=revision,
+                cache_dir=None if cache_dir is None else os.fspath(cache_dir),
+                token=token,
+                allow_patterns=[model, *_SIDE_FILES],
+                local_files_only=is_offline,
+            )
+        )
+    except (OSError, errors.HTTPError) as error:
+        raise _failed(repo, error) from error
+
+
+def _failed(repo: str, error: Exception) -> ModelLoadError:
+    return ModelLoadError(f"{repo}: {' '.join(str(error).split())}")

@@ -1,0 +1,165 @@
+"""Models by one name: folders, and a stand-in for the Hugging Face Hub on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from executorch_mm import ModelLoadError, MultimodalRunner
+from executorch_mm.demo import make_scene, render
+from executorch_mm.demo.questions import NUMBERS
+from executorch_mm.pretrained import find_model
+
+COMMIT = "c" * 40
+QUESTION = [{"role": "user", "content": [render(make_scene(7)), "how many shapes are there?"]}]
+
+
+def test_a_folder_has_all_that_a_model_needs(demo_folder: Path) -> None:
+    with MultimodalRunner.from_pretrained(demo_folder, num_threads=1) as runner:
+        assert runner.chat(QUESTION).text == NUMBERS[len(make_scene(7).shapes)]
+
+
+def test_files_are_found_beside_the_model_and_above_it(tmp_path: Path) -> None:
+    for name in ("tokenizer.json", "xnnpack/model.pte", "xnnpack/weights.ptd", "xnnpack/more.ptd"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    files = find_model(tmp_path)
+    assert files.model == tmp_path / "xnnpack" / "model.pte"
+    assert files.tokenizer == tmp_path
+    assert files.data == (tmp_path / "xnnpack" / "more.ptd", tmp_path / "xnnpack" / "weights.ptd")
+    (tmp_path / "xnnpack" / "tokenizer.model").touch()
+    assert find_model(tmp_path).tokenizer == tmp_path / "xnnpack"
+
+
+def test_several_models_are_listed_and_chosen_from(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match=r"expected one \.pte file, got no \.pte file"):
+        find_model(tmp_path)
+    for name in ("b.pte", "a.pte", "tokenizer.json"):
+        (tmp_path / name).touch()
+    with pytest.raises(ModelLoadError, match=r"expected one \.pte file, got a\.pte, b\.pte; .*model_file="):
+        find_model(tmp_path)
+    assert find_model(tmp_path, "b.pte").model == tmp_path / "b.pte"
+    with pytest.raises(ModelLoadError, match=r"expected c\.pte, got a\.pte, b\.pte"):
+        find_model(tmp_path, "c.pte")
+
+
+@pytest.mark.parametrize("name", ["no-such-folder", "./no/folder", "/no/such", "a/b/c"])
+def test_what_is_neither_folder_nor_repository_is_an_error(name: str) -> None:
+    with pytest.raises(ModelLoadError, match="expected a folder, or a Hugging Face repository as owner/name"):
+        MultimodalRunner.from_pretrained(name)
+
+
+# The Hub.
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The requests that huggingface_hub makes for one repository, owner/tiny."""
+
+    files: dict[str, Path]
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        api, resolve = "/api/models/owner/tiny", "/owner/tiny/resolve/"
+        if path.startswith(f"{api}/tree/"):
+            self._send(json.dumps([self._entry(name) for name in self.files]).encode())
+        elif path.startswith(api):
+            siblings = [{"rfilename": name} for name in self.files]
+            self._send(json.dumps({"id": "owner/tiny", "sha": COMMIT, "siblings": siblings}).encode())
+        elif path.startswith(resolve) and path.removeprefix(resolve).split("/", 1)[1] in self.files:
+            self._send(self.files[path.removeprefix(resolve).split("/", 1)[1]].read_bytes())
+        else:
+            self._send(b"{}", 404, {"X-Error-Code": "RepoNotFound"})
+
+    def _entry(self, name: str) -> dict[str, object]:
+        data = self.files[name].read_bytes()
+        return {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+
+    def _send(self, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+@pytest.fixture
+def hub(demo_folder: Path) -> Iterator[str]:
+    files = {path.name: path for path in demo_folder.iterdir()}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("TinyHub", (Hub,), {"files": files}))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+ASK = """
+import sys
+from executorch_mm import MultimodalRunner
+from executorch_mm.demo import make_scene, render
+with MultimodalRunner.from_pretrained(*sys.argv[1:2], num_threads=1) as runner:
+    content = [render(make_scene(7)), "how many shapes are there?"]
+    print(runner.chat([{"role": "user", "content": content}]).text)
+"""
+
+
+def ask(cache: Path, repo: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The answer of a fresh process: huggingface_hub reads its settings when it is imported."""
+    pytest.importorskip("huggingface_hub")
+    return subprocess.run(
+        [sys.executable, "-c", ASK, repo],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", **environment},
+    )
+
+
+def test_a_repository_is_downloaded_once_and_then_works_offline(hub: str, tmp_path: Path) -> None:
+    expected = NUMBERS[len(make_scene(7).shapes)]
+    first = ask(tmp_path, "owner/tiny", HF_ENDPOINT=hub)
+    assert first.stdout.strip() == expected, first.stderr
+    assert list(tmp_path.rglob("model.pte"))
+    assert not list(tmp_path.rglob("README.md"))  # what is not needed stays there
+    offline = ask(tmp_path, "owner/tiny", HF_HUB_OFFLINE="1")
+    assert offline.stdout.strip() == expected, offline.stderr
+    unreachable = ask(tmp_path, "owner/tiny", HF_ENDPOINT="http://127.0.0.1:9")
+    assert unreachable.stdout.strip() == expected, unreachable.stderr
+
+
+def test_a_repository_that_is_not_there_is_a_load_error(hub: str, tmp_path: Path) -> None:
+    missing = ask(tmp_path, "owner/other", HF_ENDPOINT=hub)
+    assert "ModelLoadError: owner/other: " in missing.stderr
+    offline = ask(tmp_path, "owner/tiny", HF_HUB_OFFLINE="1")
+    assert "ModelLoadError: owner/tiny: " in offline.stderr
+
+
+def test_without_huggingface_hub_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r"executorch_mm\[hub\]"):
+        MultimodalRunner.from_pretrained("owner/tiny")
