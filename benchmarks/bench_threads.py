@@ -54,10 +54,11 @@ def main() -> None:
     cores = str(os.cpu_count())
     results = []
     for folder in [DEMO, *arguments.folders]:
-        rounds = [
-            {threads: measure(folder, threads) for threads in ("auto", "1", cores)}
-            for _ in range(arguments.rounds)
-        ]
+        kinds = ["auto", "1", cores]
+        rounds = []
+        for turn in range(arguments.rounds):  # each kind is the first, second and last in turn
+            order = kinds[turn % 3 :] + kinds[: turn % 3]
+            rounds.append({threads: measure(folder, threads) for threads in order})
         ratios = [r["auto"]["turn_s"] / min(r["1"]["turn_s"], r[cores]["turn_s"]) for r in rounds]
         chosen = sorted({int(r["auto"]["threads"]) for r in rounds})
         times = {threads: statistics.median(r[threads]["turn_s"] for r in rounds) for threads in rounds[0]}

@@ -69,7 +69,7 @@ def draw(result: dict[str, Any]) -> str:
             f'<text x="{LEFT - 10}" y="{y + 14}" text-anchor="end">{LABELS[row["label"]]}</text>'
             f'<rect x="{left:.1f}" y="{y}" width="{right - left:.1f}" height="{BAR}" fill="{OURS}">'
             f"<title>{escape(values)}</title></rect>"
-            f'<text x="{end:.1f}" y="{y + 14}" font-weight="bold">{row["better"]:.2g}x</text>'
+            f'<text x="{end:.1f}" y="{y + 14}" font-weight="bold">{row["better"]:.3g}x</text>'
             f'<text x="{end + 46:.1f}" y="{y + 14}" fill="#59636e" font-size="11">'
             f"{escape(unit(row['label'], row['ours']))}</text>"
         )
