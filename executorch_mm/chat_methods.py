@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from executorch_mm.config import GenerationConfig, GenerationOptions
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from executorch_mm import _core
+    from executorch_mm._requests import Progress
     from executorch_mm.chat.chat import Chat, ChatOptions
     from executorch_mm.chat.template import Message, Tool
     from executorch_mm.context import ChatPrompt
@@ -46,16 +47,22 @@ class ChatMethods(ABC):
         """What the model file promises: methods, shapes, limits, metadata."""
 
     @abstractmethod
-    def _stream(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> Generator[str, None, None]:
+    def _stream(
+        self, inputs: Prompt | ChatPrompt, config: GenerationConfig, progress: Progress | None
+    ) -> Generator[str, None, None]:
         """The answer to a prompt, piece by piece."""
+
+    @abstractmethod
+    def _astream(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> AsyncGenerator[str, None]:
+        """The answer to a prompt, piece by piece, for a task."""
+
+    @abstractmethod
+    async def _aresult(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
+        """The whole answer to a prompt, for a task."""
 
     @abstractmethod
     def _result(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
         """The whole answer to a prompt."""
-
-    @abstractmethod
-    def stop(self) -> None:
-        """Ends the running request."""
 
     @property
     def has_chat_template(self) -> bool:
@@ -115,6 +122,7 @@ class ChatMethods(ABC):
         *,
         tools: Sequence[Tool] | None = None,
         chat_options: ChatOptions | None = None,
+        progress: Progress | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Generator[str, None, None]:
         """The answer piece by piece, as an iterator; parameters and errors are those of `chat`.
@@ -122,7 +130,7 @@ class ChatMethods(ABC):
         The messages are checked by this call, the model runs with the first piece asked for. Leaving the loop
         early closes the stream and ends the request.
         """
-        return self._stream(*self._chat_request(messages, config, tools, chat_options, options))
+        return self._stream(*self._chat_request(messages, config, tools, chat_options, options), progress)
 
     async def achat(
         self,
@@ -134,9 +142,10 @@ class ChatMethods(ABC):
         **options: Unpack[GenerationOptions],
     ) -> GenerationResult:
         """`chat` without holding up the event loop; cancelling the task ends the request."""
-        return await self._in_thread(
-            lambda: self.chat(messages, config, tools=tools, chat_options=chat_options, **options)
-        )
+        import asyncio  # not at the top: it takes as long as all the rest
+
+        request = await asyncio.to_thread(self._chat_request, messages, config, tools, chat_options, options)
+        return await self._aresult(*request)
 
     async def astream_chat(
         self,
@@ -151,14 +160,13 @@ class ChatMethods(ABC):
 
         The model runs in a thread of the event loop's pool while a piece is awaited.
         """
-        pieces = await self._in_thread(
-            lambda: self.stream_chat(messages, config, tools=tools, chat_options=chat_options, **options)
-        )
-        try:
-            while (piece := await self._in_thread(lambda: next(pieces, None))) is not None:
+        import asyncio
+        import contextlib
+
+        request = await asyncio.to_thread(self._chat_request, messages, config, tools, chat_options, options)
+        async with contextlib.aclosing(self._astream(*request)) as pieces:
+            async for piece in pieces:
                 yield piece
-        finally:
-            pieces.close()
 
     @functools.cached_property
     def _chat(self) -> Chat:
@@ -179,14 +187,3 @@ class ChatMethods(ABC):
         config = (config or GenerationConfig()).replace(**options)
         prompt = self._chat.prompt(messages, tools, chat_options or ChatOptions(), config.num_bos)
         return prompt, config.replace(num_bos=0)
-
-    async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        import asyncio  # not at the top: it takes as long as all the rest
-
-        running = asyncio.ensure_future(asyncio.to_thread(work))
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            self.stop()
-            await asyncio.wait([running])  # no thread is left behind in the model
-            raise

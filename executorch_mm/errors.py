@@ -57,5 +57,9 @@ class BusyError(ExecutorchMMError):
     """The runner is in use: by another thread, or by a stream that has not been closed."""
 
 
+class ForkError(ExecutorchMMError):
+    """The runner belongs to the process that this one was forked from."""
+
+
 class MissingDependencyError(ExecutorchMMError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""

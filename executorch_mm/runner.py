@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from executorch_mm import _core
 from executorch_mm._logging import forward_log_lines
+from executorch_mm._requests import Progress, Requests
 from executorch_mm._tokenizers.side_files import declared_eos_ids
 from executorch_mm.chat_methods import ChatMethods
 from executorch_mm.config import GenerationConfig, GenerationOptions
-from executorch_mm.errors import BusyError, CapacityError, ExecutorchMMError, InputError, TokenizerError
-from executorch_mm.inputs import MultimodalInput, Prompt
+from executorch_mm.errors import InputError, TokenizerError
+from executorch_mm.inputs import Prompt
 from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
 from executorch_mm.prompt import PromptEncoder
-from executorch_mm.result import GenerationResult, make_result
-from executorch_mm.sampling import generation_options, timeout_ns
-from executorch_mm.stats import Stats, peak_memory_bytes
-from executorch_mm.text_stream import TextStream
+from executorch_mm.result import GenerationResult
+from executorch_mm.stats import Stats
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self, Unpack
 
     from executorch_mm.context import ChatPrompt
-
-Progress = Callable[[int, int], object]
-_Ending = tuple[list[_core.TokenRecord], Stats]  # what is known once an answer is complete
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,9 @@ class MultimodalRunner(ChatMethods):
 
     The runner keeps the conversation: each call goes on where the last one ended, until `reset()`.
     One request runs at a time. A call that comes while another thread's request, or a stream that has not
-    been closed, is running raises `BusyError`; only `stop()` may be called at any time.
+    been closed, is running raises `BusyError`; tasks that `await` wait their turn. `stop()`, `position` and
+    `history` may be used at any time. A runner cannot be used in a forked child (`ForkError`), pickled or
+    copied: load one in each process.
 
     Example:
         >>> from executorch_mm import GenerationConfig, MultimodalRunner
@@ -108,8 +104,6 @@ class MultimodalRunner(ChatMethods):
         """
         from concurrent.futures import ThreadPoolExecutor
 
-        from executorch_mm.context import Context
-
         start_ns = _core.now_ns()
         options = core_options(model_path, data_path, load_mode, num_threads, xnnpack, profile_path)
         beside = [Path(options.model_path).parent] if options.model_path else []
@@ -128,18 +122,13 @@ class MultimodalRunner(ChatMethods):
                 session = _core.Session.load(options)
         finally:
             forward_log_lines()
-        self._loaded: _core.Session | None = session  # None once closed
         self._tokenizer = tokenizer.result()
         processor = None if processor_path is None else Path(os.fspath(processor_path))
-        self._encoder = PromptEncoder(session.contract, self._tokenizer, processor, beside)
         self._chat_folders = beside[::-1]
-        self._context = Context()
+        encoder = PromptEncoder(session.contract, self._tokenizer, processor, beside)
         declared = [token for folder in beside for token in declared_eos_ids(folder)]
-        self._eos_ids = sorted({*session.contract.eos_ids, *self._tokenizer.eos_ids, *declared})
-        self._request = threading.Lock()
-        self._stats = Stats()
-        self._load_start_ns, self._load_ns = start_ns, _core.now_ns() - start_ns
-        self._prepare_ns = 0  # of the last prompt
+        eos_ids = sorted({*session.contract.eos_ids, *self._tokenizer.eos_ids, *declared})
+        self._requests = Requests(session, self._tokenizer, encoder, eos_ids, start_ns)
 
     @classmethod
     def demo(cls, *, num_threads: NumThreads = "auto") -> Self:
@@ -216,7 +205,10 @@ class MultimodalRunner(ChatMethods):
                 exception in it ends the request and comes out of this call; the conversation goes on from
                 there.
             stats_callback: Gets the `Stats` once, at the end.
-            progress: Gets (positions read, positions of the prompt) while the prompt is read.
+            progress: Gets (positions read, positions of the prompt, what comes next) before each call of the
+                model that reads the prompt, and once when it has been read. What comes next is
+                "encode_image", "encode_audio" or "prefill". The number of positions may still change while
+                an encoder is to run whose output has no fixed size.
             **options: Fields of `GenerationConfig`, which override those of `config`.
 
         Raises:
@@ -226,12 +218,12 @@ class MultimodalRunner(ChatMethods):
             BusyError: Another request is running.
         """
         config = _with_options(config, options)
-        with contextlib.closing(self._answer(inputs, config, progress)) as pieces:
+        with contextlib.closing(self._requests.answer(inputs, config, progress)) as pieces:
             for piece in pieces:
                 if token_callback is not None and not config.warming:
                     token_callback(piece)
         if stats_callback is not None and not config.warming:
-            stats_callback(self._stats)
+            stats_callback(self._requests.stats)
 
     def generate_text(
         self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
@@ -248,25 +240,53 @@ class MultimodalRunner(ChatMethods):
         """
         return self._result(inputs, _with_options(config, options))
 
-    def _result(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
-        endings: list[_Ending] = []
-        with contextlib.closing(self._answer(inputs, config, None, endings.append)) as pieces:
-            text = "".join(pieces)
-        records, stats = endings[0]
-        return make_result(text, records, stats, has_logprobs=config.logprobs is not None)
-
     def stream(
-        self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
+        self,
+        inputs: Prompt,
+        config: GenerationConfig | None = None,
+        *,
+        progress: Progress | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> Generator[str, None, None]:
         """The answer piece by piece, as an iterator; parameters and errors are those of `generate`.
 
         Work starts with the first piece asked for. Leaving the loop early closes the stream and ends the
         request; the conversation holds what was generated until then.
         """
-        return self._stream(inputs, _with_options(config, options))
+        return self._requests.answer(inputs, _with_options(config, options), progress)
 
-    def _stream(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> Generator[str, None, None]:
-        return self._answer(inputs, config, None)
+    def astream(
+        self,
+        inputs: Prompt,
+        config: GenerationConfig | None = None,
+        *,
+        progress: Progress | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> AsyncGenerator[str, None]:
+        """The answer piece by piece, as an asynchronous iterator; parameters are those of `generate`.
+
+        The model, and with it `progress` and logits processors, runs in a thread that ends with the stream.
+        Where another request is running, the stream waits until it is over, in the order in which streams
+        and `agenerate_*` came; `timeout` counts from then on. Cancelling the task ends the request before the
+        model's next call, and what awaits the task gets control once that is done. Close a stream that is
+        left early: `async with contextlib.aclosing(runner.astream(...)) as pieces`.
+
+        Raises:
+            InputError, CapacityError, ExecutionError: As in `generate`.
+        """
+        return self._requests.answer_async(inputs, _with_options(config, options), progress)
+
+    async def agenerate_text(
+        self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
+    ) -> str:
+        """`generate_text` for a task, which waits and is cancelled as in `astream`."""
+        return (await self.agenerate_result(inputs, config, **options)).text
+
+    async def agenerate_result(
+        self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
+    ) -> GenerationResult:
+        """`generate_result` for a task, which waits and is cancelled as in `astream`."""
+        return await self._requests.result_async(inputs, _with_options(config, options))
 
     def warmup(self) -> None:
         """Runs each method of the model once, so that the first request does not pay for what comes once.
@@ -278,22 +298,7 @@ class MultimodalRunner(ChatMethods):
             ExecutionError: The model failed.
             BusyError: A request is running.
         """
-        with self._exclusive():
-            session = self._session
-            if session.position:
-                return
-            options = generation_options(GenerationConfig(max_new_tokens=2, ignore_eos=True), ())
-            for part in self._encoder.rehearsal():
-                try:
-                    session.begin_request()
-                    session.begin_prefill([part])
-                    while session.step_prefill():
-                        pass
-                    generation = _core.Generation(session, options)
-                    while generation.next() is not None:
-                        pass
-                finally:
-                    session.reset()
+        self._requests.warmup()
 
     def prefill(
         self,
@@ -317,11 +322,7 @@ class MultimodalRunner(ChatMethods):
         Raises:
             InputError, CapacityError, ExecutionError, BusyError: As in `generate`.
         """
-        with self._exclusive():
-            self._session.begin_request()
-            self._read(self._context.to_read(inputs, self._session), _with_options(config, options), progress)
-            self._stats = self._make_stats()
-            return self._session.position
+        return self._requests.prefill(inputs, _with_options(config, options), progress)
 
     def reset(self) -> None:
         """Forgets the conversation: the model's state is what it was after loading.
@@ -329,7 +330,7 @@ class MultimodalRunner(ChatMethods):
         Raises:
             BusyError: A request is running.
         """
-        with self._exclusive():
+        with self._requests.exclusive():
             self._session.reset()
 
     def rewind(self, position: int) -> None:
@@ -344,7 +345,7 @@ class MultimodalRunner(ChatMethods):
             InputError: Another position than these; the message names those that are possible.
             BusyError: A request is running.
         """
-        with self._exclusive():
+        with self._requests.exclusive():
             self._session.rewind(position)
 
     def save(self) -> Snapshot:
@@ -353,7 +354,7 @@ class MultimodalRunner(ChatMethods):
         Raises:
             BusyError: A request is running.
         """
-        with self._exclusive():
+        with self._requests.exclusive():
             return Snapshot(self._session.save(), self._session)
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -366,33 +367,35 @@ class MultimodalRunner(ChatMethods):
             InputError: The snapshot is another runner's.
             BusyError: A request is running.
         """
-        with self._exclusive():
+        with self._requests.exclusive():
             if snapshot._session is not self._session:
                 raise InputError("snapshot: expected one that this runner saved, got another runner's")
             self._session.restore(snapshot._state)
-            self._context.forget()
+            self._requests.context.forget()
 
     def stop(self) -> None:
         """Ends the running request before its next token, prompt chunk or encoder call; from any thread.
 
         A prompt that was being read is taken back. Without a running request nothing happens.
         """
-        if self._loaded is not None:
-            self._loaded.cancel()
+        self._requests.stop()
 
     def close(self) -> None:
         """Frees the model and writes the profile, if there is one. Later calls raise `ExecutorchMMError`.
+
+        In a forked child nothing is freed or written.
 
         Raises:
             BusyError: A request is running.
             InputError: The profile cannot be written. The model is freed all the same.
         """
-        if self._loaded is None:
-            return
-        with self._exclusive():
-            session, self._loaded = self._loaded, None
-            del self._encoder
-            session.write_profile()
+        self._requests.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a MultimodalRunner cannot be pickled or copied: load the model from its path again, in the "
+            "process that uses it (the file's pages are shared); save() keeps a conversation"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -405,7 +408,7 @@ class MultimodalRunner(ChatMethods):
     @property
     def stats(self) -> Stats:
         """What the last finished request cost."""
-        return self._stats
+        return self._requests.stats
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -432,144 +435,23 @@ class MultimodalRunner(ChatMethods):
         """Token ids in the context; -1 for each position that came from an image, audio or embeddings."""
         return self._session.history
 
+    def _stream(
+        self, inputs: Prompt | ChatPrompt, config: GenerationConfig, progress: Progress | None
+    ) -> Generator[str, None, None]:
+        return self._requests.answer(inputs, config, progress)
+
+    def _astream(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> AsyncGenerator[str, None]:
+        return self._requests.answer_async(inputs, config)
+
+    def _result(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
+        return self._requests.result(inputs, config)
+
+    async def _aresult(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
+        return await self._requests.result_async(inputs, config)
+
     @property
     def _session(self) -> _core.Session:
-        if self._loaded is None:
-            raise ExecutorchMMError("the runner is closed")
-        return self._loaded
-
-    @contextlib.contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        if not self._request.acquire(blocking=False):
-            raise BusyError(
-                "the runner is in use: by another thread, or by a stream that has not been closed"
-            )
-        try:
-            yield
-        finally:
-            self._request.release()
-            forward_log_lines()
-
-    def _answer(
-        self,
-        inputs: Prompt | ChatPrompt,
-        config: GenerationConfig,
-        progress: Progress | None,
-        on_end: Callable[[_Ending], object] = lambda _: None,
-    ) -> Generator[str, None, None]:
-        with self._exclusive():
-            self._session.begin_request()
-            # Made before the prompt is read, because it checks options against the model.
-            generation = _core.Generation(self._session, generation_options(config, self._eos_ids))
-            parts = self._context.to_read(inputs, self._session)
-            if config.echo:
-                yield from (part.value for part in parts if isinstance(part.value, str))
-            self._read(parts, config, progress, is_answered=True)
-            text = TextStream(
-                self._tokenizer, config.stop_strings, config.include_stop, after=self._tokens_so_far()
-            )
-            processors = tuple(config.logits_processors)
-            reason: str | None = None
-            try:
-                while (token := generation.next(processors)) is not None:
-                    if piece := text.push(token):
-                        yield piece
-                    if text.stopped is not None:
-                        reason = "stop"
-                        break
-                else:
-                    reason = generation.finish_reason
-                    if piece := text.finish():
-                        yield piece
-            finally:
-                records = generation.records
-                stats = self._make_stats(
-                    finish_reason=reason or "cancelled",
-                    stopped_by=generation.stop_token if text.stopped is None else text.stopped,
-                    token_times_ns=tuple(record.time_ns for record in records),
-                )
-                if not config.warming:
-                    self._stats = stats
-                on_end((records, stats))
-
-    def _tokens_so_far(self) -> list[int]:
-        return [token for token in self._session.history if token >= 0]
-
-    def _read(
-        self,
-        parts: list[MultimodalInput],
-        config: GenerationConfig,
-        progress: Progress | None,
-        is_answered: bool = False,
-    ) -> None:
-        session = self._session
-        self._prepare_ns = 0
-        if not parts and session.can_generate:
-            return
-        start_ns = session.timings.start_ns
-        deadline_ns = math.inf if config.timeout is None else start_ns + timeout_ns(config.timeout)
-        prompt = self._encoder.encode(parts, config, is_start=session.position == 0)
-        self._prepare_ns = _core.now_ns() - start_ns
-        session.begin_prefill(prompt)
-        try:
-            if is_answered:
-                self._expect_room(config)
-            is_reading = True
-            while is_reading and not session.is_cancelled and _core.now_ns() < deadline_ns:
-                is_reading = session.step_prefill()
-                if progress is not None:
-                    progress(session.prefill_done, session.prefill_total)
-        finally:
-            session.abort_prefill()  # nothing to do once the prompt has been read
-
-    def _expect_room(self, config: GenerationConfig) -> None:
-        """Refuses, before anything is computed, a prompt after which seq_len leaves no token to generate.
-
-        The context itself may be filled to the last position: the token sampled there needs no room.
-        """
-        session = self._session
-        start = 0 if session.contract.is_unbounded else session.position
-        if config.max_new_tokens == 0 or not -1 < config.seq_len < self.capacity:
-            return
-        needed, available = session.prefill_total + 1, max(config.seq_len - start, 0)
-        if needed > available:
-            raise CapacityError(
-                f"the prompt and one token of an answer need {needed} positions, {available} of "
-                f"seq_len={config.seq_len} are free",
-                needed,
-                available,
-            )
-
-    def _make_stats(
-        self,
-        finish_reason: str | None = None,
-        stopped_by: str | int | None = None,
-        token_times_ns: tuple[int, ...] = (),
-    ) -> Stats:
-        timings = self._session.timings
-        return Stats(
-            num_prompt_tokens=timings.num_prompt_positions,
-            num_generated_tokens=timings.num_generated_tokens,
-            num_decode_steps=timings.num_decode_steps,
-            finish_reason=finish_reason,
-            stopped_by=stopped_by,
-            copied_input_bytes=timings.copied_input_bytes,
-            num_threads=self._session.num_threads,
-            peak_memory_bytes=peak_memory_bytes(),
-            load_start_ns=self._load_start_ns,
-            load_ns=self._load_ns,
-            start_ns=timings.start_ns,
-            prepare_ns=self._prepare_ns,
-            prompt_read_ns=timings.prompt_read_ns,
-            first_token_ns=timings.first_token_ns,
-            total_ns=_core.now_ns() - timings.start_ns,
-            encode_image_ns=timings.encode_image_ns,
-            encode_audio_ns=timings.encode_audio_ns,
-            prefill_ns=timings.prefill_ns,
-            decode_ns=timings.decode_ns,
-            sample_ns=timings.sample_ns,
-            token_times_ns=token_times_ns,
-        )
+        return self._requests.session
 
 
 def _with_options(config: GenerationConfig | None, options: GenerationOptions) -> GenerationConfig:

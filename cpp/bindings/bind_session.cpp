@@ -1,4 +1,11 @@
+#ifndef _WIN32
+#include <unistd.h>
+#endif
+
+#include <cstdint>
 #include <memory>
+#include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -12,14 +19,39 @@ namespace {
 
 using ReleaseGil = nb::call_guard<nb::gil_scoped_release>;
 
-std::shared_ptr<Session> load(const LoadOptions& options) {
+int64_t process_id() {
+#ifdef _WIN32
+  return 0;  // nothing forks there
+#else
+  return getpid();
+#endif
+}
+
+std::unique_ptr<Session> load_session(const LoadOptions& options) {
   try {
-    return std::make_shared<Session>(std::make_unique<EtExecutor>(options));
+    return std::make_unique<Session>(std::make_unique<EtExecutor>(options));
   } catch (const Error& error) {
     // What runs while a model is loaded belongs to loading.
     if (error.code() != ErrorCode::kExecution) throw;
     throw Error(ErrorCode::kLoad, options.model_path + ": " + error.what());
   }
+}
+
+// A forked child has the model's memory, but not the threads that worked on it: a lock that one of
+// them held stays locked there, and freeing the model could wait for it for ever. So it is not
+// freed.
+std::shared_ptr<Session> load(const LoadOptions& options) {
+  return {load_session(options).release(), [owner = process_id()](Session* session) {
+            if (process_id() == owner) delete session;
+          }};
+}
+
+std::optional<std::string> prefill_phase(const Session& session) {
+  const auto kind = session.next_chunk();
+  if (!kind) return std::nullopt;
+  if (*kind == Chunk::Kind::kEncodeImage) return "encode_image";
+  if (*kind == Chunk::Kind::kEncodeAudio) return "encode_audio";
+  return "prefill";
 }
 
 void begin_prefill(Session& session, const std::vector<PromptPart>& parts) {
@@ -49,7 +81,7 @@ void bind_timings(nb::module_& module) {
 void bind_state(nb::class_<Session>& session) {
   session.def_prop_ro("contract", &Session::contract, nb::rv_policy::reference_internal)
       .def_prop_ro("position", &Session::position, "Positions of the context in use.")
-      .def_prop_ro("history", &Session::history, nb::rv_policy::copy,
+      .def_prop_ro("history", &Session::history,
                    "Token ids in the context, -1 for positions that came from media or embeddings.")
       .def_prop_ro("pending_token", &Session::pending_token, "Sampled, but not in the context yet.")
       .def_prop_ro("num_threads", &Session::num_threads)
@@ -76,10 +108,15 @@ void bind_session(nb::module_& module) {
            "Plans a prompt; raises before anything has changed.")
       .def("step_prefill", &Session::step_prefill, ReleaseGil(),
            "One encoder or decoder call; False when done.")
-      .def("abort_prefill", &Session::abort_prefill, "Goes back to where begin_prefill() started.")
+      .def("abort_prefill", &Session::abort_prefill, ReleaseGil(),
+           "Goes back to where begin_prefill() started.")
       .def_prop_ro("prefill_done", &Session::prefill_done, "Positions of the prompt read so far.")
       .def_prop_ro("prefill_total", &Session::prefill_total,
                    "Positions of the prompt, as far as known.")
+      .def_prop_ro(
+          "prefill_phase", prefill_phase,
+          "What the next step_prefill() does: 'encode_image', 'encode_audio' or 'prefill'; "
+          "None when no prompt is being read.")
       .def("reset", &Session::reset, ReleaseGil(), "Back to the state after loading.")
       .def("rewind", &Session::rewind, "position"_a, "Forgets the positions from `position` on.")
       .def("save", &Session::save, ReleaseGil(), "Copies the whole state.")

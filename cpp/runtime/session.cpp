@@ -30,6 +30,41 @@ void Session::expect_intact() const {
               "the model's state was lost when a call failed: reset() or restore() a snapshot");
 }
 
+int64_t Session::position() const {
+  const std::lock_guard books(books_);
+  return position_.used();
+}
+
+std::optional<int64_t> Session::pending_token() const {
+  const std::lock_guard books(books_);
+  return pending_token_;
+}
+
+std::vector<int64_t> Session::history() const {
+  const std::lock_guard books(books_);
+  return history_;
+}
+
+std::optional<Chunk::Kind> Session::next_chunk() const {
+  if (chunks_.empty()) return std::nullopt;
+  return chunks_.front().kind;
+}
+
+// The cache holds these tokens now, or as many rows of media where there are no ids.
+void Session::advance(const int64_t* ids, int64_t num_positions) {
+  const std::lock_guard books(books_);
+  position_.advance(num_positions);
+  if (ids != nullptr)
+    history_.insert(history_.end(), ids, ids + num_positions);
+  else
+    history_.resize(history_.size() + static_cast<size_t>(num_positions), kMediaPosition);
+}
+
+void Session::set_pending(std::optional<int64_t> token) {
+  const std::lock_guard books(books_);
+  pending_token_ = token;
+}
+
 void Session::begin_request() {
   const auto lock = enter();
   is_cancelled_ = false;
@@ -49,7 +84,7 @@ void Session::begin_prefill(std::vector<Input> inputs) {
   checkpoint_ = {position_, history_.size(), pending_token_, nullptr};
   if (!position_.stays_open(plan.is_exact ? plan.num_positions : contract().capacity))
     checkpoint_.state = executor_->save_state(0);
-  pending_token_.reset();
+  set_pending(std::nullopt);
   prompt_ = std::move(inputs);
   chunks_.assign(plan.chunks.begin(), plan.chunks.end());
   prefill_total_ = plan.num_positions;
@@ -80,9 +115,11 @@ void Session::abort_prefill() {
 }
 
 void Session::back_to_checkpoint() {
-  if (checkpoint_.state) {
-    executor_->restore_state(*checkpoint_.state);
-    checkpoint_.state.reset();
+  const bool has_state = checkpoint_.state != nullptr;
+  if (has_state) executor_->restore_state(*checkpoint_.state);
+  checkpoint_.state.reset();
+  const std::lock_guard books(books_);
+  if (has_state) {
     position_ = checkpoint_.position;
   } else {
     position_.rewind(checkpoint_.position.used());
@@ -108,8 +145,7 @@ void Session::run_chunk(const Chunk& chunk) {
       logits = executor_->decode_embeddings(
           row_range(given != nullptr ? given->rows : encoded_, chunk.first_row, chunk.num_rows),
           position_.used());
-      position_.advance(chunk.num_rows);
-      history_.resize(history_.size() + static_cast<size_t>(chunk.num_rows), kMediaPosition);
+      advance(nullptr, chunk.num_rows);
     }
   }
   if (chunks_.empty()) keep_logits(logits);
@@ -147,8 +183,7 @@ TensorView Session::decode_ids(const int64_t* ids, int64_t num_tokens) {
   } else {
     logits = executor_->decode_tokens(ids, num_tokens, position_.used());
   }
-  position_.advance(num_tokens);
-  history_.insert(history_.end(), ids, ids + num_tokens);
+  advance(ids, num_tokens);
   return logits;
 }
 
@@ -173,7 +208,7 @@ int32_t Session::step(Sampler& sampler, const SampleHooks& hooks) {
     check_capacity(1, position_.available(), contract().capacity);
     const ScopedTimer timer(timings_.decode_ns);
     keep_logits(decode_ids(&*pending_token_, 1));
-    pending_token_.reset();
+    set_pending(std::nullopt);
     ++timings_.num_decode_steps;
   }
   int32_t token = 0;
@@ -183,7 +218,7 @@ int32_t Session::step(Sampler& sampler, const SampleHooks& hooks) {
         sampler.sample(static_cast<const float*>(logits_.data), logits_.size(), history_, hooks);
   }
   if (timings_.num_generated_tokens++ == 0) timings_.first_token_ns = now_ns() - timings_.start_ns;
-  pending_token_ = token;
+  set_pending(token);
   return token;
 }
 
@@ -193,10 +228,11 @@ void Session::reset() {
   prompt_.clear();
   checkpoint_.state.reset();
   executor_->reset_state();
+  has_logits_ = false;
+  const std::lock_guard books(books_);
   position_.reset();
   history_.clear();
   pending_token_.reset();
-  has_logits_ = false;
 }
 
 void Session::rewind(int64_t position) {
@@ -213,15 +249,15 @@ void Session::rewind(int64_t position) {
     throw Error(ErrorCode::kInput,
                 "rewind: expected " + expected + ", got " + std::to_string(position));
   }
-  if (position == 0) {
-    executor_->reset_state();
+  if (position == 0) executor_->reset_state();
+  has_logits_ = false;
+  const std::lock_guard books(books_);
+  if (position == 0)
     position_.reset();
-  } else {
+  else
     position_.rewind(position);
-  }
   history_.resize(static_cast<size_t>(position));
   pending_token_.reset();
-  has_logits_ = false;
 }
 
 std::shared_ptr<const Session::Snapshot> Session::save() const {
@@ -243,9 +279,12 @@ void Session::restore(const Snapshot& snapshot) {
   const auto lock = enter();
   expect_idle();
   executor_->restore_state(*snapshot.state);
-  position_ = snapshot.position;
-  history_ = snapshot.history;
-  pending_token_ = snapshot.pending_token;
+  {
+    const std::lock_guard books(books_);
+    position_ = snapshot.position;
+    history_ = snapshot.history;
+    pending_token_ = snapshot.pending_token;
+  }
   has_logits_ = snapshot.has_logits;
   own_logits_ = snapshot.logits;
   logits_ = {own_logits_.data(), DType::kFloat32, {static_cast<int64_t>(own_logits_.size())}};

@@ -3,7 +3,8 @@
 // decides in between whether to go on. Whatever goes wrong, position and history match what is in
 // the cache.
 //
-// A session serves one thread at a time; a second one that comes in between gets Error(kBusy).
+// A session serves one thread at a time; a second one that comes in between gets Error(kBusy). Any
+// thread may cancel() and look at position, history and pending token meanwhile.
 #pragma once
 
 #include <atomic>
@@ -30,10 +31,10 @@ class Session {
   explicit Session(std::unique_ptr<Executor> executor);
 
   const Contract& contract() const { return executor_->contract(); }
-  int64_t position() const { return position_.used(); }
+  int64_t position() const;
   int64_t num_threads() const { return executor_->num_threads(); }
-  std::optional<int64_t> pending_token() const { return pending_token_; }
-  const std::vector<int64_t>& history() const { return history_; }
+  std::optional<int64_t> pending_token() const;
+  std::vector<int64_t> history() const;
   const RequestTimings& timings() const { return timings_; }
 
   // Starts the clocks and forgets an earlier request's cancellation.
@@ -53,6 +54,8 @@ class Session {
   bool is_prefilling() const { return !chunks_.empty(); }
   int64_t prefill_done() const { return position_.used() - checkpoint_.position.used(); }
   int64_t prefill_total() const { return prefill_total_; }
+  // What the next step_prefill() does; nothing when no prompt is being read.
+  std::optional<Chunk::Kind> next_chunk() const;
 
   // Logits for the next token are at hand: something was prefilled since the last reset.
   bool can_generate() const { return has_logits_ || pending_token_.has_value(); }
@@ -99,6 +102,8 @@ class Session {
   void keep_logits(const TensorView& logits);
   void own_logits();
   void back_to_checkpoint();
+  void advance(const int64_t* ids, int64_t num_positions);
+  void set_pending(std::optional<int64_t> token);
 
   std::unique_ptr<Executor> executor_;
   KvPosition position_;
@@ -119,6 +124,9 @@ class Session {
   RequestTimings timings_;
   std::atomic<bool> is_cancelled_{false};
   mutable std::mutex mutex_;
+  // Of position_, history_ and pending_token_: held while they change, which only happens under
+  // mutex_ too, and never during a call of the model.
+  mutable std::mutex books_;
 };
 
 }  // namespace emm

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from executorch_mm.cli.errors import UsageError
+from executorch_mm.cli.progress import PromptProgress
 
 if TYPE_CHECKING:
     from executorch_mm.config import GenerationConfig
@@ -72,7 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
     parts = place_images(text, [_image(path) for path in arguments.image])
     with _runner(arguments) as runner:
         ends_line = True
-        for piece in _pieces(arguments, runner, parts, config):
+        progress = PromptProgress(sys.stderr)
+        for piece in _pieces(arguments, runner, parts, config, progress):
             sys.stdout.write(piece)
             sys.stdout.flush()
             ends_line = piece.endswith("\n")
@@ -148,14 +150,16 @@ def _pieces(
     runner: MultimodalRunner,
     parts: list[str | MultimodalInput],
     config: GenerationConfig,
+    progress: PromptProgress,
 ) -> Iterator[str]:
     """The answer, to the parts as a chat where the model has a template for it."""
     if not arguments.raw and runner.has_chat_template:
         system = [] if arguments.system is None else [{"role": "system", "content": arguments.system}]
         content = parts[0] if len(parts) == 1 else parts
-        return runner.stream_chat([*system, {"role": "user", "content": content}], config)
+        messages = [*system, {"role": "user", "content": content}]
+        return runner.stream_chat(messages, config, progress=progress)
     if arguments.chat:
         raise UsageError("generate: --chat: no chat template beside tokenizer or model")
     if arguments.system is not None:
         raise UsageError("generate: --system needs a chat template")
-    return runner.stream(parts, config)
+    return runner.stream(parts, config, progress=progress)

@@ -476,6 +476,12 @@ class Session:
     def prefill_total(self) -> int:
         """Positions of the prompt, as far as known."""
 
+    @property
+    def prefill_phase(self) -> str | None:
+        """
+        What the next step_prefill() does: 'encode_image', 'encode_audio' or 'prefill'; None when no prompt is being read.
+        """
+
     def reset(self) -> None:
         """Back to the state after loading."""
 

@@ -34,6 +34,7 @@ def names_every_shape(answer: str, scene: Scene) -> bool:
 
 def test_every_example_is_tested_here() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        "asyncio_streaming.py",
         "batch.py",
         "chat.py",
         "describe_image.py",
@@ -103,7 +104,17 @@ def test_streaming_shows_the_whole_answer_and_then_only_its_beginning() -> None:
     assert reason == "finish reason: cancelled"
 
 
-@pytest.mark.parametrize("name", ["text_generation.py", "describe_image.py", "batch.py", "streaming.py"])
+def test_asyncio_streaming_serves_its_tasks_and_cancels_one() -> None:
+    streamed, *tasks, cancelled = run("asyncio_streaming.py").splitlines()
+    assert [line.split(":")[0] for line in tasks] == ["task 1", "task 2", "task 3"]
+    assert streamed.removeprefix("streamed: ") == tasks[0].removeprefix("task 1: ")
+    assert cancelled.startswith("cancelled: True")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["asyncio_streaming.py", "text_generation.py", "describe_image.py", "batch.py", "streaming.py"],
+)
 def test_examples_take_another_model(name: str) -> None:
     folder = Path(sys.modules["executorch_mm"].__file__ or "").parent / "models" / "tiny_vlm"
     output = run(name, "--model", str(folder / "model.pte"), "--tokenizer", str(folder / "tokenizer.json"))

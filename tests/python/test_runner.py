@@ -153,7 +153,7 @@ def test_nothing_is_printed(runner: MultimodalRunner, capfd: pytest.CaptureFixtu
 def test_progress_reaches_the_length_of_the_prompt(runner: MultimodalRunner) -> None:
     seen: list[tuple[int, int]] = []
     runner.prefill(
-        ask("Describe this picture.", PICTURE), progress=lambda done, total: seen.append((done, total))
+        ask("Describe this picture.", PICTURE), progress=lambda done, total, phase: seen.append((done, total))
     )
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[-1] == (runner.position, runner.position)
@@ -240,7 +240,7 @@ def test_stop_while_the_prompt_is_read_takes_it_back(runner: MultimodalRunner) -
         [make_image_input(PICTURE), "Describe this picture.<|end|><|assistant|>"],
         None,
         pieces.append,
-        progress=lambda done, total: runner.stop(),
+        progress=lambda done, total, phase: runner.stop(),
     )
     assert pieces == []
     assert runner.stats.finish_reason == "cancelled"

@@ -33,7 +33,7 @@ class OtherLibrary:
 )
 def test_the_core_holds_the_callers_own_memory(runner: MultimodalRunner, array: object) -> None:
     part = make_image_input(array)  # type: ignore[arg-type]
-    prompt = runner._encoder.encode([part], GenerationConfig(), is_start=True)
+    prompt = runner._requests.encoder.encode([part], GenerationConfig(), is_start=True)
     assert prompt[0].address == to_numpy(array, "array").ctypes.data
 
 
@@ -43,7 +43,7 @@ def test_the_core_holds_the_memory_of_a_torch_tensor(runner: MultimodalRunner) -
 
     tensor = torch.from_numpy(PIXELS.copy())
     for array in (tensor, tensor[None], tensor.clone().requires_grad_().detach()):
-        prompt = runner._encoder.encode([make_image_input(array)], GenerationConfig(), is_start=True)
+        prompt = runner._requests.encoder.encode([make_image_input(array)], GenerationConfig(), is_start=True)
         assert prompt[0].address == array.data_ptr()
 
 
@@ -68,7 +68,7 @@ def test_a_conversion_is_counted_as_a_copy(runner: MultimodalRunner) -> None:
 def test_an_array_of_the_wrong_layout_is_refused_by_the_core_instead_of_copied(
     runner: MultimodalRunner,
 ) -> None:
-    prompt = runner._encoder.encode([make_image_input(PIXELS)], GenerationConfig(), is_start=True)
+    prompt = runner._requests.encoder.encode([make_image_input(PIXELS)], GenerationConfig(), is_start=True)
     with pytest.raises(TypeError):
         type(prompt[0]).image(np.asfortranarray(PIXELS))
 
@@ -76,7 +76,7 @@ def test_an_array_of_the_wrong_layout_is_refused_by_the_core_instead_of_copied(
 def test_the_array_lives_as_long_as_the_prompt_and_no_longer(runner: MultimodalRunner) -> None:
     array = PIXELS.copy()
     alive = weakref.ref(array)
-    prompt = runner._encoder.encode([make_image_input(array)], GenerationConfig(), is_start=True)
+    prompt = runner._requests.encoder.encode([make_image_input(array)], GenerationConfig(), is_start=True)
     del array
     gc.collect()
     assert alive() is not None

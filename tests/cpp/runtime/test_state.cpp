@@ -37,7 +37,10 @@ struct Fixture {
   }
 
   std::vector<int32_t> generate(int64_t max_new_tokens) {
-    Generation generation(session, {{}, max_new_tokens, session->contract().eos_ids});
+    GenerationOptions options;
+    options.max_new_tokens = max_new_tokens;
+    options.eos_ids = session->contract().eos_ids;
+    Generation generation(session, options);
     std::vector<int32_t> tokens;
     while (const auto token = generation.next()) tokens.push_back(*token);
     return tokens;

@@ -77,7 +77,9 @@ def test_an_aborted_prompt_leaves_no_trace(path: Path) -> None:
             position = runner.position
             calls = itertools.count(1)
 
-            def progress(done: int, total: int, calls: Iterator[int] = calls, end: int = stop_after) -> None:
+            def progress(
+                _done: int, _total: int, _phase: str, calls: Iterator[int] = calls, end: int = stop_after
+            ) -> None:
                 if next(calls) == end:
                     runner.stop()
 
