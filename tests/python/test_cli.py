@@ -191,7 +191,7 @@ def test_failures_become_an_exit_code_and_one_line(
         def __exit__(self, *_: object) -> None:
             pass
 
-        def stream(self, *_: object) -> Iterator[str]:
+        def stream(self, *_: object, **_options: object) -> Iterator[str]:
             yield "some"
             raise error
 
