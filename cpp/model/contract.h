@@ -70,12 +70,12 @@ struct StateTensor {
 
 // What a decoder's state allows besides going on at the position where it stands.
 struct CacheLimits {
-  int64_t flat_rows = 0;  // of the smallest flat cache; 0 when there is none
   int64_t ring_rows = 0;  // of the smallest ring; 0 when there is none
   int64_t ring_window =
       0;  // positions that a call may write, or a rewind take back, in a full ring
   bool is_recurrent = false;
   bool is_unbounded = false;  // positions may grow for ever; the capacity holds for one request
+  int64_t flat_rows = 0;      // of the smallest flat cache; 0 when there is none
 };
 
 using MetadataValue =
