@@ -33,7 +33,7 @@ void Profile::write() {
   if (file_ == nullptr) return;
   const auto result = dump_.get_etdump_data();  // no data where nothing ran
   const std::unique_ptr<void, decltype(&std::free)> data(result.buf, std::free);
-  const size_t written = std::fwrite(data.get(), 1, result.size, file_.get());
+  const size_t written = data == nullptr ? 0 : std::fwrite(data.get(), 1, result.size, file_.get());
   if (std::fclose(file_.release()) != 0 || written != result.size) refuse(path_);
 }
 
