@@ -129,6 +129,13 @@ def sanitize_python(session: nox.Session, kind: str) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The site, into build/site, with warnings as errors; the code in it is run by the tests."""
+    session.install(*PROJECT["project"]["optional-dependencies"]["docs"])
+    session.run("mkdocs", "build", "--quiet", env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
 def examples(session: nox.Session) -> None:
     """Every example runs on the model that is shipped, from outside the source tree."""
     install_package(session)
