@@ -76,7 +76,7 @@ class Image(_Block[media.Image]):
     __slots__ = ()
 
     def __init__(self, data: Sequence[int] | Sequence[float], width: int, height: int, channels: int) -> None:
-        self.block = media.Image(data, width, height, channels)
+        self.block: media.Image = media.Image(data, width, height, channels)
 
     @property
     def width(self) -> int:
@@ -116,7 +116,7 @@ class Audio(_Block[media.Audio]):
     def __init__(
         self, data: Sequence[int] | Sequence[float], batch_size: int, n_bins: int, n_frames: int
     ) -> None:
-        self.block = media.Audio(data, batch_size, n_bins, n_frames)
+        self.block: media.Audio = media.Audio(data, batch_size, n_bins, n_frames)
 
     @property
     def batch_size(self) -> int:
@@ -154,7 +154,7 @@ class RawAudio(_Block[media.RawAudio]):
     __slots__ = ()
 
     def __init__(self, data: Sequence[int], batch_size: int, n_channels: int, n_samples: int) -> None:
-        self.block = media.RawAudio(data, batch_size, n_channels, n_samples)
+        self.block: media.RawAudio = media.RawAudio(data, batch_size, n_channels, n_samples)
 
     @property
     def data(self) -> list[int]:
