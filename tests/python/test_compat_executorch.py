@@ -32,6 +32,7 @@ from executorch_mm.compat.executorch import (
     make_token_input,
 )
 from executorch_mm.demo import make_scene, render
+from executorch_mm.preprocess import ImageProcessor
 
 HELLO = "<|user|>hello<|end|><|assistant|>"
 BEFORE, AFTER = "<|user|>", "describe the picture<|end|><|assistant|>"
@@ -297,18 +298,20 @@ class TestProcessorOutput:
 
     IMAGE = 639
 
-    def prepared(self, runner: MultimodalRunner, seed: int) -> np.ndarray:
-        """A picture as the encoder takes it: what the runner makes of the bytes."""
-        processor = runner.runner._requests.encoder._image_processor
-        assert processor is not None
-        return np.asarray(processor(picture(seed)))
+    @pytest.fixture(autouse=True)
+    def processor(self, demo_folder: Path) -> None:
+        self.prepare = ImageProcessor.from_pretrained(demo_folder)
+
+    def prepared(self, seed: int) -> np.ndarray:
+        """A picture as the encoder takes it."""
+        return np.asarray(self.prepare(picture(seed)))
 
     def ids(self, runner: MultimodalRunner, text: str) -> list[int]:
         return runner.runner.tokenizer.encode(text)
 
     def output(self, runner: MultimodalRunner, *, run: int = 4, **changes: object) -> UserDict[str, object]:
         ids = [*self.ids(runner, BEFORE), *[self.IMAGE] * run, *self.ids(runner, AFTER)]
-        pixels = self.prepared(runner, SEEDS[0])[np.newaxis]
+        pixels = self.prepared(SEEDS[0])[np.newaxis]
         return UserDict(
             {"input_ids": np.array([ids]), "pixel_values": pixels, "attention_mask": 1, **changes}
         )
@@ -333,7 +336,7 @@ class TestProcessorOutput:
         runner.reset()
         run = [self.IMAGE] * 3
         ids = [*self.ids(runner, BEFORE), *run, *self.ids(runner, "and"), *run, *self.ids(runner, question)]
-        pixels = np.stack([self.prepared(runner, seed) for seed in SEEDS])
+        pixels = np.stack([self.prepared(seed) for seed in SEEDS])
         output = {"input_ids": np.array(ids), "pixel_values": pixels}
         assert runner.generate_text_hf(output, greedy(), self.IMAGE) == answer
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from executorch_mm import MultimodalRunner
 from executorch_mm.demo import make_scene, render
+from executorch_mm.preprocess import ImageProcessor
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 
@@ -119,10 +119,9 @@ print("\\n" + json.dumps(answers))
 
 
 def test_a_script_gives_with_either_module_what_it_gives_with_the_other(
-    upstream_folder: Path, demo_runner: MultimodalRunner, demo_folder: Path, tmp_path: Path
+    upstream_folder: Path, demo_folder: Path, tmp_path: Path
 ) -> None:
-    processor = demo_runner._requests.encoder._image_processor
-    assert processor is not None
+    processor = ImageProcessor.from_pretrained(demo_folder)
     np.save(tmp_path / "pixels.npy", processor(render(make_scene(900_000_011))))
     files = (demo_folder / "model.pte", demo_folder / "tokenizer.json", tmp_path / "pixels.npy")
     theirs, ours = (json.loads(run(SCRIPT, name, *map(str, files))) for name in (UPSTREAM, OURS))
