@@ -83,6 +83,11 @@ int32_t Sampler::sample(const float* logits, int64_t vocab_size,
   return token;
 }
 
+void Sampler::pass() {
+  if (options_.temperature > 0.0f) next_uniform();
+  ++num_sampled_;
+}
+
 void Sampler::distribution(const float* logits, int64_t vocab_size,
                            const std::vector<int64_t>& history, const SampleHooks& hooks,
                            double* probabilities) {

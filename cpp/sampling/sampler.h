@@ -41,6 +41,9 @@ class Sampler {
   int32_t sample(const float* logits, int64_t vocab_size, const std::vector<int64_t>& history,
                  const SampleHooks& hooks = {});
 
+  // As if sample() had had one token to choose from: the next ones are as they would be then.
+  void pass();
+
   // What sample() would draw from: the probability of each token, (vocab_size).
   void distribution(const float* logits, int64_t vocab_size, const std::vector<int64_t>& history,
                     const SampleHooks& hooks, double* probabilities);
