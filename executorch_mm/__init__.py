@@ -48,6 +48,7 @@ from executorch_mm.inputs import (
 )
 from executorch_mm.load_options import XnnpackOptions
 from executorch_mm.media import Audio, Image, RawAudio
+from executorch_mm.response_format import LarkGrammar, Regex
 from executorch_mm.result import GenerationResult
 from executorch_mm.runner import MultimodalRunner, Snapshot
 from executorch_mm.stats import Stats
@@ -81,12 +82,14 @@ __all__ = [
     "GenerationResult",
     "Image",
     "InputError",
+    "LarkGrammar",
     "MissingDependencyError",
     "ModelLoadError",
     "ModelReport",
     "MultimodalInput",
     "MultimodalRunner",
     "RawAudio",
+    "Regex",
     "Snapshot",
     "Stats",
     "Tokenizer",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from executorch_mm import _core
+from executorch_mm._constraint import Constraints
 from executorch_mm._logging import forward_log_lines
 from executorch_mm._turnstile import Turnstile
 from executorch_mm.config import GenerationConfig
@@ -67,6 +69,7 @@ class Requests:
         self._tokenizer = tokenizer
         self.encoder = encoder
         self._eos_ids = eos_ids
+        self._constraints = Constraints(tokenizer, eos_ids, session.contract.vocab_size)
         from executorch_mm.context import Context  # here: it takes long to import
 
         self.context = Context()
@@ -198,8 +201,9 @@ class Requests:
         progress: Progress | None,
         on_end: Callable[[Ending], object],
     ) -> Generator[str, None, None]:
-        # Made before the prompt is read, because it checks options against the model.
+        # Made before the prompt is read, because they check options against the model.
         generation = _core.Generation(session, generation_options(config, self._eos_ids))
+        constraint = self._constraints.start(config)
         parts = self.context.to_read(inputs, session)
         echoed = "".join(part.value for part in parts if isinstance(part.value, str)) if config.echo else ""
         if echoed:
@@ -247,9 +251,12 @@ class Requests:
             self._tokenizer, config.stop_strings, config.include_stop, after=_tokens_so_far(session)
         )
         processors = tuple(config.logits_processors)
+        pull = functools.partial(generation.next, processors)
+        if constraint is not None:
+            pull = functools.partial(constraint.next, generation, processors)
         reason: str | None = None
         try:
-            while (token := generation.next(processors)) is not None:
+            while (token := pull()) is not None:
                 if piece := text.push(token):
                     yield piece
                 if text.stopped is not None:
@@ -257,7 +264,7 @@ class Requests:
                     break
                 self._expect_usable()  # a stream can be carried over a fork
             else:
-                reason = generation.finish_reason
+                reason = generation.finish_reason or "stop"  # the format allows nothing more
                 if piece := text.finish():
                     yield piece
         finally:
@@ -267,6 +274,7 @@ class Requests:
                 finish_reason=reason or "cancelled",
                 stopped_by=generation.stop_token if text.stopped is None else text.stopped,
                 token_times_ns=tuple(record.time_ns for record in records),
+                mask_ns=0 if constraint is None else constraint.mask_ns,
             )
             if not config.warming:
                 self.stats = stats
@@ -308,12 +316,14 @@ class Requests:
         finish_reason: str | None = None,
         stopped_by: str | int | None = None,
         token_times_ns: tuple[int, ...] = (),
+        mask_ns: int = 0,
     ) -> Stats:
         timings = session.timings
         return Stats(
             num_prompt_tokens=timings.num_prompt_positions,
             num_generated_tokens=timings.num_generated_tokens,
             num_decode_steps=timings.num_decode_steps,
+            num_forced_tokens=timings.num_forced_tokens,
             finish_reason=finish_reason,
             stopped_by=stopped_by,
             copied_input_bytes=timings.copied_input_bytes,
@@ -331,6 +341,7 @@ class Requests:
             prefill_ns=timings.prefill_ns,
             decode_ns=timings.decode_ns,
             sample_ns=timings.sample_ns,
+            mask_ns=mask_ns,
             token_times_ns=token_times_ns,
         )
 

@@ -136,7 +136,7 @@ int32_t Sampler::likeliest(const float* row) const {
   if (best < 0 || !std::isfinite(row[best])) {
     throw Error(ErrorCode::kExecution,
                 "sampling: expected at least one finite logit among " +
-                    std::to_string(vocab_size_) +
+                    std::to_string(vocab_size_) + " that no option forbids" +
                     (best < 0 ? ", got none" : ", got +inf at token " + std::to_string(best)));
   }
   return best;
