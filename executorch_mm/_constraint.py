@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from executorch_mm import _core
 from executorch_mm._tokenizers.extras import import_extra
+from executorch_mm._tokenizers.hf import HFWindowTokenizer
 from executorch_mm.config import GenerationConfig, LogitsProcessor
 from executorch_mm.errors import ExecutionError, InputError
 from executorch_mm.response_format import LarkGrammar, Regex, ResponseFormat, read_format
@@ -61,11 +63,17 @@ class Constraints:
         """The constraint of one answer; None where the config asks for none.
 
         Raises:
-            InputError: llguidance refuses the schema, regex or grammar.
+            InputError: llguidance refuses the schema, regex or grammar, or the tokenizer is of a kind that
+                cannot be used.
             MissingDependencyError: llguidance is not installed.
         """
         if config.response_format is None:
             return None
+        if isinstance(self._tokenizer, HFWindowTokenizer):
+            raise InputError(
+                "response_format: expected a tokenizer whose tokens have a text each, got "
+                f"{self._tokenizer!r}, which decodes them together"
+            )
         module = import_extra("llguidance", "guidance", "response_format")
         if self._vocabulary is None:
             vocabulary = Vocabulary(self._tokenizer, self._eos_ids, self._vocab_size)
@@ -78,7 +86,9 @@ class Constraints:
         matcher: _Matcher = module.LLMatcher(self._vocabulary, grammar, log_level=0)
         if matcher.is_error():
             raise InputError(f"response_format: {matcher.get_error()}")
-        return Constraint(matcher, self._vocabulary.vocab_size, self._eos_ids, _may_force(config))
+        return Constraint(
+            matcher, self._vocab_size, self._vocabulary.vocab_size, self._eos_ids, _may_force(config)
+        )
 
 
 class _Grammars(Protocol):
@@ -114,7 +124,8 @@ class Constraint:
 
     Args:
         matcher: At the beginning of the answer.
-        num_tokens: Bits of the matcher's masks.
+        vocab_size: Of the model's logits.
+        num_tokens: Bits of the matcher's masks, which has more tokens than the model.
         eos_ids: Tokens that end the answer once it is complete.
         may_force: Tokens without an alternative may be taken without asking the model.
 
@@ -122,8 +133,11 @@ class Constraint:
         mask_ns: Time spent on saying which tokens may come.
     """
 
-    def __init__(self, matcher: _Matcher, num_tokens: int, eos_ids: Sequence[int], may_force: bool) -> None:
+    def __init__(
+        self, matcher: _Matcher, vocab_size: int, num_tokens: int, eos_ids: Sequence[int], may_force: bool
+    ) -> None:
         self._matcher = matcher
+        self._vocab_size = vocab_size
         self._eos_ids = eos_ids
         self._may_force = may_force
         self._mask: NDArray[np.uint32] = np.zeros((num_tokens + 31) // 32, np.uint32)
@@ -159,7 +173,8 @@ class Constraint:
     def _look_ahead(self) -> None:
         """Finds the tokens that must come next, or where there is a choice the mask of those that may."""
         if self._may_force and not self._is_complete:
-            self._forced.extend(self._matcher.compute_ff_tokens())
+            own = takewhile(lambda token: token < self._vocab_size, self._matcher.compute_ff_tokens())
+            self._forced.extend(own)
             self._matcher.consume_tokens(list(self._forced))
         elif self._may_force and len(self._eos_ids) == 1:
             self._forced.extend(self._eos_ids)
@@ -172,6 +187,8 @@ class Constraint:
 class Vocabulary:
     """A model's tokens in the form that llguidance.LLTokenizer takes.
 
+    Bytes that no token has are tokens behind the model's own, so that every text can be spelled.
+
     Args:
         tokenizer: Of the model.
         eos_ids: Tokens that end an answer; no text, whatever the tokenizer says.
@@ -183,14 +200,16 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Tokenizer, eos_ids: Sequence[int], vocab_size: int) -> None:
         self._tokenizer = tokenizer
-        self.tokens = [tokenizer.token_bytes(token) for token in range(vocab_size)]
-        self.eos_token_id = eos_ids[0] if eos_ids else None
-        self.special_token_ids = sorted(
-            {*eos_ids, *(token for token in range(vocab_size) if tokenizer.is_special(token))}
-        )
-        self._special = frozenset(self.special_token_ids)
-        self._by_bytes: dict[bytes, int] = {}
+        own = [tokenizer.token_bytes(token) for token in range(vocab_size)]
+        special = {token for token in range(vocab_size) if tokenizer.is_special(token)}
+        self._special = frozenset({*special, *eos_ids})
+        plain = {own[token] for token in range(vocab_size) if token not in self._special}
+        self._bytes = [byte for byte in (bytes([value]) for value in range(256)) if byte not in plain]
         self._vocab_size = vocab_size
+        self._by_bytes: dict[bytes, int] = {}
+        self.tokens = own + self._bytes
+        self.eos_token_id = eos_ids[0] if eos_ids else None
+        self.special_token_ids = sorted(self._special)
 
     def __call__(self, text: str) -> list[int]:
         """Tokens with exactly these bytes, as the model would write them in the middle of a text."""
@@ -211,18 +230,17 @@ class Vocabulary:
         return b"".join(map(self._tokenizer.token_bytes, ids)) == wanted
 
     def _longest_tokens(self, wanted: bytes) -> list[int]:
-        """For text that the tokenizer normalises, or takes for a special token."""
+        """For text that the tokenizer normalises, takes for a special token or has no tokens for."""
         if not self._by_bytes:
             plain = (token for token in range(self._vocab_size) if token not in self._special)
             self._by_bytes = {self._tokenizer.token_bytes(token): token for token in plain}
+            self._by_bytes |= {byte: self._vocab_size + index for index, byte in enumerate(self._bytes)}
         longest = max(map(len, self._by_bytes))
         ids: list[int] = []
         begin = 0
         while begin < len(wanted):
             ends = range(min(begin + longest, len(wanted)), begin, -1)
-            end = next((end for end in ends if wanted[begin:end] in self._by_bytes), None)
-            if end is None:
-                return ids  # nothing is forced from here on
+            end = next(end for end in ends if wanted[begin:end] in self._by_bytes)
             ids.append(self._by_bytes[wanted[begin:end]])
             begin = end
         return ids

@@ -22,7 +22,10 @@ def _string(rng: random.Random, _: int) -> Schema:
 
 
 def _pattern(rng: random.Random, _: int) -> Schema:
-    return {"type": "string", "pattern": rng.choice((r"^[a-c]{2,4}$", r"^\d{3}-\d{2}$", "^(yes|no)$", "^é+x$"))}
+    return {
+        "type": "string",
+        "pattern": rng.choice((r"^[a-c]{2,4}$", r"^\d{3}-\d{2}$", "^(yes|no)$", "^é+x$")),
+    }
 
 
 def _format(rng: random.Random, _: int) -> Schema:
