@@ -59,16 +59,14 @@ class Constraints:
         self._vocab_size = vocab_size
         self._vocabulary: _LLTokenizer | None = None  # takes half a second to make, and is kept
 
-    def start(self, config: GenerationConfig) -> Constraint | None:
-        """The constraint of one answer; None where the config asks for none.
+    def start(self, config: GenerationConfig) -> Constraint:
+        """The constraint of one answer; the config has a response format.
 
         Raises:
             InputError: llguidance refuses the schema, regex or grammar, or the tokenizer is of a kind that
                 cannot be used.
             MissingDependencyError: llguidance is not installed.
         """
-        if config.response_format is None:
-            return None
         if isinstance(self._tokenizer, HFWindowTokenizer):
             raise InputError(
                 "response_format: expected a tokenizer whose tokens have a text each, got "
@@ -99,7 +97,7 @@ class _Grammars(Protocol):
     def grammar_from_json_schema(self, schema: object, defaults: object = None) -> str: ...
 
 
-def _grammar(grammars: _Grammars, response_format: ResponseFormat) -> str:
+def _grammar(grammars: _Grammars, response_format: ResponseFormat | None) -> str:
     wanted = read_format(response_format)
     if isinstance(wanted, Regex):
         return grammars.grammar_from_regex(wanted.pattern)

@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Seque
 from typing import TYPE_CHECKING, NamedTuple
 
 from executorch_mm import _core
-from executorch_mm._constraint import Constraints
 from executorch_mm._logging import forward_log_lines
 from executorch_mm._turnstile import Turnstile
 from executorch_mm.config import GenerationConfig
@@ -26,6 +25,7 @@ from executorch_mm.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+    from executorch_mm._constraint import Constraint, Constraints
     from executorch_mm.context import ChatPrompt
 
 Progress = Callable[[int, int, str], object]
@@ -69,7 +69,7 @@ class Requests:
         self._tokenizer = tokenizer
         self.encoder = encoder
         self._eos_ids = eos_ids
-        self._constraints = Constraints(tokenizer, eos_ids, session.contract.vocab_size)
+        self._constraints: Constraints | None = None  # made with the first request that needs it
         from executorch_mm.context import Context  # here: it takes long to import
 
         self.context = Context()
@@ -203,7 +203,7 @@ class Requests:
     ) -> Generator[str, None, None]:
         # Made before the prompt is read, because they check options against the model.
         generation = _core.Generation(session, generation_options(config, self._eos_ids))
-        constraint = self._constraints.start(config)
+        constraint = None if config.response_format is None else self._constraint(session, config)
         parts = self.context.to_read(inputs, session)
         echoed = "".join(part.value for part in parts if isinstance(part.value, str)) if config.echo else ""
         if echoed:
@@ -279,6 +279,13 @@ class Requests:
             if not config.warming:
                 self.stats = stats
             on_end(Ending(records, stats))
+
+    def _constraint(self, session: _core.Session, config: GenerationConfig) -> Constraint:
+        if self._constraints is None:
+            from executorch_mm._constraint import Constraints  # here: few requests need it
+
+            self._constraints = Constraints(self._tokenizer, self._eos_ids, session.contract.vocab_size)
+        return self._constraints.start(config)
 
     def _read(
         self,

@@ -60,7 +60,7 @@ class Sampler {
   int32_t likeliest(const float* row) const;
   int32_t draw(const float* row);
   int32_t draw_from_row(const float* row);
-  Rank draw_before(Rank end, double total);
+  Rank draw_before(Rank end, const float* keys, double total);
   float largest_of_row(const float* row);
   void filter(const float* row);
   void gather_top_k(const float* row, int64_t k, std::vector<Candidate>& found);
@@ -79,7 +79,7 @@ class Sampler {
   std::vector<float> weights_;         // exp((logit - largest) / temperature) of the whole row
   std::vector<double> sums_;           // of each block of weights_
   std::vector<Candidate> candidates_;  // what filter() left
-  std::vector<float> distances_;
+  std::vector<float> distances_;       // for typical_p
   float logprob_ = 0.0f;
   std::vector<Candidate> top_logprobs_;
 };
