@@ -48,7 +48,6 @@ from executorch_mm.inputs import (
 )
 from executorch_mm.load_options import XnnpackOptions
 from executorch_mm.media import Audio, Image, RawAudio
-from executorch_mm.response_format import LarkGrammar, Regex
 from executorch_mm.result import GenerationResult
 from executorch_mm.runner import MultimodalRunner, Snapshot
 from executorch_mm.stats import Stats
@@ -58,12 +57,15 @@ if TYPE_CHECKING:
     from executorch_mm._build_info import BuildInfo, build_info
     from executorch_mm.clip import ClipModel
     from executorch_mm.model_report import ModelReport, inspect_model
+    from executorch_mm.response_format import LarkGrammar, Regex
 
 # What few programs use is imported when it is asked for, which keeps the import of the package short.
 _LATER = {
     "BuildInfo": "executorch_mm._build_info",
     "ClipModel": "executorch_mm.clip",
+    "LarkGrammar": "executorch_mm.response_format",
     "ModelReport": "executorch_mm.model_report",
+    "Regex": "executorch_mm.response_format",
     "build_info": "executorch_mm._build_info",
     "inspect_model": "executorch_mm.model_report",
 }

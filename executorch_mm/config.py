@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from executorch_mm.errors import InputError
-from executorch_mm.response_format import ResponseFormat, read_format
 from executorch_mm.text_stream import check_stops
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
+
+    from executorch_mm.response_format import ResponseFormat
 
 LogitsProcessor = Callable[[list[int], NDArray[np.float32]], object]
 """Gets the token ids so far (-1 for a position that is no token) and the logits of the next one, float32
@@ -248,8 +249,13 @@ class GenerationConfig:
             raise InputError("include_stop: expected stop or stop_token_ids with it, got neither")
 
     def _check_format(self) -> None:
-        object.__setattr__(self, "response_format", read_format(self.response_format))
         if self.response_format is None:
+            return
+        from executorch_mm.response_format import read_format  # here: few configs need it
+
+        wanted = read_format(self.response_format)
+        object.__setattr__(self, "response_format", wanted)
+        if wanted is None:
             return
         for name, why in (
             ("forced_tokens", "the format says what the answer begins with"),
