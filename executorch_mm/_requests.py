@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from executorch_mm import _core
 from executorch_mm._logging import forward_log_lines
+from executorch_mm._steps import Steps
 from executorch_mm._turnstile import Turnstile
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import CapacityError, ExecutorchMMError, ForkError
@@ -25,7 +25,7 @@ from executorch_mm.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-    from executorch_mm._constraint import Constraint, Constraints
+    from executorch_mm._constraint import Constraints
     from executorch_mm.context import ChatPrompt
 
 Progress = Callable[[int, int, str], object]
@@ -202,18 +202,17 @@ class Requests:
         on_end: Callable[[Ending], object],
     ) -> Generator[str, None, None]:
         # Made before the prompt is read, because they check options against the model.
-        generation = _core.Generation(session, generation_options(config, self._eos_ids))
-        constraint = None if config.response_format is None else self._constraint(session, config)
+        steps = self._steps(session, config)
         parts = self.context.to_read(inputs, session)
         echoed = "".join(part.value for part in parts if isinstance(part.value, str)) if config.echo else ""
         if echoed:
             yield echoed
         self._read(session, parts, config, progress, is_answered=True)
         if config.num_return_sequences == 1:
-            yield from self._generate(session, generation, config, on_end)
+            yield from self._generate(session, steps, config, on_end)
             return
         start = session.save()
-        yield from self._generate(session, generation, config, on_end)
+        yield from self._generate(session, steps, config, on_end)
         self._generate_alternatives(session, start, config, lambda ending: on_end(ending.after(echoed)))
 
     def _generate_alternatives(
@@ -230,9 +229,9 @@ class Requests:
                 session.restore(start)
                 session.begin_answer()
                 seed = None if config.seed is None else config.seed + index
-                options = generation_options(config.replace(seed=seed), self._eos_ids)
+                steps = self._steps(session, config.replace(seed=seed))
                 endings: list[Ending] = []
-                pieces = self._generate(session, _core.Generation(session, options), config, endings.append)
+                pieces = self._generate(session, steps, config, endings.append)
                 text = "".join(pieces)
                 on_end(endings[0].after(text))
         finally:
@@ -242,7 +241,7 @@ class Requests:
     def _generate(
         self,
         session: _core.Session,
-        generation: _core.Generation,
+        steps: Steps,
         config: GenerationConfig,
         on_end: Callable[[Ending], object],
     ) -> Generator[str, None, None]:
@@ -250,13 +249,9 @@ class Requests:
         text = TextStream(
             self._tokenizer, config.stop_strings, config.include_stop, after=_tokens_so_far(session)
         )
-        processors = tuple(config.logits_processors)
-        pull = functools.partial(generation.next, processors)
-        if constraint is not None:
-            pull = functools.partial(constraint.next, generation, processors)
         reason: str | None = None
         try:
-            while (token := pull()) is not None:
+            while (token := steps.next()) is not None:
                 if piece := text.push(token):
                     yield piece
                 if text.stopped is not None:
@@ -264,28 +259,31 @@ class Requests:
                     break
                 self._expect_usable()  # a stream can be carried over a fork
             else:
-                reason = generation.finish_reason or "stop"  # the format allows nothing more
+                reason = steps.finish_reason
                 if piece := text.finish():
                     yield piece
         finally:
-            records = generation.records
+            records = steps.generation.records
             stats = self._make_stats(
                 session,
                 finish_reason=reason or "cancelled",
-                stopped_by=generation.stop_token if text.stopped is None else text.stopped,
+                stopped_by=steps.generation.stop_token if text.stopped is None else text.stopped,
                 token_times_ns=tuple(record.time_ns for record in records),
-                mask_ns=0 if constraint is None else constraint.mask_ns,
+                mask_ns=steps.mask_ns,
             )
             if not config.warming:
                 self.stats = stats
             on_end(Ending(records, stats))
 
-    def _constraint(self, session: _core.Session, config: GenerationConfig) -> Constraint:
+    def _steps(self, session: _core.Session, config: GenerationConfig) -> Steps:
+        generation = _core.Generation(session, generation_options(config, self._eos_ids))
+        if config.response_format is None:
+            return Steps(generation, tuple(config.logits_processors), None)
         if self._constraints is None:
             from executorch_mm._constraint import Constraints  # here: few requests need it
 
             self._constraints = Constraints(self._tokenizer, self._eos_ids, session.contract.vocab_size)
-        return self._constraints.start(config)
+        return Steps(generation, tuple(config.logits_processors), self._constraints.start(config))
 
     def _read(
         self,

@@ -170,6 +170,16 @@ def test_every_call_that_answers_takes_it(runner: MultimodalRunner) -> None:
     check("".join(runner.stream_chat(messages, config)), PERSON)
 
 
+def test_several_answers_each_keep_to_it(runner: MultimodalRunner) -> None:
+    config = HOT.replace(response_format=PERSON, num_return_sequences=4, seed=1)
+    result = runner.generate_result(PROMPT, config)
+    answers = [result, *result.alternatives]
+    for answer in answers:
+        check(answer.text, PERSON)
+        assert answer.stats.num_forced_tokens > 0
+    assert len({answer.text for answer in answers}) == 4
+
+
 # Forced tokens.
 
 

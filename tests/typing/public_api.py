@@ -53,7 +53,7 @@ def construction() -> None:
 class Model:
     @classmethod
     def model_json_schema(cls, by_alias: bool = True) -> dict[str, object]:
-        return {}
+        return {"title": by_alias}
 
 
 def formats(runner: MultimodalRunner) -> None:
