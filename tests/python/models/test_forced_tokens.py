@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from model_set import MODELS
 from number_tokenizer import NumberTokenizer
-from test_cancellation import MODELS
-from test_export_llm import FOLDER
+from test_cancellation import NAMES
 
 from executorch_mm import GenerationConfig, MultimodalRunner, Regex, _constraint, make_token_input
 
@@ -24,9 +24,9 @@ class Words(NumberTokenizer):
         return [int(word) for word in text.split() if word.isdigit()]
 
 
-@pytest.mark.parametrize("name", [*MODELS, "llama_static"])
+@pytest.mark.parametrize("name", [*NAMES, "llama_static"])
 def test_forced_tokens_leave_the_answer_of_single_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with MultimodalRunner(FOLDER / f"{name}.pte", Words()) as runner:
+    with MultimodalRunner(MODELS / "export_llm" / f"{name}.pte", Words()) as runner:
         config = GenerationConfig(response_format=FORMAT)
         forced = runner.generate_result(PROMPT, config)
         position = runner.position
