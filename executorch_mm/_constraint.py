@@ -81,7 +81,8 @@ class Constraints:
             grammar = _grammar(module.LLMatcher, config.response_format)
         except ValueError as error:
             raise InputError(f"response_format: {error}") from error
-        matcher: _Matcher = module.LLMatcher(self._vocabulary, grammar, log_level=0)
+        limits = module.LLParserLimits(verbose_errors=False)
+        matcher: _Matcher = module.LLMatcher(self._vocabulary, grammar, log_level=0, limits=limits)
         if matcher.is_error():
             raise InputError(f"response_format: {matcher.get_error()}")
         return Constraint(
@@ -179,7 +180,8 @@ class Constraint:
         if not self._forced:
             self._matcher.unsafe_compute_mask_ptr(self._mask_pointer, self._mask.nbytes)
         if self._matcher.is_error():
-            raise ExecutionError(f"response_format: the answer cannot go on: {self._matcher.get_error()}")
+            reason = self._matcher.get_error().removesuffix("\n<non-verbose/>")
+            raise ExecutionError(f"response_format: the answer cannot go on: {reason}")
 
 
 class Vocabulary:

@@ -299,6 +299,15 @@ def test_a_format_that_other_options_leave_no_token_for_is_an_error(runner: Mult
     assert runner.generate_text([], response_format=Regex("7")) == "7"
 
 
+@pytest.mark.parametrize("endless", [LarkGrammar('start: "a" start'), Regex(r"[^\x00-\U0010ffff]")])
+def test_a_format_that_nothing_can_keep_to_is_an_error(
+    runner: MultimodalRunner, endless: ResponseFormat
+) -> None:
+    with pytest.raises(ExecutionError, match=r"^response_format: the answer cannot go on: .{1,200}$"):
+        runner.generate_text(PROMPT, response_format=endless)
+    assert runner.generate_text([], response_format=Regex("7")) == "7"
+
+
 def test_penalties_and_suppressed_tokens_act_within_the_format(runner: MultimodalRunner) -> None:
     config = HOT.replace(response_format=Regex("[ab]{6}"), seed=1)
     with_a = [token for token in range(640) if b"a" in runner.tokenizer.token_bytes(token)]
