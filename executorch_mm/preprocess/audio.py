@@ -126,11 +126,6 @@ class AudioProcessor:
         np.maximum(log_mel, log_mel.max() - _RANGE, out=log_mel)
         return ((log_mel + 4) / 4).astype(np.float32)
 
-    def silence(self, features: FloatArray) -> float:
-        """The value of frames without sound beside these features."""
-        lowest = math.log10(_FLOOR)
-        return max((lowest + 4) / 4, float(features.max()) - _RANGE / 4)
-
     def _log_mel(self, samples: Float64Array, frames: int, out: Float64Array) -> None:
         windows = np.lib.stride_tricks.sliding_window_view(samples, self.config.window)
         spectrum = np.fft.rfft(windows[:: self.config.hop][:frames] * self._window)

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias, TypeVar
 from executorch_mm._access import CoreSession
 from executorch_mm.preprocess import Sound
 from executorch_mm.speech.config import SpeechConfig
-from executorch_mm.speech.result import Segment, SpeechEvent
+from executorch_mm.speech.segment import Segment, SpeechEvent
 
 SpeechProgress: TypeAlias = Callable[[float, float], object]
 """Gets (seconds heard, seconds in all)."""

@@ -15,7 +15,7 @@ from executorch_mm.speech._whisper_tokens import WhisperTokens
 from executorch_mm.speech._whisper_window import Attempt, Window, WindowDecoder, text_of
 from executorch_mm.speech._windows import TIME_STEP, Span, Windows, split
 from executorch_mm.speech.config import SpeechConfig
-from executorch_mm.speech.result import Segment, SpeechEvent
+from executorch_mm.speech.segment import Segment, SpeechEvent
 from executorch_mm.tokenizer import Tokenizer
 
 # What was sampled at a higher temperature is no model for what follows.

@@ -17,7 +17,7 @@ from executorch_mm.sampling import generation_options, timeout_ns
 from executorch_mm.speech._model import Hearing
 from executorch_mm.speech._whisper_tokens import WhisperTokens
 from executorch_mm.speech.config import SpeechConfig
-from executorch_mm.speech.result import Partial
+from executorch_mm.speech.segment import Partial
 from executorch_mm.text_stream import TextStream
 from executorch_mm.tokenizer import Tokenizer
 

@@ -33,20 +33,21 @@ class Windows:
         self._hop = config.hop
         self._rate = config.sampling_rate
         self._samples = sound.samples
-        self.duration = len(sound.samples) / self._rate
         self._chunks = processor.features(sound)
-        self._silence = processor.silence(self._chunks)
+        self.duration = len(sound.samples) / self._rate
         self.num_frames = -(-len(sound.samples) // config.hop)
         self.size = int(self._chunks.shape[2])
+        if len(self._chunks) > 1:  # what stands behind the end of a longer sound in Whisper's reference
+            self._chunks[-1, :, self.num_frames % self.size or self.size :] = 0
 
     def features(self, start: int) -> FloatArray:
-        """(bins, size) from this frame on, silence beyond the end; a view where a chunk begins there."""
+        """(bins, size) from this frame on; a view where a chunk begins there."""
         chunk, offset = divmod(start, self.size)
+        first: FloatArray = self._chunks[chunk]
         if offset == 0:
-            first: FloatArray = self._chunks[chunk]
             return first
-        window: FloatArray = np.full(self._chunks.shape[1:], self._silence, np.float32)
-        window[:, : self.size - offset] = self._chunks[chunk][:, offset:]
+        window: FloatArray = np.zeros_like(first)
+        window[:, : self.size - offset] = first[:, offset:]
         if chunk + 1 < len(self._chunks):
             window[:, self.size - offset :] = self._chunks[chunk + 1][:, :offset]
         return window

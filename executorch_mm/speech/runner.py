@@ -21,7 +21,8 @@ from executorch_mm.preprocess.sources import Source
 from executorch_mm.speech._model import Hearing, SpeechModel, SpeechProgress
 from executorch_mm.speech._whisper import WhisperModel
 from executorch_mm.speech.config import SpeechConfig, SpeechOptions
-from executorch_mm.speech.result import SpeechEvent, Transcription
+from executorch_mm.speech.segment import SpeechEvent
+from executorch_mm.speech.transcription import Transcription
 from executorch_mm.stats import Stats
 from executorch_mm.tokenizer import Tokenizer
 

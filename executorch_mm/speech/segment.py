@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from executorch_mm.stats import Stats
-
 
 @dataclass(frozen=True)
 class Partial:
@@ -50,22 +48,3 @@ class Segment:
 
 
 SpeechEvent: TypeAlias = "Partial | Segment"
-
-
-@dataclass(frozen=True)
-class Transcription:
-    """A whole sound.
-
-    Attributes:
-        text: Of all segments.
-        segments: In order.
-        language: Its code, given or found; None where the model knows only one or nothing was heard.
-        duration: Of the sound, in seconds.
-        stats: What it cost. The finish reason is "stop", "timeout" or "cancelled".
-    """
-
-    text: str
-    segments: tuple[Segment, ...]
-    language: str | None
-    duration: float
-    stats: Stats
