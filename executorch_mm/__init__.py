@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from executorch_mm.clip import ClipModel
     from executorch_mm.model_report import ModelReport, inspect_model
     from executorch_mm.response_format import LarkGrammar, Regex
+    from executorch_mm.speech import Partial, Segment, SpeechConfig, SpeechRunner, Transcription
 
 # What few programs use is imported when it is asked for, which keeps the import of the package short.
 _LATER = {
@@ -65,7 +66,12 @@ _LATER = {
     "ClipModel": "executorch_mm.clip",
     "LarkGrammar": "executorch_mm.response_format",
     "ModelReport": "executorch_mm.model_report",
+    "Partial": "executorch_mm.speech",
     "Regex": "executorch_mm.response_format",
+    "Segment": "executorch_mm.speech",
+    "SpeechConfig": "executorch_mm.speech",
+    "SpeechRunner": "executorch_mm.speech",
+    "Transcription": "executorch_mm.speech",
     "build_info": "executorch_mm._build_info",
     "inspect_model": "executorch_mm.model_report",
 }
@@ -90,12 +96,17 @@ __all__ = [
     "ModelReport",
     "MultimodalInput",
     "MultimodalRunner",
+    "Partial",
     "RawAudio",
     "Regex",
+    "Segment",
     "Snapshot",
+    "SpeechConfig",
+    "SpeechRunner",
     "Stats",
     "Tokenizer",
     "TokenizerError",
+    "Transcription",
     "XnnpackOptions",
     "__version__",
     "build_info",

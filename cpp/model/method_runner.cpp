@@ -64,7 +64,7 @@ FloatTensor MethodRunner::run(const std::string& method, const std::vector<Tenso
     if (given[i].data != inputs[i].data)
       converted_input_bytes_ += static_cast<int64_t>(inputs[i].size_bytes());
   }
-  const TensorView output = program_.run(method, given, ErrorCode::kInput);
+  const TensorView output = program_.run(method, given, ErrorCode::kInput)[0];
   std::vector<uint8_t> buffer;
   const TensorView floats = convert(output, DType::kFloat32, buffer, method + ": output 0");
   const float* values = static_cast<const float*>(floats.data);

@@ -65,6 +65,9 @@ class Session {
   bool is_full() const {
     return position_.available() < static_cast<int64_t>(pending_tokens_.size());
   }
+  // ln p of each of these tokens coming next, in the model's own distribution. Throws Error(kInput)
+  // when nothing was read since the last sampled token.
+  std::vector<float> logprobs(const std::vector<int64_t>& ids) const;
   // Feeds the pending tokens, if any, and samples the next one, which is then pending.
   int32_t step(Sampler& sampler, const SampleHooks& hooks = {});
   // Takes `token` for the next one without asking the model, which reads such tokens together: a

@@ -29,6 +29,9 @@ float softmax_weight(float value, float largest, float temperature);
 double softmax_weights(const float* row, int64_t size, float largest, float temperature,
                        float* weights, double* sums);
 
+// The logarithm of the sum of exp(value); -inf where nothing is above -inf.
+double log_sum_exp(const float* row, int64_t size);
+
 // How typical each weight's surprise -ln(p) is: keys[i] is its distance from the expected one,
 // negative; -inf where the weight is 0. The weights are those of softmax_weights(), `total` their
 // sum.

@@ -141,6 +141,11 @@ def test_a_model_for_another_class_is_a_warning() -> None:
     assert "ClipModel" in report["model"][0]["advice"]
 
 
+def test_a_speech_model_is_given_a_sound() -> None:
+    report = examine(MODELS / "speech" / "kv.pte")
+    assert statuses(report, "model", "load", "sound") == ["ok", "ok", "ok"]
+
+
 def test_a_model_that_hears_is_given_a_sound(tmp_path: Path, demo_folder: Path) -> None:
     shutil.copy(MODELS / "multimodal" / "voxtral.pte", tmp_path / "model.pte")
     report = examine(tmp_path, demo_folder)

@@ -16,10 +16,14 @@ from executorch_mm import (
     LarkGrammar,
     MultimodalInput,
     MultimodalRunner,
+    Partial,
     Regex,
+    Segment,
     Snapshot,
+    SpeechRunner,
     Stats,
     Tokenizer,
+    Transcription,
     XnnpackOptions,
 )
 from executorch_mm.chat import ChatOptions, ChatTemplate
@@ -125,6 +129,17 @@ def embeddings(model: ClipModel) -> None:
     model.encode_text(5)  # type: ignore[arg-type]
     with ClipModel("m.pte", Path("tokenizer.json"), processor_path="p", num_threads=1) as opened:
         assert_type(opened, ClipModel)
+
+
+def speech(runner: SpeechRunner) -> None:
+    samples = np.zeros(16000, np.float32)
+    result = runner.transcribe(samples, sampling_rate=16000, language="en", temperature=(0.0, 0.4))
+    assert_type(result, Transcription)
+    assert_type(result.segments, tuple[Segment, ...])
+    assert_type(runner.stream_transcribe("a.wav", timestamps=True), Generator[Partial | Segment, None, None])
+    assert_type(runner.astream_transcribe(b"RIFF"), AsyncGenerator[Partial | Segment, None])
+    runner.transcribe("a.wav", task="sing")  # type: ignore[arg-type]
+    runner.transcribe("a.wav", beams=5)  # type: ignore[call-arg]
 
 
 def upstreams_names() -> None:

@@ -53,7 +53,8 @@ def check_model(path: Path, tokenizer: Path | None) -> Iterator[Check]:
     found = list(guarded("tokenizer", lambda: _tokenizer(files, report), _TOKENIZER))
     yield from found
     if all(check.status != "failed" for check in found):
-        yield from guarded("load", lambda: _run(files), _INSPECT)
+        check = _listen if report.kind == "speech" else _run
+        yield from guarded("load", lambda: check(files), _INSPECT)
 
 
 def _find(path: Path, tokenizer: Path | None) -> _Files:
@@ -112,6 +113,21 @@ def _run(files: _Files) -> Iterator[Check]:
             yield from guarded("picture", lambda: _read(runner, "picture", [_picture(), "Hello"]), _PROCESSOR)
         if runner.contract.has_audio_encoder:
             yield from guarded("sound", lambda: _read(runner, "sound", [_sound(), "Hello"]), _PROCESSOR)
+
+
+def _listen(files: _Files) -> Iterator[Check]:
+    """Loads a speech model and has it hear half a second of noise."""
+    import numpy as np
+
+    from executorch_mm.speech import SpeechRunner
+
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, _SAMPLING_RATE // 2).astype(np.float32)
+    with SpeechRunner(files.model, files.tokenizer, data_path=files.data) as runner:
+        yield Check("load", "ok", f"languages to choose from: {len(runner.languages)}")
+        runner.transcribe(noise, sampling_rate=_SAMPLING_RATE, temperature=0.0, max_new_tokens=_NUM_TOKENS)
+        stats = runner.stats
+        detail = f"{stats.num_prompt_tokens} positions read, {stats.num_generated_tokens} tokens"
+        yield Check("sound", "ok", detail)
 
 
 def _vocabulary(runner: MultimodalRunner) -> Iterator[Check]:
