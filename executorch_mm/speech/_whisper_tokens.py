@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from executorch_mm import _core
+from executorch_mm._json_files import read_object_if_there
 from executorch_mm._tokenizers.side_files import declared_eos_ids
-from executorch_mm.errors import ContractError
-from executorch_mm.preprocess.config_reader import Json, read_json
+from executorch_mm.errors import ContractError, InputError
+from executorch_mm.preprocess.config_reader import Json
 from executorch_mm.tokenizer import Tokenizer
 
 _LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
@@ -109,7 +110,8 @@ class _Names:
 
 
 def _first_json(folders: Sequence[Path], name: str) -> Json:
-    return next((read_json(folder / name) for folder in folders if (folder / name).is_file()), {})
+    contents = (read_object_if_there(folder / name, InputError) for folder in folders)
+    return next(filter(None, contents), {})
 
 
 def _languages(generation: Json, tokenizer: Tokenizer, start: int, vocab_size: int) -> dict[str, int]:
