@@ -1,7 +1,3 @@
-#ifndef _WIN32
-#include <unistd.h>
-#endif
-
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -11,6 +7,7 @@
 
 #include "base/error.h"
 #include "bindings/bindings.h"
+#include "bindings/fork.h"
 #include "model/et_executor.h"
 #include "runtime/session.h"
 
@@ -18,14 +15,6 @@ namespace emm::bindings {
 namespace {
 
 using ReleaseGil = nb::call_guard<nb::gil_scoped_release>;
-
-int64_t process_id() {
-#ifdef _WIN32
-  return 0;  // nothing forks there
-#else
-  return getpid();
-#endif
-}
 
 std::unique_ptr<Session> load_session(const LoadOptions& options) {
   try {
@@ -37,13 +26,8 @@ std::unique_ptr<Session> load_session(const LoadOptions& options) {
   }
 }
 
-// A forked child has the model's memory, but not the threads that worked on it: a lock that one of
-// them held stays locked there, and freeing the model could wait for it for ever. So it is not
-// freed.
 std::shared_ptr<Session> load(const LoadOptions& options) {
-  return {load_session(options).release(), [owner = process_id()](Session* session) {
-            if (process_id() == owner) delete session;
-          }};
+  return kept_in_children(load_session(options));
 }
 
 std::optional<std::string> prefill_phase(const Session& session) {

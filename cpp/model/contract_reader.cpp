@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "model/cache_kind.h"
+#include "model/contract_checks.h"
 #include "model/et_result.h"
 #include "model/et_types.h"
 
@@ -16,8 +17,6 @@ using executorch::runtime::EValue;
 using executorch::runtime::Result;
 using executorch::runtime::Tag;
 using executorch::runtime::TensorInfo;
-
-[[noreturn]] void refuse(const std::string& message) { throw Error(ErrorCode::kContract, message); }
 
 // ExecuTorch logs an error when it is asked for the tensor behind a value of another kind.
 bool is_tensor(const Result<Tag>& tag) { return tag.ok() && *tag == Tag::Tensor; }
@@ -105,53 +104,12 @@ bool to_metadata(const std::vector<EValue>& outputs, MetadataValue& value) {
   return true;
 }
 
-void read_metadata(Module& module, const std::string& name, Contract& contract) {
+void read_metadata(Module& module, const std::string& name, Signatures& signatures) {
   LogCapture log;
   const auto outputs = module.execute(name);
   MetadataValue value;
-  if (outputs.ok() && to_metadata(*outputs, value)) contract.metadata[name] = std::move(value);
+  if (outputs.ok() && to_metadata(*outputs, value)) signatures.metadata[name] = std::move(value);
   module.unload_method(name);
-}
-
-std::vector<int64_t> int_list(const Contract& contract, const std::string& name) {
-  const auto found = contract.metadata.find(name);
-  if (found == contract.metadata.end()) return {};
-  if (const auto* one = std::get_if<int64_t>(&found->second)) return {*one};
-  if (const auto* many = std::get_if<std::vector<int64_t>>(&found->second)) return *many;
-  refuse(name + ": expected an int or a list of ints");
-}
-
-std::optional<int64_t> one_int(const Contract& contract, const std::string& name) {
-  const std::vector<int64_t> values = int_list(contract, name);
-  if (values.empty()) return std::nullopt;
-  return values[0];
-}
-
-using DTypes = std::vector<DType>;
-const DTypes kIds = {DType::kInt64, DType::kInt32};
-const DTypes kFloats = {DType::kFloat32, DType::kFloat16, DType::kBFloat16};
-
-std::string names_of(const DTypes& dtypes) {
-  std::string names;
-  for (size_t i = 0; i < dtypes.size(); ++i)
-    names +=
-        std::string(i == 0 ? "" : (i + 1 == dtypes.size() ? " or " : ", ")) + dtype_name(dtypes[i]);
-  return names;
-}
-
-void expect_tensor(const MethodSpec& method, bool is_input, size_t index, size_t rank,
-                   const DTypes& dtypes) {
-  const auto& specs = is_input ? method.inputs : method.outputs;
-  const std::string where =
-      method.name + (is_input ? ": input " : ": output ") + std::to_string(index);
-  if (index >= specs.size())
-    refuse(where + " is missing: the method has " + std::to_string(specs.size()));
-  const TensorSpec& spec = specs[index];
-  const bool dtype_fits = std::find(dtypes.begin(), dtypes.end(), spec.dtype) != dtypes.end();
-  if (spec.shape.size() != rank || !dtype_fits) {
-    refuse(where + ": expected a tensor of rank " + std::to_string(rank) + " and dtype " +
-           names_of(dtypes) + ", got " + dtype_name(spec.dtype) + " " + shape_string(spec.shape));
-  }
 }
 
 void check_logits(const MethodSpec& decoder) {
@@ -181,7 +139,7 @@ void check_encoder(const Contract& contract, const std::string& name) {
   }
   // Leading dimensions (batch, pictures, tiles) are stacked, and floats converted.
   const Shape& output = encoder->outputs[0].shape;
-  expect_tensor(*encoder, false, 0, std::clamp<size_t>(output.size(), 2, 4), kFloats);
+  expect_tensor(*encoder, Side::kOutput, 0, std::clamp<size_t>(output.size(), 2, 4), kFloats);
   const int64_t hidden = output.back();
   if (hidden != contract.hidden_size) {
     refuse(name + ": expected embeddings of " + std::to_string(contract.hidden_size) +
@@ -205,7 +163,7 @@ void read_position_style(const MethodSpec& decoder, Contract& contract) {
            " inputs (models that take caches or masks as arguments are "
            "not supported)");
   }
-  expect_tensor(decoder, true, 1, 1, kIds);
+  expect_tensor(decoder, Side::kInput, 1, 1, kIds);
   contract.position_style =
       decoder.inputs[1].shape[0] > 1 ? PositionStyle::kRange : PositionStyle::kStart;
 }
@@ -283,11 +241,11 @@ void interpret(const ProgramInfo& program, Contract& contract) {
   const MethodSpec& decoder = contract.decoder();
   if (is_multimodal) {
     const MethodSpec& embedding = contract.methods.at("token_embedding");
-    expect_tensor(embedding, true, 0, 2, kIds);
+    expect_tensor(embedding, Side::kInput, 0, 2, kIds);
     expect_flexible_length(embedding);
-    expect_tensor(decoder, true, 0, 3, kFloats);
+    expect_tensor(decoder, Side::kInput, 0, 3, kFloats);
     contract.hidden_size = decoder.inputs[0].shape[2];
-    expect_tensor(embedding, false, 0, 3, kFloats);
+    expect_tensor(embedding, Side::kOutput, 0, 3, kFloats);
     const int64_t embedded = embedding.outputs[0].shape[2];
     if (embedded != contract.hidden_size) {
       refuse("token_embedding: expected " + std::to_string(contract.hidden_size) +
@@ -296,7 +254,7 @@ void interpret(const ProgramInfo& program, Contract& contract) {
     check_encoder(contract, "vision_encoder");
     check_encoder(contract, "audio_encoder");
   } else {
-    expect_tensor(decoder, true, 0, 2, kIds);
+    expect_tensor(decoder, Side::kInput, 0, 2, kIds);
   }
   expect_flexible_length(decoder);
   check_logits(decoder);
@@ -323,14 +281,20 @@ std::map<std::string, MethodSpec> read_methods(Module& module, const ProgramInfo
   return methods;
 }
 
-Contract read_contract(Module& module, const ProgramInfo& program) {
-  Contract contract;
+Signatures read_signatures(Module& module, const ProgramInfo& program) {
+  Signatures signatures;
   for (auto& [name, method] : read_methods(module, program)) {
     if (method.inputs.empty())
-      read_metadata(module, name, contract);
+      read_metadata(module, name, signatures);
     else
-      contract.methods[name] = std::move(method);
+      signatures.methods[name] = std::move(method);
   }
+  return signatures;
+}
+
+Contract read_contract(Module& module, const ProgramInfo& program) {
+  Contract contract;
+  static_cast<Signatures&>(contract) = read_signatures(module, program);
   interpret(program, contract);
   return contract;
 }

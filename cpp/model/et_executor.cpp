@@ -105,7 +105,7 @@ int64_t EtExecutor::time_turn() {
 TensorView EtExecutor::run_embedding(const TensorView& tokens) {
   const DType wanted = contract_.methods.at("token_embedding").inputs[0].dtype;
   const TensorView ids = convert(tokens, wanted, converted_ids_, "tokens");
-  return program_.run("token_embedding", {ids}, ErrorCode::kExecution);
+  return program_.run("token_embedding", {ids}, ErrorCode::kExecution)[0];
 }
 
 TensorView EtExecutor::run_decoder(const TensorView& first, int64_t num_tokens, int64_t position) {
@@ -125,7 +125,7 @@ TensorView EtExecutor::run_decoder(const TensorView& first, int64_t num_tokens, 
     inputs.push_back(
         convert(positions, decoder.inputs[1].dtype, converted_positions_, "positions"));
   }
-  const TensorView logits = as_rows(program_.run(decoder.name, inputs, ErrorCode::kExecution));
+  const TensorView logits = as_rows(program_.run(decoder.name, inputs, ErrorCode::kExecution)[0]);
   if (logits.shape[0] < 1)
     throw Error(ErrorCode::kExecution, decoder.name + ": no logits came out");
   TensorView last = row_range(logits, logits.shape[0] - 1, 1);
@@ -172,7 +172,7 @@ TensorView EtExecutor::encode(const std::string& method, const char* what,
                                        TensorView{nullptr, wanted.dtype, wanted.shape}.describe() +
                                        ", got " + given.describe());
   }
-  return as_rows(program_.run(method, {given}, ErrorCode::kInput));
+  return as_rows(program_.run(method, {given}, ErrorCode::kInput)[0]);
 }
 
 TensorView EtExecutor::encode_image(const TensorView& image) {

@@ -214,8 +214,9 @@ void EtProgram::load_method(const MethodSpec& spec) {
   loaded.arena->remember_initial_state();
 }
 
-TensorView EtProgram::run(const std::string& method, const std::vector<TensorView>& inputs,
-                          ErrorCode input_error) {
+std::vector<TensorView> EtProgram::run(const std::string& method,
+                                       const std::vector<TensorView>& inputs,
+                                       ErrorCode input_error) {
   const MethodSpec& spec = *methods_.at(method).spec;
   std::optional<NoThreadPoolGuard> single_thread;
   if (num_threads_ == 1) single_thread.emplace();
@@ -240,7 +241,10 @@ TensorView EtProgram::run(const std::string& method, const std::vector<TensorVie
   if (outputs->empty() || !(*outputs)[0].isTensor()) {
     throw Error(ErrorCode::kExecution, method + ": expected a tensor as output 0");
   }
-  return to_view((*outputs)[0].toTensor());
+  std::vector<TensorView> views;
+  for (const EValue& output : *outputs)
+    views.push_back(output.isTensor() ? to_view(output.toTensor()) : TensorView{});
+  return views;
 }
 
 void EtProgram::restart_profile() {

@@ -51,11 +51,12 @@ class EtProgram {
   // Of what loading the methods allocated.
   LargePages& large_pages() { return large_pages_; }
 
-  // Runs a loaded method and returns its first output, which is valid until the next run. Inputs
-  // have the method's dtypes; the program itself refuses other shapes than it takes. Throws
-  // Error(input_error) for an input, Error(kExecution) otherwise.
-  TensorView run(const std::string& method, const std::vector<TensorView>& inputs,
-                 ErrorCode input_error);
+  // Runs a loaded method and returns its outputs, which are valid until the same method's next run;
+  // of those behind the first, what is no tensor has the dtype kOther. Inputs have the method's
+  // dtypes; the program itself refuses other shapes than it takes. Throws Error(input_error) for an
+  // input, Error(kExecution) otherwise.
+  std::vector<TensorView> run(const std::string& method, const std::vector<TensorView>& inputs,
+                              ErrorCode input_error);
 
   // Bytes of inputs that were copied because the program plans them in its arena.
   int64_t copied_input_bytes() const { return copied_input_bytes_; }
