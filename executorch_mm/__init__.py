@@ -57,12 +57,18 @@ if TYPE_CHECKING:
     from executorch_mm._build_info import BuildInfo, build_info
     from executorch_mm.clip import ClipModel
     from executorch_mm.model_report import ModelReport, inspect_model
+    from executorch_mm.speech import Partial, Segment, SpeechConfig, SpeechRunner, Transcription
 
 # What few programs use is imported when it is asked for, which keeps the import of the package short.
 _LATER = {
     "BuildInfo": "executorch_mm._build_info",
     "ClipModel": "executorch_mm.clip",
     "ModelReport": "executorch_mm.model_report",
+    "Partial": "executorch_mm.speech",
+    "Segment": "executorch_mm.speech",
+    "SpeechConfig": "executorch_mm.speech",
+    "SpeechRunner": "executorch_mm.speech",
+    "Transcription": "executorch_mm.speech",
     "build_info": "executorch_mm._build_info",
     "inspect_model": "executorch_mm.model_report",
 }
@@ -86,11 +92,16 @@ __all__ = [
     "ModelReport",
     "MultimodalInput",
     "MultimodalRunner",
+    "Partial",
     "RawAudio",
+    "Segment",
     "Snapshot",
+    "SpeechConfig",
+    "SpeechRunner",
     "Stats",
     "Tokenizer",
     "TokenizerError",
+    "Transcription",
     "XnnpackOptions",
     "__version__",
     "build_info",

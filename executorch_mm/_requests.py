@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from executorch_mm import _core
-from executorch_mm._logging import forward_log_lines
-from executorch_mm._turnstile import Turnstile
+from executorch_mm._access import Access, Progress, read_prompt
 from executorch_mm.config import GenerationConfig
-from executorch_mm.errors import CapacityError, ExecutorchMMError, ForkError
+from executorch_mm.errors import CapacityError
 from executorch_mm.inputs import MultimodalInput, Prompt
 from executorch_mm.prompt import PromptEncoder
 from executorch_mm.result import GenerationResult, make_result
 from executorch_mm.sampling import generation_options, timeout_ns
-from executorch_mm.stats import Stats, peak_memory_bytes
+from executorch_mm.stats import Stats
 from executorch_mm.text_stream import TextStream
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
-
     from executorch_mm.context import ChatPrompt
 
-Progress = Callable[[int, int, str], object]
 Ending: TypeAlias = "tuple[list[_core.TokenRecord], Stats]"
 """What is known once an answer is complete."""
 
 
-class Requests:
+class Requests(Access[_core.Session]):
     """Serves the requests to a session.
 
     Args:
@@ -50,61 +45,17 @@ class Requests:
         eos_ids: Sequence[int],
         load_start_ns: int,
     ) -> None:
-        self._loaded: _core.Session | None = session  # None once closed
+        super().__init__(session, load_start_ns)
         self._tokenizer = tokenizer
         self.encoder = encoder
         self._eos_ids = eos_ids
         from executorch_mm.context import Context  # here: it takes long to import
 
         self.context = Context()
-        self._turnstile = Turnstile()
-        self._process = os.getpid()
-        self.stats = Stats()
-        self._load_start_ns, self._load_ns = load_start_ns, _core.now_ns() - load_start_ns
         self._prepare_ns = 0  # of the last prompt
 
-    @property
-    def session(self) -> _core.Session:
-        """The session.
-
-        Raises:
-            ExecutorchMMError: The runner is closed.
-            ForkError: This is a forked child.
-        """
-        self._expect_usable()
-        if self._loaded is None:
-            raise ExecutorchMMError("the runner is closed")
-        return self._loaded
-
-    def stop(self) -> None:
-        """`MultimodalRunner.stop`."""
-        if self._loaded is not None:
-            self.session.cancel()
-
-    def close(self) -> None:
-        """`MultimodalRunner.close`."""
-        if self._is_forked or self._loaded is None:
-            self._loaded = None
-            return
-        with self.exclusive() as session:
-            self._loaded = None
-            del self.encoder
-            session.write_profile()
-
-    @property
-    def _is_forked(self) -> bool:
-        return os.getpid() != self._process
-
-    def _expect_usable(self) -> None:
-        if self._is_forked:
-            raise ForkError(
-                f"the runner was loaded in process {self._process} and cannot be used in a child that was "
-                "forked from it, which has none of its threads: load a runner in each process, after the fork"
-            )
-
-    def _forward_log_lines(self) -> None:
-        if not self._is_forked:  # where a lock may have been copied in its locked state
-            forward_log_lines()
+    def _release(self) -> None:
+        del self.encoder
 
     def result(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
         """A whole answer."""
@@ -124,22 +75,8 @@ class Requests:
         with self.exclusive() as session:
             session.begin_request()
             self._read(session, self.context.to_read(inputs, session), config, progress)
-            self.stats = self._make_stats(session)
+            self.stats = self.make_stats(session, prepare_ns=self._prepare_ns)
             return session.position
-
-    @contextlib.contextmanager
-    def exclusive(self) -> Iterator[_core.Session]:
-        """The session, for one request or change at a time.
-
-        Raises:
-            BusyError: Another one is under way.
-        """
-        self._expect_usable()
-        with self._turnstile.passed():
-            try:
-                yield self.session
-            finally:
-                self._forward_log_lines()
 
     def answer(
         self,
@@ -149,33 +86,17 @@ class Requests:
         on_end: Callable[[Ending], object] = lambda _: None,
     ) -> Generator[str, None, None]:
         """An answer, piece by piece; `on_end` gets what is known when it is complete or left."""
-        with self.exclusive() as session:
-            session.begin_request()
-            yield from self._answer(session, inputs, config, progress, on_end)
+        return self.stream(lambda session: self._answer(session, inputs, config, progress, on_end))
 
-    async def answer_async(
+    def answer_async(
         self,
         inputs: Prompt | ChatPrompt,
         config: GenerationConfig,
         progress: Progress | None = None,
         on_end: Callable[[Ending], object] = lambda _: None,
     ) -> AsyncGenerator[str, None]:
-        """`answer` for a task: it waits its turn, and the model runs in a thread of the answer's own."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        self._expect_usable()
-        async with self._turnstile.awaited():
-            session = self.session
-            session.begin_request()  # here, so that no cancellation comes before it and is forgotten
-            pieces = self._answer(session, inputs, config, progress, on_end)
-            worker = ThreadPoolExecutor(1, "executorch_mm")
-            try:
-                while (piece := await _pull(session, worker, pieces)) is not None:
-                    yield piece
-            finally:
-                worker.shutdown()  # waits for nothing, unless the event loop is gone
-                pieces.close()
-                self._forward_log_lines()
+        """`answer` for a task."""
+        return self.stream_async(lambda session: self._answer(session, inputs, config, progress, on_end))
 
     def _answer(
         self,
@@ -210,11 +131,12 @@ class Requests:
                     yield piece
         finally:
             records = generation.records
-            stats = self._make_stats(
+            stats = self.make_stats(
                 session,
                 finish_reason=reason or "cancelled",
                 stopped_by=generation.stop_token if text.stopped is None else text.stopped,
                 token_times_ns=tuple(record.time_ns for record in records),
+                prepare_ns=self._prepare_ns,
             )
             if not config.warming:
                 self.stats = stats
@@ -239,48 +161,10 @@ class Requests:
             session.begin_prefill(prompt)
             if is_answered:
                 _expect_room(session, config)
-            while (phase := session.prefill_phase) is not None:
-                if progress is not None:
-                    progress(session.prefill_done, session.prefill_total, phase)
-                if session.is_cancelled or _core.now_ns() >= deadline_ns:
-                    return
-                session.step_prefill()
-            if progress is not None:
+            if read_prompt(session, deadline_ns, progress) and progress is not None:
                 progress(session.prefill_done, session.prefill_total, "prefill")
         finally:
             session.abort_prefill()  # nothing to do once the prompt has been read
-
-    def _make_stats(
-        self,
-        session: _core.Session,
-        finish_reason: str | None = None,
-        stopped_by: str | int | None = None,
-        token_times_ns: tuple[int, ...] = (),
-    ) -> Stats:
-        timings = session.timings
-        return Stats(
-            num_prompt_tokens=timings.num_prompt_positions,
-            num_generated_tokens=timings.num_generated_tokens,
-            num_decode_steps=timings.num_decode_steps,
-            finish_reason=finish_reason,
-            stopped_by=stopped_by,
-            copied_input_bytes=timings.copied_input_bytes,
-            num_threads=session.num_threads,
-            peak_memory_bytes=peak_memory_bytes(),
-            load_start_ns=self._load_start_ns,
-            load_ns=self._load_ns,
-            start_ns=timings.start_ns,
-            prepare_ns=self._prepare_ns,
-            prompt_read_ns=timings.prompt_read_ns,
-            first_token_ns=timings.first_token_ns,
-            total_ns=_core.now_ns() - timings.start_ns,
-            encode_image_ns=timings.encode_image_ns,
-            encode_audio_ns=timings.encode_audio_ns,
-            prefill_ns=timings.prefill_ns,
-            decode_ns=timings.decode_ns,
-            sample_ns=timings.sample_ns,
-            token_times_ns=token_times_ns,
-        )
 
     def warmup(self) -> None:
         """`MultimodalRunner.warmup`."""
@@ -299,26 +183,6 @@ class Requests:
                         pass
                 finally:
                     session.reset()
-
-
-async def _pull(
-    session: _core.Session, worker: ThreadPoolExecutor, pieces: Generator[str, None, None]
-) -> str | None:
-    """The next piece, None at the end. Whatever ends the wait, the worker is idle afterwards."""
-    import asyncio
-
-    step = asyncio.wrap_future(worker.submit(next, pieces, None))
-    try:
-        return await asyncio.shield(step)
-    except asyncio.CancelledError:
-        session.cancel()
-        while not step.done():
-            with contextlib.suppress(asyncio.CancelledError):  # again: what it asks for is being done
-                await asyncio.wait([step])
-        raise
-    except GeneratorExit:  # the event loop is gone
-        session.cancel()
-        raise
 
 
 def _result(text: str, ending: Ending, config: GenerationConfig) -> GenerationResult:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from executorch_mm import _core
-    from executorch_mm._requests import Progress
+    from executorch_mm._access import Progress
     from executorch_mm.chat.chat import Chat, ChatOptions
     from executorch_mm.chat.template import Message, Tool
     from executorch_mm.context import ChatPrompt

@@ -11,18 +11,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from executorch_mm import _core
-from executorch_mm._logging import forward_log_lines
-from executorch_mm._requests import Progress, Requests
+from executorch_mm._access import Progress
+from executorch_mm._loading import load_model
+from executorch_mm._requests import Requests
 from executorch_mm._tokenizers.side_files import declared_eos_ids
 from executorch_mm.chat_methods import ChatMethods
 from executorch_mm.config import GenerationConfig, GenerationOptions
-from executorch_mm.errors import InputError, TokenizerError
+from executorch_mm.errors import ContractError, InputError
 from executorch_mm.inputs import Prompt
 from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
 from executorch_mm.prompt import PromptEncoder
 from executorch_mm.result import GenerationResult
 from executorch_mm.stats import Stats
-from executorch_mm.tokenizer import Tokenizer, load_tokenizer
+from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self, Unpack
@@ -102,27 +103,11 @@ class MultimodalRunner(ChatMethods):
             TokenizerError: The tokenizer file is missing, malformed or of an unknown kind.
             InputError: An option is wrong.
         """
-        from concurrent.futures import ThreadPoolExecutor
-
         start_ns = _core.now_ns()
         options = core_options(model_path, data_path, load_mode, num_threads, xnnpack, profile_path)
-        beside = [Path(options.model_path).parent] if options.model_path else []
-        if tokenizer_path is None:
-            if not beside:
-                raise TokenizerError(
-                    "tokenizer_path: expected a path or a Tokenizer: a model in memory has nothing beside it"
-                )
-            tokenizer_path = beside[0]
-        if isinstance(tokenizer_path, (str, os.PathLike)):
-            tokenizer_path = Path(os.fspath(tokenizer_path))
-            beside.append(tokenizer_path if tokenizer_path.is_dir() else tokenizer_path.parent)
-        try:
-            with ThreadPoolExecutor(1) as background:  # a large vocabulary takes half as long as the model
-                tokenizer = background.submit(_tokenizer, tokenizer_path)
-                session = _core.Session.load(options)
-        finally:
-            forward_log_lines()
-        self._tokenizer = tokenizer.result()
+        session, self._tokenizer, beside = load_model(options, tokenizer_path, _core.Session.load)
+        if session.contract.is_speech:
+            raise ContractError("the program hears sounds and writes down what is said: use SpeechRunner")
         processor = None if processor_path is None else Path(os.fspath(processor_path))
         self._chat_folders = beside[::-1]
         encoder = PromptEncoder(session.contract, self._tokenizer, processor, beside)
@@ -456,7 +441,3 @@ class MultimodalRunner(ChatMethods):
 
 def _with_options(config: GenerationConfig | None, options: GenerationOptions) -> GenerationConfig:
     return (config or GenerationConfig()).replace(**options)
-
-
-def _tokenizer(given: Path | Tokenizer) -> Tokenizer:
-    return load_tokenizer(given) if isinstance(given, Path) else given

@@ -57,6 +57,9 @@ void bind_contract(nb::module_& module) {
   nb::class_<Contract>(module, "Contract", "What a .pte promises. Read at load, never changed.")
       .def_prop_ro("is_multimodal",
                    [](const Contract& contract) { return contract.kind == ModelKind::kMultimodal; })
+      .def_prop_ro(
+          "is_speech", [](const Contract& contract) { return contract.kind == ModelKind::kSpeech; },
+          "An encoder of sounds whose outputs the decoder takes beside the tokens.")
       .def_ro("methods", &Contract::methods, "Methods with inputs, by name.")
       .def_ro("metadata", &Contract::metadata, "Values of the constant methods, by name.")
       .def_ro("capacity", &Contract::capacity, "Positions the context holds.")
@@ -81,8 +84,10 @@ void bind_contract(nb::module_& module) {
       .def_ro("vocab_size", &Contract::vocab_size, "Last dimension of the logits.")
       .def_ro("hidden_size", &Contract::hidden_size,
               "Features of an embedding; 0 for text-only models.")
-      .def_prop_ro("has_image_encoder", &Contract::has_image_encoder)
-      .def_prop_ro("has_audio_encoder", &Contract::has_audio_encoder);
+      .def_prop_ro("has_image_encoder",
+                   [](const Contract& contract) { return contract.image_encoder() != nullptr; })
+      .def_prop_ro("has_audio_encoder",
+                   [](const Contract& contract) { return contract.audio_encoder() != nullptr; });
 }
 
 }  // namespace emm::bindings

@@ -27,6 +27,12 @@ Probabilities probabilities(Sampler& sampler, const Logits& logits,
 }
 
 void bind_options(nb::module_& module) {
+  nb::class_<TimestampRules>(module, "TimestampRules", "Whisper's grammar of timestamps.")
+      .def(nb::new_([](int32_t first, int32_t end, int32_t max_initial) {
+             return TimestampRules{first, end, max_initial};
+           }),
+           "first"_a, "end"_a, "max_initial"_a = -1,
+           "The token of the time 0, the end token, and steps that the first time may be from 0.");
   nb::class_<SamplingOptions>(module, "SamplingOptions",
                               "How the next token is chosen; everything is off at first.")
       .def(nb::init<>())
@@ -45,7 +51,10 @@ void bind_options(nb::module_& module) {
       .def_rw("end_tokens", &SamplingOptions::end_tokens)
       .def_rw("min_new_tokens", &SamplingOptions::min_new_tokens)
       .def_rw("num_logprobs", &SamplingOptions::num_logprobs)
-      .def_rw("seed", &SamplingOptions::seed);
+      .def_rw("seed", &SamplingOptions::seed)
+      .def_rw("begin_suppress_tokens", &SamplingOptions::begin_suppress_tokens)
+      .def_rw("timestamps", &SamplingOptions::timestamps)
+      .def_rw("has_edited_logprobs", &SamplingOptions::has_edited_logprobs);
 }
 
 }  // namespace

@@ -101,6 +101,8 @@ void bind_session(nb::module_& module) {
           "prefill_phase", prefill_phase,
           "What the next step_prefill() does: 'encode_image', 'encode_audio' or 'prefill'; "
           "None when no prompt is being read.")
+      .def("logprobs", &Session::logprobs, "ids"_a, ReleaseGil(),
+           "ln p of each of these tokens coming next, after a prompt has been read.")
       .def("reset", &Session::reset, ReleaseGil(), "Back to the state after loading.")
       .def("rewind", &Session::rewind, "position"_a, "Forgets the positions from `position` on.")
       .def("save", &Session::save, ReleaseGil(), "Copies the whole state.")

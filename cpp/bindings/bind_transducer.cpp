@@ -73,7 +73,8 @@ void bind_transducer(nb::module_& module) {
       .def("next", &Transduction::next, ReleaseGil(),
            "The next symbol; None at the end of the clip, after cancel() and after an error.")
       .def("cancel", &Transduction::cancel,
-           "Ends the running request before its next call of the model; from any thread.");
+           "Ends the running request before its next call of the model; from any thread.")
+      .def("write_profile", &Transduction::write_profile, ReleaseGil(), "As in Session.");
 }
 
 }  // namespace emm::bindings

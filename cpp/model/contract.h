@@ -16,6 +16,7 @@ namespace emm {
 enum class ModelKind {
   kText,        // forward(tokens[, position]) -> logits
   kMultimodal,  // token_embedding, text_decoder and encoders
+  kSpeech,      // encoder, and text_decoder(tokens, all of the encoder's outputs, position)
 };
 
 // What the decoder's second input wants for num_tokens tokens at position p.
@@ -107,8 +108,10 @@ struct Contract : Signatures {
   const MethodSpec& decoder() const {
     return methods.at(kind == ModelKind::kText ? "forward" : "text_decoder");
   }
-  bool has_image_encoder() const { return methods.count("vision_encoder") != 0; }
-  bool has_audio_encoder() const { return methods.count("audio_encoder") != 0; }
+  const MethodSpec* image_encoder() const { return find("vision_encoder"); }
+  const MethodSpec* audio_encoder() const {
+    return find(kind == ModelKind::kSpeech ? "encoder" : "audio_encoder");
+  }
 };
 
 }  // namespace emm

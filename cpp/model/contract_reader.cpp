@@ -147,6 +147,31 @@ void check_encoder(const Contract& contract, const std::string& name) {
   }
 }
 
+// What an encoder of sounds gives is what the decoder takes between tokens and position.
+void check_speech(const Contract& contract) {
+  const MethodSpec& encoder = contract.methods.at("encoder");
+  const MethodSpec& decoder = contract.decoder();
+  if (encoder.inputs.size() != 1)
+    refuse("encoder: expected one input, got " + std::to_string(encoder.inputs.size()));
+  expect_tensor(encoder, Side::kInput, 0, 3, kFloats);
+  expect_tensor(decoder, Side::kInput, 0, 2, kIds);
+  if (encoder.outputs.empty() || decoder.inputs.size() != encoder.outputs.size() + 2) {
+    refuse("text_decoder: expected tokens, the outputs of encoder (" +
+           std::to_string(encoder.outputs.size()) + ") and a position, got " +
+           std::to_string(decoder.inputs.size()) + " inputs");
+  }
+  for (size_t i = 0; i < encoder.outputs.size(); ++i) {
+    const TensorSpec& given = encoder.outputs[i];
+    const TensorSpec& taken = decoder.inputs[i + 1];
+    if (given.dtype == taken.dtype && given.dtype != DType::kOther && given.shape == taken.shape)
+      continue;
+    refuse("text_decoder: input " + std::to_string(i + 1) + ": expected output " +
+           std::to_string(i) + " of encoder, " + dtype_name(given.dtype) + " " +
+           shape_string(given.shape) + ", got " + dtype_name(taken.dtype) + " " +
+           shape_string(taken.shape));
+  }
+}
+
 void read_position_style(const MethodSpec& decoder, Contract& contract) {
   if (decoder.inputs.size() == 1) {
     if (contract.kind == ModelKind::kMultimodal) {
@@ -157,15 +182,16 @@ void read_position_style(const MethodSpec& decoder, Contract& contract) {
     contract.position_style = PositionStyle::kNone;
     return;
   }
-  if (decoder.inputs.size() != 2) {
+  const size_t last = decoder.inputs.size() - 1;
+  if (last != 1 && contract.kind != ModelKind::kSpeech) {
     refuse(decoder.name + ": expected tokens or embeddings and at most one position input, got " +
            std::to_string(decoder.inputs.size()) +
            " inputs (models that take caches or masks as arguments are "
            "not supported)");
   }
-  expect_tensor(decoder, Side::kInput, 1, 1, kIds);
+  expect_tensor(decoder, Side::kInput, last, 1, kIds);
   contract.position_style =
-      decoder.inputs[1].shape[0] > 1 ? PositionStyle::kRange : PositionStyle::kStart;
+      decoder.inputs[last].shape[0] > 1 ? PositionStyle::kRange : PositionStyle::kStart;
 }
 
 void read_state(const MethodSpec& decoder, const ProgramInfo& program, Contract& contract) {
@@ -202,7 +228,7 @@ void read_limits(const MethodSpec& decoder, const ProgramInfo& program, Contract
     contract.max_chunk = std::min(contract.max_chunk, embedding->inputs[0].shape[1]);
   }
   if (contract.position_style == PositionStyle::kRange) {
-    contract.max_chunk = std::min(contract.max_chunk, decoder.inputs[1].shape[0]);
+    contract.max_chunk = std::min(contract.max_chunk, decoder.inputs.back().shape[0]);
   }
   const auto max_seq_len = one_int(contract, "get_max_seq_len");
   const auto max_context_len = one_int(contract, "get_max_context_len");
@@ -229,15 +255,20 @@ void read_limits(const MethodSpec& decoder, const ProgramInfo& program, Contract
 }
 
 void interpret(const ProgramInfo& program, Contract& contract) {
-  const bool is_multimodal =
-      contract.find("text_decoder") != nullptr && contract.find("token_embedding") != nullptr;
-  if (!is_multimodal && contract.find("forward") == nullptr) {
+  const bool has_decoder = contract.find("text_decoder") != nullptr;
+  const bool is_multimodal = has_decoder && contract.find("token_embedding") != nullptr;
+  const bool is_text = !is_multimodal && contract.find("forward") != nullptr;
+  if (!is_multimodal && !is_text && !(has_decoder && contract.find("encoder") != nullptr)) {
     std::string names;
     for (const auto& [name, method] : contract.methods) names += (names.empty() ? "" : ", ") + name;
-    refuse("expected a method forward, or token_embedding and text_decoder; the program has: " +
-           (names.empty() ? "none" : names));
+    refuse(
+        "expected a method forward, or token_embedding and text_decoder, or encoder and "
+        "text_decoder; the program has: " +
+        (names.empty() ? "none" : names));
   }
-  contract.kind = is_multimodal ? ModelKind::kMultimodal : ModelKind::kText;
+  contract.kind = is_multimodal ? ModelKind::kMultimodal
+                  : is_text     ? ModelKind::kText
+                                : ModelKind::kSpeech;
   const MethodSpec& decoder = contract.decoder();
   if (is_multimodal) {
     const MethodSpec& embedding = contract.methods.at("token_embedding");
@@ -253,6 +284,8 @@ void interpret(const ProgramInfo& program, Contract& contract) {
     }
     check_encoder(contract, "vision_encoder");
     check_encoder(contract, "audio_encoder");
+  } else if (contract.kind == ModelKind::kSpeech) {
+    check_speech(contract);
   } else {
     expect_tensor(decoder, Side::kInput, 0, 2, kIds);
   }

@@ -45,8 +45,8 @@ void for_each_piece(const std::vector<StateTensor>& state, const Arena& arena,
 EtExecutor::EtExecutor(const LoadOptions& options) : program_(options) {
   contract_ = read_contract(program_.module(), program_.take_structure());
   load_decoder(options.num_threads);
-  for (const char* name : {"vision_encoder", "audio_encoder"}) {
-    if (const MethodSpec* encoder = contract_.find(name)) program_.load_method(*encoder);
+  for (const MethodSpec* encoder : {contract_.image_encoder(), contract_.audio_encoder()}) {
+    if (encoder != nullptr) program_.load_method(*encoder);
   }
   program_.restart_profile();  // calls that only measured are nobody's
 }
@@ -55,7 +55,10 @@ void EtExecutor::load_decoder(int64_t num_threads) {
   if (num_threads > 0) return load_decoder_on(num_threads);
   // A pool that a model has fixed stays as it is, even where it is larger than our share.
   const size_t pool_size = std::min(thread_pool_size(), usable_cores());
-  const ThreadChoice choice = choose_threads(program_.file_bytes(), pool_size);
+  ThreadChoice choice = choose_threads(program_.file_bytes(), pool_size);
+  // Half a minute of sound in one call is work enough for the pool.
+  if (choice == ThreadChoice::kMeasure && contract_.kind == ModelKind::kSpeech)
+    choice = ThreadChoice::kPool;
   if (choice != ThreadChoice::kPool) load_decoder_on(1);
   if (choice == ThreadChoice::kOne) return;
   const int64_t one_thread_ns = choice == ThreadChoice::kMeasure ? time_turn() : 0;
@@ -112,9 +115,10 @@ TensorView EtExecutor::run_decoder(const TensorView& first, int64_t num_tokens, 
   if (num_tokens == 1) program_.large_pages().advise();
   const MethodSpec& decoder = contract_.decoder();
   std::vector<uint8_t>& converted =
-      contract_.kind == ModelKind::kText ? converted_ids_ : converted_embeddings_;
+      contract_.kind == ModelKind::kMultimodal ? converted_embeddings_ : converted_ids_;
   std::vector<TensorView> inputs = {
       convert(first, decoder.inputs[0].dtype, converted, "decoder input")};
+  inputs.insert(inputs.end(), heard_.begin(), heard_.end());
   if (contract_.position_style != PositionStyle::kNone) {
     const bool is_range = contract_.position_style == PositionStyle::kRange;
     positions_.resize(is_range ? static_cast<size_t>(num_tokens) : 1);
@@ -123,7 +127,7 @@ TensorView EtExecutor::run_decoder(const TensorView& first, int64_t num_tokens, 
     const TensorView positions{
         positions_.data(), DType::kInt64, {static_cast<int64_t>(positions_.size())}};
     inputs.push_back(
-        convert(positions, decoder.inputs[1].dtype, converted_positions_, "positions"));
+        convert(positions, decoder.inputs.back().dtype, converted_positions_, "positions"));
   }
   const TensorView logits = as_rows(program_.run(decoder.name, inputs, ErrorCode::kExecution)[0]);
   if (logits.shape[0] < 1)
@@ -135,8 +139,10 @@ TensorView EtExecutor::run_decoder(const TensorView& first, int64_t num_tokens, 
 
 TensorView EtExecutor::decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) {
   const TensorView tokens{ids, DType::kInt64, {1, num_tokens}};
-  const bool is_text = contract_.kind == ModelKind::kText;
-  return run_decoder(is_text ? tokens : run_embedding(tokens), num_tokens, position);
+  if (contract_.kind == ModelKind::kSpeech && heard_.empty())
+    throw Error(ErrorCode::kInput, "prompt: expected a clip before the first token");
+  const bool is_embedded = contract_.kind == ModelKind::kMultimodal;
+  return run_decoder(is_embedded ? run_embedding(tokens) : tokens, num_tokens, position);
 }
 
 TensorView EtExecutor::decode_embeddings(const TensorView& embeddings, int64_t position) {
@@ -145,19 +151,18 @@ TensorView EtExecutor::decode_embeddings(const TensorView& embeddings, int64_t p
   return run_decoder(batched, embeddings.shape[0], position);
 }
 
-TensorView EtExecutor::encode(const std::string& method, const char* what,
-                              const TensorView& input) {
-  const auto found = program_.methods().find(method);
-  if (found == program_.methods().end()) {
+std::vector<TensorView> EtExecutor::encode(const MethodSpec* encoder, const char* what,
+                                           const TensorView& input) {
+  if (encoder == nullptr) {
     throw Error(ErrorCode::kInput,
-                std::string(what) + ": the model has no " + method + ", so it takes no " + what);
+                std::string(what) + ": the model has no encoder for it, so it takes no " + what);
   }
-  const TensorSpec& wanted = found->second.spec->inputs[0];
+  const TensorSpec& wanted = encoder->inputs[0];
   const TensorView given = [&] {
     if (!all_finite(input))
       throw Error(ErrorCode::kInput,
                   std::string(what) + ": expected finite values, got NaN or infinity");
-    TensorView view = method == "vision_encoder"
+    TensorView view = encoder == contract_.image_encoder()
                           ? convert_image(input, wanted.dtype, converted_media_)
                           : convert(input, wanted.dtype, converted_media_, what);
     if (view.data != input.data) converted_input_bytes_ += static_cast<int64_t>(input.size_bytes());
@@ -168,23 +173,30 @@ TensorView EtExecutor::encode(const std::string& method, const char* what,
     return view;
   }();
   if (!wanted.may_be(given.shape)) {
-    throw Error(ErrorCode::kInput, std::string(what) + ": " + method + " expects " +
+    throw Error(ErrorCode::kInput, std::string(what) + ": " + encoder->name + " expects " +
                                        TensorView{nullptr, wanted.dtype, wanted.shape}.describe() +
                                        ", got " + given.describe());
   }
-  return as_rows(program_.run(method, {given}, ErrorCode::kInput)[0]);
+  return program_.run(encoder->name, {given}, ErrorCode::kInput);
 }
 
 TensorView EtExecutor::encode_image(const TensorView& image) {
-  return encode("vision_encoder", "image", image);
+  return as_rows(encode(contract_.image_encoder(), "image", image)[0]);
 }
 
 TensorView EtExecutor::encode_audio(const TensorView& audio) {
-  return encode("audio_encoder", "audio", audio);
+  std::vector<TensorView> outputs = encode(contract_.audio_encoder(), "audio", audio);
+  if (contract_.kind != ModelKind::kSpeech) return as_rows(outputs[0]);
+  heard_ = std::move(outputs);
+  return {nullptr, heard_[0].dtype, {0, 0}};
 }
 
 void EtExecutor::reset_state() {
-  for (auto& [name, method] : program_.methods()) method.arena->reset();
+  for (auto& [name, method] : program_.methods()) {
+    // What was heard lies in the encoder's.
+    const bool is_heard = contract_.kind == ModelKind::kSpeech && name != contract_.decoder().name;
+    if (!is_heard) method.arena->reset();
+  }
 }
 
 std::unique_ptr<StateSnapshot> EtExecutor::save_state(int64_t num_flat_rows) const {

@@ -39,10 +39,12 @@ class EtExecutor final : public Executor {
   int64_t time_turn();
   TensorView run_embedding(const TensorView& tokens);
   TensorView run_decoder(const TensorView& first, int64_t num_tokens, int64_t position);
-  TensorView encode(const std::string& method, const char* what, const TensorView& input);
+  std::vector<TensorView> encode(const MethodSpec* encoder, const char* what,
+                                 const TensorView& input);
 
   EtProgram program_;
   Contract contract_;
+  std::vector<TensorView> heard_;   // speech: what the encoder made of the last clip
   std::vector<int64_t> positions_;  // the position input: (1) or (num_tokens)
   // Inputs in the dtype that the method wants, where the caller's is another.
   std::vector<uint8_t> converted_media_;

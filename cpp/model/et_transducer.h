@@ -28,6 +28,7 @@ class EtTransducer final : public TransducerExecutor {
     return converted_clip_bytes_ + program_.copied_input_bytes();
   }
   int64_t num_threads() const override { return program_.num_threads(); }
+  void write_profile() override { program_.write_profile(); }
 
  private:
   // Inputs in the method's dtypes, where theirs are others.

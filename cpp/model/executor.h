@@ -2,6 +2,10 @@
 // scripted fake. An executor holds one conversation's KV cache; it knows positions only as
 // arguments. Not thread safe: its session serialises the calls. Logits stay valid until the next
 // decode_* call, encoder outputs until the next encode_* call.
+//
+// The decoder of a speech model looks at the last clip at each call, instead of reading rows of it:
+// there encode_audio() keeps what it made of the clip, whatever is forgotten or restored later, and
+// returns no rows.
 #pragma once
 
 #include <cstdint>

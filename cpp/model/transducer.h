@@ -65,6 +65,9 @@ class TransducerExecutor {
   // Bytes of samples and features that had to be copied so far, as in Executor.
   virtual int64_t copied_input_bytes() const = 0;
   virtual int64_t num_threads() const = 0;
+
+  // As in Executor.
+  virtual void write_profile() {}
 };
 
 }  // namespace emm

@@ -31,14 +31,15 @@ int64_t expected_rows(const MethodSpec& encoder, const TensorView& given) {
 
 Chunk plan_encoder(const Contract& contract, size_t index, const TensorView& given, bool is_image) {
   const char* kind = is_image ? "image" : "audio";
-  const MethodSpec* encoder = contract.find(is_image ? "vision_encoder" : "audio_encoder");
+  const MethodSpec* encoder = is_image ? contract.image_encoder() : contract.audio_encoder();
   if (encoder == nullptr) {
     throw Error(ErrorCode::kInput, input_name(index, kind) + ": the model has no " +
                                        (is_image ? "vision_encoder" : "audio_encoder") +
                                        " and takes no " + kind);
   }
+  const bool is_speech = contract.kind == ModelKind::kSpeech;  // which reads no rows
   return {is_image ? Chunk::Kind::kEncodeImage : Chunk::Kind::kEncodeAudio, index, 0,
-          expected_rows(*encoder, given)};
+          is_speech ? 0 : expected_rows(*encoder, given)};
 }
 
 void check_embeddings(const Contract& contract, size_t index, const TensorView& rows) {
@@ -52,6 +53,19 @@ void check_embeddings(const Contract& contract, size_t index, const TensorView& 
     throw Error(ErrorCode::kInput, input_name(index, "embeddings") + ": expected floats (tokens, " +
                                        std::to_string(contract.hidden_size) + "), got " +
                                        rows.describe());
+  }
+}
+
+// A clip in the middle would change what the tokens before it were said about.
+void check_speech_prompt(const std::vector<Input>& inputs, const Contract& contract,
+                         int64_t available) {
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (!std::holds_alternative<AudioInput>(inputs[i])) continue;
+    const bool has_tokens = inputs.size() > 1;
+    if (i == 0 && has_tokens && available == contract.capacity) continue;
+    throw Error(ErrorCode::kInput,
+                input_name(i, "audio") +
+                    ": expected a clip at the beginning of the context, with tokens after it");
   }
 }
 
@@ -76,6 +90,7 @@ std::vector<Chunk> split_rows(Chunk::Kind kind, size_t input, int64_t num_rows, 
 InputPlan make_input_plan(const std::vector<Input>& inputs, const Contract& contract,
                           int64_t available) {
   InputPlan plan;
+  const bool is_speech = contract.kind == ModelKind::kSpeech;
   const auto add_rows = [&](Chunk::Kind kind, size_t index, int64_t num_rows) {
     const std::vector<Chunk> chunks = split_rows(kind, index, num_rows, contract.max_chunk);
     plan.chunks.insert(plan.chunks.end(), chunks.begin(), chunks.end());
@@ -94,9 +109,10 @@ InputPlan make_input_plan(const std::vector<Input>& inputs, const Contract& cont
           image != nullptr ? image->pixels : std::get<AudioInput>(inputs[i]).features;
       plan.chunks.push_back(plan_encoder(contract, i, given, image != nullptr));
       plan.num_positions += plan.chunks.back().num_rows;
-      plan.is_exact = plan.is_exact && plan.chunks.back().num_rows > 0;
+      plan.is_exact = plan.is_exact && (is_speech || plan.chunks.back().num_rows > 0);
     }
   }
+  if (is_speech) check_speech_prompt(inputs, contract, available);
   if (plan.chunks.empty())
     throw Error(ErrorCode::kInput, "prompt: expected at least one token, image or clip, got none");
   check_capacity(plan.num_positions, available, contract.capacity);

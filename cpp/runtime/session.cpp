@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/exclusive.h"
+#include "sampling/logits_row.h"
 
 namespace emm {
 
@@ -196,6 +197,21 @@ void Session::own_logits() {
   if (values == own_logits_.data()) return;
   own_logits_.assign(values, values + logits_.size());
   logits_.data = own_logits_.data();
+}
+
+std::vector<float> Session::logprobs(const std::vector<int64_t>& ids) const {
+  const auto lock = enter();
+  expect_idle();
+  if (!has_logits_ || pending_token_)
+    throw Error(ErrorCode::kInput, "logprobs: expected a prompt that was read just before");
+  const auto* logits = static_cast<const float*>(logits_.data);
+  const double total = log_sum_exp(logits, logits_.size());
+  std::vector<float> found;
+  for (const int64_t id : ids) {
+    check_token_id("logprobs", id, logits_.size());
+    found.push_back(static_cast<float>(static_cast<double>(logits[id]) - total));
+  }
+  return found;
 }
 
 int32_t Session::step(Sampler& sampler, const SampleHooks& hooks) {

@@ -61,6 +61,9 @@ class Session {
   bool can_generate() const { return has_logits_ || pending_token_.has_value(); }
   // True when the next token cannot be computed because the last one finds no room in the cache.
   bool is_full() const { return pending_token_.has_value() && position_.available() < 1; }
+  // ln p of each of these tokens coming next, in the model's own distribution. Throws Error(kInput)
+  // when nothing was read since the last sampled token.
+  std::vector<float> logprobs(const std::vector<int64_t>& ids) const;
   // Feeds the pending token, if any, and samples the next one, which is then pending.
   int32_t step(Sampler& sampler, const SampleHooks& hooks = {});
 

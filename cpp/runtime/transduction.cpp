@@ -62,6 +62,11 @@ std::optional<Symbol> Transduction::next() {
   }
 }
 
+void Transduction::write_profile() {
+  const auto lock = enter();
+  executor_->write_profile();
+}
+
 std::optional<Symbol> Transduction::find_symbol() {
   while (frame_ < num_frames_ && !is_cancelled_) {
     const JointChoice choice = executor_->choose(frame_);

@@ -44,6 +44,9 @@ class Transduction {
   // The next symbol, or nothing at the end of the clip, after cancel() and after an error.
   std::optional<Symbol> next();
 
+  // Ends the profile that was asked for when the model was loaded and writes its file.
+  void write_profile();
+
  private:
   std::unique_lock<std::mutex> enter() const;
   void forget_clip();

@@ -148,6 +148,21 @@ double softmax_weights(const float* row, int64_t size, float largest, float temp
   return total;
 }
 
+double log_sum_exp(const float* row, int64_t size) {
+  float largest = -INFINITY;
+  for (int64_t begin = 0; begin < size; begin += kRowBlock)
+    largest = larger(largest, largest_of(row + begin, std::min(kRowBlock, size - begin)));
+  if (!std::isfinite(largest)) return static_cast<double>(largest);
+  double total = 0.0;
+  float weights[kRowBlock];
+  for (int64_t begin = 0; begin < size; begin += kRowBlock) {
+    double sum = 0.0;
+    total += softmax_weights(row + begin, std::min(kRowBlock, size - begin), largest, 1.0f, weights,
+                             &sum);
+  }
+  return static_cast<double>(largest) + std::log(total);
+}
+
 double sums_before(Rank rank, const float* weights, int64_t size, double* sums) {
   const float below = std::nextafter(rank.weight, -1.0f);
   double total = 0.0;

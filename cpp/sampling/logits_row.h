@@ -29,6 +29,9 @@ float softmax_weight(float value, float largest, float temperature);
 double softmax_weights(const float* row, int64_t size, float largest, float temperature,
                        float* weights, double* sums);
 
+// The logarithm of the sum of exp(value); -inf where nothing is above -inf.
+double log_sum_exp(const float* row, int64_t size);
+
 // A place in the order of falling weights; of equal ones the lower index comes first.
 struct Rank {
   float weight;

@@ -20,6 +20,7 @@ bool has_penalty(const SamplingOptions& options) {
 
 bool edits_row(const SamplingOptions& options) {
   return has_penalty(options) || !options.logit_bias.empty() || !options.suppress_tokens.empty() ||
+         !options.begin_suppress_tokens.empty() || options.timestamps.first >= 0 ||
          options.no_repeat_ngram_size > 0;
 }
 
@@ -72,13 +73,14 @@ int32_t Sampler::sample(const float* logits, int64_t vocab_size,
                         const std::vector<int64_t>& history, const SampleHooks& hooks) {
   prepare(vocab_size);
   int32_t token = 0;
+  const float* row = logits;
   if (has_forced()) {
     token = options_.forced_tokens[num_sampled_];
   } else {
-    const float* row = edited(logits, history, hooks);
+    row = edited(logits, history, hooks);
     token = options_.temperature == 0.0f ? likeliest(row) : draw(row);
   }
-  if (options_.num_logprobs >= 0) note_logprobs(logits, token);
+  if (options_.num_logprobs >= 0) note_logprobs(options_.has_edited_logprobs ? row : logits, token);
   ++num_sampled_;
   return token;
 }
@@ -121,6 +123,12 @@ const float* Sampler::edited(const float* logits, const std::vector<int64_t>& hi
     ban_repeated_ngrams(row, vocab_size_, history, options_.no_repeat_ngram_size);
   if (is_too_short) ban(row, vocab_size_, options_.end_tokens);
   ban(row, vocab_size_, options_.suppress_tokens);
+  if (num_sampled_ == 0) ban(row, vocab_size_, options_.begin_suppress_tokens);
+  if (options_.timestamps.first >= 0) {
+    const auto num_tokens = std::min(num_sampled_, history.size());
+    apply_timestamp_rules(row, vocab_size_, history.data() + history.size() - num_tokens,
+                          static_cast<int64_t>(num_tokens), options_.timestamps);
+  }
   if (hooks.edit) hooks.edit(row, vocab_size_, history);
   if (hooks.allowed != nullptr) apply_mask(row, vocab_size_, hooks.allowed);
   return row;
@@ -249,16 +257,14 @@ void Sampler::gather_weights(float largest, double total) {
 }
 
 void Sampler::note_logprobs(const float* logits, int32_t token) {
-  const float largest = block_maxima(logits, vocab_size_, maxima_.data());
-  const double total =
-      softmax_weights(logits, vocab_size_, largest, 1.0f, weights_.data(), sums_.data());
-  const double log_total = static_cast<double>(largest) + std::log(total);
+  const double log_total = log_sum_exp(logits, vocab_size_);
   const auto logprob_of = [log_total](float logit) {
     return static_cast<float>(static_cast<double>(logit) - log_total);
   };
   logprob_ = logprob_of(logits[token]);
   top_logprobs_.clear();
   if (options_.num_logprobs == 0) return;
+  block_maxima(logits, vocab_size_, maxima_.data());
   gather_top_k(logits, options_.num_logprobs, top_logprobs_);
   std::sort(top_logprobs_.begin(), top_logprobs_.end(), [](const Candidate& a, const Candidate& b) {
     return a.value > b.value || (a.value == b.value && a.token < b.token);

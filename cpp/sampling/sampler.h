@@ -2,8 +2,9 @@
 // memory, which is allocated before the first row: sample() allocates nothing.
 //
 // The order of steps, which is transformers': logit_bias, repetition, frequency and presence
-// penalties, no_repeat_ngram_size, min_new_tokens, suppress_tokens, hooks (edit, then allowed),
-// temperature, top_k, top_p, min_p, typical_p. Forced tokens are taken whatever those say.
+// penalties, no_repeat_ngram_size, min_new_tokens, suppress_tokens, begin_suppress_tokens,
+// timestamps, hooks (edit, then allowed), temperature, top_k, top_p, min_p, typical_p. Forced
+// tokens are taken whatever those say.
 #pragma once
 
 #include <cstddef>
@@ -46,7 +47,8 @@ class Sampler {
                     const SampleHooks& hooks, double* probabilities);
 
   // Of the last sample(), where num_logprobs >= 0: ln p of the chosen token and of the likeliest
-  // num_logprobs, falling, in the model's own distribution, before any option changes it.
+  // num_logprobs, falling, in the model's own distribution, before any option changes it; with
+  // has_edited_logprobs after what changes single logits, before the temperature.
   float logprob() const { return logprob_; }
   const std::vector<Candidate>& top_logprobs() const { return top_logprobs_; }
 

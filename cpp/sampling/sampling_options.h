@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "sampling/timestamp_rules.h"
+
 namespace emm {
 
 struct SamplingOptions {
@@ -26,6 +28,9 @@ struct SamplingOptions {
   int32_t num_logprobs =
       -1;  // likeliest tokens to report at each step; -1 = not even the chosen one
   uint64_t seed = 0;
+  std::vector<int32_t> begin_suppress_tokens;  // what the answer does not begin with
+  TimestampRules timestamps;
+  bool has_edited_logprobs = false;  // logprobs without what was forbidden
 };
 
 }  // namespace emm

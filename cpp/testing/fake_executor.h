@@ -43,6 +43,24 @@ inline Contract fake_contract(int64_t capacity = 32, int64_t max_chunk = 8,
   return contract;
 }
 
+// A speech contract: clips (8, 10), which take no positions.
+inline Contract fake_speech_contract() {
+  Contract contract = fake_contract();
+  contract.kind = ModelKind::kSpeech;
+  contract.hidden_size = 0;
+  const TensorSpec heard{DType::kFloat32, {1, 5, 2}};
+  const TensorSpec ids{DType::kInt64, {1, contract.max_chunk}};
+  contract.methods = {
+      {"encoder", {"encoder", {{DType::kFloat32, {1, 8, 10}}}, {heard, heard}, {}, {}}},
+      {"text_decoder",
+       {"text_decoder",
+        {ids, heard, heard, {DType::kInt64, {1}}},
+        {{DType::kFloat32, {1, 16}}},
+        {},
+        {}}}};
+  return contract;
+}
+
 // What a decoder remembers, in each of the ways that contract().cache may name.
 struct Memory {
   std::vector<int64_t> cache;                           // flat: what was read below the position
@@ -80,6 +98,10 @@ class FakeExecutor : public Executor, public Memory {
     return encode("vision_encoder", image, num_image_rows);
   }
   TensorView encode_audio(const TensorView& audio) override {
+    if (contract_.kind == ModelKind::kSpeech) {
+      encoder_inputs.push_back(audio.data);
+      return {nullptr, DType::kFloat32, {0, 0}};
+    }
     return encode("audio_encoder", audio, std::nullopt);
   }
 

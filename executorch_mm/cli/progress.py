@@ -1,4 +1,4 @@
-"""How far the prompt has been read, on a terminal."""
+"""How far a prompt or a sound has been read, on a terminal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ _PHASES = {
     "encode_image": "looking at a picture",
     "encode_audio": "listening",
     "prefill": "reading the prompt",
+    "transcribe": "transcribing",
 }
 _PATIENCE_SECONDS = 0.3
 _WIDTH = 40

@@ -108,3 +108,18 @@ TEST_CASE("half and bfloat16 logits are read as the numbers they are") {
   CHECK(row == std::vector<float>{7.0f, 65535.0f, 3.0f});
   CHECK_THROWS_AS(as_float32({half.data(), DType::kInt32, {1}}, row), Error);
 }
+
+TEST_CASE("the logarithm of a sum of powers of e, whatever the size of the row and of its values") {
+  for (const int64_t size : {1, 255, 256, 257, 1000}) {
+    std::vector<float> row = random_row(size, static_cast<unsigned>(size));
+    row[0] = kForbidden;
+    row.back() = 3.0f;
+    double sum = 0.0;
+    for (const float value : row) sum += std::exp(static_cast<double>(value));
+    CHECK(log_sum_exp(row.data(), size) == doctest::Approx(std::log(sum)).epsilon(1e-6));
+    for (float& value : row) value += 1000.0f;
+    CHECK(log_sum_exp(row.data(), size) == doctest::Approx(1000.0 + std::log(sum)).epsilon(1e-6));
+  }
+  const std::vector<float> none(300, kForbidden);
+  CHECK(log_sum_exp(none.data(), 300) == -std::numeric_limits<double>::infinity());
+}

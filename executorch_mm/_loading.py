@@ -1,0 +1,59 @@
+"""A model and its tokenizer, loaded side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from executorch_mm import _core
+from executorch_mm._logging import forward_log_lines
+from executorch_mm.errors import TokenizerError
+from executorch_mm.load_options import PathLike
+from executorch_mm.tokenizer import Tokenizer, load_tokenizer
+
+LoadedT = TypeVar("LoadedT")
+
+
+def load_model(
+    options: _core.LoadOptions,
+    tokenizer_path: PathLike | Tokenizer | None,
+    load: Callable[[_core.LoadOptions], LoadedT],
+) -> tuple[LoadedT, Tokenizer, list[Path]]:
+    """Loads a model.
+
+    Args:
+        options: Of the model.
+        tokenizer_path: A file, a folder or a tokenizer; None looks beside the model.
+        load: Loads what the core makes of the options.
+
+    Returns:
+        What was loaded, the tokenizer, and the folders that files of the model may be in.
+
+    Raises:
+        TokenizerError: The tokenizer file is missing, malformed or of an unknown kind.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    beside = [Path(options.model_path).parent] if options.model_path else []
+    if tokenizer_path is None:
+        if not beside:
+            raise TokenizerError(
+                "tokenizer_path: expected a path or a Tokenizer: a model in memory has nothing beside it"
+            )
+        tokenizer_path = beside[0]
+    if isinstance(tokenizer_path, (str, os.PathLike)):
+        tokenizer_path = Path(os.fspath(tokenizer_path))
+        beside.append(tokenizer_path if tokenizer_path.is_dir() else tokenizer_path.parent)
+    try:
+        with ThreadPoolExecutor(1) as background:  # a large vocabulary takes half as long as the model
+            tokenizer = background.submit(_tokenizer, tokenizer_path)
+            loaded = load(options)
+    finally:
+        forward_log_lines()
+    return loaded, tokenizer.result(), beside
+
+
+def _tokenizer(given: Path | Tokenizer) -> Tokenizer:
+    return load_tokenizer(given) if isinstance(given, Path) else given

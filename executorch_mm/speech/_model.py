@@ -1,0 +1,78 @@
+"""What `SpeechRunner` asks of each kind of speech model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias, TypeVar
+
+from executorch_mm._access import CoreSession
+from executorch_mm.preprocess import Sound
+from executorch_mm.speech.config import SpeechConfig
+from executorch_mm.speech.segment import Segment, SpeechEvent
+
+SpeechProgress: TypeAlias = Callable[[float, float], object]
+"""Gets (seconds heard, seconds in all)."""
+
+
+@dataclass
+class Hearing:
+    """What is known of a sound so far.
+
+    Attributes:
+        language: Its code.
+        segments: Final ones.
+        finish_reason: Why it ended; "cancelled" until then.
+        prepare_ns: Time for making features.
+        token_times_ns: As in `Stats`.
+    """
+
+    language: str | None = None
+    segments: list[Segment] = field(default_factory=list)
+    finish_reason: str = "cancelled"
+    prepare_ns: int = 0
+    token_times_ns: list[int] = field(default_factory=list)
+
+
+SessionT_contra = TypeVar("SessionT_contra", bound=CoreSession, contravariant=True)
+
+
+class SpeechModel(Protocol[SessionT_contra]):
+    """One kind of speech model. It keeps nothing of a sound, and no reference to the session."""
+
+    @property
+    def sampling_rate(self) -> int:
+        """Samples per second that it hears."""
+        ...
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of the languages that can be asked for."""
+        ...
+
+    def check(self, config: SpeechConfig) -> None:
+        """Refuses options that this model cannot meet.
+
+        Raises:
+            InputError: The message names the option.
+        """
+        ...
+
+    def transcribe(
+        self,
+        session: SessionT_contra,
+        sound: Sound,
+        config: SpeechConfig,
+        hearing: Hearing,
+        progress: SpeechProgress,
+    ) -> Generator[SpeechEvent, None, None]:
+        """Transcribes a sound from its beginning.
+
+        Args:
+            session: At the beginning of a request.
+            sound: At `sampling_rate`.
+            config: Checked.
+            hearing: Gets what is known, event by event.
+            progress: Called before each piece of work and at the end.
+        """
+        ...

@@ -1,0 +1,141 @@
+"""Encoder-decoder models (Whisper): window by window, each from where the last segment ended."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+
+from executorch_mm import _core
+from executorch_mm.errors import ContractError, InputError
+from executorch_mm.preprocess import AudioProcessor, LogMelConfig, Sound
+from executorch_mm.preprocess.audio import parse_audio_config
+from executorch_mm.preprocess.config_files import find_config
+from executorch_mm.speech._model import Hearing, SpeechProgress
+from executorch_mm.speech._whisper_tokens import WhisperTokens
+from executorch_mm.speech._whisper_window import Attempt, Window, WindowDecoder, text_of
+from executorch_mm.speech._windows import TIME_STEP, Span, Windows, split
+from executorch_mm.speech.config import SpeechConfig
+from executorch_mm.speech.segment import Segment, SpeechEvent
+from executorch_mm.tokenizer import Tokenizer
+
+# What was sampled at a higher temperature is no model for what follows.
+_MAX_TEMPERATURE_OF_CONTEXT = 0.5
+
+
+class WhisperModel:
+    """Plays files with the methods `encoder` and `text_decoder`.
+
+    Args:
+        contract: The model's promises.
+        tokenizer: Of the model.
+        folders: Where its configuration may be.
+        processor_path: preprocessor_config.json or its folder; None looks in the folders.
+
+    Raises:
+        ContractError: The encoder takes other features than the processor makes, or the model's control
+            tokens are not known.
+        InputError: A file is damaged.
+    """
+
+    def __init__(
+        self,
+        contract: _core.Contract,
+        tokenizer: Tokenizer,
+        folders: Sequence[Path],
+        processor_path: Path | None = None,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._tokens = WhisperTokens.read(folders, tokenizer, contract)
+        self._num_positions = min(contract.capacity, self._tokens.num_positions)
+        taken = contract.methods["encoder"].inputs[0].shape[1:]
+        places = folders if processor_path is None else [processor_path]
+        found = next(filter(None, (find_config(place, "feature_extractor") for place in places)), None)
+        config = LogMelConfig(bins=taken[0]) if found is None else parse_audio_config(*found)
+        self._processor = AudioProcessor(config)
+        made = (config.bins, config.chunk_seconds * config.sampling_rate // config.hop)
+        if taken != made:
+            raise ContractError(f"encoder: expected features {made} as the processor makes, got {taken}")
+
+    @property
+    def sampling_rate(self) -> int:
+        """See `SpeechModel`."""
+        return self._processor.config.sampling_rate
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """See `SpeechModel`."""
+        return tuple(self._tokens.languages)
+
+    def check(self, config: SpeechConfig) -> None:
+        """See `SpeechModel`."""
+        tokens = self._tokens
+        if config.language is not None and config.language not in tokens.languages:
+            known = ", ".join(sorted(tokens.languages)) or "none: it knows one only"
+            raise InputError(f"language: expected one of the model's ({known}), got {config.language!r}")
+        if config.task != "transcribe" and not (tokens.languages and config.task in tokens.tasks):
+            raise InputError(f"task: the model does not {config.task}")
+        if config.timestamps and tokens.first_time is None:
+            raise InputError("timestamps: the model has no tokens for times")
+        if config.prompt and tokens.previous is None:
+            raise InputError("prompt: the model has no token for an earlier text")
+
+    def transcribe(
+        self,
+        session: _core.Session,
+        sound: Sound,
+        config: SpeechConfig,
+        hearing: Hearing,
+        progress: SpeechProgress,
+    ) -> Generator[SpeechEvent, None, None]:
+        """See `SpeechModel`."""
+        start_ns = _core.now_ns()
+        windows = Windows(sound, self._processor)
+        hearing.prepare_ns = _core.now_ns() - start_ns
+        hearing.language = config.language
+        decoder = WindowDecoder(session, self._tokenizer, self._tokens, self._num_positions, config, hearing)
+        asks_times = config.timestamps or windows.num_frames > windows.size
+        first_time = self._tokens.first_time if asks_times else None
+        context = self._tokenizer.encode(f" {config.prompt.strip()}") if config.prompt else []
+        frame = 0
+        while frame < windows.num_frames:
+            start, end = windows.seconds(frame), windows.seconds(windows.end(frame))
+            progress(start, windows.duration)
+            attempt = Attempt()
+            if not windows.is_silent(frame):
+                window = Window(start, windows.features(frame), context, first_time)
+                attempt = yield from decoder.decode(window)
+            steps = None
+            if not attempt.is_silence(config):
+                spans, steps = split(attempt.tokens, first_time)
+                segments = list(self._segments(attempt, spans, start, end))
+                hearing.segments += segments
+                yield from segments
+                context = [*context, *(token for segment in segments for token in segment.tokens)]
+            if attempt.interruption is not None:
+                hearing.finish_reason = attempt.interruption
+                return
+            if not config.condition_on_previous_text or attempt.temperature > _MAX_TEMPERATURE_OF_CONTEXT:
+                context = []
+            frame = windows.end(frame) if steps is None else windows.after(frame, steps)
+        progress(windows.duration, windows.duration)
+        hearing.finish_reason = "stop"
+
+    def _segments(
+        self, attempt: Attempt, spans: Sequence[Span], start: float, end: float
+    ) -> Iterator[Segment]:
+        """The spans of a window that hold a text and last."""
+        for span in spans:
+            text = text_of(span.tokens, self._tokenizer, self._tokens)
+            last = end if span.end is None else start + span.end * TIME_STEP
+            first = start + span.start * TIME_STEP
+            if text.strip() and first != last:
+                yield Segment(
+                    text=text,
+                    start=first,
+                    end=last,
+                    tokens=span.tokens,
+                    avg_logprob=attempt.avg_logprob,
+                    no_speech_prob=attempt.no_speech_prob,
+                    compression_ratio=attempt.compression_ratio,
+                    temperature=attempt.temperature,
+                )

@@ -1,0 +1,231 @@
+"""One window of an encoder-decoder model: its prompt, its language, and attempts at its tokens."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from executorch_mm import _core
+from executorch_mm._access import read_prompt
+from executorch_mm.config import GenerationConfig
+from executorch_mm.preprocess.steps import FloatArray
+from executorch_mm.sampling import generation_options, timeout_ns
+from executorch_mm.speech._model import Hearing
+from executorch_mm.speech._whisper_tokens import WhisperTokens
+from executorch_mm.speech.config import SpeechConfig
+from executorch_mm.speech.segment import Partial
+from executorch_mm.text_stream import TextStream
+from executorch_mm.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is to be decoded.
+
+    Attributes:
+        start: In seconds.
+        features: float32 (bins, frames).
+        context: Tokens of what was said before.
+        first_time: The token of the time 0; None for a text without times.
+    """
+
+    start: float
+    features: FloatArray
+    context: Sequence[int]
+    first_time: int | None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A window's tokens without the end token, and how good they are.
+
+    Attributes:
+        tokens: Texts and times.
+        temperature: That they were chosen with.
+        avg_logprob: Mean logarithm of their probabilities.
+        compression_ratio: Of the text.
+        no_speech_prob: How likely it is that nothing is said.
+        interruption: "timeout" or "cancelled" where the tokens are not all.
+    """
+
+    tokens: tuple[int, ...] = ()
+    temperature: float = 0.0
+    avg_logprob: float = 0.0
+    compression_ratio: float = 0.0
+    no_speech_prob: float = 0.0
+    interruption: str | None = None
+
+    def is_silence(self, config: SpeechConfig) -> bool:
+        """Whether it is no text, but what the model makes of a window without speech."""
+        threshold = config.no_speech_threshold
+        if threshold is None or self.no_speech_prob <= threshold:
+            return False
+        return config.logprob_threshold is None or self.avg_logprob <= config.logprob_threshold
+
+    def is_good(self, config: SpeechConfig) -> bool:
+        """Whether no other temperature needs to be tried."""
+        ratio, logprob = config.compression_ratio_threshold, config.logprob_threshold
+        repeats = ratio is not None and self.compression_ratio > ratio
+        is_unlikely = logprob is not None and self.avg_logprob < logprob
+        return self.is_silence(config) or not (repeats or is_unlikely)
+
+
+class WindowDecoder:
+    """Decodes the windows of one sound.
+
+    Args:
+        session: Of the model.
+        tokenizer: Of the model.
+        tokens: Its control tokens.
+        num_positions: That its decoder has.
+        config: Checked.
+        hearing: Gets the language where it is found, and the times of tokens.
+    """
+
+    def __init__(
+        self,
+        session: _core.Session,
+        tokenizer: Tokenizer,
+        tokens: WhisperTokens,
+        num_positions: int,
+        config: SpeechConfig,
+        hearing: Hearing,
+    ) -> None:
+        self._session = session
+        self._tokenizer = tokenizer
+        self._tokens = tokens
+        self._num_positions = num_positions
+        self._config = config
+        self._deadline_ns = math.inf
+        if config.timeout is not None:
+            self._deadline_ns = session.timings.start_ns + timeout_ns(config.timeout)
+        self._hearing = hearing
+        self._no_speech_prob = 0.0
+
+    def decode(self, window: Window) -> Generator[Partial, None, Attempt]:
+        """The first good attempt, or the last; yields what the text is meanwhile."""
+        attempt = Attempt()
+        for number, temperature in enumerate(self._config.temperatures):
+            attempt = yield from self._attempt(window, temperature, is_first=number == 0)
+            if attempt.interruption is not None or attempt.is_good(self._config):
+                break
+        return attempt
+
+    def _attempt(
+        self, window: Window, temperature: float, *, is_first: bool
+    ) -> Generator[Partial, None, Attempt]:
+        if not self._begin(window, is_first):
+            return Attempt(interruption="cancelled" if self._session.is_cancelled else "timeout")
+        generation = _core.Generation(self._session, self._options(window, temperature))
+        stream = TextStream(self._tokenizer)
+        tokens: list[int] = []
+        text = ""
+        while (token := generation.next()) is not None:
+            tokens.append(token)
+            if not self._tokens.is_time(token) and (piece := stream.push(token)):
+                text += piece
+                yield Partial(text, window.start, temperature)
+        records = generation.records
+        self._hearing.token_times_ns += [record.time_ns for record in records]
+        reason = generation.finish_reason
+        return Attempt(
+            tokens=tuple(tokens),
+            temperature=temperature,
+            avg_logprob=sum(record.logprob for record in records) / (len(tokens) + 1),
+            compression_ratio=compression_ratio(text_of(tokens, self._tokenizer, self._tokens)),
+            no_speech_prob=self._no_speech_prob,
+            interruption=reason if reason in ("timeout", "cancelled") else None,
+        )
+
+    def _begin(self, window: Window, is_first: bool) -> bool:
+        """Reads what comes before the window's tokens; the clip only the first time, the model keeps it."""
+        session, tokens = self._session, self._tokens
+        session.reset()
+        clip = [_core.PromptPart.audio(window.features)] if is_first else []
+        if tokens.languages and self._hearing.language is None:
+            if not self._read([*clip, _ids([tokens.start])]):
+                return False
+            self._hearing.language = self._likeliest_language()
+            if window.context:
+                session.reset()
+            clip = []
+        if session.position == 0 and not self._read([*clip, _ids(self._opening(window.context))]):
+            return False
+        if tokens.no_speech is not None:
+            self._no_speech_prob = float(np.exp(session.logprobs([tokens.no_speech])[0]))
+        wanted = self._wanted(window)
+        return not wanted or self._read([_ids(wanted)])
+
+    def _read(self, parts: list[_core.PromptPart]) -> bool:
+        self._session.begin_prefill(parts)
+        try:
+            return read_prompt(self._session, self._deadline_ns)
+        finally:
+            self._session.abort_prefill()  # nothing to do once the prompt has been read
+
+    def _likeliest_language(self) -> str:
+        codes = list(self._tokens.languages)
+        logprobs = self._session.logprobs(list(self._tokens.languages.values()))
+        return codes[int(np.argmax(logprobs))]
+
+    def _opening(self, context: Sequence[int]) -> list[int]:
+        """As much of what was said before as the decoder has room for, and the start of a text."""
+        previous, start = self._tokens.previous, self._tokens.start
+        if not context or previous is None:
+            return [start]
+        return [previous, *context[-(self._num_positions // 2 - 1) :], start]
+
+    def _wanted(self, window: Window) -> list[int]:
+        """Control tokens for language, task and times."""
+        tokens, language = self._tokens, self._hearing.language
+        wanted: list[int | None] = []
+        if language is not None:
+            wanted += [tokens.languages[language], tokens.tasks.get(self._config.task)]
+        if window.first_time is None:
+            wanted.append(tokens.no_timestamps)
+        return [token for token in wanted if token is not None]
+
+    def _options(self, window: Window, temperature: float) -> _core.GenerationOptions:
+        config, tokens = self._config, self._tokens
+        limit = self._num_positions // 2 if config.max_new_tokens == -1 else config.max_new_tokens
+        suppress = tokens.suppress
+        if window.first_time is not None and tokens.no_timestamps is not None:
+            suppress = (*suppress, tokens.no_timestamps)
+        options = generation_options(
+            GenerationConfig(
+                max_new_tokens=limit,
+                seq_len=self._num_positions,
+                temperature=temperature,
+                suppress_tokens=suppress,
+                logprobs=0,
+                seed=config.seed,
+                timeout=config.timeout,
+            ),
+            tokens.ends,
+        )
+        options.sampling.begin_suppress_tokens = tokens.begin_suppress
+        options.sampling.has_edited_logprobs = True
+        if window.first_time is not None:
+            options.sampling.timestamps = _core.TimestampRules(
+                window.first_time, min(tokens.ends), tokens.max_initial
+            )
+        return options
+
+
+def text_of(ids: Sequence[int], tokenizer: Tokenizer, tokens: WhisperTokens) -> str:
+    """The text of a window's tokens, without times and control tokens."""
+    return tokenizer.decode([token for token in ids if not tokens.is_time(token)])
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of a text for each byte that zlib makes of it: high for a text that repeats itself."""
+    data = text.strip().encode("utf-8")
+    return len(data) / len(zlib.compress(data))
+
+
+def _ids(ids: Sequence[int]) -> _core.PromptPart:
+    return _core.PromptPart.tokens(np.array(ids, np.int64))

@@ -1,0 +1,115 @@
+"""How a sound is transcribed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
+
+from executorch_mm.config import GenerationConfig
+from executorch_mm.errors import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+Task: TypeAlias = Literal["transcribe", "translate"]
+
+
+class SpeechOptions(TypedDict, total=False):
+    """The fields of `SpeechConfig` as keywords of a call, where they override those of its config."""
+
+    language: str | None
+    task: Task
+    timestamps: bool
+    prompt: str | None
+    temperature: float | Sequence[float]
+    compression_ratio_threshold: float | None
+    logprob_threshold: float | None
+    no_speech_threshold: float | None
+    condition_on_previous_text: bool
+    max_new_tokens: int
+    seed: int | None
+    timeout: float | None
+
+
+@dataclass(frozen=True)
+class SpeechConfig:
+    """Options of a transcription; the defaults are those of Whisper's reference.
+
+    Attributes:
+        language: Of what is said, as a code ("en"); None lets the model tell from the first window that is
+            not silent.
+        task: "translate" writes English, whatever the language.
+        timestamps: Ask the model for the times of segments. Sounds longer than one window are transcribed
+            with them in any case, because the next window begins where the last segment ended.
+        prompt: Text that the model takes for what was said before: names, spellings, style.
+        temperature: 0 takes the likeliest token. With several, the next one is tried where the text repeats
+            itself or is too unlikely.
+        compression_ratio_threshold: Text that compresses better than this repeats itself; None never tries
+            again for that.
+        logprob_threshold: Mean logarithm of the tokens' probabilities below which a text is too unlikely;
+            None never tries again for that.
+        no_speech_threshold: Probability of no speech above which a window whose text is too unlikely is taken
+            for silence; None keeps every text.
+        condition_on_previous_text: Show the model the text of the windows before. Without, it is less likely
+            to stay in a loop, and more likely to change its style from window to window.
+        max_new_tokens: For each window; -1 for half of the decoder's positions.
+        seed: For temperatures above 0: the same seed gives the same text; None draws a fresh one.
+        timeout: Seconds after which the transcription ends with what there is; None for no limit.
+
+    Raises:
+        InputError: A value is out of its range; the message names the field.
+    """
+
+    language: str | None = None
+    task: Task = "transcribe"
+    timestamps: bool = False
+    prompt: str | None = None
+    temperature: float | Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    compression_ratio_threshold: float | None = 2.4
+    logprob_threshold: float | None = -1.0
+    no_speech_threshold: float | None = 0.6
+    condition_on_previous_text: bool = True
+    max_new_tokens: int = -1
+    seed: int | None = None
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("language", "prompt"):
+            if not isinstance(getattr(self, name), (str, type(None))):
+                raise InputError(f"{name}: expected a str or None, got {getattr(self, name)!r}")
+        if self.task not in ("transcribe", "translate"):
+            raise InputError(f"task: expected 'transcribe' or 'translate', got {self.task!r}")
+        for name in ("timestamps", "condition_on_previous_text"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name}: expected True or False, got {getattr(self, name)!r}")
+        if not self.temperatures or not all(_is_number(value) and value >= 0 for value in self.temperatures):
+            raise InputError(
+                f"temperature: expected a number of 0 or more, or several, got {self.temperature!r}"
+            )
+        GenerationConfig(max_new_tokens=self.max_new_tokens, seed=self.seed, timeout=self.timeout)  # checks
+        for name in ("compression_ratio_threshold", "logprob_threshold", "no_speech_threshold"):
+            value = getattr(self, name)
+            if value is not None and not _is_number(value):
+                raise InputError(f"{name}: expected a finite number or None, got {value!r}")
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """`temperature` as a tuple."""
+        value = self.temperature
+        return tuple(value) if isinstance(value, Sequence) else (value,)
+
+    def replace(self, **options: Unpack[SpeechOptions]) -> Self:
+        """A copy with some fields changed.
+
+        Raises:
+            InputError: As in the constructor.
+            TypeError: There is no such field.
+        """
+        return dataclasses.replace(self, **options) if options else self
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,60 @@
+"""Segments as text, SubRip and WebVTT, one after the other as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, TypeAlias
+
+from executorch_mm.speech.segment import Segment
+
+SubtitleFormat: TypeAlias = Literal["txt", "srt", "vtt"]
+
+
+def write(name: SubtitleFormat, segments: Iterable[Segment]) -> Iterator[str]:
+    """The pieces of a file in this format; each segment's piece comes with the segment.
+
+    Args:
+        name: "txt" has a line for each segment.
+        segments: In order.
+    """
+    return _WRITERS[name](segments)
+
+
+def _txt(segments: Iterable[Segment]) -> Iterator[str]:
+    for segment in segments:
+        yield f"{_text(segment)}\n"
+
+
+def _srt(segments: Iterable[Segment]) -> Iterator[str]:
+    for number, segment in enumerate(segments, start=1):
+        times = f"{clock(segment.start, ',')} --> {clock(segment.end, ',')}"
+        yield f"{number}\n{times}\n{_text(segment)}\n\n"
+
+
+def _vtt(segments: Iterable[Segment]) -> Iterator[str]:
+    yield "WEBVTT\n\n"
+    for segment in segments:
+        yield f"{clock(segment.start, '.')} --> {clock(segment.end, '.')}\n{_vtt_text(segment)}\n\n"
+
+
+_WRITERS: dict[SubtitleFormat, Callable[[Iterable[Segment]], Iterator[str]]] = {
+    "txt": _txt,
+    "srt": _srt,
+    "vtt": _vtt,
+}
+
+
+def clock(seconds: float, point: str) -> str:
+    """Hours, minutes, seconds and milliseconds: "00:01:02.500" with "." for the point."""
+    milliseconds = round(seconds * 1000)
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}{point}{rest % 1000:03}"
+
+
+def _text(segment: Segment) -> str:
+    """On one line, and without what both formats take for times."""
+    return " ".join(segment.text.split()).replace("-->", "->")
+
+
+def _vtt_text(segment: Segment) -> str:
+    return _text(segment).replace("&", "&amp;").replace("<", "&lt;")

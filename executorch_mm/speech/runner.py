@@ -1,0 +1,311 @@
+"""The runner of speech models: a sound in, what was said out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn
+
+from executorch_mm import _core
+from executorch_mm._access import Access
+from executorch_mm._loading import load_model
+from executorch_mm.errors import ContractError
+from executorch_mm.inputs import ArrayLike
+from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
+from executorch_mm.preprocess import Sound
+from executorch_mm.preprocess.audio import to_sound
+from executorch_mm.preprocess.sources import Source
+from executorch_mm.speech._model import Hearing, SpeechModel, SpeechProgress
+from executorch_mm.speech._whisper import WhisperModel
+from executorch_mm.speech.config import SpeechConfig, SpeechOptions
+from executorch_mm.speech.segment import SpeechEvent
+from executorch_mm.speech.transcription import Transcription
+from executorch_mm.stats import Stats
+from executorch_mm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+    Speech = ArrayLike | Source | Sound
+
+
+class SpeechRunner:
+    """Writes down what is said in a sound, with an ExecuTorch .pte file of an encoder and a decoder.
+
+    Nothing is remembered from one sound to the next. One request runs at a time, as in `MultimodalRunner`:
+    threads are refused a second one with `BusyError`, tasks that `await` wait their turn, and `stop()` may be
+    called at any time.
+
+    Example:
+        >>> runner = SpeechRunner("whisper/model.pte")  # doctest: +SKIP
+        >>> runner.transcribe("speech.wav", language="en").text  # doctest: +SKIP
+        ' And so, my fellow Americans, ask not what your country can do for you.'
+    """
+
+    def __init__(
+        self,
+        model_path: PathLike,
+        tokenizer_path: PathLike | Tokenizer | None = None,
+        *,
+        data_path: PathLike | Sequence[PathLike] = (),
+        processor_path: PathLike | None = None,
+        load_mode: LoadMode = "mmap",
+        num_threads: NumThreads = "auto",
+        xnnpack: XnnpackOptions | None = None,
+        profile_path: PathLike | None = None,
+    ) -> None:
+        """Loads a model. The GIL is released meanwhile.
+
+        Args:
+            model_path: The .pte file. generation_config.json is looked for beside it and the tokenizer.
+            tokenizer_path: As in `MultimodalRunner`.
+            data_path: As in `MultimodalRunner`.
+            processor_path: preprocessor_config.json or its folder. None looks beside model and tokenizer;
+                without one, Whisper's own features are made.
+            load_mode: As in `MultimodalRunner`.
+            num_threads: As in `MultimodalRunner`, but "auto" tries nothing out.
+            xnnpack: As in `MultimodalRunner`.
+            profile_path: As in `MultimodalRunner`.
+
+        Raises:
+            ModelLoadError: The file cannot be read, verified or initialised, or needs a backend that is not
+                here.
+            ContractError: It is a program, but not a speech model that this runner can drive.
+            TokenizerError: The tokenizer file is missing, malformed or of an unknown kind.
+            InputError: An option is wrong, or a file beside the model is damaged.
+        """
+        start_ns = _core.now_ns()
+        options = core_options(model_path, data_path, load_mode, num_threads, xnnpack, profile_path)
+        session, self._tokenizer, folders = load_model(options, tokenizer_path, _core.Session.load)
+        if not session.contract.is_speech:
+            raise ContractError(
+                "the program has no encoder of sounds beside its decoder: try MultimodalRunner"
+            )
+        processor = None if processor_path is None else Path(os.fspath(processor_path))
+        self._model: SpeechModel[_core.Session] = WhisperModel(
+            session.contract, self._tokenizer, folders, processor
+        )
+        self._access = Access(session, start_ns)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: PathLike,
+        *,
+        model_file: str | None = None,
+        revision: str | None = None,
+        cache_dir: PathLike | None = None,
+        token: str | None = None,
+        load_mode: LoadMode = "mmap",
+        num_threads: NumThreads = "auto",
+        xnnpack: XnnpackOptions | None = None,
+    ) -> Self:
+        """Loads a model with what was published with it; parameters are those of `MultimodalRunner`'s.
+
+        Raises:
+            ModelLoadError, MissingDependencyError: As there.
+        """
+        from executorch_mm.pretrained import find_model
+
+        files = find_model(name, model_file, revision, cache_dir, token)
+        return cls(
+            files.model,
+            files.tokenizer,
+            data_path=files.data,
+            load_mode=load_mode,
+            num_threads=num_threads,
+            xnnpack=xnnpack,
+        )
+
+    def transcribe(
+        self,
+        audio: Speech,
+        config: SpeechConfig | None = None,
+        *,
+        sampling_rate: int | None = None,
+        progress: SpeechProgress | None = None,
+        **options: Unpack[SpeechOptions],
+    ) -> Transcription:
+        """Writes down a whole sound.
+
+        Args:
+            audio: A path, the bytes of a sound file, a "data:" URI, a `Sound`; or an array with
+                `sampling_rate`, as in `make_audio_input`. It is brought to the model's rate.
+            config: Options; None for the defaults.
+            sampling_rate: Samples per second of an array.
+            progress: Gets (seconds heard, seconds in all) before each window and once at the end.
+            **options: Fields of `SpeechConfig`, which override those of `config`: language, task, timestamps,
+                prompt, temperature and so on.
+
+        Returns:
+            The text, its segments and their times, the language. After a `stop()` or `timeout` what there is
+            until then; `stats.finish_reason` tells.
+
+        Raises:
+            InputError: The sound cannot be read, or an option is wrong for this model.
+            MissingDependencyError: The sound is no WAV file of integers or needs another sampling rate, and
+                the extra `audio` is not installed.
+            ExecutionError: The model failed.
+            BusyError: Another request is running.
+        """
+        results: list[Transcription] = []
+        with contextlib.closing(
+            self._stream(audio, _with_options(config, options), sampling_rate, progress, results.append)
+        ) as events:
+            for _ in events:
+                pass
+        return results[0]
+
+    def stream_transcribe(
+        self,
+        audio: Speech,
+        config: SpeechConfig | None = None,
+        *,
+        sampling_rate: int | None = None,
+        progress: SpeechProgress | None = None,
+        **options: Unpack[SpeechOptions],
+    ) -> Generator[SpeechEvent, None, None]:
+        """Writes down a sound while it is heard; parameters and errors are those of `transcribe`.
+
+        Yields a `Partial` with each piece of text, and the `Segment`s, which are final, at the end of each
+        window. Leaving the loop early closes the stream and ends the request.
+        """
+        return self._stream(audio, _with_options(config, options), sampling_rate, progress)
+
+    async def atranscribe(
+        self,
+        audio: Speech,
+        config: SpeechConfig | None = None,
+        *,
+        sampling_rate: int | None = None,
+        progress: SpeechProgress | None = None,
+        **options: Unpack[SpeechOptions],
+    ) -> Transcription:
+        """`transcribe` for a task, which waits and is cancelled as in `astream_transcribe`."""
+        results: list[Transcription] = []
+        async for _ in self._astream(
+            audio, _with_options(config, options), sampling_rate, progress, results.append
+        ):
+            pass
+        return results[0]
+
+    def astream_transcribe(
+        self,
+        audio: Speech,
+        config: SpeechConfig | None = None,
+        *,
+        sampling_rate: int | None = None,
+        progress: SpeechProgress | None = None,
+        **options: Unpack[SpeechOptions],
+    ) -> AsyncGenerator[SpeechEvent, None]:
+        """`stream_transcribe` for a task; it waits and is cancelled as `MultimodalRunner.astream` is.
+
+        The model, and with it `progress`, runs in a thread that ends with the stream.
+        """
+        return self._astream(audio, _with_options(config, options), sampling_rate, progress)
+
+    def stop(self) -> None:
+        """Ends the running request before the model's next call; from any thread."""
+        self._access.stop()
+
+    def close(self) -> None:
+        """Frees the model and writes the profile, if there is one; as in `MultimodalRunner`."""
+        self._access.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a SpeechRunner cannot be pickled or copied: load the model in each process")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def stats(self) -> Stats:
+        """What the last finished request cost."""
+        return self._access.stats
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer in use."""
+        return self._tokenizer
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of the languages that can be asked for; () where the model knows one only."""
+        return self._model.languages
+
+    @property
+    def sampling_rate(self) -> int:
+        """Samples per second that the model hears."""
+        return self._model.sampling_rate
+
+    def _stream(
+        self,
+        audio: Speech,
+        config: SpeechConfig,
+        sampling_rate: int | None,
+        progress: SpeechProgress | None,
+        on_end: Callable[[Transcription], object] = lambda _: None,
+    ) -> Generator[SpeechEvent, None, None]:
+        return self._access.stream(
+            lambda session: self._hear(session, audio, config, sampling_rate, progress, on_end)
+        )
+
+    def _astream(
+        self,
+        audio: Speech,
+        config: SpeechConfig,
+        sampling_rate: int | None,
+        progress: SpeechProgress | None,
+        on_end: Callable[[Transcription], object] = lambda _: None,
+    ) -> AsyncGenerator[SpeechEvent, None]:
+        return self._access.stream_async(
+            lambda session: self._hear(session, audio, config, sampling_rate, progress, on_end)
+        )
+
+    def _hear(
+        self,
+        session: _core.Session,
+        audio: Speech,
+        config: SpeechConfig,
+        sampling_rate: int | None,
+        progress: SpeechProgress | None,
+        on_end: Callable[[Transcription], object],
+    ) -> Generator[SpeechEvent, None, None]:
+        self._model.check(config)
+        sound = to_sound(audio, sampling_rate).resampled(self._model.sampling_rate)
+        hearing = Hearing()
+        try:
+            yield from self._model.transcribe(
+                session, sound, config, hearing, progress or (lambda _done, _total: None)
+            )
+        finally:
+            stats = self._access.make_stats(
+                session,
+                finish_reason=hearing.finish_reason,
+                token_times_ns=tuple(hearing.token_times_ns),
+                prepare_ns=hearing.prepare_ns,
+            )
+            self._access.stats = stats
+            on_end(_transcription(hearing, sound, stats))
+
+
+def _transcription(hearing: Hearing, sound: Sound, stats: Stats) -> Transcription:
+    return Transcription(
+        text="".join(segment.text for segment in hearing.segments),
+        segments=tuple(hearing.segments),
+        language=hearing.language,
+        duration=len(sound.samples) / sound.sampling_rate,
+        stats=stats,
+    )
+
+
+def _with_options(config: SpeechConfig | None, options: SpeechOptions) -> SpeechConfig:
+    return (config or SpeechConfig()).replace(**options)

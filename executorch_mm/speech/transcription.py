@@ -1,0 +1,55 @@
+"""A whole sound, written down."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from executorch_mm.speech.formats import SubtitleFormat, write
+from executorch_mm.speech.segment import Segment
+from executorch_mm.stats import Stats
+
+
+@dataclass(frozen=True)
+class Transcription:
+    """A whole sound.
+
+    Attributes:
+        text: Of all segments.
+        segments: In order.
+        language: Its code, given or found; None where the model knows only one or nothing was heard.
+        duration: Of the sound, in seconds.
+        stats: What it cost. The finish reason is "stop", "timeout" or "cancelled".
+    """
+
+    text: str
+    segments: tuple[Segment, ...]
+    language: str | None
+    duration: float
+    stats: Stats
+
+    def to_srt(self) -> str:
+        """The segments as a SubRip file."""
+        return self._written("srt")
+
+    def to_vtt(self) -> str:
+        """The segments as a WebVTT file."""
+        return self._written("vtt")
+
+    def to_dict(self) -> dict[str, object]:
+        """Everything, ready for JSON."""
+        return {
+            "text": self.text,
+            "language": self.language,
+            "duration": self.duration,
+            "segments": [dataclasses.asdict(segment) for segment in self.segments],
+            "stats": self.stats.to_dict(),
+        }
+
+    def to_json(self) -> str:
+        """`to_dict()` as a JSON object."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    def _written(self, name: SubtitleFormat) -> str:
+        return "".join(write(name, self.segments))

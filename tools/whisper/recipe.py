@@ -1,0 +1,217 @@
+"""Whisper as two methods of a .pte whose decoder reads cross-attention keys and values, not encoder states.
+
+optimum's export computes those keys and values from the encoder's states again at every token. Here `encoder`
+returns them, one pair of tensors for each decoder layer, and `text_decoder` takes them as inputs that the
+program does not copy. All attention goes through llama::custom_sdpa, the decoder's own cache through
+llama::update_cache, and a call takes as many tokens as a prompt has.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+QUANTIZED = "8-bit"
+
+
+class Attention(nn.Module):
+    """The projections of one of transformers' attention layers around llama::custom_sdpa."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.q_proj, self.out_proj = layer.q_proj, layer.out_proj
+        self.heads, self.head_dim = layer.num_heads, layer.head_dim
+
+    def split(self, x: Tensor) -> Tensor:
+        return x.view(1, -1, self.heads, self.head_dim)
+
+    def attend(self, x: Tensor, keys: Tensor, values: Tensor, start: int, causal: bool) -> Tensor:
+        # The operator reads keys 0 to start + S, and with `causal` each query up to its own position.
+        mixed = torch.ops.llama.custom_sdpa(
+            self.split(self.q_proj(x)), keys, values, start, None, 0.0, causal
+        )
+        return self.out_proj(mixed.view(1, -1, self.heads * self.head_dim))
+
+
+class SelfAttention(Attention):
+    """Without a cache each position reads all others, with one of `positions` rows those before it."""
+
+    def __init__(self, layer: nn.Module, positions: int = 0) -> None:
+        super().__init__(layer)
+        self.k_proj, self.v_proj = layer.k_proj, layer.v_proj
+        if positions:
+            shape = 1, positions, self.heads, self.head_dim
+            self.register_buffer("keys", torch.zeros(shape), persistent=False)
+            self.register_buffer("values", torch.zeros(shape), persistent=False)
+        self.cached = positions > 0
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        keys, values = self.split(self.k_proj(x)), self.split(self.v_proj(x))
+        if not self.cached:
+            return self.attend(x, keys, values, 0, causal=False)
+        torch.ops.llama.update_cache(keys, self.keys, start)
+        torch.ops.llama.update_cache(values, self.values, start)
+        return self.attend(x, self.keys, self.values, start, causal=True)
+
+
+class Feedforward(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.fc1, self.fc2 = layer.final_layer_norm, layer.fc1, layer.fc2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.fc2(nn.functional.gelu(self.fc1(self.norm(x))))
+
+
+class EncoderLayer(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.attention = layer.self_attn_layer_norm, SelfAttention(layer.self_attn)
+        self.feedforward = Feedforward(layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.feedforward(x + self.attention(self.norm(x)))
+
+
+class Encoder(nn.Module):
+    """Features float32 [1, bins, 2 * T] to keys and values of each decoder layer, [1, T, heads, head size]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        encoder, decoder = model.model.encoder, model.model.decoder
+        self.conv1, self.conv2 = encoder.conv1, encoder.conv2
+        self.register_buffer("positions", encoder.embed_positions.weight.detach(), persistent=False)
+        self.layers = nn.ModuleList(EncoderLayer(layer) for layer in encoder.layers)
+        self.norm = encoder.layer_norm
+        self.projections = nn.ModuleList(
+            projection
+            for layer in decoder.layers
+            for projection in (layer.encoder_attn.k_proj, layer.encoder_attn.v_proj)
+        )
+        self.heads, self.head_dim = (
+            decoder.layers[0].encoder_attn.num_heads,
+            decoder.layers[0].encoder_attn.head_dim,
+        )
+
+    def forward(self, input_features: Tensor) -> list[Tensor]:
+        x = nn.functional.gelu(self.conv1(input_features))
+        x = nn.functional.gelu(self.conv2(x)).transpose(1, 2) + self.positions
+        for layer in self.layers:
+            x = layer(x)
+        x = self.norm(x)
+        return [projection(x).view(1, -1, self.heads, self.head_dim) for projection in self.projections]
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, layer: nn.Module, positions: int) -> None:
+        super().__init__()
+        self.norm, self.attention = layer.self_attn_layer_norm, SelfAttention(layer.self_attn, positions)
+        self.cross_norm, self.cross_attention = layer.encoder_attn_layer_norm, Attention(layer.encoder_attn)
+        self.feedforward = Feedforward(layer)
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, start: int) -> Tensor:
+        x = x + self.attention(self.norm(x), start)
+        # start + S keys are read, and all of them are wanted.
+        first = keys.shape[1] - x.shape[1]
+        x = x + self.cross_attention.attend(self.cross_norm(x), keys, values, first, causal=False)
+        return self.feedforward(x)
+
+
+class Decoder(nn.Module):
+    """Ids int64 [1, S], the encoder's outputs, start position int64 [1] to the logits of the last, [1, 1, V]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        decoder = model.model.decoder
+        self.length = model.config.max_target_positions
+        self.tokens = decoder.embed_tokens
+        self.positions = nn.Embedding.from_pretrained(decoder.embed_positions.weight.detach())
+        self.layers = nn.ModuleList(DecoderLayer(layer, self.length) for layer in decoder.layers)
+        self.norm, self.head = decoder.layer_norm, model.proj_out
+
+    def forward(self, decoder_input_ids: Tensor, states: list[Tensor], cache_position: Tensor) -> Tensor:
+        start = cache_position[0].item()
+        torch._check(start >= 0)
+        torch._check(start < self.length)
+        places = cache_position + torch.arange(decoder_input_ids.shape[1])
+        x = self.tokens(decoder_input_ids) + self.positions(places)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, states[2 * index], states[2 * index + 1], start)
+        return self.head(self.norm(x[:, -1:]))
+
+
+def metadata(model: nn.Module) -> dict[str, object]:
+    """What the program says of itself, under the names that exporters use."""
+    config = model.config
+    return {
+        "get_bos_id": config.bos_token_id,
+        "get_eos_id": config.eos_token_id,
+        "get_eos_ids": [config.eos_token_id],
+        "decoder_start_token_id": config.decoder_start_token_id,
+        "get_max_seq_len": config.max_target_positions,
+        "get_max_context_len": config.max_target_positions,
+        "get_n_layers": config.decoder_layers,
+        "get_vocab_size": config.vocab_size,
+        "use_kv_cache": True,
+        "use_sdpa_with_kv_cache": True,
+        "enable_dynamic_shape": True,
+    }
+
+
+def quantize(model: nn.Module) -> None:
+    """8-bit weights by row: activations of the linear layers are rounded at run time, the embedding only kept."""
+    from torchao.quantization import Int8DynamicActivationIntxWeightConfig, IntxWeightOnlyConfig, quantize_
+    from torchao.quantization.granularity import PerAxis
+
+    head = model.proj_out
+    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)  # it shares the embedding's
+    quantize_(
+        model, Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int8, weight_granularity=PerAxis(0))
+    )
+    embedding = IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=PerAxis(0))
+    quantize_(
+        model.model.decoder,
+        embedding,
+        filter_fn=lambda module, name: module is model.model.decoder.embed_tokens,
+    )
+
+
+@torch.no_grad()
+def export(model: nn.Module, path: Path, precision: str = "fp32") -> None:
+    """Writes the .pte of a WhisperForConditionalGeneration, which `precision` "8-bit" changes in place."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+    from executorch.exir.passes import MemoryPlanningPass
+    from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  (registers the operators)
+
+    if precision == QUANTIZED:
+        quantize(model)
+    encoder, decoder = Encoder(model).eval(), Decoder(model).eval()
+    features = torch.zeros(1, model.config.num_mel_bins, 2 * model.config.max_source_positions)
+    states = encoder(features)
+    ids, position = torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, dtype=torch.long)
+    tokens = torch.export.Dim("tokens", min=1, max=decoder.length)
+    programs = {
+        "encoder": torch.export.export(encoder, (features,), strict=True),
+        "text_decoder": torch.export.export(
+            decoder,
+            (ids, states, position),
+            dynamic_shapes=({1: tokens}, [None] * len(states), None),
+            strict=True,
+        ),
+    }
+    lowered = to_edge_transform_and_lower(
+        programs,
+        partitioner=[XnnpackPartitioner()],
+        compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
+        constant_methods=metadata(model),
+    )
+    # Inputs without memory of their own: the runtime takes the caller's pointers.
+    planning = MemoryPlanningPass(alloc_graph_input=False)
+    backend = ExecutorchBackendConfig(
+        extract_delegate_segments=True, memory_planning_pass=planning, do_quant_fusion_and_const_prop=True
+    )
+    with path.open("wb") as file:
+        lowered.to_executorch(backend).write_to_file(file)
