@@ -47,6 +47,8 @@ void bind_transducer(nb::module_& module) {
               "Columns of features that the encoder takes.")
       .def_ro("max_samples", &TransducerContract::max_samples,
               "Samples that the preprocessor takes; 0 without one.")
+      .def_ro("window_stride", &TransducerContract::window_stride,
+              "Seconds from one column of features to the next.")
       .def_prop_ro("frame_seconds", &TransducerContract::frame_seconds,
                    "From one frame of the encoder to the next.")
       .def_prop_ro("has_preprocessor", &TransducerContract::has_preprocessor);

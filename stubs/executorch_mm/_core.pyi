@@ -85,12 +85,6 @@ class Contract:
     def is_multimodal(self) -> bool: ...
 
     @property
-    def is_speech(self) -> bool:
-        """
-        An encoder of sounds whose outputs the decoder takes beside the tokens.
-        """
-
-    @property
     def methods(self) -> dict[str, MethodSpec]:
         """Methods with inputs, by name."""
 
@@ -488,11 +482,6 @@ class Session:
         What the next step_prefill() does: 'encode_image', 'encode_audio' or 'prefill'; None when no prompt is being read.
         """
 
-    def logprobs(self, ids: Sequence[int]) -> list[float]:
-        """
-        ln p of each of these tokens coming next, after a prompt has been read.
-        """
-
     def reset(self) -> None:
         """Back to the state after loading."""
 
@@ -535,14 +524,6 @@ class Session:
 
     @property
     def can_generate(self) -> bool: ...
-
-class TimestampRules:
-    """Whisper's grammar of timestamps."""
-
-    def __init__(self, first: int, end: int, max_initial: int = -1) -> None:
-        """
-        The token of the time 0, the end token, and steps that the first time may be from 0.
-        """
 
 class SamplingOptions:
     """How the next token is chosen; everything is off at first."""
@@ -644,24 +625,6 @@ class SamplingOptions:
 
     @seed.setter
     def seed(self, arg: int, /) -> None: ...
-
-    @property
-    def begin_suppress_tokens(self) -> list[int]: ...
-
-    @begin_suppress_tokens.setter
-    def begin_suppress_tokens(self, arg: Sequence[int], /) -> None: ...
-
-    @property
-    def timestamps(self) -> TimestampRules: ...
-
-    @timestamps.setter
-    def timestamps(self, arg: TimestampRules, /) -> None: ...
-
-    @property
-    def has_edited_logprobs(self) -> bool: ...
-
-    @has_edited_logprobs.setter
-    def has_edited_logprobs(self, arg: bool, /) -> None: ...
 
 class Sampler:
     """Chooses the tokens of one answer from rows of logits."""

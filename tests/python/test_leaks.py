@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 from collections.abc import Callable
@@ -10,7 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from executorch_mm import GenerationConfig, InputError, MultimodalRunner, make_image_input, make_token_input
+from executorch_mm import (
+    GenerationConfig,
+    InputError,
+    MultimodalRunner,
+    SpeechRunner,
+    make_image_input,
+    make_token_input,
+)
 from executorch_mm.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
@@ -88,3 +96,19 @@ def test_references_to_arrays_are_given_back(runner: MultimodalRunner) -> None:
         runner.reset()
         runner.prefill([make_image_input(array)])
     assert sys.getrefcount(array) == before
+
+
+def test_transducers_loaded_used_left_midway_and_closed_leave_memory_flat() -> None:
+    folder = TILES.parents[1] / "transducer"
+    tokenizer = load_tokenizer(folder)
+    samples = np.random.default_rng(2).normal(0, 0.1, 12_345).astype(np.float32)
+
+    def work() -> None:
+        with SpeechRunner(folder / "tdt.pte", tokenizer) as runner:
+            for _ in range(3):
+                runner.transcribe(samples, sampling_rate=16_000)
+            with contextlib.closing(runner.stream_transcribe(samples, sampling_rate=16_000)) as events:
+                next(events, None)
+
+    # A kept model would be 100 KiB at least.
+    assert growth(work, 30, 200) < 4
