@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Generic
+from typing import TYPE_CHECKING, Generic
 
 from executorch_mm._access import Access, SessionT
-from executorch_mm.speech._model import HeardT, Hearing, Speech, SpeechModel, SpeechProgress
+from executorch_mm.speech._model import HeardT, Hearing, SpeechModel, SpeechProgress
 from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import SpeechEvent
 from executorch_mm.speech.transcription import Transcription
+
+if TYPE_CHECKING:
+    from executorch_mm.speech._model import Speech
 
 
 class SpeechRequests(Access[SessionT], Generic[SessionT, HeardT]):

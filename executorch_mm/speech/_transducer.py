@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -15,11 +15,14 @@ from executorch_mm.errors import InputError
 from executorch_mm.preprocess import Sound
 from executorch_mm.preprocess.audio import to_sound
 from executorch_mm.sampling import timeout_ns
-from executorch_mm.speech._model import Hearing, Speech, SpeechProgress
+from executorch_mm.speech._model import Hearing, SpeechProgress
 from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import Partial, Segment, SpeechEvent
 from executorch_mm.text_stream import TextStream
 from executorch_mm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from executorch_mm.speech._model import Speech
 
 Heard: TypeAlias = "Sound | AnyArray"
 """A sound, or features (1, bins, columns) that the caller has made of one."""

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from executorch_mm import _core
 from executorch_mm.errors import ContractError, InputError
 from executorch_mm.preprocess import AudioProcessor, LogMelConfig, Sound
 from executorch_mm.preprocess.audio import parse_audio_config, to_sound
 from executorch_mm.preprocess.config_files import find_config
-from executorch_mm.speech._model import Hearing, Speech, SpeechProgress
+from executorch_mm.speech._model import Hearing, SpeechProgress
 from executorch_mm.speech._whisper_tokens import WhisperTokens
 from executorch_mm.speech._whisper_window import Attempt, Window, WindowDecoder, text_of
 from executorch_mm.speech._windows import TIME_STEP, Span, Windows, split
 from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import Segment, SpeechEvent
 from executorch_mm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from executorch_mm.speech._model import Speech
 
 # What was sampled at a higher temperature is no model for what follows.
 _MAX_TEMPERATURE_OF_CONTEXT = 0.5

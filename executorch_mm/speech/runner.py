@@ -13,7 +13,7 @@ from executorch_mm import _core
 from executorch_mm._loading import load_model
 from executorch_mm.errors import ContractError
 from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
-from executorch_mm.speech._model import Speech, SpeechProgress
+from executorch_mm.speech._model import SpeechProgress
 from executorch_mm.speech._requests import SpeechRequests
 from executorch_mm.speech._transducer import Heard, TransducerModel
 from executorch_mm.speech._whisper import WhisperModel
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from executorch_mm.preprocess import Sound
+    from executorch_mm.speech._model import Speech
 
     _WhisperRequests = SpeechRequests[_core.Session, Sound]
     _TransducerRequests = SpeechRequests[_core.Transduction, Heard]
