@@ -59,10 +59,15 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Mypy, strict, over the package, the build backend and the typing tests, against the committed stub."""
+    """Mypy, strict, over the package, the backend and the typing tests; pyright over what users see."""
     backend = [pin for pin in PROJECT["build-system"]["requires"] if pin.startswith("scikit-build-core")]
     session.install(PINS["mypy"], *backend, *PROJECT["project"]["dependencies"])
     session.run("mypy")
+    session.install(PINS["pyright"])
+    install_package(session)
+    with session.chdir(session.create_tmp()):  # away from the source tree, which has no module
+        session.run("pyright", "--verifytypes", "executorch_mm", "--ignoreexternal", silent=True)
+    session.run("pyright", "tests/typing")
 
 
 @nox.session
@@ -126,6 +131,13 @@ def sanitize_python(session: nox.Session, kind: str) -> None:
         "EXECUTORCH_MM_FUZZ_CASES": "600",
     }
     session.run("pytest", *(session.posargs or SANITIZED_TESTS), env=env)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site, into build/site, with warnings as errors; the code in it is run by the tests."""
+    session.install(*PROJECT["project"]["optional-dependencies"]["docs"])
+    session.run("mkdocs", "build", "--quiet", env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 try:
     from executorch_mm._core import version as __version__
-except ModuleNotFoundError as error:
-    if error.name != "executorch_mm._core":
+except ModuleNotFoundError as _error:
+    if _error.name != "executorch_mm._core":
         raise
     raise ModuleNotFoundError(
         "executorch_mm has no compiled module here: this looks like the source folder. Start Python in "
         "another folder, or install with `pip install -e .`",
-        name=error.name,
+        name=_error.name,
     ) from None
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import (

@@ -123,7 +123,10 @@ class Access(Generic[SessionT]):
         """What a request gives out, piece by piece."""
         with self.exclusive() as session:
             session.begin_request()
-            yield from request(session)
+            with contextlib.closing(request(session)) as pieces:
+                for piece in pieces:
+                    yield piece
+                    self._expect_usable()  # a stream can be carried over a fork
 
     async def stream_async(
         self, request: Callable[[SessionT], Generator[PieceT, None, None]]
@@ -140,6 +143,7 @@ class Access(Generic[SessionT]):
             try:
                 while (piece := await _pull(session, worker, pieces)) is not None:
                     yield piece
+                    self._expect_usable()
             finally:
                 worker.shutdown()  # waits for nothing, unless the event loop is gone
                 pieces.close()

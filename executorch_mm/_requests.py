@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 from executorch_mm import _core
 from executorch_mm._access import Access, Progress, read_prompt
@@ -22,8 +22,20 @@ from executorch_mm.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from executorch_mm.context import ChatPrompt
 
-Ending: TypeAlias = "tuple[list[_core.TokenRecord], Stats]"
-"""What is known once an answer is complete."""
+
+class Ending(NamedTuple):
+    """What is known once an answer is complete.
+
+    Attributes:
+        text: Of an alternative; the pieces of the answer itself went out one by one.
+    """
+
+    records: list[_core.TokenRecord]
+    stats: Stats
+    text: str = ""
+
+    def after(self, text: str) -> Ending:
+        return self._replace(text=text + self.text)
 
 
 class Requests(Access[_core.Session]):
@@ -62,13 +74,13 @@ class Requests(Access[_core.Session]):
         endings: list[Ending] = []
         with contextlib.closing(self.answer(inputs, config, None, endings.append)) as pieces:
             text = "".join(pieces)
-        return _result(text, endings[0], config)
+        return _result(text, endings, config)
 
     async def result_async(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
         """A whole answer for a task."""
         endings: list[Ending] = []
         text = "".join([piece async for piece in self.answer_async(inputs, config, None, endings.append)])
-        return _result(text, endings[0], config)
+        return _result(text, endings, config)
 
     def prefill(self, inputs: Prompt, config: GenerationConfig, progress: Progress | None) -> int:
         """Reads a prompt; returns the position behind it."""
@@ -109,9 +121,48 @@ class Requests(Access[_core.Session]):
         # Made before the prompt is read, because it checks options against the model.
         generation = _core.Generation(session, generation_options(config, self._eos_ids))
         parts = self.context.to_read(inputs, session)
-        if config.echo:
-            yield from (part.value for part in parts if isinstance(part.value, str))
+        echoed = "".join(part.value for part in parts if isinstance(part.value, str)) if config.echo else ""
+        if echoed:
+            yield echoed
         self._read(session, parts, config, progress, is_answered=True)
+        if config.num_return_sequences == 1:
+            yield from self._generate(session, generation, config, on_end)
+            return
+        start = session.save()
+        yield from self._generate(session, generation, config, on_end)
+        self._generate_alternatives(session, start, config, lambda ending: on_end(ending.after(echoed)))
+
+    def _generate_alternatives(
+        self,
+        session: _core.Session,
+        start: _core.Snapshot,
+        config: GenerationConfig,
+        on_end: Callable[[Ending], object],
+    ) -> None:
+        """More answers from `start`; the conversation then goes on from the one it holds now."""
+        answer, stats = session.save(), self.stats
+        try:
+            for index in range(1, config.num_return_sequences):
+                session.restore(start)
+                session.begin_answer()
+                seed = None if config.seed is None else config.seed + index
+                options = generation_options(config.replace(seed=seed), self._eos_ids)
+                endings: list[Ending] = []
+                pieces = self._generate(session, _core.Generation(session, options), config, endings.append)
+                text = "".join(pieces)
+                on_end(endings[0].after(text))
+        finally:
+            session.restore(answer)
+            self.stats = stats
+
+    def _generate(
+        self,
+        session: _core.Session,
+        generation: _core.Generation,
+        config: GenerationConfig,
+        on_end: Callable[[Ending], object],
+    ) -> Generator[str, None, None]:
+        """The answer to the prompt that the session has read."""
         text = TextStream(
             self._tokenizer, config.stop_strings, config.include_stop, after=_tokens_so_far(session)
         )
@@ -124,7 +175,6 @@ class Requests(Access[_core.Session]):
                 if text.stopped is not None:
                     reason = "stop"
                     break
-                self._expect_usable()  # a stream can be carried over a fork
             else:
                 reason = generation.finish_reason
                 if piece := text.finish():
@@ -140,7 +190,7 @@ class Requests(Access[_core.Session]):
             )
             if not config.warming:
                 self.stats = stats
-            on_end((records, stats))
+            on_end(Ending(records, stats))
 
     def _read(
         self,
@@ -185,9 +235,18 @@ class Requests(Access[_core.Session]):
                     session.reset()
 
 
-def _result(text: str, ending: Ending, config: GenerationConfig) -> GenerationResult:
-    records, stats = ending
-    return make_result(text, records, stats, has_logprobs=config.logprobs is not None)
+def _result(text: str, endings: list[Ending], config: GenerationConfig) -> GenerationResult:
+    has_logprobs = config.logprobs is not None
+    first, *others = endings
+    return make_result(
+        text,
+        first.records,
+        first.stats,
+        has_logprobs=has_logprobs,
+        alternatives=[
+            make_result(other.text, other.records, other.stats, has_logprobs=has_logprobs) for other in others
+        ],
+    )
 
 
 def _tokens_so_far(session: _core.Session) -> list[int]:

@@ -48,6 +48,7 @@ class GenerationOptions(TypedDict, total=False):
     include_stop: bool
     ignore_eos: bool
     timeout: float | None
+    num_return_sequences: int
     echo: bool
     num_bos: int
     num_eos: int
@@ -87,6 +88,8 @@ class GenerationConfig:
         include_stop: The text of `stop` or of the token of `stop_token_ids` is part of the answer.
         ignore_eos: Go on after the model's end token.
         timeout: Seconds after which the request ends, wherever it is; None for no limit.
+        num_return_sequences: Answers to one prompt, which is read once. For calls that return a
+            `GenerationResult`, where the others are in `alternatives`; with a seed, answer i has seed + i.
         echo: Deliver the prompt's text before the answer. Off by default; nothing is ever printed.
         num_bos: Beginning-of-text tokens put before a prompt that starts a conversation. 0 leaves it to the
             tokenizer's files: one where they ask for it (as those of Llama and Gemma do) and the text has
@@ -125,6 +128,7 @@ class GenerationConfig:
     include_stop: bool = False
     ignore_eos: bool = False
     timeout: float | None = None
+    num_return_sequences: int = 1
     echo: bool = False
     num_bos: int = 0
     num_eos: int = 0
@@ -135,6 +139,7 @@ class GenerationConfig:
             _check_int(name, getattr(self, name), -1, "-1 (no limit) or more")
         for name in ("min_new_tokens", "top_k", "no_repeat_ngram_size", "num_bos", "num_eos"):
             _check_int(name, getattr(self, name), 0, "0 or more")
+        _check_int("num_return_sequences", self.num_return_sequences, 1, "1 or more")
         if self.logprobs is not None:
             _check_int("logprobs", self.logprobs, 0, "None, 0 or more")
         if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
@@ -226,6 +231,11 @@ class GenerationConfig:
         both = sorted({*self.forced_tokens} & {*self.suppress_tokens})
         if both:
             raise InputError(f"forced_tokens: token {both[0]} is in suppress_tokens too")
+        if self.num_return_sequences > 1 and self.temperature == 0:
+            raise InputError(
+                f"num_return_sequences: expected 1 with temperature=0, whose answers are all the same, got "
+                f"{self.num_return_sequences}"
+            )
         if self.include_stop and not self.stop and not self.stop_token_ids:
             raise InputError("include_stop: expected stop or stop_token_ids with it, got neither")
 

@@ -29,7 +29,7 @@ class TokenizerError(InputError):
 
 
 class CapacityError(ExecutorchMMError):
-    """The context has no room for the prompt. Nothing has been changed by the call.
+    """The context has no room for the prompt, as its message says. Nothing has been changed by the call.
 
     Attributes:
         needed: Positions the prompt needs.

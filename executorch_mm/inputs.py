@@ -97,7 +97,7 @@ class MultimodalInput:
         return self._value if isinstance(self._value, str) else None
 
     def get_tokens(self) -> npt.NDArray[np.int64] | None:
-        """The token ids, not a copy, or None if it is something else."""
+        """The token ids, int64 (num_tokens,), not a copy, or None if it is something else."""
         array = self._array_of("tokens")
         return None if array is None else array.view(np.int64)
 

@@ -39,6 +39,9 @@ class XnnpackOptions:
         packed_cache_path: A file for the packed weights; switches `weight_cache` on. The first load creates
             it, later ones, also of other processes, map it instead of packing again. Its content is trusted,
             like the model's. A file that another process is writing is not used, which the log says.
+
+    Raises:
+        InputError: packed_cache_path is a folder, or in none.
     """
 
     workspace_sharing: WorkspaceSharing = "global"

@@ -82,7 +82,7 @@ class Image(_Block):
     __slots__ = ()
 
     def __init__(self, data: Numbers, width: int, height: int, channels: int) -> None:
-        self.array = _block(data, (channels, height, width), "image")
+        self.array: AnyArray = _block(data, (channels, height, width), "image")
 
     @property
     def channels(self) -> int:
@@ -119,7 +119,7 @@ class Audio(_Block):
     __slots__ = ()
 
     def __init__(self, data: Numbers, batch_size: int, n_bins: int, n_frames: int) -> None:
-        self.array = _block(data, (batch_size, n_bins, n_frames), "audio")
+        self.array: AnyArray = _block(data, (batch_size, n_bins, n_frames), "audio")
 
     @property
     def batch_size(self) -> int:
@@ -156,7 +156,7 @@ class RawAudio(_Block):
     __slots__ = ()
 
     def __init__(self, data: Numbers, batch_size: int, n_channels: int, n_samples: int) -> None:
-        self.array = _block(data, (batch_size, n_channels, n_samples), "raw audio")
+        self.array: AnyArray = _block(data, (batch_size, n_channels, n_samples), "raw audio")
 
     @property
     def data(self) -> AnyArray:

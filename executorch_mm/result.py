@@ -27,6 +27,8 @@ class GenerationResult:
         stopped_by: As in `Stats`.
         token_times: Seconds from the beginning of the request to each of the tokens.
         stats: What the request cost.
+        alternatives: The other answers where num_return_sequences asks for several. The prompt's figures
+            are the same in the stats of all; times count from the beginning of the request.
     """
 
     text: str
@@ -37,10 +39,16 @@ class GenerationResult:
     stopped_by: str | int | None
     token_times: tuple[float, ...]
     stats: Stats
+    alternatives: tuple[GenerationResult, ...] = ()
 
 
 def make_result(
-    text: str, records: Sequence[_core.TokenRecord], stats: Stats, *, has_logprobs: bool
+    text: str,
+    records: Sequence[_core.TokenRecord],
+    stats: Stats,
+    *,
+    has_logprobs: bool,
+    alternatives: Sequence[GenerationResult] = (),
 ) -> GenerationResult:
     """An answer of these tokens."""
     return GenerationResult(
@@ -56,4 +64,5 @@ def make_result(
         stopped_by=stats.stopped_by,
         token_times=tuple(record.time_ns * 1e-9 for record in records),
         stats=stats,
+        alternatives=tuple(alternatives),
     )

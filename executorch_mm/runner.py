@@ -203,7 +203,7 @@ class MultimodalRunner(ChatMethods):
             BusyError: Another request is running.
         """
         config = _with_options(config, options)
-        with contextlib.closing(self._requests.answer(inputs, config, progress)) as pieces:
+        with contextlib.closing(self._stream(inputs, config, progress)) as pieces:
             for piece in pieces:
                 if token_callback is not None and not config.warming:
                     token_callback(piece)
@@ -214,7 +214,7 @@ class MultimodalRunner(ChatMethods):
         self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
     ) -> str:
         """The whole answer as one string; parameters and errors are those of `generate`."""
-        return self.generate_result(inputs, config, **options).text
+        return self._result(inputs, _for_one_answer(_with_options(config, options))).text
 
     def generate_result(
         self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
@@ -238,7 +238,7 @@ class MultimodalRunner(ChatMethods):
         Work starts with the first piece asked for. Leaving the loop early closes the stream and ends the
         request; the conversation holds what was generated until then.
         """
-        return self._requests.answer(inputs, _with_options(config, options), progress)
+        return self._stream(inputs, _with_options(config, options), progress)
 
     def astream(
         self,
@@ -259,19 +259,19 @@ class MultimodalRunner(ChatMethods):
         Raises:
             InputError, CapacityError, ExecutionError: As in `generate`.
         """
-        return self._requests.answer_async(inputs, _with_options(config, options), progress)
+        return self._astream(inputs, _with_options(config, options), progress)
 
     async def agenerate_text(
         self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
     ) -> str:
         """`generate_text` for a task, which waits and is cancelled as in `astream`."""
-        return (await self.agenerate_result(inputs, config, **options)).text
+        return (await self._aresult(inputs, _for_one_answer(_with_options(config, options)))).text
 
     async def agenerate_result(
         self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
     ) -> GenerationResult:
         """`generate_result` for a task, which waits and is cancelled as in `astream`."""
-        return await self._requests.result_async(inputs, _with_options(config, options))
+        return await self._aresult(inputs, _with_options(config, options))
 
     def warmup(self) -> None:
         """Runs each method of the model once, so that the first request does not pay for what comes once.
@@ -421,12 +421,14 @@ class MultimodalRunner(ChatMethods):
         return self._session.history
 
     def _stream(
-        self, inputs: Prompt | ChatPrompt, config: GenerationConfig, progress: Progress | None
+        self, inputs: Prompt | ChatPrompt, config: GenerationConfig, progress: Progress | None = None
     ) -> Generator[str, None, None]:
-        return self._requests.answer(inputs, config, progress)
+        return self._requests.answer(inputs, _for_one_answer(config), progress)
 
-    def _astream(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> AsyncGenerator[str, None]:
-        return self._requests.answer_async(inputs, config)
+    def _astream(
+        self, inputs: Prompt | ChatPrompt, config: GenerationConfig, progress: Progress | None = None
+    ) -> AsyncGenerator[str, None]:
+        return self._requests.answer_async(inputs, _for_one_answer(config), progress)
 
     def _result(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
         return self._requests.result(inputs, config)
@@ -441,3 +443,12 @@ class MultimodalRunner(ChatMethods):
 
 def _with_options(config: GenerationConfig | None, options: GenerationOptions) -> GenerationConfig:
     return (config or GenerationConfig()).replace(**options)
+
+
+def _for_one_answer(config: GenerationConfig) -> GenerationConfig:
+    if config.num_return_sequences > 1:
+        raise InputError(
+            f"num_return_sequences: expected 1 where text is returned or streamed, got "
+            f"{config.num_return_sequences}: generate_result and chat return several answers"
+        )
+    return config

@@ -73,7 +73,7 @@ def sampling_options(config: GenerationConfig) -> _core.SamplingOptions:
 
 
 def generation_options(config: GenerationConfig, eos_ids: Sequence[int]) -> _core.GenerationOptions:
-    """The options of a config for one answer of a model with these end tokens."""
+    """The options of a config for one answer of a model with the end tokens `eos_ids`."""
     options = _core.GenerationOptions()
     options.sampling = sampling_options(config)
     options.max_new_tokens = config.max_new_tokens

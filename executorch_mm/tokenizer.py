@@ -67,6 +67,10 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD, ids beyond the vocabulary have no text.
 
+        Args:
+            ids: Token ids.
+            skip_special_tokens: Control tokens have no text.
+
         Raises:
             TokenizerError: An id is negative or not an integer.
         """

@@ -85,6 +85,8 @@ void bind_session(nb::module_& module) {
   session.def_static("load", load, "options"_a, ReleaseGil(), "Loads every method of the program.")
       .def("begin_request", &Session::begin_request,
            "Starts the clocks and forgets an earlier cancel().")
+      .def("begin_answer", &Session::begin_answer,
+           "Counts and durations of an answer start again; those of the prompt stay.")
       .def("cancel", &Session::cancel,
            "Ends the running request before its next step; from any thread.")
       .def_prop_ro("is_cancelled", &Session::is_cancelled)

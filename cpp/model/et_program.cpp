@@ -197,6 +197,8 @@ void EtProgram::load_method(const MethodSpec& spec) {
                        (is_data_missing ? " (is a .ptd file missing in data_path?)" : ""),
                    error, log);
   }
+  large_pages_
+      .end_load();  // before the outputs get their buffers, of which calls write a part only
   for (size_t i = 0; i < spec.outputs.size(); ++i) {
     const TensorSpec& output = spec.outputs[i];
     if (output.is_planned || output.dtype == DType::kOther) continue;
@@ -210,7 +212,6 @@ void EtProgram::load_method(const MethodSpec& spec) {
                      spec.name + ": giving output " + std::to_string(i) + " a buffer", error, log);
     }
   }
-  large_pages_.end_load();
   loaded.arena->remember_initial_state();
 }
 

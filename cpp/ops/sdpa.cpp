@@ -220,21 +220,26 @@ bool run(Context& ctx, const SdpaArgs& a, AttentionProblem* p) {
 
 }  // namespace
 
-// custom_sdpa.out(q, k, v, start_pos, mask?, dropout, is_causal, scale?, *, out!). Dropout is a
-// training matter and plays no part.
+// The arguments that custom_sdpa and custom_quantized_sdpa begin with: q, k, v, start_pos, mask?,
+// dropout, is_causal, scale?. Dropout is a training matter and plays no part.
+SdpaArgs read_args(const char* op, Args& args, size_t out) {
+  return {op,
+          args.tensor(0),
+          args.tensor(1),
+          args.tensor(2),
+          args.integer(3),
+          args.optional_tensor(4),
+          args.boolean(6),
+          args.optional_number(7, NAN),
+          args.tensor(out)};
+}
+
+// custom_sdpa.out(q, k, v, start_pos, mask?, dropout, is_causal, scale?, *, out!)
 void custom_sdpa(Context& ctx, Stack stack) {
   constexpr const char* kOp = "llama::custom_sdpa";
   EventTracerProfileOpScope scope(ctx.internal_event_tracer(), kOp);
   Args args(ctx, stack, kOp, 9);
-  SdpaArgs a{kOp,
-             args.tensor(0),
-             args.tensor(1),
-             args.tensor(2),
-             args.integer(3),
-             args.optional_tensor(4),
-             args.boolean(6),
-             args.optional_number(7, NAN),
-             args.tensor(8)};
+  const SdpaArgs a = read_args(kOp, args, 8);
   AttentionProblem problem;
   if (args.ok() && describe(ctx, a, &problem)) {
     run(ctx, a, &problem);
@@ -242,23 +247,13 @@ void custom_sdpa(Context& ctx, Stack stack) {
 }
 
 // custom_quantized_sdpa.out(q, k, v, start_pos, mask?, dropout, is_causal, scale?, q_zero_points?,
-// q_scales?,
-//   k_zero_points?, k_scales?, v_zero_points?, v_scales?, is_seq_at_dim_2, *, out!). With a float
-//   query the
-// quantization arguments play no part.
+//   q_scales?, k_zero_points?, k_scales?, v_zero_points?, v_scales?, is_seq_at_dim_2, *, out!).
+// With a float query the quantization arguments play no part.
 void custom_quantized_sdpa(Context& ctx, Stack stack) {
   constexpr const char* kOp = "llama::custom_quantized_sdpa";
   EventTracerProfileOpScope scope(ctx.internal_event_tracer(), kOp);
   Args args(ctx, stack, kOp, 16);
-  SdpaArgs a{kOp,
-             args.tensor(0),
-             args.tensor(1),
-             args.tensor(2),
-             args.integer(3),
-             args.optional_tensor(4),
-             args.boolean(6),
-             args.optional_number(7, NAN),
-             args.tensor(15)};
+  SdpaArgs a = read_args(kOp, args, 15);
   for (size_t i = 0; i < 6; ++i) {
     a.quant[i] = args.optional_tensor(8 + i);
   }
@@ -285,8 +280,7 @@ void custom_quantized_sdpa(Context& ctx, Stack stack) {
 }
 
 // sdpa_with_kv_cache.out(q, k, v, key_cache!, value_cache!, start_pos, seq_len, mask?, dropout,
-// is_causal, scale?, *,
-//   out!): writes k and v into the caches, then attends to them.
+//   is_causal, scale?, *, out!): writes k and v into the caches, then attends to them.
 void sdpa_with_kv_cache(Context& ctx, Stack stack) {
   constexpr const char* kOp = "llama::sdpa_with_kv_cache";
   EventTracerProfileOpScope scope(ctx.internal_event_tracer(), kOp);

@@ -72,6 +72,12 @@ void Session::begin_request() {
   timings_.start_ns = now_ns();
 }
 
+void Session::begin_answer() {
+  const auto lock = enter();
+  timings_.first_token_ns = timings_.decode_ns = timings_.sample_ns = 0;
+  timings_.num_decode_steps = timings_.num_generated_tokens = 0;
+}
+
 void Session::begin_prefill(std::vector<Input> inputs) {
   const auto lock = enter();
   expect_idle();

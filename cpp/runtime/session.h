@@ -39,6 +39,8 @@ class Session {
 
   // Starts the clocks and forgets an earlier request's cancellation.
   void begin_request();
+  // Counts and durations of an answer start again; those of the prompt stay.
+  void begin_answer();
   // From any thread: the running request ends before its next chunk, encoder call or token.
   void cancel() { is_cancelled_ = true; }
   bool is_cancelled() const { return is_cancelled_; }

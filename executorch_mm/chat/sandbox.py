@@ -161,7 +161,7 @@ class _Generation(Extension):
 class Sandbox(ImmutableSandboxedEnvironment):
     """The environment that transformers renders chat templates in, with limits."""
 
-    intercepted_binops = frozenset({"+", "*", "**", "%"})
+    intercepted_binops: frozenset[str] = frozenset({"+", "*", "**", "%"})
 
     def __init__(self) -> None:
         extensions = ["jinja2.ext.loopcontrols", _Generation]

@@ -37,7 +37,7 @@ class Sound:
         return f"Sound(num_samples={len(self.samples)}, sampling_rate={self.sampling_rate})"
 
     def resampled(self, sampling_rate: int) -> Sound:
-        """The sound at another rate; itself where the rate is the same.
+        """The sound at `sampling_rate` Hz; itself where that is its rate.
 
         Raises:
             MissingDependencyError: The rates differ and soxr is not installed; the extra is `audio`.

@@ -453,6 +453,11 @@ class Session:
     def begin_request(self) -> None:
         """Starts the clocks and forgets an earlier cancel()."""
 
+    def begin_answer(self) -> None:
+        """
+        Counts and durations of an answer start again; those of the prompt stay.
+        """
+
     def cancel(self) -> None:
         """Ends the running request before its next step; from any thread."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ KINDS = [model["name"] for model in MANIFEST["models"]]
 EXPECTED = {model["name"]: model["expected"] for model in MANIFEST["models"]}
 
 
+@functools.cache
 def clip(name: str) -> npt.NDArray[np.float32]:
     """The samples of one of the manifest's clips."""
     made = EXPECTED[KINDS[0]]["clips"][name]

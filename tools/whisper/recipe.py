@@ -76,7 +76,7 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Features float32 [1, bins, 2 * T] to keys and values of each decoder layer, [1, T, heads, head size]."""
+    """Features float32 [1, bins, 2 * T] to each decoder layer's keys and values, [1, T, heads, size]."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Ids int64 [1, S], the encoder's outputs, start position int64 [1] to the logits of the last, [1, 1, V]."""
+    """Ids int64 [1, S], the encoder's outputs and start position int64 [1] to the last logits, [1, 1, V]."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -160,35 +160,38 @@ def metadata(model: nn.Module) -> dict[str, object]:
     }
 
 
-def quantize(model: nn.Module) -> None:
-    """8-bit weights by row: activations of the linear layers are rounded at run time, the embedding only kept."""
+def quantize(model: nn.Module, encoder: nn.Module, decoder: nn.Module) -> None:
+    """8-bit weights by row; what the linear layers multiply them with is rounded to 8 bits at run time."""
+    import executorch.kernels.quantized  # noqa: F401  (registers the embedding's operator)
     from torchao.quantization import Int8DynamicActivationIntxWeightConfig, IntxWeightOnlyConfig, quantize_
     from torchao.quantization.granularity import PerAxis
+    from torchao.utils import unwrap_tensor_subclass
 
+    linear = Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int8, weight_granularity=PerAxis(0))
+    tokens = IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=PerAxis(0))
     head = model.proj_out
-    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)  # it shares the embedding's
-    quantize_(
-        model, Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int8, weight_granularity=PerAxis(0))
-    )
-    embedding = IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=PerAxis(0))
-    quantize_(
-        model.model.decoder,
-        embedding,
-        filter_fn=lambda module, name: module is model.model.decoder.embed_tokens,
-    )
+    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)  # was the embedding's
+    for method in (encoder, decoder):
+        quantize_(method, linear)
+    quantize_(decoder, tokens, lambda module, _: module is decoder.tokens)
+    for method in (encoder, decoder):
+        unwrap_tensor_subclass(method)
 
 
 @torch.no_grad()
 def export(model: nn.Module, path: Path, precision: str = "fp32") -> None:
     """Writes the .pte of a WhisperForConditionalGeneration, which `precision` "8-bit" changes in place."""
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
+        XnnpackDynamicallyQuantizedPartitioner,
+        XnnpackPartitioner,
+    )
     from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
     from executorch.exir.passes import MemoryPlanningPass
     from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  (registers the operators)
 
-    if precision == QUANTIZED:
-        quantize(model)
     encoder, decoder = Encoder(model).eval(), Decoder(model).eval()
+    if precision == QUANTIZED:
+        quantize(model, encoder, decoder)
     features = torch.zeros(1, model.config.num_mel_bins, 2 * model.config.max_source_positions)
     states = encoder(features)
     ids, position = torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, dtype=torch.long)
@@ -204,7 +207,7 @@ def export(model: nn.Module, path: Path, precision: str = "fp32") -> None:
     }
     lowered = to_edge_transform_and_lower(
         programs,
-        partitioner=[XnnpackPartitioner()],
+        partitioner=[XnnpackDynamicallyQuantizedPartitioner(), XnnpackPartitioner()],
         compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
         constant_methods=metadata(model),
     )

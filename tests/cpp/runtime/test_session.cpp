@@ -5,55 +5,23 @@
 #include <thread>
 #include <vector>
 
-#include "runtime/generation.h"
-#include "runtime/session.h"
-#include "testing/fake_executor.h"
+#include "testing/fake_session.h"
 
 using namespace emm;
 using emm::testing::fake_contract;
 using emm::testing::FakeExecutor;
+using emm::testing::FakeSession;
+using emm::testing::kPixels;
+using emm::testing::picture;
 
 namespace {
-
-struct Fixture {
-  explicit Fixture(Contract contract = fake_contract(),
-                   FakeExecutor::Rule rule = FakeExecutor::count_up) {
-    auto executor = std::make_unique<FakeExecutor>(std::move(contract), std::move(rule));
-    fake = executor.get();
-    session = std::make_shared<Session>(std::move(executor));
-  }
-
-  void prefill(std::vector<Input> inputs) {
-    session->begin_prefill(std::move(inputs));
-    while (session->step_prefill()) {
-    }
-  }
-
-  std::vector<int32_t> generate(int64_t max_new_tokens, FinishReason* reason = nullptr) {
-    GenerationOptions options;
-    options.max_new_tokens = max_new_tokens;
-    options.eos_ids = session->contract().eos_ids;
-    Generation generation(session, options);
-    std::vector<int32_t> tokens;
-    while (const auto token = generation.next()) tokens.push_back(*token);
-    if (reason != nullptr) *reason = generation.finish_reason();
-    return tokens;
-  }
-
-  FakeExecutor* fake;  // owned by the session
-  std::shared_ptr<Session> session;
-};
-
-const std::vector<float> kPixels(3 * 4 * 4, 0.25f);
-
-ImageInput picture() { return {{kPixels.data(), DType::kFloat32, {3, 4, 4}}, nullptr}; }
 
 TokenInput tokens(int64_t count) { return {std::vector<int64_t>(static_cast<size_t>(count), 5)}; }
 
 }  // namespace
 
 TEST_CASE("mixed inputs reach the decoder in order and in chunks no longer than the bound") {
-  Fixture f;
+  FakeSession f;
   f.prefill({tokens(3), picture(), tokens(10)});
   CHECK(f.fake->call_sizes == std::vector<int64_t>{3, 4, 8, 2});
   CHECK(f.session->position() == 17);
@@ -63,7 +31,7 @@ TEST_CASE("mixed inputs reach the decoder in order and in chunks no longer than 
 }
 
 TEST_CASE("an image reaches the encoder by pointer and its rows reach the decoder by pointer") {
-  Fixture f;
+  FakeSession f;
   f.prefill({picture()});
   REQUIRE(f.fake->encoder_inputs.size() == 1);
   CHECK(f.fake->encoder_inputs[0] == kPixels.data());
@@ -71,7 +39,7 @@ TEST_CASE("an image reaches the encoder by pointer and its rows reach the decode
 }
 
 TEST_CASE("the last token of a turn is fed at the start of the next one") {
-  Fixture f;
+  FakeSession f;
   f.prefill({tokens(2)});
   const std::vector<int32_t> answer = f.generate(3);
   CHECK(f.session->position() == 4);
@@ -82,13 +50,13 @@ TEST_CASE("the last token of a turn is fed at the start of the next one") {
 }
 
 TEST_CASE("two turns give the tokens that one session fed the same history gives") {
-  Fixture turns;
+  FakeSession turns;
   turns.prefill({tokens(4)});
   const auto first = turns.generate(5);
   turns.prefill({TokenInput{{7, 3}}});
   const auto second = turns.generate(5);
 
-  Fixture whole;
+  FakeSession whole;
   TokenInput all = tokens(4);
   all.ids.insert(all.ids.end(), first.begin(), first.end());
   all.ids.insert(all.ids.end(), {7, 3});
@@ -97,7 +65,7 @@ TEST_CASE("two turns give the tokens that one session fed the same history gives
 }
 
 TEST_CASE("a prompt that does not fit is refused before anything runs") {
-  Fixture f(fake_contract(/*capacity=*/16));
+  FakeSession f(fake_contract(/*capacity=*/16));
   f.prefill({tokens(4)});
   f.fake->call_sizes.clear();
   try {
@@ -118,7 +86,7 @@ TEST_CASE("a prompt that does not fit is refused before anything runs") {
 TEST_CASE(
     "an encoder that returns more rows than declared is caught before the decoder is called beyond "
     "the cache") {
-  Fixture f(fake_contract(/*capacity=*/8));
+  FakeSession f(fake_contract(/*capacity=*/8));
   f.fake->num_image_rows = 9;
   f.session->begin_prefill({tokens(2), picture()});
   CHECK(f.session->step_prefill());
@@ -128,7 +96,7 @@ TEST_CASE(
 }
 
 TEST_CASE("a failure in the middle of a prompt leaves the session where it stood") {
-  Fixture f;
+  FakeSession f;
   f.prefill({tokens(2)});
   f.generate(2);
   const auto history = f.session->history();
@@ -142,7 +110,7 @@ TEST_CASE("a failure in the middle of a prompt leaves the session where it stood
 }
 
 TEST_CASE("a failed decode step can be tried again and loses no token") {
-  Fixture f;
+  FakeSession f;
   f.prefill({tokens(2)});
   Sampler sampler{SamplingOptions{}};
   const int32_t first = f.session->step(sampler);
@@ -154,7 +122,7 @@ TEST_CASE("a failed decode step can be tried again and loses no token") {
 }
 
 TEST_CASE("aborting a prompt takes back what was read of it") {
-  Fixture f;
+  FakeSession f;
   f.prefill({tokens(2)});
   f.session->begin_prefill({TokenInput{std::vector<int64_t>(20, 7)}});
   CHECK(f.session->step_prefill());
@@ -163,7 +131,7 @@ TEST_CASE("aborting a prompt takes back what was read of it") {
   f.session->abort_prefill();
   CHECK(f.session->position() == 2);
   // The executor's own logits are those of the eighth token by now.
-  Fixture untouched;
+  FakeSession untouched;
   untouched.prefill({tokens(2)});
   CHECK(f.generate(1) == untouched.generate(1));
 }
@@ -171,40 +139,40 @@ TEST_CASE("aborting a prompt takes back what was read of it") {
 TEST_CASE("generation ends for each of its reasons") {
   FinishReason reason = FinishReason::kNone;
   SUBCASE("length") {
-    Fixture f;
+    FakeSession f;
     f.prefill({tokens(2)});
     CHECK(f.generate(4, &reason).size() == 4);
     CHECK(reason == FinishReason::kLength);
   }
   SUBCASE("no tokens asked for") {
-    Fixture f;
+    FakeSession f;
     f.prefill({tokens(2)});
     CHECK(f.generate(0, &reason).empty());
     CHECK(reason == FinishReason::kLength);
   }
   SUBCASE("an end token, which is not returned") {
-    Fixture f(fake_contract(),
-              [](const std::vector<int64_t>& cache) { return cache.size() < 5 ? 9 : 1; });
+    FakeSession f(fake_contract(),
+                  [](const std::vector<int64_t>& cache) { return cache.size() < 5 ? 9 : 1; });
     f.prefill({tokens(2)});
     CHECK(f.generate(-1, &reason) == std::vector<int32_t>{9, 9, 9});
     CHECK(reason == FinishReason::kStop);
     CHECK(f.session->pending_token() == 1);
   }
   SUBCASE("an end token as the very first one") {
-    Fixture f(fake_contract(), [](const std::vector<int64_t>&) { return 1; });
+    FakeSession f(fake_contract(), [](const std::vector<int64_t>&) { return 1; });
     f.prefill({tokens(2)});
     CHECK(f.generate(-1, &reason).empty());
     CHECK(reason == FinishReason::kStop);
   }
   SUBCASE("a full context: the last token needs no room of its own") {
-    Fixture f(fake_contract(/*capacity=*/6));
+    FakeSession f(fake_contract(/*capacity=*/6));
     f.prefill({tokens(4)});
     CHECK(f.generate(-1, &reason).size() == 3);
     CHECK(reason == FinishReason::kCapacity);
     CHECK(f.session->position() == 6);
   }
   SUBCASE("cancellation from another thread") {
-    Fixture f;
+    FakeSession f;
     f.prefill({tokens(2)});
     f.fake->before_call = [&] {
       if (f.fake->call_sizes.size() == 3) std::thread([&] { f.session->cancel(); }).join();
@@ -218,7 +186,7 @@ TEST_CASE("generation ends for each of its reasons") {
 }
 
 TEST_CASE("a second thread that comes in between gets a busy error") {
-  Fixture f;
+  FakeSession f;
   ErrorCode code = ErrorCode::kExecution;
   f.fake->before_call = [&] {
     std::thread([&] {
@@ -234,7 +202,7 @@ TEST_CASE("a second thread that comes in between gets a busy error") {
 }
 
 TEST_CASE("reset, rewind and snapshots bring back earlier states") {
-  Fixture f;
+  FakeSession f;
   f.prefill({TokenInput{{3, 4, 5}}});
   const auto snapshot = f.session->save();
   const auto answer = f.generate(4);
@@ -258,7 +226,7 @@ TEST_CASE("reset, rewind and snapshots bring back earlier states") {
 TEST_CASE("inputs that the model cannot take are refused by name") {
   Contract contract = fake_contract();
   contract.methods.erase("vision_encoder");
-  Fixture f(contract);
+  FakeSession f(contract);
   CHECK_THROWS_WITH_AS(f.session->begin_prefill({tokens(1), picture()}),
                        "input 1 (image): the model has no vision_encoder and takes no image",
                        Error);
@@ -278,18 +246,18 @@ TEST_CASE("inputs that the model cannot take are refused by name") {
 TEST_CASE("a model without a KV cache reads the whole conversation at each step") {
   Contract contract = fake_contract(/*capacity=*/12, /*max_chunk=*/12);
   contract.position_style = PositionStyle::kNone;
-  Fixture f(contract);
+  FakeSession f(contract);
   f.prefill({tokens(3)});
   const auto answer = f.generate(3);
   CHECK(f.fake->call_sizes == std::vector<int64_t>{3, 4, 5});
 
-  Fixture cached;
+  FakeSession cached;
   cached.prefill({tokens(3)});
   CHECK(cached.generate(3) == answer);
 }
 
 TEST_CASE("a model that takes one token per call gets its prompt token by token") {
-  Fixture f(fake_contract(/*capacity=*/16, /*max_chunk=*/1));
+  FakeSession f(fake_contract(/*capacity=*/16, /*max_chunk=*/1));
   f.prefill({tokens(3), picture()});
   CHECK(f.fake->call_sizes == std::vector<int64_t>(7, 1));
 }

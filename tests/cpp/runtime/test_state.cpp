@@ -5,13 +5,12 @@
 #include <string>
 #include <vector>
 
-#include "runtime/generation.h"
-#include "runtime/session.h"
-#include "testing/fake_executor.h"
+#include "testing/fake_session.h"
 
 using namespace emm;
 using emm::testing::fake_contract;
-using emm::testing::FakeExecutor;
+using emm::testing::FakeSession;
+using emm::testing::picture;
 
 namespace {
 
@@ -21,34 +20,11 @@ CacheLimits recurrent() { return {0, 0, /*is_recurrent=*/true, false}; }
 CacheLimits both() { return {16, 8, true, false}; }
 CacheLimits sink() { return {16, 4, false, /*is_unbounded=*/true}; }
 
-struct Fixture {
-  explicit Fixture(CacheLimits limits, int64_t capacity = 64) {
-    Contract contract = fake_contract(capacity, /*max_chunk=*/limits.ring_rows > 0 ? 4 : 8);
-    contract.cache = limits;
-    auto executor = std::make_unique<FakeExecutor>(std::move(contract));
-    fake = executor.get();
-    session = std::make_shared<Session>(std::move(executor));
-  }
-
-  void prefill(std::vector<Input> inputs) {
-    session->begin_prefill(std::move(inputs));
-    while (session->step_prefill()) {
-    }
-  }
-
-  std::vector<int32_t> generate(int64_t max_new_tokens) {
-    GenerationOptions options;
-    options.max_new_tokens = max_new_tokens;
-    options.eos_ids = session->contract().eos_ids;
-    Generation generation(session, options);
-    std::vector<int32_t> tokens;
-    while (const auto token = generation.next()) tokens.push_back(*token);
-    return tokens;
-  }
-
-  FakeExecutor* fake;  // owned by the session
-  std::shared_ptr<Session> session;
-};
+FakeSession session_with(CacheLimits limits, int64_t capacity = 64) {
+  Contract contract = fake_contract(capacity, /*max_chunk=*/limits.ring_rows > 0 ? 4 : 8);
+  contract.cache = limits;
+  return FakeSession(std::move(contract));
+}
 
 TokenInput tokens(int64_t count, int64_t first = 2) {
   TokenInput input;
@@ -56,24 +32,21 @@ TokenInput tokens(int64_t count, int64_t first = 2) {
   return input;
 }
 
-const std::vector<float> kPixels(3 * 4 * 4, 0.25f);
-ImageInput picture() { return {{kPixels.data(), DType::kFloat32, {3, 4, 4}}, nullptr}; }
-
 // The answer of a session that has read `ids` in one go.
 std::vector<int32_t> fresh_answer(CacheLimits limits, std::vector<int64_t> ids, int64_t count) {
-  Fixture fresh(limits);
+  FakeSession fresh = session_with(limits);
   fresh.prefill({TokenInput{std::move(ids)}});
   return fresh.generate(count);
 }
 
 // What the model has read and said so far.
-std::vector<int64_t> everything(const Fixture& f) {
+std::vector<int64_t> everything(const FakeSession& f) {
   std::vector<int64_t> ids = f.session->history();
   if (const auto pending = f.session->pending_token()) ids.push_back(*pending);
   return ids;
 }
 
-void expect_next_turn_as_if_nothing_had_happened(Fixture& f, CacheLimits limits) {
+void expect_next_turn_as_if_nothing_had_happened(FakeSession& f, CacheLimits limits) {
   std::vector<int64_t> ids = everything(f);
   const TokenInput next = tokens(3, 5);
   ids.insert(ids.end(), next.ids.begin(), next.ids.end());
@@ -94,7 +67,7 @@ TEST_CASE(
           CAPTURE(first_turn);
           CAPTURE(chunk);
           CAPTURE(fails);
-          Fixture f(limits);
+          FakeSession f = session_with(limits);
           f.prefill({tokens(first_turn)});
           f.generate(4);
           const std::vector<int64_t> before = everything(f);
@@ -123,7 +96,7 @@ TEST_CASE(
 
 TEST_CASE("an answer that is cancelled or fails between tokens goes on from there") {
   for (const CacheLimits limits : {flat(), ring(), recurrent(), both()}) {
-    Fixture f(limits);
+    FakeSession f = session_with(limits);
     f.prefill({tokens(5)});
     f.fake->before_call = [&] {
       if (f.fake->call_sizes.size() == 6) f.session->cancel();
@@ -137,14 +110,14 @@ TEST_CASE("an answer that is cancelled or fails between tokens goes on from ther
 
 TEST_CASE("a step that fails in the middle is repeated in a ring and refused in a recurrence") {
   Sampler sampler{SamplingOptions{}};
-  Fixture in_ring(ring());
+  FakeSession in_ring = session_with(ring());
   in_ring.prefill({tokens(20)});
   in_ring.generate(2);
   in_ring.fake->fail_at_call = static_cast<int64_t>(in_ring.fake->call_sizes.size());
   CHECK_THROWS_AS(in_ring.session->step(sampler), Error);
   expect_next_turn_as_if_nothing_had_happened(in_ring, ring());
 
-  Fixture f(recurrent());
+  FakeSession f = session_with(recurrent());
   f.prefill({tokens(5)});
   f.generate(2);
   const auto snapshot = f.session->save();
@@ -167,7 +140,7 @@ TEST_CASE("a step that fails in the middle is repeated in a ring and refused in 
 }
 
 TEST_CASE("a rewind goes as far back as the state allows and says how far that is") {
-  Fixture full(ring());
+  FakeSession full = session_with(ring());
   full.prefill({tokens(20)});
   CHECK_THROWS_WITH_AS(full.session->rewind(11),
                        "rewind: expected 0 or a position in 12..20 (the model keeps no other "
@@ -177,19 +150,19 @@ TEST_CASE("a rewind goes as far back as the state allows and says how far that i
   full.session->rewind(12);
   expect_next_turn_as_if_nothing_had_happened(full, ring());
   // Positions up to 20 have been written: going back once more counts from there.
-  Fixture again(ring());
+  FakeSession again = session_with(ring());
   again.prefill({tokens(20)});
   again.session->rewind(14);
   again.session->rewind(12);
   CHECK_THROWS_AS(again.session->rewind(11), Error);
   expect_next_turn_as_if_nothing_had_happened(again, ring());
 
-  Fixture not_full(ring());
+  FakeSession not_full = session_with(ring());
   not_full.prefill({tokens(16)});
   not_full.session->rewind(1);
   expect_next_turn_as_if_nothing_had_happened(not_full, ring());
 
-  Fixture f(recurrent());
+  FakeSession f = session_with(recurrent());
   f.prefill({tokens(5)});
   CHECK_THROWS_WITH_AS(f.session->rewind(4),
                        "rewind: expected 0 or a position in 5..5 (the model keeps no other state; "
@@ -202,23 +175,23 @@ TEST_CASE("a rewind goes as far back as the state allows and says how far that i
 }
 
 TEST_CASE("the state is copied before a prompt only where going back would not do") {
-  Fixture f(flat());
+  FakeSession f = session_with(flat());
   f.prefill({tokens(30), picture()});
   CHECK(f.fake->num_saved == 0);
-  Fixture in_ring(ring());
+  FakeSession in_ring = session_with(ring());
   in_ring.prefill({tokens(16)});
   CHECK(in_ring.fake->num_saved == 0);
   in_ring.prefill({tokens(8)});
   CHECK(in_ring.fake->num_saved == 0);
   in_ring.prefill({tokens(9)});
   CHECK(in_ring.fake->num_saved == 1);
-  Fixture in_recurrence(recurrent());
+  FakeSession in_recurrence = session_with(recurrent());
   in_recurrence.prefill({tokens(1)});
   CHECK(in_recurrence.fake->num_saved == 1);
 }
 
 TEST_CASE("rings with an attention sink go on beyond the capacity, which limits one request") {
-  Fixture f(sink(), /*capacity=*/24);
+  FakeSession f = session_with(sink(), /*capacity=*/24);
   for (int turn = 0; turn < 5; ++turn) {
     f.prefill({tokens(20)});
     f.generate(3);

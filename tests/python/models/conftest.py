@@ -1,4 +1,4 @@
-"""Makes number_tokenizer importable for the tests of exported models."""
+"""Makes the modules beside it importable for the tests of exported models."""
 
 from __future__ import annotations
 

@@ -22,14 +22,14 @@ from cancelling import (
     ctrl_c_raises,
     interrupt,
 )
-from test_export_llm import load
+from model_set import ModelSet
 
 from executorch_mm import GenerationConfig, MultimodalRunner, make_token_input
 from executorch_mm.demo import make_scene, render
 from executorch_mm.inputs import Prompt
 
 # Flat caches (with short chunks, without any, quantised), rings, a sliding window, recurrences.
-MODELS = [
+NAMES = [
     "llama_short_chunks",
     "llama_no_kv_cache",
     "llama_quantized_kv_cache",
@@ -40,6 +40,7 @@ MODELS = [
 ]
 NUM_STEPS = 31
 PROMPT, LONG, NEXT = [5, 9, 2, 33, 17], [(7 * i + 3) % 60 + 2 for i in range(36)], [8, 8, 40]
+MODELS = ModelSet("export_llm")
 ENDLESS = GenerationConfig(ignore_eos=True)
 SHORT = GenerationConfig(ignore_eos=True, max_new_tokens=6, logprobs=0)
 Answer: TypeAlias = "tuple[tuple[int, ...], tuple[float, ...] | None]"
@@ -82,9 +83,9 @@ def check(runner: MultimodalRunner, twin: Twin, way: Way, num_prompt: int, index
     assert say(runner, twin.following) == twin.says(generated), f"at step {index}"
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=NAMES)
 def pair(request: pytest.FixtureRequest) -> Iterator[tuple[MultimodalRunner, Twin]]:
-    with load(request.param) as runner, load(request.param) as other:
+    with MODELS.load(request.param) as runner, MODELS.load(request.param) as other:
         yield runner, Twin(other, [make_token_input(PROMPT)], [make_token_input(NEXT)])
 
 
@@ -146,7 +147,7 @@ def test_a_prompt_left_at_every_call_of_the_model_leaves_no_trace(
         first, prompt = "red circle", ["<|user|>", *pictures, "How many?<|end|><|assistant|>"]
         following: Prompt = "<|user|>Describe this picture.<|end|><|assistant|>"
     else:
-        runners = [load("llama_short_chunks"), load("llama_short_chunks")]
+        runners = [MODELS.load("llama_short_chunks") for _ in range(2)]
         first, prompt = [make_token_input(PROMPT)], [make_token_input(LONG)]
         following = [make_token_input(NEXT)]
     runner, other = runners

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
-from number_tokenizer import NumberTokenizer
+from model_set import ModelSet
 
 from executorch_mm import (
     CapacityError,
@@ -22,14 +19,7 @@ from executorch_mm import (
     make_token_input,
 )
 
-FOLDER = Path(__file__).resolve().parents[2] / "models" / "multimodal"
-MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
-ENTRIES = {entry["name"]: entry for entry in MANIFEST["models"]}
-NAMES = [name for name, entry in ENTRIES.items() if entry["status"] == "works"]
-
-
-def load(name: str) -> MultimodalRunner:
-    return MultimodalRunner(FOLDER / ENTRIES[name]["file"], NumberTokenizer())
+MODELS = ModelSet("multimodal")
 
 
 def array(spec: dict[str, object]) -> np.ndarray:
@@ -54,33 +44,26 @@ def answer(runner: MultimodalRunner, prompt: Sequence[dict[str, object]], count:
     return [int(word) for word in text.split()]
 
 
-def test_the_manifest_describes_the_files_that_are_there() -> None:
-    files = {path.name: path.read_bytes() for path in FOLDER.glob("*.pte")}
-    hashes = {entry["file"]: entry["sha256"] for entry in ENTRIES.values() if entry["file"]}
-    assert {name: hashlib.sha256(content).hexdigest() for name, content in files.items()} == hashes
-    assert all(entry["error"] for entry in ENTRIES.values() if not entry["file"])
+def test_the_manifest_describes_the_files_beside_it() -> None:
+    MODELS.expect_described()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS.names)
 def test_turns_of_text_and_media_give_the_eager_models_tokens_again_after_reset(name: str) -> None:
-    with load(name) as runner:
-        for _ in range(2):
-            for prompt, expected in ENTRIES[name]["expected"]["turns"]:
-                assert answer(runner, prompt, len(expected)) == expected
-            runner.reset()
+    MODELS.expect_turns_twice(name, answer)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS.names)
 def test_a_long_prompt_gives_the_eager_models_tokens(name: str) -> None:
-    prompt, expected = ENTRIES[name]["expected"]["long"]
-    with load(name) as runner:
+    prompt, expected = MODELS.expected(name)["long"]
+    with MODELS.load(name) as runner:
         assert answer(runner, prompt, len(expected)) == expected
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS.names)
 def test_a_prompt_that_does_not_fit_changes_nothing(name: str) -> None:
-    (prompt, expected), *_ = ENTRIES[name]["expected"]["turns"]
-    with load(name) as runner:
+    (prompt, expected), *_ = MODELS.expected(name)["turns"]
+    with MODELS.load(name) as runner:
         with pytest.raises(CapacityError):
             runner.prefill(make_token_input([3] * (runner.capacity + 1)))
         assert runner.position == 0
@@ -88,8 +71,8 @@ def test_a_prompt_that_does_not_fit_changes_nothing(name: str) -> None:
 
 
 def test_tiles_are_read_one_below_the_other() -> None:
-    (prompt, _), *_ = ENTRIES["tiles"]["expected"]["turns"]
-    with load("tiles") as runner:
+    (prompt, _), *_ = MODELS.expected("tiles")["turns"]
+    with MODELS.load("tiles") as runner:
         tiles, rows, _ = runner.contract.methods["vision_encoder"].outputs[0].shape
         assert tiles == 4
         assert runner.prefill(parts(prompt)) == sum(len(item.get("tokens", ())) for item in prompt) + 4 * rows
@@ -97,7 +80,7 @@ def test_tiles_are_read_one_below_the_other() -> None:
 
 @pytest.mark.parametrize("chunks", [1, 4, 10])
 def test_every_chunk_of_a_clip_takes_its_rows(chunks: int) -> None:
-    with load("voxtral") as runner:
+    with MODELS.load("voxtral") as runner:
         most, bins, frames = runner.contract.methods["audio_encoder"].inputs[0].shape
         assert most == 10
         assert runner.prefill([make_audio_input(np.zeros((chunks, bins, frames), np.float32))]) == 5 * chunks
@@ -105,15 +88,15 @@ def test_every_chunk_of_a_clip_takes_its_rows(chunks: int) -> None:
 
 @pytest.mark.parametrize("shape", [(11, 16, 40), (1, 16, 41), (1, 17, 40)])
 def test_a_clip_that_the_encoder_cannot_take_is_refused(shape: tuple[int, ...]) -> None:
-    with load("voxtral") as runner:
+    with MODELS.load("voxtral") as runner:
         with pytest.raises(InputError, match="audio_encoder expects float32"):
             runner.prefill([make_audio_input(np.zeros(shape, np.float32))])
         assert runner.position == 0
 
 
 def test_a_bfloat16_encoder_takes_float32_and_says_that_it_was_converted() -> None:
-    (prompt, _), *_ = ENTRIES["gemma3_custom_bfloat16"]["expected"]["turns"]
-    with load("gemma3_custom_bfloat16") as runner:
+    (prompt, _), *_ = MODELS.expected("gemma3_custom_bfloat16")["turns"]
+    with MODELS.load("gemma3_custom_bfloat16") as runner:
         assert runner.contract.methods["vision_encoder"].inputs[0].dtype == "bfloat16"
         runner.prefill(parts(prompt))
         assert runner.stats.copied_input_bytes == 3 * 28 * 28 * 4
@@ -121,7 +104,7 @@ def test_a_bfloat16_encoder_takes_float32_and_says_that_it_was_converted() -> No
 
 @pytest.mark.parametrize("name", ["gemma3_custom", "llava_clip", "image_audio"])
 def test_a_prepared_picture_goes_to_the_encoder_without_a_copy(name: str) -> None:
-    (prompt, _), *_ = ENTRIES[name]["expected"]["turns"]
-    with load(name) as runner:
+    (prompt, _), *_ = MODELS.expected(name)["turns"]
+    with MODELS.load(name) as runner:
         runner.prefill(parts(prompt))
         assert runner.stats.copied_input_bytes == 0

@@ -1,0 +1,38 @@
+"""Every Python block of the README and of docs/ runs, one document after the other from top to bottom."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+from executorch_mm.demo import make_scene, render
+
+ROOT = Path(__file__).parents[2]
+SYBIL = Sybil([PythonCodeBlockParser()])
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WITH_CODE = [path for path in DOCUMENTS if "```python" in path.read_text(encoding="utf-8")]
+
+
+@pytest.fixture
+def newcomers_folder(demo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working folder with what the documents speak of: a model, its files, two pictures."""
+    shutil.copytree(demo_folder, tmp_path, dirs_exist_ok=True)
+    for name, seed in (("photo.png", 7), ("other.png", 8)):
+        render(make_scene(seed=seed)).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("newcomers_folder")
+@pytest.mark.parametrize("path", WITH_CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_code_in_a_document_runs(path: Path) -> None:
+    document = SYBIL.parse(path)
+    if path.name == "README.md":
+        document.namespace["image"] = render(make_scene(seed=7))
+    examples = list(document.examples())
+    assert len(examples) == path.read_text(encoding="utf-8").count("```python")
+    for example in examples:
+        example.evaluate()
