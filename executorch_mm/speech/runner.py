@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from executorch_mm import _core
 from executorch_mm._loading import load_model
-from executorch_mm.errors import ContractError
+from executorch_mm.errors import ContractError, ExecutorchMMError
 from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
 from executorch_mm.speech._model import SpeechProgress
 from executorch_mm.speech._requests import SpeechRequests
@@ -259,7 +259,10 @@ class SpeechRunner:
 
 
 def _is_transducer(model_path: str) -> bool:
-    methods = {method.name for method in _core.read_program(model_path).methods}
+    try:
+        methods = {method.name for method in _core.read_program(model_path).methods}
+    except ExecutorchMMError:
+        return False  # loading says what is wrong with the file
     return {"decoder_step", "joint"} <= methods
 
 
