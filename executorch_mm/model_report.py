@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from executorch_mm import _core
 from executorch_mm.errors import ModelLoadError
 
 Scalar = int | float | bool | str
 Metadata = dict[str, Scalar | list[Scalar]]
+
+ModelKind: TypeAlias = Literal["multimodal", "text", "speech", "other"]
 
 _MIB = 1 << 20
 _HUGE_LOGITS_BYTES = 64 * _MIB
@@ -119,7 +121,7 @@ class ModelReport:
         path: The file.
         file_bytes: Its size.
         program_bytes: Of these, the structure; the rest is weights.
-        kind: "multimodal", "text", or "other" for a program that is no language model.
+        kind: "multimodal", "text", "speech", or "other" for what none of the runners plays.
         methods: Methods with inputs.
         metadata: Values of the methods without inputs.
         max_chunk: Tokens that one decoder call takes at most; None for "other".
@@ -131,7 +133,7 @@ class ModelReport:
     path: str
     file_bytes: int
     program_bytes: int
-    kind: Literal["multimodal", "text", "other"]
+    kind: ModelKind
     methods: tuple[MethodReport, ...]
     metadata: Metadata
     max_chunk: int | None
@@ -164,12 +166,8 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelReport:
     methods = tuple(_report_method(method, sources) for method in runs)
     metadata = {method.name: _constant(method) for method in program.methods if not method.inputs}
     names = {method.name for method in methods}
-    kind: Literal["multimodal", "text", "other"] = "other"
-    if {"token_embedding", "text_decoder"} <= names:
-        kind = "multimodal"
-    elif "forward" in names:
-        kind = "text"
-    decoder_name = {"multimodal": "text_decoder", "text": "forward"}.get(kind)
+    kind = _kind(names)
+    decoder_name = {"other": None, "text": "forward"}.get(kind, "text_decoder")
     decoder = next((method for method in methods if method.name == decoder_name), None)
     max_chunk, capacity = (None, None) if decoder is None else _limits(decoder, methods, metadata)
     if decoder is not None and capacity is not None and max_chunk is not None and len(decoder.inputs) > 1:
@@ -189,6 +187,14 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelReport:
         problems=(),
     )
     return ModelReport(**{**vars(report), "problems": tuple(_problems(report, decoder))})
+
+
+def _kind(names: set[str]) -> ModelKind:
+    if {"token_embedding", "text_decoder"} <= names:
+        return "multimodal"
+    if "forward" in names:
+        return "text"
+    return "speech" if {"encoder", "text_decoder"} <= names else "other"
 
 
 def _operator_sources() -> dict[str, Literal["sdk", "executorch_mm"]]:
@@ -277,7 +283,7 @@ def _limits(
     bounds = [_size(decoder.inputs[0], 1)]
     bounds += [_size(method.inputs[0], 1) for method in methods if method.name == "token_embedding"]
     has_position = len(decoder.inputs) > 1
-    if has_position and (span := _size(decoder.inputs[1], 0)) is not None and span > 1:
+    if has_position and (span := _size(decoder.inputs[-1], 0)) is not None and span > 1:
         bounds.append(span)
     max_seq_len, max_context_len = metadata.get("get_max_seq_len"), metadata.get("get_max_context_len")
     if isinstance(max_seq_len, int):
@@ -312,7 +318,10 @@ def _problems(report: ModelReport, decoder: MethodReport | None) -> Iterator[str
     except ModelLoadError as error:
         yield f"it will not be loaded: {error}"
     if decoder is None:
-        yield "no language model: expected a method forward, or token_embedding and text_decoder"
+        yield (
+            "no language or speech model: expected a method forward, or token_embedding and text_decoder, or "
+            "encoder and text_decoder"
+        )
     for method in report.methods:
         for operator in method.operators:
             if operator.source == "missing":

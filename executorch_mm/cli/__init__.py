@@ -1,4 +1,4 @@
-"""The command line: `executorch-mm demo | generate | transcribe | inspect | version`.
+"""The command line: `executorch-mm demo | doctor | generate | transcribe | inspect | version`.
 
 Exit codes: 0 done, 1 something failed while running, 2 wrong usage, 130 interrupted by Ctrl-C. Errors are one
 line on stderr.
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from executorch_mm import __version__
-from executorch_mm.cli import demo, generate, inspect, transcribe
+from executorch_mm.cli import demo, doctor, generate, inspect, transcribe
 from executorch_mm.cli.errors import UsageError
 from executorch_mm.errors import ExecutorchMMError
 
@@ -28,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     demo.add_parser(commands)
+    doctor.add_parser(commands)
     generate.add_parser(commands)
     transcribe.add_parser(commands)
     inspect.add_parser(commands)

@@ -32,9 +32,13 @@ def _srt(segments: Iterable[Segment]) -> Iterator[str]:
 
 
 def _vtt(segments: Iterable[Segment]) -> Iterator[str]:
-    yield "WEBVTT\n\n"
+    head = "WEBVTT\n\n"  # with the first segment: not where the sound cannot be read
     for segment in segments:
-        yield f"{clock(segment.start, '.')} --> {clock(segment.end, '.')}\n{_vtt_text(segment)}\n\n"
+        times = f"{clock(segment.start, '.')} --> {clock(segment.end, '.')}"
+        yield f"{head}{times}\n{_vtt_text(segment)}\n\n"
+        head = ""
+    if head:
+        yield head
 
 
 _WRITERS: dict[SubtitleFormat, Callable[[Iterable[Segment]], Iterator[str]]] = {

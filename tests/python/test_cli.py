@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pty
 import re
@@ -10,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +28,7 @@ from executorch_mm.demo import make_scene, render
 from executorch_mm.demo.questions import NUMBERS
 from executorch_mm.errors import InputError
 from executorch_mm.inputs import MultimodalInput, make_image_input
+from executorch_mm.speech.formats import write
 from executorch_mm.stats import Stats
 
 MODEL = Path(executorch_mm.__file__).parent / "models" / "tiny_vlm"
@@ -485,3 +488,48 @@ def test_demo_draws_its_pictures_in_a_terminal() -> None:
     plain = in_a_terminal("demo", "--seed", "12", "--no-color")
     assert "\u2580" not in plain
     assert "picture 1:" in plain
+
+
+SPEECH = Path(__file__).resolve().parents[1] / "models" / "speech"
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sounds") / "noise.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(np.random.default_rng(0).integers(-9000, 9000, 32000, np.int16).tobytes())
+    return path
+
+
+def test_transcribe_writes_each_format_and_nothing_else_to_stdout(call: Call, sound: Path) -> None:
+    arguments = ("--model", str(SPEECH / "kv.pte"), "--language", "en", "--temperature", "0")
+    with executorch_mm.SpeechRunner(SPEECH / "kv.pte") as runner:
+        plain, timed = (
+            runner.transcribe(sound, language="en", temperature=0.0, timestamps=times)
+            for times in (False, True)
+        )
+    assert plain.text.strip()
+    expected = {
+        "txt": "".join(write("txt", plain.segments)),
+        "srt": timed.to_srt(),
+        "vtt": timed.to_vtt(),
+    }
+    for name, text in expected.items():
+        result = call("transcribe", str(sound), *arguments, "--format", name)
+        assert result == (0, text, "")
+    result = call("transcribe", str(sound), *arguments, "--format", "json", "--stats")
+    assert json.loads(result.stdout)["segments"] == json.loads(timed.to_json())["segments"]
+    assert "finish reason: stop" in result.stderr
+
+
+def test_transcribe_fails_with_one_line(call: Call, sound: Path, tmp_path: Path) -> None:
+    model = str(SPEECH / "kv.pte")
+    fails(call("transcribe", "none.wav", "--model", model), 1, "none.wav")
+    fails(call("transcribe", str(sound), "--model", str(MODEL / "model.pte")), 1, "MultimodalRunner")
+    fails(call("transcribe", str(sound), "--model", model, "--language", "xx"), 1, "language", "xx")
+    fails(call("transcribe", str(sound), "--model", model, "--temperature", "-1"), 2, "temperature")
+    fails(call("transcribe", str(sound), "--model", model, "--threads", "0"), 2, "--threads")
+    fails(call("transcribe", str(sound), "--model", str(tmp_path)), 1, "no .pte file")
+    fails(call("transcribe", str(sound), "--model", str(tmp_path), "--tokenizer", "x"), 2, "--tokenizer")
+    assert call("transcribe", str(sound)).returncode == 2

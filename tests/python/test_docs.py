@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import wave
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
@@ -12,6 +14,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 from executorch_mm.demo import make_scene, render
 
 ROOT = Path(__file__).parents[2]
+SPEECH = ROOT / "tests" / "models" / "speech"
 SYBIL = Sybil([PythonCodeBlockParser()])
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_CODE = [path for path in DOCUMENTS if "```python" in path.read_text(encoding="utf-8")]
@@ -19,10 +22,14 @@ WITH_CODE = [path for path in DOCUMENTS if "```python" in path.read_text(encodin
 
 @pytest.fixture
 def newcomers_folder(demo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working folder with what the documents speak of: a model, its files, two pictures."""
+    """A working folder with what the documents speak of: models, their files, two pictures, a sound."""
     shutil.copytree(demo_folder, tmp_path, dirs_exist_ok=True)
     for name, seed in (("photo.png", 7), ("other.png", 8)):
         render(make_scene(seed=seed)).save(tmp_path / name)
+    shutil.copytree(SPEECH, tmp_path / "whisper", ignore=shutil.ignore_patterns("optimum.pte"))
+    with wave.open(str(tmp_path / "speech.wav"), "wb") as sound:
+        sound.setparams((1, 2, 16000, 0, "NONE", ""))
+        sound.writeframes(np.random.default_rng(0).integers(-9000, 9000, 16000, np.int16).tobytes())
     monkeypatch.chdir(tmp_path)
 
 

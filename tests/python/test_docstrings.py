@@ -10,7 +10,17 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
-MODULES = ["", "chat", "errors", "preprocess", "sampling", "tokenizer", "utils"]
+MODULES = [
+    "",
+    "chat",
+    "compat.executorch",
+    "errors",
+    "preprocess",
+    "sampling",
+    "speech",
+    "tokenizer",
+    "utils",
+]
 SHAPE = re.compile(r"\([\w\s,.*+-]+\)|contiguous|scalar")
 ELSEWHERE = re.compile(r"(those of|as in|see|as) (`|the )|[Pp]arameters")  # documented there
 UNITS = {"timeout": "second", "sampling_rate": "Hz|per second", "sample_rate": "Hz|per second"}

@@ -52,6 +52,14 @@ RUNNABLE = [
 ]
 
 
+def test_a_speech_model_is_recognised_with_its_limits() -> None:
+    kv = inspect_model(TESTS / "models" / "speech" / "kv.pte")
+    optimum = inspect_model(TESTS / "models" / "speech" / "optimum.pte")
+    assert (kv.kind, kv.max_chunk, kv.capacity, kv.can_rewind) == ("speech", 448, 448, True)
+    assert (optimum.kind, optimum.max_chunk, optimum.capacity) == ("speech", 1, 448)
+    assert kv.problems == ()
+
+
 @pytest.mark.parametrize("path", [TINY_VLM, *RUNNABLE], ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_limits_and_kind_are_those_of_the_loaded_model(path: Path, demo_folder: Path) -> None:
     report = inspect_model(path)

@@ -15,6 +15,7 @@ from executorch_mm import (
     GenerationConfig,
     InputError,
     MultimodalRunner,
+    SpeechConfig,
     SpeechRunner,
     make_image_input,
     make_token_input,
@@ -96,6 +97,23 @@ def test_references_to_arrays_are_given_back(runner: MultimodalRunner) -> None:
         runner.reset()
         runner.prefill([make_image_input(array)])
     assert sys.getrefcount(array) == before
+
+
+def test_transcriptions_whole_left_and_refused_leave_nothing_behind() -> None:
+    folder = TILES.parents[1] / "speech"
+    sound = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    config = SpeechConfig(language="en", temperature=0.0, max_new_tokens=3)
+    with SpeechRunner(folder / "kv.pte") as runner:
+
+        def work() -> None:
+            runner.transcribe(sound, config, sampling_rate=16000)
+            for _ in runner.stream_transcribe(sound, config, sampling_rate=16000):
+                break
+            with pytest.raises(InputError):
+                runner.transcribe(sound, config, sampling_rate=16000, language="xx")
+
+        # The features of a sound are 0.9 MiB, 30 of them are looked for.
+        assert growth(work, 10, 30) < 8
 
 
 def test_transducers_loaded_used_left_midway_and_closed_leave_memory_flat() -> None:

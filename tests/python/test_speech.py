@@ -32,6 +32,7 @@ from executorch_mm import (
     Segment,
     SpeechConfig,
     SpeechRunner,
+    inspect_model,
 )
 
 REFUSED = FOLDER.parent / "speech_refused"
@@ -142,11 +143,8 @@ def test_a_prompt_does_not_change_the_language_that_is_found(runner: SpeechRunne
 
 
 def test_the_encoders_outputs_go_to_the_decoder_by_pointer(runner: SpeechRunner) -> None:
-    from executorch_mm import _core
-
-    methods = {method.name: method for method in _core.read_program(str(FOLDER / "kv.pte")).methods}
-    decoder = methods["text_decoder"]
-    states = [decoder.tensors[decoder.values[value].tensor] for value in decoder.inputs[1:-1]]
+    methods = {method.name: method for method in inspect_model(FOLDER / "kv.pte").methods}
+    states = methods["text_decoder"].inputs[1:-1]
     assert len(states) == len(methods["encoder"].outputs) == 4
     assert not any(state.is_planned for state in states)
     runner.transcribe(clip("short"), PLAIN, sampling_rate=RATE)

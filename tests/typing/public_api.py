@@ -15,12 +15,17 @@ from executorch_mm import (
     GenerationResult,
     MultimodalInput,
     MultimodalRunner,
+    Partial,
+    Segment,
     Snapshot,
+    SpeechRunner,
     Stats,
     Tokenizer,
+    Transcription,
     XnnpackOptions,
 )
 from executorch_mm.chat import ChatOptions, ChatTemplate
+from executorch_mm.compat import executorch as compat
 from executorch_mm.utils import (
     make_audio_input,
     make_embedding_input,
@@ -107,3 +112,30 @@ def embeddings(model: ClipModel) -> None:
     model.encode_text(5)  # type: ignore[arg-type]
     with ClipModel("m.pte", Path("tokenizer.json"), processor_path="p", num_threads=1) as opened:
         assert_type(opened, ClipModel)
+
+
+def speech(runner: SpeechRunner) -> None:
+    samples = np.zeros(16000, np.float32)
+    result = runner.transcribe(samples, sampling_rate=16000, language="en", temperature=(0.0, 0.4))
+    assert_type(result, Transcription)
+    assert_type(result.segments, tuple[Segment, ...])
+    assert_type(runner.stream_transcribe("a.wav", timestamps=True), Generator[Partial | Segment, None, None])
+    assert_type(runner.astream_transcribe(b"RIFF"), AsyncGenerator[Partial | Segment, None])
+    runner.transcribe("a.wav", task="sing")  # type: ignore[arg-type]
+    runner.transcribe("a.wav", beams=5)  # type: ignore[call-arg]
+
+
+def upstreams_names() -> None:
+    runner = compat.MultimodalRunner("m.pte", "tokenizer.json", None)
+    config = compat.GenerationConfig(temperature=0, max_new_tokens=5)
+    config.echo = False
+    parts = [compat.make_text_input("a"), compat.make_image_input(np.zeros((3, 4, 4), np.uint8))]
+    assert_type(runner.generate_text(parts, config), str)
+    assert_type(runner.generate_text_hf({"input_ids": np.zeros(3, np.int64)}, config, 7), str)
+    runner.generate(parts, config, print, lambda stats: assert_type(stats, compat.Stats).to_json_string())
+    assert_type(parts[0].get_tokens(), list[int] | None)
+    assert_type(compat.Image([1, 2, 3], 1, 1, 3).uint8_data, list[int])
+    assert_type(runner.runner, MultimodalRunner)
+    assert_type(compat.TextLLMRunner("m.pte", "tokenizer.json").get_vocab_size(), int)
+    compat.TextLLMRunner("m.pte", "tokenizer.json").generate("a")  # type: ignore[call-arg]
+    runner.generate(["a"], config)  # type: ignore[list-item]

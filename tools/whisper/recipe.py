@@ -126,7 +126,8 @@ class Decoder(nn.Module):
         super().__init__()
         decoder = model.model.decoder
         self.length = model.config.max_target_positions
-        self.tokens = decoder.embed_tokens
+        # An own layer: without padding, or its 8-bit operator is not found, and not tied to the head.
+        self.tokens = nn.Embedding.from_pretrained(decoder.embed_tokens.weight.detach())
         self.positions = nn.Embedding.from_pretrained(decoder.embed_positions.weight.detach())
         self.layers = nn.ModuleList(DecoderLayer(layer, self.length) for layer in decoder.layers)
         self.norm, self.head = decoder.layer_norm, model.proj_out
@@ -160,7 +161,7 @@ def metadata(model: nn.Module) -> dict[str, object]:
     }
 
 
-def quantize(model: nn.Module, encoder: nn.Module, decoder: nn.Module) -> None:
+def quantize(encoder: nn.Module, decoder: nn.Module) -> None:
     """8-bit weights by row; what the linear layers multiply them with is rounded to 8 bits at run time."""
     import executorch.kernels.quantized  # noqa: F401  (registers the embedding's operator)
     from torchao.quantization import Int8DynamicActivationIntxWeightConfig, IntxWeightOnlyConfig, quantize_
@@ -169,8 +170,6 @@ def quantize(model: nn.Module, encoder: nn.Module, decoder: nn.Module) -> None:
 
     linear = Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int8, weight_granularity=PerAxis(0))
     tokens = IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=PerAxis(0))
-    head = model.proj_out
-    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)  # was the embedding's
     for method in (encoder, decoder):
         quantize_(method, linear)
     quantize_(decoder, tokens, lambda module, _: module is decoder.tokens)
@@ -191,7 +190,7 @@ def export(model: nn.Module, path: Path, precision: str = "fp32") -> None:
 
     encoder, decoder = Encoder(model).eval(), Decoder(model).eval()
     if precision == QUANTIZED:
-        quantize(model, encoder, decoder)
+        quantize(encoder, decoder)
     features = torch.zeros(1, model.config.num_mel_bins, 2 * model.config.max_source_positions)
     states = encoder(features)
     ids, position = torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, dtype=torch.long)

@@ -1,7 +1,9 @@
 // Whisper's grammar of timestamps, on a vocabulary of five text tokens, an end and five times.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <random>
 #include <vector>
 
 #include "sampling/sampler.h"
@@ -74,4 +76,57 @@ TEST_CASE("the sampler applies the rules to its own answer, and other bans to it
   history.push_back(sampler.sample(row.data(), kVocab, history));
   CHECK(history.back() == 0);
   CHECK(sampler.logprob() == doctest::Approx(std::log(1.0 / 6.0)));
+}
+
+namespace {
+
+// The rules once more, token by token, as Whisper's decoding describes them.
+bool may_follow(int token, const std::vector<int64_t>& answer, int num_initial) {
+  const auto is_time = [](int64_t id) { return id >= kRules.first; };
+  if (answer.empty()) return is_time(token) && token < kRules.first + num_initial;
+  const bool after_time = is_time(answer.back());
+  const bool after_two = after_time && (answer.size() == 1 || is_time(answer[answer.size() - 2]));
+  if (after_two) return !is_time(token);
+  if (after_time && token < kRules.end) return false;
+  if (!is_time(token)) return true;
+  return std::all_of(answer.begin(), answer.end(), [&](int64_t id) {
+    return !is_time(id) || token > id || (after_time && token == id && id == answer.back());
+  });
+}
+
+}  // namespace
+
+TEST_CASE("random answers are continued as the rules say, token by token") {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal(0.0f, 2.0f);
+  int num_forced = 0;
+  for (int round = 0; round < 300; ++round) {
+    std::vector<int64_t> answer;
+    while (answer.size() < 8) {
+      std::vector<float> row(kVocab);
+      for (float& value : row) value = normal(random);
+      Tokens expected;
+      double times = 0.0;
+      float likeliest_text = -INFINITY;
+      for (int token = 0; token < kVocab; ++token) {
+        if (!may_follow(token, answer, kRules.max_initial + 1)) continue;
+        expected.push_back(token);
+        const float value = row[static_cast<size_t>(token)];
+        if (token >= kRules.first)
+          times += std::exp(double{value});
+        else
+          likeliest_text = std::max(likeliest_text, value);
+      }
+      if (times > std::exp(double{likeliest_text})) {
+        const auto end = std::remove_if(expected.begin(), expected.end(),
+                                        [](int token) { return token < kRules.first; });
+        num_forced += end != expected.end();
+        expected.erase(end, expected.end());
+      }
+      CHECK(allowed(answer, row) == expected);
+      if (expected.empty()) break;
+      answer.push_back(expected[random() % expected.size()]);
+    }
+  }
+  CHECK(num_forced > 50);
 }

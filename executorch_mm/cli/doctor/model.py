@@ -1,0 +1,171 @@
+"""Checks of a model: its program, what lies beside it, and a short answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from executorch_mm.cli.doctor.check import MIB, Check, Status, guarded
+from executorch_mm.cli.doctor.installation import available_memory
+from executorch_mm.errors import ModelLoadError
+from executorch_mm.inputs import PromptPart
+
+if TYPE_CHECKING:
+    from executorch_mm.model_report import ModelReport
+    from executorch_mm.runner import MultimodalRunner
+
+_INSPECT = "`executorch-mm inspect` shows what the file holds; docs/compatibility.md which exports run"
+_TOKENIZER = "put the model's tokenizer.json beside the .pte file, or name the file with --tokenizer"
+_PROCESSOR = "put the model's preprocessor_config.json beside it, or give prepared arrays"
+_TEMPLATE = "put the chat_template.jinja or tokenizer_config.json that came with the model beside it"
+_NUM_TOKENS = 8
+_SAMPLING_RATE = 16_000
+
+
+@dataclass(frozen=True)
+class _Files:
+    model: Path
+    tokenizer: Path
+    data: tuple[Path, ...]
+
+
+def check_model(path: Path, tokenizer: Path | None) -> Iterator[Check]:
+    """Every check of one model.
+
+    Args:
+        path: A .pte file, or a folder with one.
+        tokenizer: Its tokenizer's file or folder; None looks beside the model.
+    """
+    from executorch_mm.model_report import inspect_model
+
+    try:
+        files = _find(path, tokenizer)
+        report = inspect_model(files.model)
+    except ModelLoadError as error:
+        yield Check("model", "failed", str(error), "name a .pte file, or a folder with exactly one")
+        return
+    yield from _program(report)
+    yield from _memory(report)
+    if report.kind == "other":
+        return
+    found = list(guarded("tokenizer", lambda: _tokenizer(files, report), _TOKENIZER))
+    yield from found
+    if all(check.status != "failed" for check in found):
+        check = _listen if report.kind == "speech" else _run
+        yield from guarded("load", lambda: check(files), _INSPECT)
+
+
+def _find(path: Path, tokenizer: Path | None) -> _Files:
+    if not path.is_dir():
+        return _Files(path, tokenizer or path.parent, ())
+    from executorch_mm.pretrained import find_model
+
+    found = find_model(path)
+    return _Files(found.model, tokenizer or found.tokenizer, found.data)
+
+
+def _program(report: ModelReport) -> Iterator[Check]:
+    size = f"{report.path}: {report.file_bytes / MIB:.1f} MiB"
+    if report.kind == "other":
+        advice = f"other classes may, such as ClipModel; {_INSPECT}"
+        yield Check("model", "warning", f"{size}, which MultimodalRunner cannot run", advice)
+    else:
+        yield Check("model", "ok", f"{size}, {report.kind}, context of {report.capacity} positions")
+    for problem in report.problems:
+        status: Status = "failed" if problem.startswith("it will not be loaded") else "warning"
+        yield Check("program", status, problem, _INSPECT)
+
+
+def _memory(report: ModelReport) -> Iterator[Check]:
+    """The file is mapped, and delegates keep a second, packed copy of the weights."""
+    needed = 2 * report.file_bytes + sum(sum(method.arena_bytes) for method in report.methods)
+    detail = f"it needs up to {needed // MIB} MiB"
+    available = available_memory()
+    if available is not None and needed > available:
+        advice = "end other programs, or export with less context or smaller weights"
+        yield Check("memory", "warning", f"{detail}, {available // MIB} MiB are available", advice)
+    else:
+        yield Check("memory", "ok", detail)
+
+
+def _tokenizer(files: _Files, report: ModelReport) -> Iterator[Check]:
+    from executorch_mm.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(files.tokenizer)
+    yield Check("tokenizer", "ok", repr(tokenizer))
+    if not tokenizer.eos_ids and not {"get_eos_ids", "get_eos_id"} & set(report.metadata):
+        detail = "neither the tokenizer nor the model names an end token: answers run to their limit"
+        yield Check("end tokens", "warning", detail, "give stop_token_ids= or stop= with each request")
+
+
+def _run(files: _Files) -> Iterator[Check]:
+    """Loads the model and has it read a text, a chat, a picture and a sound, as far as it takes them."""
+    from executorch_mm.runner import MultimodalRunner
+
+    with MultimodalRunner(files.model, files.tokenizer, data_path=files.data) as runner:
+        yield Check("load", "ok", f"{runner.contract.max_chunk} tokens a call, capacity {runner.capacity}")
+        yield from _vocabulary(runner)
+        yield from guarded("text", lambda: _read(runner, "text", ["Hello"]), _INSPECT)
+        yield from guarded("chat template", lambda: _chat(runner), _TEMPLATE)
+        if runner.contract.has_image_encoder:
+            yield from guarded("picture", lambda: _read(runner, "picture", [_picture(), "Hello"]), _PROCESSOR)
+        if runner.contract.has_audio_encoder:
+            yield from guarded("sound", lambda: _read(runner, "sound", [_sound(), "Hello"]), _PROCESSOR)
+
+
+def _listen(files: _Files) -> Iterator[Check]:
+    """Loads a speech model and has it hear half a second of noise."""
+    import numpy as np
+
+    from executorch_mm.speech import SpeechRunner
+
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, _SAMPLING_RATE // 2).astype(np.float32)
+    with SpeechRunner(files.model, files.tokenizer, data_path=files.data) as runner:
+        yield Check("load", "ok", f"languages to choose from: {len(runner.languages)}")
+        runner.transcribe(noise, sampling_rate=_SAMPLING_RATE, temperature=0.0, max_new_tokens=_NUM_TOKENS)
+        stats = runner.stats
+        detail = f"{stats.num_prompt_tokens} positions read, {stats.num_generated_tokens} tokens"
+        yield Check("sound", "ok", detail)
+
+
+def _vocabulary(runner: MultimodalRunner) -> Iterator[Check]:
+    given, wanted = runner.tokenizer.vocab_size, runner.contract.vocab_size
+    if given > wanted:
+        detail = f"the tokenizer has {given} tokens, the model only {wanted}: it is another model's"
+        yield Check("vocabulary", "failed", detail, _TOKENIZER)
+    else:
+        yield Check("vocabulary", "ok", f"{given} tokens, logits for {wanted}")
+
+
+def _read(runner: MultimodalRunner, name: str, prompt: list[PromptPart]) -> Iterator[Check]:
+    runner.reset()
+    text = runner.generate_text(prompt, max_new_tokens=_NUM_TOKENS)
+    stats = runner.stats
+    yield Check(
+        name, "ok", f"{stats.num_prompt_tokens} positions read, {stats.num_generated_tokens} tokens: {text!r}"
+    )
+
+
+def _chat(runner: MultimodalRunner) -> Iterator[Check]:
+    if not runner.has_chat_template:
+        yield Check("chat template", "note", "none: runner.chat cannot be used", _TEMPLATE)
+        return
+    runner.reset()
+    text = runner.chat([{"role": "user", "content": "Hello"}], max_new_tokens=_NUM_TOKENS).text
+    yield Check("chat template", "ok", f"found; the answer begins {text!r}")
+
+
+def _picture() -> PromptPart:
+    from executorch_mm.demo import make_scene, render
+
+    return render(make_scene(seed=7))
+
+
+def _sound() -> PromptPart:
+    import numpy as np
+
+    from executorch_mm.inputs import make_audio_input
+
+    return make_audio_input(np.zeros(_SAMPLING_RATE, np.float32), sampling_rate=_SAMPLING_RATE)
