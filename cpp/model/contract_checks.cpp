@@ -17,7 +17,7 @@ std::string names_of(const DTypes& dtypes) {
 
 }  // namespace
 
-void refuse(const std::string& message) { throw Error(ErrorCode::kContract, message); }
+void refuse_contract(const std::string& message) { throw Error(ErrorCode::kContract, message); }
 
 std::string place_name(const MethodSpec& method, Side side, size_t index) {
   return method.name + (side == Side::kInput ? ": input " : ": output ") + std::to_string(index);
@@ -28,12 +28,13 @@ const TensorSpec& expect_tensor(const MethodSpec& method, Side side, size_t inde
   const auto& specs = side == Side::kInput ? method.inputs : method.outputs;
   const std::string where = place_name(method, side, index);
   if (index >= specs.size())
-    refuse(where + " is missing: the method has " + std::to_string(specs.size()));
+    refuse_contract(where + " is missing: the method has " + std::to_string(specs.size()));
   const TensorSpec& spec = specs[index];
   const bool dtype_fits = std::find(dtypes.begin(), dtypes.end(), spec.dtype) != dtypes.end();
   if (spec.shape.size() != rank || !dtype_fits) {
-    refuse(where + ": expected a tensor of rank " + std::to_string(rank) + " and dtype " +
-           names_of(dtypes) + ", got " + dtype_name(spec.dtype) + " " + shape_string(spec.shape));
+    refuse_contract(where + ": expected a tensor of rank " + std::to_string(rank) + " and dtype " +
+                    names_of(dtypes) + ", got " + dtype_name(spec.dtype) + " " +
+                    shape_string(spec.shape));
   }
   return spec;
 }
@@ -43,7 +44,7 @@ std::vector<int64_t> int_list(const Signatures& signatures, const std::string& n
   if (found == signatures.metadata.end()) return {};
   if (const auto* one = std::get_if<int64_t>(&found->second)) return {*one};
   if (const auto* many = std::get_if<std::vector<int64_t>>(&found->second)) return *many;
-  refuse(name + ": expected an int or a list of ints");
+  refuse_contract(name + ": expected an int or a list of ints");
 }
 
 std::optional<int64_t> one_int(const Signatures& signatures, const std::string& name) {

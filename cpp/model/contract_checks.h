@@ -16,7 +16,7 @@ using DTypes = std::vector<DType>;
 inline const DTypes kIds = {DType::kInt64, DType::kInt32};
 inline const DTypes kFloats = {DType::kFloat32, DType::kFloat16, DType::kBFloat16};
 
-[[noreturn]] void refuse(const std::string& message);
+[[noreturn]] void refuse_contract(const std::string& message);
 
 enum class Side { kInput, kOutput };
 

@@ -18,16 +18,17 @@ const MethodSpec& required_method(const Signatures& signatures, const std::strin
   if (method != nullptr) return *method;
   std::string names;
   for (const auto& [other, spec] : signatures.methods) names += (names.empty() ? "" : ", ") + other;
-  refuse("expected the methods encoder, decoder_step and joint of a transducer; the program has: " +
-         (names.empty() ? "none" : names));
+  refuse_contract(
+      "expected the methods encoder, decoder_step and joint of a transducer; the program has: " +
+      (names.empty() ? "none" : names));
 }
 
 int64_t required_int(const Signatures& signatures, const std::string& name, int64_t least) {
   const auto value = one_int(signatures, name);
-  if (!value) refuse(name + ": expected an int, the program has no such method");
+  if (!value) refuse_contract(name + ": expected an int, the program has no such method");
   if (*value < least)
-    refuse(name + ": expected at least " + std::to_string(least) + ", got " +
-           std::to_string(*value));
+    refuse_contract(name + ": expected at least " + std::to_string(least) + ", got " +
+                    std::to_string(*value));
   return *value;
 }
 
@@ -40,7 +41,7 @@ double positive_number(const Signatures& signatures, const std::string& name, do
   if (found == signatures.metadata.end()) return otherwise;
   const auto* value = std::get_if<double>(&found->second);
   if (value == nullptr || !std::isfinite(*value) || *value <= 0.0)
-    refuse(name + ": expected a positive number");
+    refuse_contract(name + ": expected a positive number");
   return *value;
 }
 
@@ -48,11 +49,11 @@ void expect_counts(const MethodSpec& method, size_t inputs, size_t least_outputs
                    size_t most_outputs) {
   const size_t outputs = method.outputs.size();
   if (method.inputs.size() == inputs && outputs >= least_outputs && outputs <= most_outputs) return;
-  refuse(method.name + ": expected " + std::to_string(inputs) + " inputs and " +
-         std::to_string(least_outputs) +
-         (most_outputs > least_outputs ? " or " + std::to_string(most_outputs) : "") +
-         " outputs, got " + std::to_string(method.inputs.size()) + " and " +
-         std::to_string(outputs));
+  refuse_contract(method.name + ": expected " + std::to_string(inputs) + " inputs and " +
+                  std::to_string(least_outputs) +
+                  (most_outputs > least_outputs ? " or " + std::to_string(most_outputs) : "") +
+                  " outputs, got " + std::to_string(method.inputs.size()) + " and " +
+                  std::to_string(outputs));
 }
 
 // One id or length, of any rank.
@@ -61,24 +62,24 @@ void expect_scalar(const MethodSpec& method, Side side, size_t index) {
   const size_t rank = index < specs.size() ? specs[index].shape.size() : 0;
   const TensorSpec& spec = expect_tensor(method, side, index, rank, kIds);
   if (num_elements(spec.shape) != 1) {
-    refuse(place_name(method, side, index) + ": expected one value, got " + dtype_name(spec.dtype) +
-           " " + shape_string(spec.shape));
+    refuse_contract(place_name(method, side, index) + ": expected one value, got " +
+                    dtype_name(spec.dtype) + " " + shape_string(spec.shape));
   }
 }
 
 void expect_shape(const MethodSpec& method, Side side, size_t index, const Shape& shape) {
   const TensorSpec& spec = expect_tensor(method, side, index, shape.size(), kFloats);
   if (spec.shape != shape) {
-    refuse(place_name(method, side, index) + ": expected " + shape_string(shape) + ", got " +
-           shape_string(spec.shape));
+    refuse_contract(place_name(method, side, index) + ": expected " + shape_string(shape) +
+                    ", got " + shape_string(spec.shape));
   }
 }
 
 void expect_one_clip(const MethodSpec& method, Side side) {
   const TensorSpec& spec = expect_tensor(method, side, 0, 3, kFloats);
   if (spec.shape[0] == 1 && num_elements(spec.shape) > 0) return;
-  refuse(place_name(method, side, 0) + ": expected one clip for each call, got " +
-         shape_string(spec.shape));
+  refuse_contract(place_name(method, side, 0) + ": expected one clip for each call, got " +
+                  shape_string(spec.shape));
 }
 
 void read_encoder(TransducerContract& contract) {
@@ -106,9 +107,9 @@ void check_predictor(const TransducerContract& contract) {
     expect_shape(predictor, Side::kInput, i, state);
     expect_shape(predictor, Side::kOutput, i, state);
     if (predictor.inputs[i].dtype != predictor.outputs[i].dtype) {
-      refuse(place_name(predictor, Side::kOutput, i) + ": expected " +
-             dtype_name(predictor.inputs[i].dtype) + " as the state that goes in, got " +
-             dtype_name(predictor.outputs[i].dtype));
+      refuse_contract(place_name(predictor, Side::kOutput, i) + ": expected " +
+                      dtype_name(predictor.inputs[i].dtype) + " as the state that goes in, got " +
+                      dtype_name(predictor.outputs[i].dtype));
     }
   }
 }
@@ -126,10 +127,11 @@ void read_joint(TransducerContract& contract) {
   contract.durations = int_list(contract, "durations");
   if (has_durations && contract.durations.empty()) contract.durations = kUsualDurations;
   if (!has_durations && !contract.durations.empty())
-    refuse("joint: expected a duration as output 1, because the program has a list of durations");
+    refuse_contract(
+        "joint: expected a duration as output 1, because the program has a list of durations");
   for (const int64_t duration : contract.durations) {
     if (duration < 0)
-      refuse("durations: expected no negative ones, got " + std::to_string(duration));
+      refuse_contract("durations: expected no negative ones, got " + std::to_string(duration));
   }
 }
 
@@ -143,9 +145,9 @@ void read_preprocessor(TransducerContract& contract) {
   expect_scalar(*method, Side::kOutput, 1);
   const int64_t num_bins = method->outputs[0].shape[1];
   if (contract.max_samples < 1 || num_bins != contract.num_bins) {
-    refuse("preprocessor: expected features of " + std::to_string(contract.num_bins) +
-           " bins as the encoder takes, from at least one sample, got " + std::to_string(num_bins) +
-           " from " + std::to_string(contract.max_samples));
+    refuse_contract("preprocessor: expected features of " + std::to_string(contract.num_bins) +
+                    " bins as the encoder takes, from at least one sample, got " +
+                    std::to_string(num_bins) + " from " + std::to_string(contract.max_samples));
   }
 }
 
