@@ -27,6 +27,7 @@ OPTIONS: tuple[dict[str, float], ...] = (
     {"temperature": 0.8, "top_p": 0.9},
     {"temperature": 0.8, "top_p": 0.5},
     {"temperature": 0.8, "min_p": 0.05},
+    {"temperature": 0.8, "typical_p": 0.9},
     {"temperature": 0.8, "top_k": 50},
     {"temperature": 0.8, "top_k": 50, "top_p": 0.95},
 )
@@ -49,6 +50,13 @@ def numpy_distribution(logits: Row, config: GenerationConfig) -> tuple[NDArray[n
     if config.min_p:
         kept = weights >= config.min_p * weights.max()
         ids, weights = np.flatnonzero(kept) if ids is None else ids[kept], weights[kept]
+    if config.typical_p < 1:
+        with np.errstate(divide="ignore"):
+            surprises = -np.log(weights)
+        distances = np.abs(surprises - (weights * surprises).sum())
+        order = np.argsort(distances)
+        order = order[: np.searchsorted(np.cumsum(weights[order]), config.typical_p) + 1]
+        ids, weights = (order if ids is None else ids[order]), weights[order]
     return ids, weights
 
 

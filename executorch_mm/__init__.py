@@ -57,14 +57,17 @@ if TYPE_CHECKING:
     from executorch_mm._build_info import BuildInfo, build_info
     from executorch_mm.clip import ClipModel
     from executorch_mm.model_report import ModelReport, inspect_model
+    from executorch_mm.response_format import LarkGrammar, Regex
     from executorch_mm.speech import Partial, Segment, SpeechConfig, SpeechRunner, Transcription
 
 # What few programs use is imported when it is asked for, which keeps the import of the package short.
 _LATER = {
     "BuildInfo": "executorch_mm._build_info",
     "ClipModel": "executorch_mm.clip",
+    "LarkGrammar": "executorch_mm.response_format",
     "ModelReport": "executorch_mm.model_report",
     "Partial": "executorch_mm.speech",
+    "Regex": "executorch_mm.response_format",
     "Segment": "executorch_mm.speech",
     "SpeechConfig": "executorch_mm.speech",
     "SpeechRunner": "executorch_mm.speech",
@@ -87,6 +90,7 @@ __all__ = [
     "GenerationResult",
     "Image",
     "InputError",
+    "LarkGrammar",
     "MissingDependencyError",
     "ModelLoadError",
     "ModelReport",
@@ -94,6 +98,7 @@ __all__ = [
     "MultimodalRunner",
     "Partial",
     "RawAudio",
+    "Regex",
     "Segment",
     "Snapshot",
     "SpeechConfig",

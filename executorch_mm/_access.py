@@ -156,6 +156,7 @@ class Access(Generic[SessionT]):
         stopped_by: str | int | None = None,
         token_times_ns: tuple[int, ...] = (),
         prepare_ns: int = 0,
+        mask_ns: int = 0,
     ) -> Stats:
         """What the running request has cost so far; the parameters are those of `Stats`."""
         timings = session.timings
@@ -163,6 +164,7 @@ class Access(Generic[SessionT]):
             num_prompt_tokens=timings.num_prompt_positions,
             num_generated_tokens=timings.num_generated_tokens,
             num_decode_steps=timings.num_decode_steps,
+            num_forced_tokens=timings.num_forced_tokens,
             finish_reason=finish_reason,
             stopped_by=stopped_by,
             copied_input_bytes=timings.copied_input_bytes,
@@ -180,6 +182,7 @@ class Access(Generic[SessionT]):
             prefill_ns=timings.prefill_ns,
             decode_ns=timings.decode_ns,
             sample_ns=timings.sample_ns,
+            mask_ns=mask_ns,
             token_times_ns=token_times_ns,
         )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from executorch_mm import _core
 from executorch_mm._access import Access, Progress, read_prompt
+from executorch_mm._steps import Steps
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import CapacityError
 from executorch_mm.inputs import MultimodalInput, Prompt
@@ -20,6 +21,7 @@ from executorch_mm.text_stream import TextStream
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from executorch_mm._constraint import Constraints
     from executorch_mm.context import ChatPrompt
 
 
@@ -61,6 +63,7 @@ class Requests(Access[_core.Session]):
         self._tokenizer = tokenizer
         self.encoder = encoder
         self._eos_ids = eos_ids
+        self._constraints: Constraints | None = None  # made with the first request that needs it
         from executorch_mm.context import Context  # here: it takes long to import
 
         self.context = Context()
@@ -118,18 +121,18 @@ class Requests(Access[_core.Session]):
         progress: Progress | None,
         on_end: Callable[[Ending], object],
     ) -> Generator[str, None, None]:
-        # Made before the prompt is read, because it checks options against the model.
-        generation = _core.Generation(session, generation_options(config, self._eos_ids))
+        # Made before the prompt is read, because they check options against the model.
+        steps = self._steps(session, config)
         parts = self.context.to_read(inputs, session)
         echoed = "".join(part.value for part in parts if isinstance(part.value, str)) if config.echo else ""
         if echoed:
             yield echoed
         self._read(session, parts, config, progress, is_answered=True)
         if config.num_return_sequences == 1:
-            yield from self._generate(session, generation, config, on_end)
+            yield from self._generate(session, steps, config, on_end)
             return
         start = session.save()
-        yield from self._generate(session, generation, config, on_end)
+        yield from self._generate(session, steps, config, on_end)
         self._generate_alternatives(session, start, config, lambda ending: on_end(ending.after(echoed)))
 
     def _generate_alternatives(
@@ -146,9 +149,9 @@ class Requests(Access[_core.Session]):
                 session.restore(start)
                 session.begin_answer()
                 seed = None if config.seed is None else config.seed + index
-                options = generation_options(config.replace(seed=seed), self._eos_ids)
+                steps = self._steps(session, config.replace(seed=seed))
                 endings: list[Ending] = []
-                pieces = self._generate(session, _core.Generation(session, options), config, endings.append)
+                pieces = self._generate(session, steps, config, endings.append)
                 text = "".join(pieces)
                 on_end(endings[0].after(text))
         finally:
@@ -158,7 +161,7 @@ class Requests(Access[_core.Session]):
     def _generate(
         self,
         session: _core.Session,
-        generation: _core.Generation,
+        steps: Steps,
         config: GenerationConfig,
         on_end: Callable[[Ending], object],
     ) -> Generator[str, None, None]:
@@ -166,31 +169,41 @@ class Requests(Access[_core.Session]):
         text = TextStream(
             self._tokenizer, config.stop_strings, config.include_stop, after=_tokens_so_far(session)
         )
-        processors = tuple(config.logits_processors)
         reason: str | None = None
         try:
-            while (token := generation.next(processors)) is not None:
+            while (token := steps.next()) is not None:
                 if piece := text.push(token):
                     yield piece
                 if text.stopped is not None:
                     reason = "stop"
                     break
             else:
-                reason = generation.finish_reason
+                reason = steps.finish_reason
                 if piece := text.finish():
                     yield piece
         finally:
-            records = generation.records
+            records = steps.generation.records
             stats = self.make_stats(
                 session,
                 finish_reason=reason or "cancelled",
-                stopped_by=generation.stop_token if text.stopped is None else text.stopped,
+                stopped_by=steps.generation.stop_token if text.stopped is None else text.stopped,
                 token_times_ns=tuple(record.time_ns for record in records),
                 prepare_ns=self._prepare_ns,
+                mask_ns=steps.mask_ns,
             )
             if not config.warming:
                 self.stats = stats
             on_end(Ending(records, stats))
+
+    def _steps(self, session: _core.Session, config: GenerationConfig) -> Steps:
+        generation = _core.Generation(session, generation_options(config, self._eos_ids))
+        if config.response_format is None:
+            return Steps(generation, tuple(config.logits_processors), None)
+        if self._constraints is None:
+            from executorch_mm._constraint import Constraints  # here: few requests need it
+
+            self._constraints = Constraints(self._tokenizer, self._eos_ids, session.contract.vocab_size)
+        return Steps(generation, tuple(config.logits_processors), self._constraints.start(config))
 
     def _read(
         self,

@@ -17,6 +17,8 @@ from executorch_mm.text_stream import check_stops
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+    from executorch_mm.response_format import ResponseFormat
+
 LogitsProcessor = Callable[[list[int], NDArray[np.float32]], object]
 """Gets the token ids so far (-1 for a position that is no token) and the logits of the next one, float32
 (vocab_size), which it changes in place; returns None or that array."""
@@ -47,6 +49,7 @@ class GenerationOptions(TypedDict, total=False):
     stop_token_ids: Sequence[int]
     include_stop: bool
     ignore_eos: bool
+    response_format: ResponseFormat | None
     timeout: float | None
     num_return_sequences: int
     echo: bool
@@ -87,6 +90,10 @@ class GenerationConfig:
         stop_token_ids: Token ids that end the answer.
         include_stop: The text of `stop` or of the token of `stop_token_ids` is part of the answer.
         ignore_eos: Go on after the model's end token.
+        response_format: What the answer must look like: a JSON schema or a pydantic model class,
+            {"type": "json_object"}, `Regex` or `LarkGrammar`. A finished answer keeps to it, one that is cut
+            short is the beginning of one that does. Needs the extra `guidance`. docs/generation.md has what
+            other options do then.
         timeout: Seconds after which the request ends, wherever it is; None for no limit.
         num_return_sequences: Answers to one prompt, which is read once. For calls that return a
             `GenerationResult`, where the others are in `alternatives`; with a seed, answer i has seed + i.
@@ -127,6 +134,7 @@ class GenerationConfig:
     stop_token_ids: Sequence[int] = ()
     include_stop: bool = False
     ignore_eos: bool = False
+    response_format: ResponseFormat | None = None
     timeout: float | None = None
     num_return_sequences: int = 1
     echo: bool = False
@@ -150,6 +158,7 @@ class GenerationConfig:
         self._check_numbers()
         self._check_lists()
         self._check_contradictions()
+        self._check_format()
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -238,6 +247,23 @@ class GenerationConfig:
             )
         if self.include_stop and not self.stop and not self.stop_token_ids:
             raise InputError("include_stop: expected stop or stop_token_ids with it, got neither")
+
+    def _check_format(self) -> None:
+        if self.response_format is None:
+            return
+        from executorch_mm.response_format import read_format  # here: few configs need it
+
+        wanted = read_format(self.response_format)
+        object.__setattr__(self, "response_format", wanted)
+        if wanted is None:
+            return
+        for name, why in (
+            ("forced_tokens", "the format says what the answer begins with"),
+            ("min_new_tokens", "the format says when the answer may end"),
+            ("ignore_eos", "the end token ends an answer that keeps to the format"),
+        ):
+            if getattr(self, name):
+                raise InputError(f"{name}: cannot be used together with response_format: {why}")
 
 
 def _check_int(name: str, value: object, least: int, wanted: str) -> None:

@@ -63,9 +63,13 @@ class Context:
     def _rest(self, parts: Sequence[MultimodalInput], session: _core.Session) -> list[MultimodalInput]:
         segments = list(_segments(parts))
         digests = [_digest(segment) for segment in segments if isinstance(segment, list)]
-        position, rest = self._common(segments, digests, np.asarray(session.history, dtype=np.int64))
+        history, pending = session.history, session.pending_tokens
+        position, rest = self._common(segments, digests, np.asarray([*history, *pending], dtype=np.int64))
+        if goes_back := position < len(history) + len(pending):
+            # What is pending would be read first, but the conversation goes on without it.
+            position, rest = self._common(segments, digests, np.asarray(history, dtype=np.int64))
         self._media = digests
-        if position < session.position:
+        if goes_back:
             try:
                 session.rewind(position)
             except ExecutorchMMError:  # a context that has overwritten its past

@@ -13,8 +13,8 @@ from executorch_mm.stats import Stats
 class GenerationResult:
     """A whole answer.
 
-    `token_ids`, `logprobs`, `top_logprobs` and `token_times` are of one length. They hold every token that
-    was sampled, also one that ended the answer and has no part in `text`.
+    `token_ids`, `logprobs`, `top_logprobs` and `token_times` are of one length. They hold every token of
+    the answer, also one that ended it and has no part in `text`.
 
     Attributes:
         text: What `generate_text` returns.

@@ -97,8 +97,10 @@ class Stats(_UpstreamNames):
 
     Attributes:
         num_prompt_tokens: Positions the prompt took in the context: text tokens, image and audio rows.
-        num_generated_tokens: Tokens sampled, the first one and one that ended the answer included.
-        num_decode_steps: Decoder calls of one token each; the first token needs none.
+        num_generated_tokens: Tokens of the answer, the first one and one that ended it included.
+        num_decode_steps: Decoder calls after the prompt, of one token each unless `response_format` forced
+            some; the first token needs none.
+        num_forced_tokens: Generated tokens that were not sampled, because `response_format` allowed no other.
         finish_reason: "stop" (end token, `stop` or `stop_token_ids`), "length", "capacity", "timeout" or
             "cancelled"; None where nothing was to be generated.
         stopped_by: The text of `stop` or the token id behind a finish reason "stop".
@@ -116,14 +118,16 @@ class Stats(_UpstreamNames):
         encode_image_ns: Image encoder.
         encode_audio_ns: Audio encoder.
         prefill_ns: Decoder calls over the prompt.
-        decode_ns: Decoder calls of one token each.
+        decode_ns: Decoder calls after the prompt.
         sample_ns: Choosing tokens from logits, logits processors included.
+        mask_ns: Finding the tokens that `response_format` allows.
         token_times_ns: From the request's beginning to each of the tokens.
     """
 
     num_prompt_tokens: int = 0
     num_generated_tokens: int = 0
     num_decode_steps: int = 0
+    num_forced_tokens: int = 0
     finish_reason: str | None = None
     stopped_by: str | int | None = None
     copied_input_bytes: int = 0
@@ -141,6 +145,7 @@ class Stats(_UpstreamNames):
     prefill_ns: int = 0
     decode_ns: int = 0
     sample_ns: int = 0
+    mask_ns: int = 0
     token_times_ns: tuple[int, ...] = ()
 
     @property
@@ -175,13 +180,18 @@ class Stats(_UpstreamNames):
 
     @property
     def decode_seconds(self) -> float:
-        """Decoder calls of one token each."""
+        """Decoder calls after the prompt."""
         return self.decode_ns * _NS
 
     @property
     def sample_seconds(self) -> float:
         """Choosing tokens from logits."""
         return self.sample_ns * _NS
+
+    @property
+    def mask_seconds(self) -> float:
+        """Finding the tokens that `response_format` allows."""
+        return self.mask_ns * _NS
 
     @property
     def time_to_first_token(self) -> float:
@@ -195,9 +205,11 @@ class Stats(_UpstreamNames):
 
     @property
     def tokens_per_second(self) -> float:
-        """Decode rate: tokens after the first per second of decoding and sampling; 0 without any."""
-        busy_ns = self.decode_ns + self.sample_ns
-        return self.num_decode_steps / (busy_ns * _NS) if self.num_decode_steps and busy_ns else 0.0
+        """Decode rate: tokens after the first per second of decoding, masks and sampling; 0 without any."""
+        busy_ns = self.decode_ns + self.sample_ns + self.mask_ns
+        # A first token that comes without a prompt takes a step, forced tokens share one.
+        num_tokens = max(self.num_generated_tokens - 1, self.num_decode_steps)
+        return num_tokens / (busy_ns * _NS) if self.num_decode_steps and busy_ns else 0.0
 
     @property
     def prefill_tokens_per_second(self) -> float:
@@ -228,11 +240,17 @@ class Stats(_UpstreamNames):
     def to_dict(self) -> dict[str, int | float | str | None]:
         """Counts, times in seconds and rates, ready for a log or a table."""
         names = (
-            *("num_prompt_tokens", "num_generated_tokens", "num_decode_steps"),
+            *("num_prompt_tokens", "num_generated_tokens", "num_decode_steps", "num_forced_tokens"),
             *("finish_reason", "stopped_by", "copied_input_bytes", "num_threads", "peak_memory_bytes"),
             *("load_seconds", "prepare_seconds", "encode_image_seconds", "encode_audio_seconds"),
-            *("encode_seconds", "prefill_seconds", "decode_seconds", "sample_seconds", "total_seconds"),
-            *("time_to_first_token", "inter_token_p50", "inter_token_p95", "inter_token_max"),
+            *("encode_seconds", "prefill_seconds", "decode_seconds", "sample_seconds", "mask_seconds"),
+            *(
+                "total_seconds",
+                "time_to_first_token",
+                "inter_token_p50",
+                "inter_token_p95",
+                "inter_token_max",
+            ),
             *("tokens_per_second", "prefill_tokens_per_second"),
         )
         return {name: getattr(self, name) for name in names}
@@ -242,11 +260,14 @@ class Stats(_UpstreamNames):
         return json.dumps(self.to_dict())
 
     def __str__(self) -> str:
+        forced = (
+            f" ({self.num_forced_tokens} forced, masks {duration(self.mask_seconds)})" if self.mask_ns else ""
+        )
         return (
             f"prompt: {self.num_prompt_tokens} tokens, load {duration(self.load_seconds)}, "
             f"encode {duration(self.encode_seconds)}, prefill {duration(self.prefill_seconds)}; "
             f"first token after {duration(self.time_to_first_token)}; "
-            f"answer: {self.num_generated_tokens} tokens, {self.tokens_per_second:.0f} tokens/s; "
+            f"answer: {self.num_generated_tokens} tokens{forced}, {self.tokens_per_second:.0f} tokens/s; "
             f"finish reason: {self.finish_reason}"
         )
 

@@ -11,6 +11,7 @@
 namespace emm::bindings {
 namespace {
 
+using ReleaseGil = nb::call_guard<nb::gil_scoped_release>;
 using Mask = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Processors = nb::typed<nb::tuple, nb::callable, nb::ellipsis>;
 using Row = nb::ndarray<nb::numpy, float, nb::ndim<1>, nb::c_contig>;
@@ -109,6 +110,8 @@ void bind_generation(nb::module_& module) {
            "allowed"_a.noconvert() = nb::none(),
            "The next token id, or None when the answer is complete; an end token is not returned.\n"
            "Processors change the logits in place; `allowed` has a bit for each token.")
+      .def("next_forced", &Generation::next_forced, "token"_a, ReleaseGil(),
+           "The same where the next token can only be `token`: the model reads it later.")
       .def_prop_ro("finish_reason", finish_reason,
                    "None, 'stop', 'length', 'capacity', 'timeout' or 'cancelled'.")
       .def_prop_ro("stop_token", &Generation::stop_token, "The token that ended the answer.")

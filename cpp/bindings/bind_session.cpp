@@ -59,7 +59,8 @@ void bind_timings(nb::module_& module) {
       .def_ro("copied_input_bytes", &RequestTimings::copied_input_bytes)
       .def_ro("num_prompt_positions", &RequestTimings::num_prompt_positions)
       .def_ro("num_decode_steps", &RequestTimings::num_decode_steps)
-      .def_ro("num_generated_tokens", &RequestTimings::num_generated_tokens);
+      .def_ro("num_generated_tokens", &RequestTimings::num_generated_tokens)
+      .def_ro("num_forced_tokens", &RequestTimings::num_forced_tokens);
 }
 
 void bind_state(nb::class_<Session>& session) {
@@ -67,7 +68,8 @@ void bind_state(nb::class_<Session>& session) {
       .def_prop_ro("position", &Session::position, "Positions of the context in use.")
       .def_prop_ro("history", &Session::history,
                    "Token ids in the context, -1 for positions that came from media or embeddings.")
-      .def_prop_ro("pending_token", &Session::pending_token, "Sampled, but not in the context yet.")
+      .def_prop_ro("pending_tokens", &Session::pending_tokens,
+                   "Of the last answer, but not in the context yet.")
       .def_prop_ro("num_threads", &Session::num_threads)
       .def_prop_ro("timings", &Session::timings, nb::rv_policy::copy)
       .def_prop_ro("can_generate", &Session::can_generate);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/error.h"
 
 namespace emm {
 namespace {
@@ -33,7 +34,8 @@ Generation::Generation(std::shared_ptr<Session> session, GenerationOptions optio
 
 bool Generation::should_stop() {
   if (finish_reason_ != FinishReason::kNone) return true;
-  const int64_t num_positions = session_->position() + (session_->pending_token() ? 1 : 0);
+  const int64_t num_positions =
+      session_->position() + static_cast<int64_t>(session_->pending_tokens().size());
   if (session_->is_cancelled())
     finish_reason_ = FinishReason::kCancelled;
   else if (options_.timeout_ns >= 0 &&
@@ -60,7 +62,20 @@ void Generation::record(int32_t token) {
 
 std::optional<int32_t> Generation::next(const SampleHooks& hooks) {
   if (should_stop()) return std::nullopt;
-  const int32_t token = session_->step(sampler_, hooks);
+  return take(session_->step(sampler_, hooks));
+}
+
+std::optional<int32_t> Generation::next_forced(int32_t token) {
+  check_token_id("token", token, vocab_size());
+  if (has_logprobs()) throw Error(ErrorCode::kInput, "logprobs: a forced token has none");
+  if (should_stop()) return std::nullopt;
+  session_->append(token);
+  sampler_.pass();
+  return take(token);
+}
+
+// A token of the answer, and whether it ends it.
+std::optional<int32_t> Generation::take(int32_t token) {
   record(token);
   const bool is_stop = contains(options_.stop_token_ids, token);
   if (is_stop || contains(options_.eos_ids, token)) {

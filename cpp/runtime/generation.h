@@ -48,6 +48,9 @@ class Generation {
   // The next token, or nothing when the answer is complete; an end token is not returned. If a hook
   // throws, the step has not been taken and can be tried again.
   std::optional<int32_t> next(const SampleHooks& hooks = {});
+  // The same where the caller knows that the next token can only be `token`: the model is not asked
+  // and reads it later, see Session::append(). Throws Error(kInput) where logprobs are wanted.
+  std::optional<int32_t> next_forced(int32_t token);
 
   FinishReason finish_reason() const { return finish_reason_; }
   // The token that ended the answer.
@@ -58,6 +61,7 @@ class Generation {
 
  private:
   bool should_stop();
+  std::optional<int32_t> take(int32_t token);
   void record(int32_t token);
 
   std::shared_ptr<Session> session_;

@@ -12,12 +12,13 @@ struct RequestTimings {
   int64_t encode_image_ns = 0;
   int64_t encode_audio_ns = 0;
   int64_t prefill_ns = 0;  // decoder calls over the prompt
-  int64_t decode_ns = 0;   // decoder calls of one token each
+  int64_t decode_ns = 0;   // decoder calls over tokens of the answer
   int64_t sample_ns = 0;
   int64_t copied_input_bytes = 0;  // of image and audio data, on the way to an encoder
   int64_t num_prompt_positions = 0;
   int64_t num_decode_steps = 0;
-  int64_t num_generated_tokens = 0;  // sampled, the end token included
+  int64_t num_generated_tokens = 0;  // the end token included
+  int64_t num_forced_tokens = 0;     // those of them that were not sampled, see Session::append()
 };
 
 }  // namespace emm

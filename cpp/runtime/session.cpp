@@ -13,7 +13,7 @@ namespace emm {
 Session::Session(std::unique_ptr<Executor> executor)
     : executor_(std::move(executor)),
       position_(executor_->contract().capacity, executor_->contract().cache),
-      checkpoint_{position_, 0, std::nullopt, nullptr} {}
+      checkpoint_{position_, 0, {}, nullptr} {}
 
 std::unique_lock<std::mutex> Session::enter() const {
   return lock_or_refuse(mutex_, "the session");
@@ -35,9 +35,9 @@ int64_t Session::position() const {
   return position_.used();
 }
 
-std::optional<int64_t> Session::pending_token() const {
+std::vector<int64_t> Session::pending_tokens() const {
   const std::lock_guard books(books_);
-  return pending_token_;
+  return pending_tokens_;
 }
 
 std::vector<int64_t> Session::history() const {
@@ -60,9 +60,9 @@ void Session::advance(const int64_t* ids, int64_t num_positions) {
     history_.resize(history_.size() + static_cast<size_t>(num_positions), kMediaPosition);
 }
 
-void Session::set_pending(std::optional<int64_t> token) {
+void Session::set_pending(std::vector<int64_t> tokens) {
   const std::lock_guard books(books_);
-  pending_token_ = token;
+  pending_tokens_ = std::move(tokens);
 }
 
 void Session::begin_request() {
@@ -75,22 +75,22 @@ void Session::begin_request() {
 void Session::begin_answer() {
   const auto lock = enter();
   timings_.first_token_ns = timings_.decode_ns = timings_.sample_ns = 0;
-  timings_.num_decode_steps = timings_.num_generated_tokens = 0;
+  timings_.num_decode_steps = timings_.num_generated_tokens = timings_.num_forced_tokens = 0;
 }
 
 void Session::begin_prefill(std::vector<Input> inputs) {
   const auto lock = enter();
   expect_idle();
   expect_intact();
-  if (pending_token_) inputs.insert(inputs.begin(), TokenInput{{*pending_token_}});
+  if (!pending_tokens_.empty()) inputs.insert(inputs.begin(), TokenInput{pending_tokens_});
   const InputPlan plan = make_input_plan(inputs, contract(), position_.available());
 
   // An aborted prompt leaves the logits of before.
-  if (has_logits_ && !pending_token_) own_logits();
-  checkpoint_ = {position_, history_.size(), pending_token_, nullptr};
+  if (has_logits_ && pending_tokens_.empty()) own_logits();
+  checkpoint_ = {position_, history_.size(), pending_tokens_, nullptr};
   if (!position_.stays_open(plan.is_exact ? plan.num_positions : contract().capacity))
     checkpoint_.state = executor_->save_state(0);
-  set_pending(std::nullopt);
+  set_pending({});
   prompt_ = std::move(inputs);
   chunks_.assign(plan.chunks.begin(), plan.chunks.end());
   prefill_total_ = plan.num_positions;
@@ -131,7 +131,7 @@ void Session::back_to_checkpoint() {
     position_.rewind(checkpoint_.position.used());
   }
   history_.resize(checkpoint_.history_size);
-  pending_token_ = checkpoint_.pending_token;
+  pending_tokens_ = checkpoint_.pending_tokens;
   chunks_.clear();
   prompt_.clear();
 }
@@ -208,7 +208,7 @@ void Session::own_logits() {
 std::vector<float> Session::logprobs(const std::vector<int64_t>& ids) const {
   const auto lock = enter();
   expect_idle();
-  if (!has_logits_ || pending_token_)
+  if (!has_logits_ || !pending_tokens_.empty())
     throw Error(ErrorCode::kInput, "logprobs: expected a prompt that was read just before");
   const auto* logits = static_cast<const float*>(logits_.data);
   const double total = log_sum_exp(logits, logits_.size());
@@ -220,26 +220,48 @@ std::vector<float> Session::logprobs(const std::vector<int64_t>& ids) const {
   return found;
 }
 
+void Session::expect_prompt() const {
+  if (can_generate()) return;
+  throw Error(ErrorCode::kInput, "prompt: expected at least one token, image or clip, got none");
+}
+
+void Session::read_pending() {
+  const auto num_tokens = static_cast<int64_t>(pending_tokens_.size());
+  if (num_tokens == 0) return;
+  check_capacity(num_tokens, position_.available(), contract().capacity);
+  const ScopedTimer timer(timings_.decode_ns);
+  keep_logits(decode_ids(pending_tokens_.data(), num_tokens));
+  set_pending({});
+  ++timings_.num_decode_steps;
+}
+
+void Session::add_pending(int32_t token) {
+  if (timings_.num_generated_tokens++ == 0) timings_.first_token_ns = now_ns() - timings_.start_ns;
+  const std::lock_guard books(books_);
+  pending_tokens_.push_back(token);
+}
+
+void Session::append(int32_t token) {
+  const auto lock = enter();
+  expect_idle();
+  expect_prompt();
+  if (static_cast<int64_t>(pending_tokens_.size()) >= contract().max_chunk) read_pending();
+  ++timings_.num_forced_tokens;
+  add_pending(token);
+}
+
 int32_t Session::step(Sampler& sampler, const SampleHooks& hooks) {
   const auto lock = enter();
   expect_idle();
-  if (!can_generate())
-    throw Error(ErrorCode::kInput, "prompt: expected at least one token, image or clip, got none");
-  if (pending_token_) {
-    check_capacity(1, position_.available(), contract().capacity);
-    const ScopedTimer timer(timings_.decode_ns);
-    keep_logits(decode_ids(&*pending_token_, 1));
-    set_pending(std::nullopt);
-    ++timings_.num_decode_steps;
-  }
+  expect_prompt();
+  read_pending();
   int32_t token = 0;
   {
     const ScopedTimer timer(timings_.sample_ns);
     token =
         sampler.sample(static_cast<const float*>(logits_.data), logits_.size(), history_, hooks);
   }
-  if (timings_.num_generated_tokens++ == 0) timings_.first_token_ns = now_ns() - timings_.start_ns;
-  set_pending(token);
+  add_pending(token);
   return token;
 }
 
@@ -253,7 +275,7 @@ void Session::reset() {
   const std::lock_guard books(books_);
   position_.reset();
   history_.clear();
-  pending_token_.reset();
+  pending_tokens_.clear();
 }
 
 void Session::rewind(int64_t position) {
@@ -278,7 +300,7 @@ void Session::rewind(int64_t position) {
   else
     position_.rewind(position);
   history_.resize(static_cast<size_t>(position));
-  pending_token_.reset();
+  pending_tokens_.clear();
 }
 
 std::shared_ptr<const Session::Snapshot> Session::save() const {
@@ -287,7 +309,7 @@ std::shared_ptr<const Session::Snapshot> Session::save() const {
   expect_intact();
   auto snapshot = std::make_shared<Snapshot>(
       Snapshot{executor_->save_state(position_.used()), position_, history_, {}, {}, false});
-  snapshot->pending_token = pending_token_;
+  snapshot->pending_tokens = pending_tokens_;
   snapshot->has_logits = has_logits_;
   if (has_logits_) {
     const auto* values = static_cast<const float*>(logits_.data);
@@ -304,7 +326,7 @@ void Session::restore(const Snapshot& snapshot) {
     const std::lock_guard books(books_);
     position_ = snapshot.position;
     history_ = snapshot.history;
-    pending_token_ = snapshot.pending_token;
+    pending_tokens_ = snapshot.pending_tokens;
   }
   has_logits_ = snapshot.has_logits;
   own_logits_ = snapshot.logits;

@@ -4,7 +4,7 @@
 // the cache.
 //
 // A session serves one thread at a time; a second one that comes in between gets Error(kBusy). Any
-// thread may cancel() and look at position, history and pending token meanwhile.
+// thread may cancel() and look at position, history and pending tokens meanwhile.
 #pragma once
 
 #include <atomic>
@@ -33,7 +33,7 @@ class Session {
   const Contract& contract() const { return executor_->contract(); }
   int64_t position() const;
   int64_t num_threads() const { return executor_->num_threads(); }
-  std::optional<int64_t> pending_token() const;
+  std::vector<int64_t> pending_tokens() const;
   std::vector<int64_t> history() const;
   const RequestTimings& timings() const { return timings_; }
 
@@ -45,7 +45,7 @@ class Session {
   void cancel() { is_cancelled_ = true; }
   bool is_cancelled() const { return is_cancelled_; }
 
-  // Plans a prompt, preceded by the last turn's final token if the model has not read it yet.
+  // Plans a prompt, preceded by the last turn's final tokens that the model has not read yet.
   // Throws before anything has changed when the prompt is wrong or does not fit.
   void begin_prefill(std::vector<Input> inputs);
   // One encoder or decoder call. Returns false once the prompt is in the cache. After an exception
@@ -60,14 +60,19 @@ class Session {
   std::optional<Chunk::Kind> next_chunk() const;
 
   // Logits for the next token are at hand: something was prefilled since the last reset.
-  bool can_generate() const { return has_logits_ || pending_token_.has_value(); }
-  // True when the next token cannot be computed because the last one finds no room in the cache.
-  bool is_full() const { return pending_token_.has_value() && position_.available() < 1; }
+  bool can_generate() const { return has_logits_ || !pending_tokens_.empty(); }
+  // True when the next token cannot be computed because the last ones find no room in the cache.
+  bool is_full() const {
+    return position_.available() < static_cast<int64_t>(pending_tokens_.size());
+  }
   // ln p of each of these tokens coming next, in the model's own distribution. Throws Error(kInput)
   // when nothing was read since the last sampled token.
   std::vector<float> logprobs(const std::vector<int64_t>& ids) const;
-  // Feeds the pending token, if any, and samples the next one, which is then pending.
+  // Feeds the pending tokens, if any, and samples the next one, which is then pending.
   int32_t step(Sampler& sampler, const SampleHooks& hooks = {});
+  // Takes `token` for the next one without asking the model, which reads such tokens together: a
+  // decoder call is made only when they are as many as one takes.
+  void append(int32_t token);
 
   // Back to the state after loading.
   void reset();
@@ -79,7 +84,7 @@ class Session {
     std::unique_ptr<StateSnapshot> state;
     KvPosition position;
     std::vector<int64_t> history;
-    std::optional<int64_t> pending_token;
+    std::vector<int64_t> pending_tokens;
     std::vector<float> logits;
     bool has_logits = false;
   };
@@ -93,7 +98,7 @@ class Session {
   struct Checkpoint {
     KvPosition position;
     size_t history_size = 0;
-    std::optional<int64_t> pending_token;
+    std::vector<int64_t> pending_tokens;
     // Of rings and recurrences, where lowering the position might not bring back what was there.
     std::unique_ptr<StateSnapshot> state;
   };
@@ -101,6 +106,7 @@ class Session {
   std::unique_lock<std::mutex> enter() const;
   void expect_idle() const;
   void expect_intact() const;
+  void expect_prompt() const;
   void run_chunk(const Chunk& chunk);
   void encode(const Chunk& chunk);
   TensorView decode_ids(const int64_t* ids, int64_t num_tokens);
@@ -108,13 +114,15 @@ class Session {
   void own_logits();
   void back_to_checkpoint();
   void advance(const int64_t* ids, int64_t num_positions);
-  void set_pending(std::optional<int64_t> token);
+  void read_pending();
+  void add_pending(int32_t token);
+  void set_pending(std::vector<int64_t> tokens);
 
   std::unique_ptr<Executor> executor_;
   KvPosition position_;
   Checkpoint checkpoint_;
-  std::vector<int64_t> history_;          // (position): token ids, kMediaPosition for media rows
-  std::optional<int64_t> pending_token_;  // sampled, but not in the cache yet
+  std::vector<int64_t> history_;         // (position): token ids, kMediaPosition for media rows
+  std::vector<int64_t> pending_tokens_;  // of the answer, but not in the cache yet
   // float32 (vocab_size) after the last position: the executor's, or own_logits_ once converted or
   // once the executor is about to overwrite its own.
   TensorView logits_;
@@ -129,7 +137,7 @@ class Session {
   RequestTimings timings_;
   std::atomic<bool> is_cancelled_{false};
   mutable std::mutex mutex_;
-  // Of position_, history_ and pending_token_: held while they change, which only happens under
+  // Of position_, history_ and pending_tokens_: held while they change, which only happens under
   // mutex_ too, and never during a call of the model.
   mutable std::mutex books_;
 };

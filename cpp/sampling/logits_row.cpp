@@ -65,21 +65,25 @@ inline float exp2_of_nonpositive(float x) {
 // log2(e) / temperature, kept finite so that 0 times it is 0.
 inline float scale_of(float temperature) { return std::min(1.44269504f / temperature, FLT_MAX); }
 
-// The sum of the values above `bound`; blocks are short enough for float sums in lanes.
-double sum_above(float bound, const float* values, int64_t size) {
+// The sum of value_of(i); blocks are short enough for float sums in lanes.
+template <typename Value>
+double sum_of(int64_t size, Value value_of) {
   float lanes[kLanes] = {};
   const int64_t even = size - size % kLanes;
   for (int64_t i = 0; i < even; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      const float value = values[i + lane];
-      lanes[lane] += value > bound ? value : 0.0f;
-    }
+    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += value_of(i + lane);
   }
   double sum = 0.0;
   for (const float lane : lanes) sum += static_cast<double>(lane);
-  for (int64_t i = even; i < size; ++i)
-    sum += static_cast<double>(values[i] > bound ? values[i] : 0.0f);
+  for (int64_t i = even; i < size; ++i) sum += static_cast<double>(value_of(i));
   return sum;
+}
+
+double sum_above(float bound, const float* keys, const float* weights, int64_t size) {
+  return sum_of(size, [=](int64_t i) {
+    const float weight = weights[i];  // read in any case, for a loop without branches
+    return keys[i] > bound ? weight : 0.0f;
+  });
 }
 
 }  // namespace
@@ -142,7 +146,7 @@ double softmax_weights(const float* row, int64_t size, float largest, float temp
     const int64_t count = std::min(kRowBlock, size - begin);
     for (int64_t i = begin; i < begin + count; ++i)
       weights[i] = exp2_of_nonpositive((row[i] - largest) * scale);
-    *sums = sum_above(0.0f, weights + begin, count);
+    *sums = sum_above(0.0f, weights + begin, weights + begin, count);
     total += *sums++;
   }
   return total;
@@ -163,15 +167,33 @@ double log_sum_exp(const float* row, int64_t size) {
   return static_cast<double>(largest) + std::log(total);
 }
 
-double sums_before(Rank rank, const float* weights, int64_t size, double* sums) {
-  const float below = std::nextafter(rank.weight, -1.0f);
+void typicality(const float* row, int64_t size, float largest, float temperature,
+                const float* weights, double total, float* keys) {
+  const float scale = scale_of(temperature) / scale_of(1.0f);
+  double expected = 0.0;
+  for (int64_t begin = 0; begin < size; begin += kRowBlock) {
+    expected += sum_of(std::min(kRowBlock, size - begin), [=](int64_t i) {
+      const float weight = weights[begin + i];
+      return weight > 0.0f ? weight * ((largest - row[begin + i]) * scale) : 0.0f;
+    });
+  }
+  const auto middle = static_cast<float>(expected / total);
+  for (int64_t i = 0; i < size; ++i) {
+    const float distance = std::abs((largest - row[i]) * scale - middle);
+    keys[i] = weights[i] > 0.0f ? -distance : -INFINITY;
+  }
+}
+
+double sums_before(Rank rank, const float* keys, const float* weights, int64_t size, double* sums) {
+  const float below = std::nextafter(rank.key, -INFINITY);
   double total = 0.0;
   for (int64_t begin = 0; begin < size; begin += kRowBlock) {
     const int64_t count = std::min(kRowBlock, size - begin);
     // Equal weights count up to the rank's index, which splits one block.
     const int64_t num_first = std::clamp<int64_t>(rank.index - begin, 0, count);
-    *sums = sum_above(below, weights + begin, num_first) +
-            sum_above(rank.weight, weights + begin + num_first, count - num_first);
+    const int64_t rest = begin + num_first;
+    *sums = sum_above(below, keys + begin, weights + begin, num_first) +
+            sum_above(rank.key, keys + rest, weights + rest, count - num_first);
     total += *sums++;
   }
   return total;

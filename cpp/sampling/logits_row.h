@@ -32,17 +32,24 @@ double softmax_weights(const float* row, int64_t size, float largest, float temp
 // The logarithm of the sum of exp(value); -inf where nothing is above -inf.
 double log_sum_exp(const float* row, int64_t size);
 
-// A place in the order of falling weights; of equal ones the lower index comes first.
+// How typical each weight's surprise -ln(p) is: keys[i] is its distance from the expected one,
+// negative; -inf where the weight is 0. The weights are those of softmax_weights(), `total` their
+// sum.
+void typicality(const float* row, int64_t size, float largest, float temperature,
+                const float* weights, double total, float* keys);
+
+// A place in the order of falling keys; of equal ones the lower index comes first.
 struct Rank {
-  float weight;
+  float key;
   int64_t index;
 
   bool is_after(float other, int64_t other_index) const {
-    return other > weight || (other == weight && other_index < index);
+    return other > key || (other == key && other_index < index);
   }
 };
 
-// Sums of the weights that come before `rank`: sums[b] of block b, and of all as the result.
-double sums_before(Rank rank, const float* weights, int64_t size, double* sums);
+// Sums of the weights whose keys come before `rank`: sums[b] of block b, and of all as the result.
+// The weights may be their own keys.
+double sums_before(Rank rank, const float* keys, const float* weights, int64_t size, double* sums);
 
 }  // namespace emm

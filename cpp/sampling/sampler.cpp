@@ -85,6 +85,11 @@ int32_t Sampler::sample(const float* logits, int64_t vocab_size,
   return token;
 }
 
+void Sampler::pass() {
+  if (options_.temperature > 0.0f) next_uniform();
+  ++num_sampled_;
+}
+
 void Sampler::distribution(const float* logits, int64_t vocab_size,
                            const std::vector<int64_t>& history, const SampleHooks& hooks,
                            double* probabilities) {
@@ -139,14 +144,16 @@ int32_t Sampler::likeliest(const float* row) const {
   if (best < 0 || !std::isfinite(row[best])) {
     throw Error(ErrorCode::kExecution,
                 "sampling: expected at least one finite logit among " +
-                    std::to_string(vocab_size_) +
+                    std::to_string(vocab_size_) + " that no option forbids" +
                     (best < 0 ? ", got none" : ", got +inf at token " + std::to_string(best)));
   }
   return best;
 }
 
 int32_t Sampler::draw(const float* row) {
-  if (options_.top_k == 0 && options_.typical_p >= 1.0f) return draw_from_row(row);
+  const bool is_nucleus = options_.typical_p >= 1.0f;
+  const bool is_typical = options_.top_p >= 1.0f && options_.min_p <= 0.0f;
+  if (options_.top_k == 0 && (is_nucleus || is_typical)) return draw_from_row(row);
   filter(row);
   double remaining = next_uniform() * sum_of_values(candidates_);
   for (const Candidate& candidate : candidates_) {
@@ -156,32 +163,42 @@ int32_t Sampler::draw(const float* row) {
   return candidates_.back().token;
 }
 
-// Only top_p and min_p are left, which keep the first tokens in the order of falling weights. So a
-// token is drawn from all, and it counts if those before it do not reach top_p yet; otherwise
-// everything from it on is out as well and the next is drawn from what comes before it. That takes
-// few rounds, since each one halves what is left on average, and no list of the tokens is made.
+// Only top_p and min_p are left, which keep the first tokens in the order of falling weights, or
+// only typical_p, which has an order of its own. So a token is drawn from all, and it counts if
+// those before it do not reach top_p yet; otherwise everything from it on is out as well and the
+// next is drawn from what comes before it. That takes few rounds, since each one halves what is
+// left on average, and no list of the tokens is made.
 int32_t Sampler::draw_from_row(const float* row) {
   const float largest = largest_of_row(row);
   const double total = softmax_weights(row, vocab_size_, largest, options_.temperature,
                                        weights_.data(), sums_.data());
-  const double wanted = static_cast<double>(options_.top_p) * total;
+  const float* keys = weights_.data();
   Rank end{0.0f, 0};
+  if (options_.typical_p < 1.0f) {
+    distances_.resize(static_cast<size_t>(vocab_size_));
+    typicality(row, vocab_size_, largest, options_.temperature, weights_.data(), total,
+               distances_.data());
+    keys = distances_.data();
+    end.key = -INFINITY;
+  }
+  const float share = std::min(options_.top_p, options_.typical_p);
+  const double wanted = static_cast<double>(share) * total;
   double left = total;
   if (options_.min_p > 0.0f) {  // the largest weight is 1
     end = {options_.min_p, vocab_size_};
-    left = sums_before(end, weights_.data(), vocab_size_, sums_.data());
+    left = sums_before(end, keys, weights_.data(), vocab_size_, sums_.data());
   }
   while (true) {
-    end = draw_before(end, left);
-    if (options_.top_p >= 1.0f) break;
-    left = sums_before(end, weights_.data(), vocab_size_, sums_.data());
+    end = draw_before(end, keys, left);
+    if (share >= 1.0f) break;
+    left = sums_before(end, keys, weights_.data(), vocab_size_, sums_.data());
     if (left < wanted) break;
   }
   return static_cast<int32_t>(end.index);
 }
 
 // One of the tokens that come before `end`; sums_ are theirs and `total` the sum of those.
-Rank Sampler::draw_before(Rank end, double total) {
+Rank Sampler::draw_before(Rank end, const float* keys, double total) {
   double remaining = next_uniform() * total;
   size_t block = 0;
   for (size_t i = 0; i < sums_.size(); ++i) {
@@ -193,10 +210,9 @@ Rank Sampler::draw_before(Rank end, double total) {
   Rank drawn = end;
   const int64_t begin = static_cast<int64_t>(block) * kRowBlock;
   for (int64_t i = begin; i < std::min(begin + kRowBlock, vocab_size_); ++i) {
-    const float weight = weights_[static_cast<size_t>(i)];
-    if (!end.is_after(weight, i)) continue;
-    drawn = {weight, i};
-    remaining -= static_cast<double>(weight);
+    if (!end.is_after(keys[i], i)) continue;
+    drawn = {keys[i], i};
+    remaining -= static_cast<double>(weights_[static_cast<size_t>(i)]);
     if (remaining < 0.0) break;
   }
   return drawn;

@@ -42,6 +42,9 @@ class Sampler {
   int32_t sample(const float* logits, int64_t vocab_size, const std::vector<int64_t>& history,
                  const SampleHooks& hooks = {});
 
+  // As if sample() had had one token to choose from: the next ones are as they would be then.
+  void pass();
+
   // What sample() would draw from: the probability of each token, (vocab_size).
   void distribution(const float* logits, int64_t vocab_size, const std::vector<int64_t>& history,
                     const SampleHooks& hooks, double* probabilities);
@@ -59,7 +62,7 @@ class Sampler {
   int32_t likeliest(const float* row) const;
   int32_t draw(const float* row);
   int32_t draw_from_row(const float* row);
-  Rank draw_before(Rank end, double total);
+  Rank draw_before(Rank end, const float* keys, double total);
   float largest_of_row(const float* row);
   void filter(const float* row);
   void gather_top_k(const float* row, int64_t k, std::vector<Candidate>& found);
@@ -78,7 +81,7 @@ class Sampler {
   std::vector<float> weights_;         // exp((logit - largest) / temperature) of the whole row
   std::vector<double> sums_;           // of each block of weights_
   std::vector<Candidate> candidates_;  // what filter() left
-  std::vector<float> distances_;
+  std::vector<float> distances_;       // for typical_p
   float logprob_ = 0.0f;
   std::vector<Candidate> top_logprobs_;
 };

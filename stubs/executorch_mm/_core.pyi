@@ -443,6 +443,9 @@ class RequestTimings:
     @property
     def num_generated_tokens(self) -> int: ...
 
+    @property
+    def num_forced_tokens(self) -> int: ...
+
 class Snapshot:
     """A saved conversation."""
 
@@ -529,8 +532,8 @@ class Session:
         """
 
     @property
-    def pending_token(self) -> int | None:
-        """Sampled, but not in the context yet."""
+    def pending_tokens(self) -> list[int]:
+        """Of the last answer, but not in the context yet."""
 
     @property
     def num_threads(self) -> int: ...
@@ -767,6 +770,11 @@ class Generation:
         """
         The next token id, or None when the answer is complete; an end token is not returned.
         Processors change the logits in place; `allowed` has a bit for each token.
+        """
+
+    def next_forced(self, token: int) -> int | None:
+        """
+        The same where the next token can only be `token`: the model reads it later.
         """
 
     @property

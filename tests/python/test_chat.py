@@ -397,8 +397,9 @@ def test_a_processor_s_models_begin_as_their_tokenizer_says(demo_folder: Path, t
 class OneWay:
     """A session that cannot go back, as those of models with a recurrent state."""
 
-    def __init__(self, history: list[int]) -> None:
+    def __init__(self, history: list[int], pending_tokens: list[int]) -> None:
         self.history = history
+        self.pending_tokens = pending_tokens
 
     @property
     def position(self) -> int:
@@ -417,11 +418,28 @@ def tokens_to_read(session: Any, ids: list[int]) -> list[list[int]]:
 
 
 def test_a_model_that_cannot_go_back_starts_again_only_where_it_has_to() -> None:
-    session = OneWay([1, 2, 3])
+    session = OneWay([1, 2, 3], pending_tokens=[])
     assert tokens_to_read(session, [1, 2, 3, 4, 5]) == [[4, 5]]
     assert session.history == [1, 2, 3]
     assert tokens_to_read(session, [1, 2, 9]) == [[1, 2, 9]]
     assert session.history == []
+
+
+def test_what_the_model_has_said_and_not_read_is_read_once() -> None:
+    session = OneWay([1, 2, 3], pending_tokens=[4, 5])
+    assert tokens_to_read(session, [1, 2, 3, 4, 5, 6]) == [[6]]
+    assert tokens_to_read(session, [1, 2, 3, 4, 6, 7]) == [[1, 2, 3, 4, 6, 7]]
+
+
+@pytest.mark.parametrize("max_new_tokens", [2, 40])
+def test_a_second_turn_reads_what_a_fresh_runner_does(runner: MultimodalRunner, max_new_tokens: int) -> None:
+    answer = runner.chat(ask(render(make_scene(7))), GREEDY, max_new_tokens=max_new_tokens).text
+    messages = [*ask(render(make_scene(7))), {"role": "assistant", "content": answer}, user(COUNT)]
+    second = runner.chat(messages, GREEDY)
+    history = runner.history
+    runner.reset()
+    assert runner.chat(messages, GREEDY).token_ids == second.token_ids
+    assert runner.history == history
 
 
 def test_a_chat_that_fails_leaves_the_runner_usable(runner: MultimodalRunner) -> None:

@@ -207,13 +207,13 @@ def test_an_interrupted_answer_goes_on_as_a_fresh_runner_would(runner: Multimoda
         if count == 3:
             break
     tokens = [token for token in runner.history if token >= 0]
-    pending = runner._session.pending_token
-    assert pending is not None
+    pending = runner._session.pending_tokens
+    assert pending
     rest = runner.generate_text(ask("How many shapes are there?"))
 
     question = runner.tokenizer.encode("<|user|>How many shapes are there?<|end|><|assistant|>")
     runner.reset()
-    replay = ["<|user|>", PICTURE, make_token_input([*tokens[1:], pending, *question])]
+    replay = ["<|user|>", PICTURE, make_token_input([*tokens[1:], *pending, *question])]
     assert runner.generate_text(replay) == rest
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
+import random
+import re
 import struct
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from executorch_mm import GenerationConfig, Regex
+from executorch_mm._constraint import Constraints
 from executorch_mm.errors import InputError, TokenizerError
 from executorch_mm.tokenizer import IncrementalDecoder, Tokenizer, load_tokenizer
 
@@ -339,6 +345,48 @@ def test_token_bytes_joined_are_the_bytes_of_the_text(kind: str, built: Callable
     text = "a red 漢🙂 é"
     joined = b"".join(tokenizer.token_bytes(token_id) for token_id in tokenizer.encode(text))
     assert joined.removeprefix(b" ") == text.encode()
+
+
+class RandomAnswer:
+    """Stands for a Generation; what comes is any token that is allowed."""
+
+    def __init__(self, seed: int, vocab_size: int) -> None:
+        self.tokens: list[int] = []
+        self.vocab_size = vocab_size  # of the logits
+        self._rng = random.Random(seed)
+
+    def next(self, _: object, allowed: NDArray[np.uint32]) -> int | None:
+        bits = np.unpackbits(allowed.view(np.uint8), bitorder="little")[: self.vocab_size]
+        return self.next_forced(self._rng.choice(np.flatnonzero(bits).tolist()))
+
+    def next_forced(self, token: int) -> int | None:
+        self.tokens.append(token)
+        return token
+
+
+@pytest.mark.parametrize("kind", REVERSIBLE)
+def test_masks_allow_the_tokens_that_spell_the_format(kind: str, built: Callable[[str], Built]) -> None:
+    pytest.importorskip("llguidance")
+    tokenizer, _ = built(kind)
+    constraints = Constraints(tokenizer, [], tokenizer.vocab_size + 70)  # logits may be wider
+    pattern = r"( red|ﬁ café|<\|user\|>|🙂 漢)\{\"first_name\": [a-c0-9é漢]{1,5}\}"
+    for seed in range(20):
+        constraint = constraints.start(GenerationConfig(response_format=Regex(pattern)))
+        answer = RandomAnswer(seed, tokenizer.vocab_size + 70)
+        while constraint.next(answer, ()) is not None:  # type: ignore[arg-type]
+            pass
+        assert max(answer.tokens) < tokenizer.vocab_size
+        assert not any(tokenizer.is_special(token) for token in answer.tokens)
+        text = b"".join(map(tokenizer.token_bytes, answer.tokens)).decode()
+        assert re.fullmatch(pattern, text)
+        shown = tokenizer.decoder(after=tokenizer.encode("a"))
+        assert "".join(pieces_of(shown, answer.tokens)) == text
+
+
+def test_a_format_needs_tokens_that_spell_by_themselves(built: Callable[[str], Built]) -> None:
+    tokenizer, _ = built("suffix")
+    with pytest.raises(InputError, match=r"^response_format: .*tokenizer"):
+        Constraints(tokenizer, [], 400).start(GenerationConfig(response_format=Regex("a")))
 
 
 def test_an_unfinished_character_comes_as_one_replacement_character_from_flush(

@@ -13,9 +13,11 @@ from executorch_mm import (
     ClipModel,
     GenerationConfig,
     GenerationResult,
+    LarkGrammar,
     MultimodalInput,
     MultimodalRunner,
     Partial,
+    Regex,
     Segment,
     Snapshot,
     SpeechRunner,
@@ -50,6 +52,21 @@ def construction() -> None:
     assert_type(runner.tokenizer, Tokenizer)
     assert_type(runner.history, list[int])
     assert_type(runner.save(), Snapshot)
+
+
+class Model:
+    @classmethod
+    def model_json_schema(cls, by_alias: bool = True) -> dict[str, object]:
+        return {"title": by_alias}
+
+
+def formats(runner: MultimodalRunner) -> None:
+    runner.generate_text("a", response_format={"type": "object"})
+    runner.generate_text("a", response_format=Model)
+    runner.generate_text("a", GenerationConfig(response_format=Regex("a+")))
+    assert_type(runner.chat([], response_format=LarkGrammar("start: A")).stats.mask_seconds, float)
+    runner.generate_text("a", response_format="json")  # type: ignore[arg-type]
+    runner.generate_text("a", response_format=str)  # type: ignore[arg-type]
 
 
 def answers(runner: MultimodalRunner) -> None:

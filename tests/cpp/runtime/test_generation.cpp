@@ -4,9 +4,11 @@
 #include <cmath>
 #include <memory>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "runtime/generation.h"
 #include "testing/fake_executor.h"
 
@@ -102,7 +104,7 @@ TEST_CASE("a timeout keeps the tokens that came before it") {
   CHECK_FALSE(generation.next().has_value());
   CHECK(generation.finish_reason() == FinishReason::kTimeout);
   CHECK(session->history() == std::vector<int64_t>{4, 5, 6});
-  CHECK(session->pending_token() == 7);
+  CHECK(session->pending_tokens() == std::vector<int64_t>{7});
 }
 
 TEST_CASE("each token is recorded with its time and its logprobs") {
@@ -160,4 +162,111 @@ TEST_CASE("options that name a token the model does not have are refused before 
   options.stop_token_ids = {};
   options.sampling.suppress_tokens = {99};
   CHECK_THROWS_AS(Generation(session, options), Error);
+}
+
+TEST_CASE("forced tokens are read together, before the next one is chosen") {
+  auto executor = std::make_unique<FakeExecutor>(fake_contract());
+  const FakeExecutor& fake = *executor;
+  const auto session = std::make_shared<Session>(std::move(executor));
+  session->begin_request();
+  session->begin_prefill({TokenInput{{4, 5}}});
+  while (session->step_prefill()) {
+  }
+  Generation generation(session, options_with(-1));
+  CHECK(generation.next() == 6);
+  for (const int32_t token : {9, 3, 4}) CHECK(generation.next_forced(token) == token);
+  CHECK(session->pending_tokens() == std::vector<int64_t>{6, 9, 3, 4});
+  CHECK(fake.call_sizes == std::vector<int64_t>{2});
+  CHECK(generation.next() == 5);
+  CHECK(fake.call_sizes == std::vector<int64_t>{2, 4});
+  CHECK(session->history() == std::vector<int64_t>{4, 5, 6, 9, 3, 4});
+  CHECK(session->history() == fake.cache);
+  CHECK(generation.records().size() == 5);
+  CHECK(session->timings().num_generated_tokens == 5);
+  CHECK(session->timings().num_forced_tokens == 3);
+  CHECK(session->timings().num_decode_steps == 1);
+}
+
+TEST_CASE("forced tokens beyond a decoder call's size take several calls") {
+  auto executor = std::make_unique<FakeExecutor>(fake_contract(32, 3));
+  const FakeExecutor& fake = *executor;
+  const auto session = std::make_shared<Session>(std::move(executor));
+  session->begin_request();
+  session->begin_prefill({TokenInput{{4, 5}}});
+  while (session->step_prefill()) {
+  }
+  Generation generation(session, options_with(-1));
+  for (int32_t i = 0; i < 7; ++i) CHECK(generation.next_forced(2 + i) == 2 + i);
+  CHECK(generation.next() == 9);
+  CHECK(fake.call_sizes == std::vector<int64_t>{2, 3, 3, 1});
+  CHECK(session->history() == fake.cache);
+}
+
+TEST_CASE("forced tokens end where others would, and are the next prompt's beginning") {
+  SUBCASE("at an end token") {
+    Generation generation(session_after_5(), options_with(-1));
+    CHECK(generation.next_forced(9) == 9);
+    CHECK_FALSE(generation.next_forced(1).has_value());
+    CHECK(generation.finish_reason() == FinishReason::kStop);
+    CHECK(generation.stop_token() == 1);
+    CHECK_FALSE(generation.next_forced(9).has_value());
+  }
+  SUBCASE("at max_new_tokens") {
+    Generation generation(session_after_5(), options_with(2));
+    CHECK(generation.next_forced(9) == 9);
+    CHECK(generation.next_forced(9) == 9);
+    CHECK_FALSE(generation.next_forced(9).has_value());
+    CHECK(generation.finish_reason() == FinishReason::kLength);
+  }
+  SUBCASE("when cancelled") {
+    const auto session = session_after_5();
+    Generation generation(session, options_with(-1));
+    CHECK(generation.next_forced(9) == 9);
+    CHECK(generation.next_forced(8) == 8);
+    session->cancel();
+    CHECK_FALSE(generation.next_forced(7).has_value());
+    CHECK(generation.finish_reason() == FinishReason::kCancelled);
+    CHECK(session->history() == std::vector<int64_t>{4, 5});
+    session->begin_request();
+    session->begin_prefill({TokenInput{{2}}});
+    while (session->step_prefill()) {
+    }
+    CHECK(session->history() == std::vector<int64_t>{4, 5, 9, 8, 2});
+  }
+  SUBCASE("when the context is full, as many as could have been sampled") {
+    const auto session = session_after_5();
+    Generation generation(session, options_with(-1));
+    int64_t count = 0;
+    while (generation.next_forced(9)) ++count;
+    CHECK(generation.finish_reason() == FinishReason::kCapacity);
+    CHECK(count ==
+          static_cast<int64_t>(
+              all_of(*std::make_unique<Generation>(session_after_5(), options_with(-1))).size()));
+  }
+}
+
+TEST_CASE("a forced token must be the model's and has no logprob") {
+  Generation generation(session_after_5(), options_with(-1));
+  CHECK_THROWS_AS(generation.next_forced(16), Error);
+  auto options = options_with(-1);
+  options.sampling.num_logprobs = 0;
+  Generation with_logprobs(session_after_5(), options);
+  CHECK_THROWS_AS(with_logprobs.next_forced(3), Error);
+}
+
+TEST_CASE("forced tokens leave the random numbers where a mask of one token does") {
+  auto options = options_with(-1);
+  options.sampling.temperature = 50.0f;
+  options.sampling.top_p = 0.9f;
+  options.sampling.seed = 11;
+  Generation by_mask(session_after_5(), options);
+  Generation by_force(session_after_5(), options);
+  for (int round = 0; round < 4; ++round) {
+    const uint32_t only_9 = 1u << 9;
+    SampleHooks hooks;
+    hooks.allowed = &only_9;
+    CHECK(by_mask.next(hooks) == 9);
+    CHECK(by_force.next_forced(9) == 9);
+    CHECK(by_mask.next() == by_force.next());
+  }
 }

@@ -43,7 +43,7 @@ TEST_CASE("the last token of a turn is fed at the start of the next one") {
   f.prefill({tokens(2)});
   const std::vector<int32_t> answer = f.generate(3);
   CHECK(f.session->position() == 4);
-  CHECK(f.session->pending_token() == answer.back());
+  CHECK(f.session->pending_tokens() == std::vector<int64_t>{answer.back()});
   f.prefill({tokens(1)});
   CHECK(f.session->position() == 6);
   CHECK(f.fake->cache == std::vector<int64_t>{5, 5, answer[0], answer[1], answer[2], 5});
@@ -100,11 +100,11 @@ TEST_CASE("a failure in the middle of a prompt leaves the session where it stood
   f.prefill({tokens(2)});
   f.generate(2);
   const auto history = f.session->history();
-  const auto pending = f.session->pending_token();
+  const auto pending = f.session->pending_tokens();
   f.fake->fail_at_call = static_cast<int64_t>(f.fake->call_sizes.size()) + 2;
   CHECK_THROWS_AS(f.prefill({tokens(3), picture(), tokens(3)}), Error);
   CHECK(f.session->history() == history);
-  CHECK(f.session->pending_token() == pending);
+  CHECK(f.session->pending_tokens() == pending);
   f.prefill({tokens(3)});
   CHECK(f.session->history() == f.fake->cache);
 }
@@ -116,7 +116,7 @@ TEST_CASE("a failed decode step can be tried again and loses no token") {
   const int32_t first = f.session->step(sampler);
   f.fake->fail_at_call = static_cast<int64_t>(f.fake->call_sizes.size());
   CHECK_THROWS_AS(f.session->step(sampler), Error);
-  CHECK(f.session->pending_token() == first);
+  CHECK(f.session->pending_tokens() == std::vector<int64_t>{first});
   f.session->step(sampler);
   CHECK(f.fake->cache.back() == first);
 }
@@ -156,7 +156,7 @@ TEST_CASE("generation ends for each of its reasons") {
     f.prefill({tokens(2)});
     CHECK(f.generate(-1, &reason) == std::vector<int32_t>{9, 9, 9});
     CHECK(reason == FinishReason::kStop);
-    CHECK(f.session->pending_token() == 1);
+    CHECK(f.session->pending_tokens() == std::vector<int64_t>{1});
   }
   SUBCASE("an end token as the very first one") {
     FakeSession f(fake_contract(), [](const std::vector<int64_t>&) { return 1; });

@@ -42,7 +42,7 @@ std::vector<int32_t> fresh_answer(CacheLimits limits, std::vector<int64_t> ids, 
 // What the model has read and said so far.
 std::vector<int64_t> everything(const FakeSession& f) {
   std::vector<int64_t> ids = f.session->history();
-  if (const auto pending = f.session->pending_token()) ids.push_back(*pending);
+  for (const int64_t pending : f.session->pending_tokens()) ids.push_back(pending);
   return ids;
 }
 

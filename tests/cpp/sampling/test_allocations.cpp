@@ -36,8 +36,9 @@ TEST_CASE("a step allocates nothing") {
 
   SamplingOptions plain;
   plain.temperature = 0.8f;
-  SamplingOptions nucleus = plain, everything = plain;
+  SamplingOptions nucleus = plain, typical = plain, everything = plain;
   nucleus.top_p = 0.9f;
+  typical.typical_p = 0.9f;
   everything.top_k = 1000;
   everything.top_p = 0.9f;
   everything.min_p = 0.001f;
@@ -48,7 +49,7 @@ TEST_CASE("a step allocates nothing") {
   everything.suppress_tokens = {1, 2};
   everything.logit_bias = {{3, 1.0f}};
   everything.num_logprobs = 5;
-  for (const SamplingOptions& options : {SamplingOptions{}, plain, nucleus, everything}) {
+  for (const SamplingOptions& options : {SamplingOptions{}, plain, nucleus, typical, everything}) {
     Sampler sampler(options);
     history.push_back(sampler.sample(row.data(), 20000, history));
     const int64_t before = num_allocations;

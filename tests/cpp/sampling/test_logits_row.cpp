@@ -1,6 +1,7 @@
 // Passes over a row against plain double precision.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -84,7 +85,7 @@ TEST_CASE("sums before a rank leave out the rank itself and equal weights behind
   const std::vector<float> weights = {0.5f, 1.0f, 0.5f, 0.25f, 0.5f, 0.0f};
   std::vector<double> sums(1);
   const auto before = [&](float weight, int64_t index) {
-    return sums_before({weight, index}, weights.data(), 6, sums.data());
+    return sums_before({weight, index}, weights.data(), weights.data(), 6, sums.data());
   };
   CHECK(before(1.0f, 1) == 0.0);
   CHECK(before(0.5f, 0) == 1.0);
@@ -122,4 +123,32 @@ TEST_CASE("the logarithm of a sum of powers of e, whatever the size of the row a
   }
   const std::vector<float> none(300, kForbidden);
   CHECK(log_sum_exp(none.data(), 300) == -std::numeric_limits<double>::infinity());
+}
+
+TEST_CASE("typicality is the distance of a surprise from the entropy") {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal(0.0f, 4.0f);
+  std::vector<float> row(1000), weights(1000), keys(1000);
+  for (float& logit : row) logit = normal(random);
+  row[17] = -INFINITY;
+  std::vector<double> sums(static_cast<size_t>(num_row_blocks(1000)));
+  const float largest = *std::max_element(row.begin(), row.end());
+  const float temperature = 0.7f;
+  const double total =
+      softmax_weights(row.data(), 1000, largest, temperature, weights.data(), sums.data());
+  typicality(row.data(), 1000, largest, temperature, weights.data(), total, keys.data());
+
+  std::vector<double> surprises(1000);
+  double entropy = 0.0;
+  for (size_t i = 0; i < 1000; ++i) {
+    const double p = std::exp(double{row[i] - largest} / double{temperature}) / total;
+    surprises[i] = -std::log(p);
+    if (p > 0.0) entropy += p * surprises[i];
+  }
+  for (size_t i = 0; i < 1000; ++i) {
+    if (i == 17)
+      CHECK(keys[i] == -INFINITY);
+    else
+      CHECK(double{keys[i]} == doctest::Approx(-std::abs(surprises[i] - entropy)).epsilon(1e-4));
+  }
 }

@@ -77,9 +77,9 @@ def say(runner: MultimodalRunner, prompt: Prompt) -> Answer:
 def check(runner: MultimodalRunner, twin: Twin, way: Way, num_prompt: int, index: int) -> None:
     runner.reset()
     way(runner, twin.prompt, ENDLESS, index)
-    history, pending = runner.history, runner._session.pending_token
+    history, pending = runner.history, runner._session.pending_tokens
     assert len(history) == runner.position
-    generated = history[num_prompt:] if pending is None else [*history[num_prompt:], pending]
+    generated = [*history[num_prompt:], *pending]
     assert say(runner, twin.following) == twin.says(generated), f"at step {index}"
 
 
@@ -188,10 +188,10 @@ def test_ctrl_c_at_any_moment_leaves_the_runner_usable(demo_pair: tuple[Multimod
                 signal.setitimer(signal.ITIMER_REAL, 0)
             except KeyboardInterrupt:
                 num_interrupted += 1
-            history, pending = runner.history, runner._session.pending_token
+            history, pending = runner.history, runner._session.pending_tokens
             assert len(history) == runner.position
             if len(history) >= num_prompt and runner.capacity - runner.position > 30:
-                generated = history[num_prompt:] if pending is None else [*history[num_prompt:], pending]
+                generated = [*history[num_prompt:], *pending]
                 assert say(runner, twin.following) == twin.says(generated)
             else:
                 assert not history or len(history) >= num_prompt

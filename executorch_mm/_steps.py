@@ -1,0 +1,47 @@
+"""The tokens of one answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from executorch_mm import _core
+from executorch_mm.config import LogitsProcessor
+
+if TYPE_CHECKING:
+    from executorch_mm._constraint import Constraint
+
+
+class Steps:
+    """One token after the other, with all that has a say in it.
+
+    Args:
+        generation: Chooses the tokens.
+        processors: Change the logits.
+        constraint: Says which tokens may come; None where any may.
+    """
+
+    def __init__(
+        self,
+        generation: _core.Generation,
+        processors: tuple[LogitsProcessor, ...],
+        constraint: Constraint | None,
+    ) -> None:
+        self.generation = generation
+        self._processors = processors
+        self._constraint = constraint
+
+    def next(self) -> int | None:
+        """The next token; None when the answer is complete."""
+        if self._constraint is None:
+            return self.generation.next(self._processors)
+        return self._constraint.next(self.generation, self._processors)
+
+    @property
+    def finish_reason(self) -> str:
+        """Why the answer is complete."""
+        return self.generation.finish_reason or "stop"  # the format allows nothing more
+
+    @property
+    def mask_ns(self) -> int:
+        """Time spent on saying which tokens may come."""
+        return 0 if self._constraint is None else self._constraint.mask_ns

@@ -1,0 +1,97 @@
+"""What an answer must look like: the values of `GenerationConfig.response_format`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from executorch_mm.errors import InputError
+
+_EXPECTED = (
+    "a JSON schema (a mapping or a pydantic model class), {'type': 'json_object'}, OpenAI's "
+    "{'type': 'json_schema', 'json_schema': {'schema': ...}}, Regex(...) or LarkGrammar(...)"
+)
+
+
+@dataclass(frozen=True)
+class Regex:
+    """An answer that matches this regular expression as a whole.
+
+    Attributes:
+        pattern: In the syntax of Rust's regex crate: no look-around, no back references.
+    """
+
+    pattern: str
+
+    def __post_init__(self) -> None:
+        _check_text("Regex", self.pattern)
+
+
+@dataclass(frozen=True)
+class LarkGrammar:
+    """An answer that this context-free grammar derives from its rule `start`.
+
+    Attributes:
+        definition: In llguidance's dialect of Lark.
+    """
+
+    definition: str
+
+    def __post_init__(self) -> None:
+        _check_text("LarkGrammar", self.definition)
+
+
+@runtime_checkable
+class SchemaModel(Protocol):
+    """A class that knows its JSON schema, as pydantic's models do."""
+
+    @classmethod
+    def model_json_schema(cls) -> Mapping[str, object]:
+        """The schema."""
+        ...
+
+
+ResponseFormat: TypeAlias = "Mapping[str, object] | type[SchemaModel] | Regex | LarkGrammar"
+"""A JSON schema, or OpenAI's mappings around one; a pydantic model class; a regex; a grammar."""
+
+
+def read_format(value: object) -> dict[str, object] | Regex | LarkGrammar | None:
+    """A response format as a JSON schema, a regex or a grammar; None where any text will do.
+
+    Raises:
+        InputError: It is none; the message names the field.
+    """
+    if value is None or isinstance(value, (Regex, LarkGrammar)):
+        return value
+    if isinstance(value, type) and isinstance(value, SchemaModel):
+        value = value.model_json_schema()
+    if not isinstance(value, Mapping):
+        raise InputError(f"response_format: expected {_EXPECTED}, got {value!r}")
+    kind = value.get("type")
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return {"type": "object"}
+    if kind == "json_schema":
+        inner = value.get("json_schema")
+        value = inner.get("schema") if isinstance(inner, Mapping) else None
+        if not isinstance(value, Mapping):
+            raise InputError("response_format: expected a mapping at ['json_schema']['schema'], got none")
+    return _plain(value)
+
+
+def _plain(schema: Mapping[str, object]) -> dict[str, object]:
+    try:
+        copy: dict[str, object] = json.loads(json.dumps(dict(schema)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"response_format: expected a JSON schema, got a mapping that is no JSON: {error}"
+        ) from error
+    return copy
+
+
+def _check_text(name: str, text: object) -> None:
+    if not isinstance(text, str) or not text:
+        raise InputError(f"response_format: expected {name} of a non-empty str, got {text!r}")
