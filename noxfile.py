@@ -19,7 +19,9 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
-PINS = {re.split(r"[=><\[]", pin)[0]: pin for pin in PROJECT["project"]["optional-dependencies"]["dev"]}
+RELEASE = PROJECT["dependency-groups"]["release"]
+TOOLS = [*PROJECT["project"]["optional-dependencies"]["dev"], *RELEASE]
+PINS = {re.split(r"[=><\[;]", pin)[0]: pin for pin in TOOLS}
 
 # Left out are tests of the build, of times and of resident memory, which say nothing under sanitizers.
 SANITIZED_TESTS = [
@@ -47,14 +49,19 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff and clang-format; `nox -s lint -- --fix` repairs what can be repaired."""
-    session.install(PINS["ruff"], PINS["clang-format"])
+    """Ruff, clang-format, the workflows; `nox -s lint -- --fix` repairs what can be repaired."""
+    workflow_tools = ("zizmor", "check-jsonschema", "cibuildwheel")
+    session.install(PINS["ruff"], PINS["clang-format"], *(PINS[tool] for tool in workflow_tools))
     fix = "--fix" in session.posargs
     session.run("ruff", "check", *(["--fix"] if fix else []), ".")
     session.run("ruff", "format", *([] if fix else ["--check"]), ".")
     folders = [ROOT / "cpp", ROOT / "tests" / "cpp"]
     sources = [str(path) for folder in folders for path in folder.rglob("*") if path.suffix in {".h", ".cpp"}]
     session.run("clang-format", *(["-i"] if fix else ["--dry-run", "-Werror"]), *sources, silent=fix)
+    workflows = sorted(str(path) for path in (ROOT / ".github" / "workflows").glob("*.yml"))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    session.run("zizmor", "--offline", "--quiet", "--strict-collection", *workflows)
+    session.run("python", "tools/wheel/identifiers.py")
 
 
 @nox.session
@@ -178,6 +185,20 @@ def torch(session: nox.Session) -> None:
     sdk = json.loads((ROOT / "cmake" / "executorch_sdk.json").read_text(encoding="utf-8"))
     session.install("torch==2.13.0", f"executorch=={sdk['version']}")
     session.run("pytest", "-m", "torch", *session.posargs, env={"EMM_OPS_TESTLIB": library})
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Sdist, wheels, audits and trials for every CPython found; `-- --only 3.12` takes fewer. Linux."""
+    session.install(*RELEASE)
+    session.run("python", "tools/wheel/make.py", *session.posargs)
+
+
+@nox.session
+def wheel_aarch64(session: nox.Session) -> None:
+    """A wheel for aarch64, cross-built and tried under qemu-user. Debian."""
+    session.install(*RELEASE)
+    session.run("python", "tools/wheel/aarch64.py", *session.posargs)
 
 
 @nox.session

@@ -38,3 +38,17 @@ else()
   set(_stub "${PROJECT_SOURCE_DIR}/stubs/executorch_mm/_core.pyi")
 endif()
 install(FILES "${_stub}" DESTINATION executorch_mm)
+
+# The list of what is in the wheel, for its .dist-info (PEP 770).
+if(SKBUILD_METADATA_DIR)
+  set(_sbom "${PROJECT_BINARY_DIR}/sboms/executorch_mm.cdx.json")
+  set(_named_libraries)
+  foreach(_component _library IN ZIP_LISTS EMM_SDK_COMPONENTS EMM_VENDORED_LIBRARIES)
+    list(APPEND _named_libraries "${_component}=${_library}")
+  endforeach()
+  execute_process(COMMAND "${Python_EXECUTABLE}" "${PROJECT_SOURCE_DIR}/build_backend/emm_build/sbom.py"
+                          --version "${EMM_VERSION}" --output "${_sbom}" --library ${_named_libraries}
+                          --known "executorch=${EMM_EXECUTORCH_VERSION}" "nanobind=${nanobind_VERSION}"
+                  COMMAND_ERROR_IS_FATAL ANY)
+  install(FILES "${_sbom}" DESTINATION "${SKBUILD_METADATA_DIR}/sboms")
+endif()

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-
 from executorch_mm import _core
-
-logger = logging.getLogger("executorch_mm")
-logger.addHandler(logging.NullHandler())  # nothing is printed unless the application says so
 
 
 def forward_log_lines() -> None:
@@ -15,6 +10,14 @@ def forward_log_lines() -> None:
 
     The core logs on any thread and without the GIL; it keeps the lines until a call is back in Python.
     """
-    for level, file, line, text in _core.take_log_lines():
+    lines = _core.take_log_lines()
+    if not lines:
+        return
+    import logging  # here: the package is imported faster without it
+
+    logger = logging.getLogger("executorch_mm")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())  # nothing is printed unless the application says so
+    for level, file, line, text in lines:
         if logger.isEnabledFor(level):
             logger.handle(logger.makeRecord(logger.name, level, file, line, text, (), None))

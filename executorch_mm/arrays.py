@@ -115,6 +115,23 @@ def image_array(
     return chw
 
 
+def tile_array(tiles: AnyArray) -> AnyArray:
+    """A picture that was cut before, checked.
+
+    Args:
+        tiles: Floats (tiles, channels, height, width).
+
+    Raises:
+        InputError: Other channels, or no pixels.
+    """
+    if tiles.size == 0 or tiles.shape[1] not in CHANNELS:
+        raise InputError(
+            "image: expected one picture, or its tiles (tiles, channels, height, width), got shape "
+            f"{tiles.shape}; make_image_inputs takes several pictures"
+        )
+    return tiles
+
+
 def _guess_layout(first: int, last: int) -> Literal["HWC", "CHW"]:
     for channels in ((3, 4), (1,)):
         if first in channels:

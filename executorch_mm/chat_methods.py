@@ -158,7 +158,7 @@ class ChatMethods(ABC):
     ) -> AsyncGenerator[str, None]:
         """`stream_chat` without holding up the event loop; cancelling the task ends the request.
 
-        The model runs in a thread of the event loop's pool while a piece is awaited.
+        The model runs in a thread of the answer's own while a piece is awaited.
         """
         import asyncio
         import contextlib

@@ -7,15 +7,15 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from executorch_mm import _core
-from executorch_mm._logging import forward_log_lines
+from executorch_mm._methods import find_method, load_methods
 from executorch_mm.arrays import AnyArray, to_numpy
-from executorch_mm.errors import ContractError, ExecutorchMMError, InputError
+from executorch_mm.errors import ContractError, ExecutorchMMError, ForkError, InputError
 from executorch_mm.inputs import ImageLike, make_image_input
 from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
@@ -38,7 +38,8 @@ class ClipModel:
 
     The methods are `encode_image`, float (n, 3, height, width) to (n, size), and `encode_text`, token ids
     (n, length) to (n, size); Hugging Face's `get_image_features` and `get_text_features` are taken as well.
-    One call runs at a time; a second one meanwhile raises `BusyError`.
+    One call runs at a time; a second one meanwhile raises `BusyError`. A model cannot be used in a forked
+    child (`ForkError`): load one in each process.
 
     Example:
         >>> model = ClipModel("clip/model.pte")  # doctest: +SKIP
@@ -76,16 +77,14 @@ class ClipModel:
             InputError: An option is wrong.
         """
         model = Path(os.fspath(model_path))
-        try:
-            methods = _core.MethodRunner.load(core_options(model, (), load_mode, num_threads, xnnpack, None))
-        finally:
-            forward_log_lines()
-        self._image = _find(methods, _IMAGE_METHODS, "float", (3, 4))
-        self._text = _find(methods, _TEXT_METHODS, "int", (2,))
+        methods = load_methods(core_options(model, (), load_mode, num_threads, xnnpack, None))
+        self._image = find_method(methods, _IMAGE_METHODS, "float", (3, 4))
+        self._text = find_method(methods, _TEXT_METHODS, "int", (2,))
         if self._image is None and self._text is None:
             wanted = " or ".join([*_IMAGE_METHODS, *_TEXT_METHODS])
             raise ContractError(f"{model}: expected a method {wanted}, got {sorted(methods.methods)}")
         self._loaded: _core.MethodRunner | None = methods  # None once closed
+        self._process = os.getpid()
         self._folder = model.parent
         self._processor_path = processor_path
         if isinstance(tokenizer_path, (str, os.PathLike)):
@@ -108,6 +107,7 @@ class ClipModel:
             InputError: Not a picture, a model without this method, or no image processor beside it.
             ExecutionError: The model failed.
             BusyError: Another call is running.
+            ForkError: This is a forked child.
         """
         if self._image is None:
             raise InputError(f"image: the model has no method {' or '.join(_IMAGE_METHODS)}")
@@ -134,6 +134,7 @@ class ClipModel:
             TokenizerError: No tokenizer beside the model.
             ExecutionError: The model failed.
             BusyError: Another call is running.
+            ForkError: This is a forked child.
         """
         if self._text is None:
             raise InputError(f"text: the model has no method {' or '.join(_TEXT_METHODS)}")
@@ -143,7 +144,7 @@ class ClipModel:
         return self._run(self._text, rows, normalize)
 
     def close(self) -> None:
-        """Frees the model. Later calls raise `ExecutorchMMError`."""
+        """Frees the model, unless this is a forked child. Later calls raise `ExecutorchMMError`."""
         self._loaded = None
 
     def __enter__(self) -> Self:
@@ -171,6 +172,11 @@ class ClipModel:
 
     @property
     def _methods(self) -> _core.MethodRunner:
+        if os.getpid() != self._process:
+            raise ForkError(
+                f"the model was loaded in process {self._process} and cannot be used in a child that was "
+                "forked from it: load one in each process, after the fork"
+            )
         if self._loaded is None:
             raise ExecutorchMMError("the model is closed")
         return self._loaded
@@ -203,8 +209,8 @@ class ClipModel:
     def _run(self, method: _core.MethodSpec, rows: Sequence[AnyArray], normalize: bool) -> FloatArray:
         """The embeddings of rows that each are one picture or text as the method takes it."""
         made = [
-            self._methods.run(method.name, [batch]).reshape(len(batch) if is_batch else 1, -1)
-            for batch, is_batch in _batches(rows, method.inputs[0].shape)
+            self._methods.run(method.name, [batch]).reshape(len(batch) if num_rows else 1, -1)[:num_rows]
+            for batch, num_rows in _batches(rows, method.inputs[0])
         ]
         size = method.outputs[0].shape[-1]
         embeddings = made[0] if len(made) == 1 else np.concatenate(made or [np.empty((0, size), np.float32)])
@@ -214,37 +220,22 @@ class ClipModel:
         return embeddings
 
 
-def _batches(rows: Sequence[AnyArray], bound: tuple[int, ...]) -> Iterator[tuple[AnyArray, bool]]:
-    """What each call gets, and whether it has a batch dimension; one row goes by pointer."""
-    if rows and rows[0].ndim == len(bound):
-        for row in rows:
-            yield row, False
-        return
-    for first in range(0, len(rows), bound[0]):
-        batch = rows[first : first + bound[0]]
-        yield (batch[0][np.newaxis] if len(batch) == 1 else np.stack(batch)), True
+def _batches(rows: Sequence[AnyArray], wanted: _core.TensorSpec) -> Iterator[tuple[AnyArray, int | None]]:
+    """What each call gets, and how many rows of it count: None without a batch dimension.
 
-
-def _find(
-    runner: _core.MethodRunner, names: Sequence[str], kind: Literal["float", "int"], ranks: tuple[int, ...]
-) -> _core.MethodSpec | None:
-    """The first of the methods that the program has.
-
-    Raises:
-        ContractError: It takes something else than one array of this kind.
+    One row goes by pointer. A batch of fixed length is filled up with its last row.
     """
-    methods = runner.methods
-    found = next((methods[name] for name in names if name in methods), None)
-    if found is None:
-        return None
-    fits = len(found.inputs) == 1 and len(found.outputs) == 1
-    if not fits or kind not in found.inputs[0].dtype or len(found.inputs[0].shape) not in ranks:
-        rank = " or ".join(map(str, ranks))
-        raise ContractError(
-            f"{found.name}: expected one input, {kind}s of rank {rank}, and one output, "
-            f"got inputs {found.inputs} and outputs {found.outputs}"
-        )
-    return found
+    if rows and rows[0].ndim == len(wanted.shape):
+        for row in rows:
+            yield row, None
+        return
+    length = wanted.shape[0]
+    for first in range(0, len(rows), length):
+        batch = list(rows[first : first + length])
+        num_rows = len(batch)
+        if not wanted.is_dynamic:
+            batch += batch[-1:] * (length - num_rows)
+        yield (batch[0][np.newaxis] if len(batch) == 1 else np.stack(batch)), num_rows
 
 
 def _filled(ids: AnyArray, length: int) -> AnyArray:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from executorch_mm.arrays import AnyArray, SupportsDLPack, image_array, is_pil_image, to_numpy
+from executorch_mm.arrays import AnyArray, SupportsDLPack, image_array, is_pil_image, tile_array, to_numpy
 from executorch_mm.errors import InputError
 from executorch_mm.media import Audio, Image, RawAudio
 
@@ -102,13 +102,16 @@ class MultimodalInput:
         return None if array is None else array.view(np.int64)
 
     def get_image(self) -> Image | None:
-        """The picture, or None if it is something else. An array is not copied, a PIL image becomes RGB."""
+        """The picture, or None if it is something else or cut into tiles.
+
+        An array is not copied, a PIL image becomes RGB.
+        """
         if is_pil_image(self._value):
             from executorch_mm.preprocess import image_to_hwc_uint8
 
             return Image.of(image_to_hwc_uint8(self._value).transpose(2, 0, 1))
         array = self._array_of("image")
-        return None if array is None else Image.of(array)
+        return None if array is None or array.ndim == 4 else Image.of(array)
 
     def get_audio(self) -> Audio | None:
         """The features, not a copy, or None if it is something else."""
@@ -173,7 +176,8 @@ def make_image_input(
         image: A PIL image; a path, the bytes of a picture file, a "data:" URI or an "http(s)://" URL; or an
             array (numpy, or anything with `__dlpack__` or the buffer protocol, such as a torch tensor on the
             CPU) of shape (height, width, channels) or (channels, height, width), with or without a batch of
-            one, or grey (height, width). 1, 3 or 4 channels; uint8 in 0..255 or floats.
+            one, or grey (height, width). 1, 3 or 4 channels; uint8 in 0..255 or floats. Or a picture that was
+            cut and prepared for an encoder of tiles, floats (tiles, channels, height, width).
         layout: Where the channels are. None decides from the shape: the end of size 3 or 4 holds the
             channels, else the end of size 1, and channels first wins when both ends could.
         fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
@@ -195,7 +199,10 @@ def make_image_input(
         if 0 in image.size:
             raise InputError(f"image: expected at least one pixel, got size {image.size}")
         return MultimodalInput._of("image", image)
-    return MultimodalInput._of("image", image_array(image, layout=layout, check_values=False))
+    array = to_numpy(image, "image")
+    if array.ndim == 4 and array.shape[0] > 1 and np.issubdtype(array.dtype, np.floating):
+        return MultimodalInput._of("image", tile_array(array))
+    return MultimodalInput._of("image", image_array(array, layout=layout, check_values=False))
 
 
 def make_image_inputs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Protocol, cast
 
@@ -14,8 +14,10 @@ from executorch_mm._tokenizers.extras import import_extra
 from executorch_mm.errors import ModelLoadError, TokenizerError
 from executorch_mm.load_options import PathLike
 
-# What is wanted of a repository besides the model itself.
+# What is wanted of a repository besides the programs.
 _SIDE_FILES = ("*.json", "*.jinja", "*.ptd", "*.tiktoken", "*tokenizer.model", "*tokenizer.bin")
+# How exporters name the program that makes features of sounds.
+_AUDIO_PREPROCESSOR = "*preprocess*.pte"
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,13 @@ class ModelFiles:
         model: The .pte file.
         tokenizer: The folder of the tokenizer, its template and the processor's configuration.
         data: .ptd files beside the model.
+        audio_preprocessor: The program chosen to make features of sounds.
     """
 
     model: Path
     tokenizer: Path
     data: tuple[Path, ...]
+    audio_preprocessor: Path | None = None
 
 
 class _Hub(Protocol):
@@ -56,39 +60,72 @@ def find_model(
     revision: str | None = None,
     cache_dir: PathLike | None = None,
     token: str | None = None,
+    audio_preprocessor: str | None = None,
 ) -> ModelFiles:
     """The files of a model, downloaded where they are not here; see `MultimodalRunner.from_pretrained`."""
     folder = Path(os.fspath(name))
     if not folder.is_dir():
-        folder = _download(os.fspath(name), model_file, revision, cache_dir, token)
+        folder = _download(os.fspath(name), model_file, revision, cache_dir, token, audio_preprocessor)
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*.pte") if path.is_file())
-    model = folder / choose_model(found, model_file, os.fspath(name))
+    model = folder / choose_model(found, model_file, os.fspath(name), audio_preprocessor)
     return ModelFiles(
-        model, _tokenizer_folder(model.parent, folder), tuple(sorted(model.parent.glob("*.ptd")))
+        model,
+        _tokenizer_folder(model.parent, folder),
+        tuple(sorted(model.parent.glob("*.ptd"))),
+        None if audio_preprocessor is None else folder / audio_preprocessor,
     )
 
 
-def choose_model(files: Iterable[str], model_file: str | None, name: str) -> str:
+def choose_model(
+    files: Iterable[str], model_file: str | None, name: str, audio_preprocessor: str | None = None
+) -> str:
     """The .pte file to load.
 
     Args:
         files: Paths in the folder or repository.
         model_file: The one that is wanted, or None for the only one.
         name: Of the folder or repository, for messages.
+        audio_preprocessor: The one that makes features of sounds, where it is not known by its name.
 
     Raises:
-        ModelLoadError: There is none, or several and none is chosen.
+        ModelLoadError: There is none, or several and none is chosen; or there is no `audio_preprocessor`.
     """
-    models = sorted(file for file in files if file.endswith(".pte"))
+    programs = sorted(file for file in files if file.endswith(".pte"))
+    if audio_preprocessor is not None and audio_preprocessor not in programs:
+        got = ", ".join(programs) or "no .pte file"
+        raise ModelLoadError(f"{name}: expected {audio_preprocessor}, got {got}")
+    others = [file for file in programs if file != audio_preprocessor]
+    models = [file for file in others if not PurePath(file).match(_AUDIO_PREPROCESSOR)] or others
     candidates = ", ".join(models) or "no .pte file"
     if model_file is not None:
-        if model_file in models:
+        if model_file in programs:
             return model_file
         raise ModelLoadError(f"{name}: expected {model_file}, got {candidates}")
     if len(models) != 1:
         hint = "; choose with model_file=" if models else ""
         raise ModelLoadError(f"{name}: expected one .pte file, got {candidates}{hint}")
     return models[0]
+
+
+def find_audio_preprocessor(folders: Iterable[Path]) -> Path | None:
+    """The program that makes features of sounds, known by its name, in the first folder that has one.
+
+    Args:
+        folders: In the order to look in.
+
+    Raises:
+        ModelLoadError: There are several.
+    """
+    for folder in folders:
+        found = sorted(folder.glob(_AUDIO_PREPROCESSOR))
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise ModelLoadError(
+                f"{folder}: expected one {_AUDIO_PREPROCESSOR}, got {names}; choose with audio_preprocessor="
+            )
+        if found:
+            return found[0]
+    return None
 
 
 def _tokenizer_folder(beside: Path, root: Path) -> Path:
@@ -101,7 +138,12 @@ def _tokenizer_folder(beside: Path, root: Path) -> Path:
 
 
 def _download(
-    repo: str, model_file: str | None, revision: str | None, cache_dir: PathLike | None, token: str | None
+    repo: str,
+    model_file: str | None,
+    revision: str | None,
+    cache_dir: PathLike | None,
+    token: str | None,
+    audio_preprocessor: str | None,
 ) -> Path:
     if repo.count("/") != 1 or repo.startswith((".", "/", "~")):
         raise ModelLoadError(f"{repo}: expected a folder, or a Hugging Face repository as owner/name")
@@ -110,7 +152,7 @@ def _download(
 
     try:
         files = hub.list_repo_files(repo, revision=revision, token=token)
-        model, is_offline = choose_model(files, model_file, repo), False
+        model, is_offline = choose_model(files, model_file, repo, audio_preprocessor), False
     except errors.HfHubHTTPError as error:
         raise _failed(repo, error) from error
     except (OSError, errors.HTTPError):  # no connection, or told to stay offline
@@ -122,7 +164,7 @@ def _download(
                 revision=revision,
                 cache_dir=None if cache_dir is None else os.fspath(cache_dir),
                 token=token,
-                allow_patterns=[model, *_SIDE_FILES],
+                allow_patterns=[model, audio_preprocessor or _AUDIO_PREPROCESSOR, *_SIDE_FILES],
                 local_files_only=is_offline,
             )
         )

@@ -12,12 +12,12 @@ import numpy as np
 from executorch_mm import _core
 from executorch_mm.arrays import AnyArray
 from executorch_mm.config import GenerationConfig
-from executorch_mm.errors import InputError
+from executorch_mm.errors import ContractError, InputError
 from executorch_mm.inputs import MultimodalInput
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # imported when the first picture or sound comes
-    from executorch_mm.preprocess import AudioProcessor, ImageProcessor
+    from executorch_mm.preprocess import AudioProcessor, ImageProcessor, MelProgram
 
 _CONFIG_NAMES = ("preprocessor_config.json", "processor_config.json")
 
@@ -30,15 +30,30 @@ class PromptEncoder:
         tokenizer: Encodes texts.
         processor: preprocessor_config.json or the folder it is in, or None to look for it.
         beside: The folders to look in; the first that has one counts.
+        audio_preprocessor: The .pte file that makes features of sounds, loaded at once; or None to look for
+            it.
+
+    Raises:
+        ModelLoadError: `audio_preprocessor` cannot be loaded.
+        ContractError: It is no such program, or makes other features than the audio encoder takes.
+        InputError: It is given, but the model takes no sounds.
     """
 
     def __init__(
-        self, contract: _core.Contract, tokenizer: Tokenizer, processor: Path | None, beside: Sequence[Path]
+        self,
+        contract: _core.Contract,
+        tokenizer: Tokenizer,
+        processor: Path | None,
+        beside: Sequence[Path],
+        audio_preprocessor: Path | None = None,
     ) -> None:
         self._contract = contract
         self._tokenizer = tokenizer
         self._processor_path = processor
         self._beside = beside
+        self._mel_path = audio_preprocessor
+        if audio_preprocessor is not None:
+            _ = self._mel_program
 
     def encode(
         self, parts: Sequence[MultimodalInput], config: GenerationConfig, *, is_start: bool
@@ -88,6 +103,8 @@ class PromptEncoder:
         array = np.ascontiguousarray(value)
         if part.kind == "embeddings":
             return _core.PromptPart.embeddings(array)
+        if part.kind == "raw_audio" and self._mel_program is not None:
+            array = self._mel_program.raw_features(array)
         return _core.PromptPart.audio(array)
 
     def _pixels(self, part: MultimodalInput) -> AnyArray:
@@ -98,7 +115,7 @@ class PromptEncoder:
         from executorch_mm.preprocess import image_to_hwc_uint8
 
         value = part.value
-        if isinstance(value, np.ndarray) and _is_prepared(value, wanted):
+        if isinstance(value, np.ndarray) and (value.ndim == 4 or _is_prepared(value, wanted)):
             return np.ascontiguousarray(value)
         processor = self._image_processor
         if processor is not None and wanted.dtype != "uint8":
@@ -106,14 +123,37 @@ class PromptEncoder:
         return np.ascontiguousarray(image_to_hwc_uint8(value, layout="CHW").transpose(2, 0, 1))
 
     def _audio_features(self, part: MultimodalInput) -> AnyArray:
-        if "audio_encoder" not in self._contract.methods:
-            raise InputError("audio: the model has no audio_encoder and takes no sounds")
-        if self._audio_processor is None:
+        self._expect_audio_encoder()
+        make = self._mel_program or self._audio_processor
+        if make is None:
             raise InputError(
                 f"audio: no {' or '.join(_CONFIG_NAMES)} was found to say how features are made of sounds; "
-                "name it with processor_path=, or give the features themselves"
+                "name it with processor_path=, or the program that makes them with audio_preprocessor=, or "
+                "give the features themselves"
             )
-        return self._audio_processor(part.value)
+        return make(part.value)
+
+    def _expect_audio_encoder(self) -> _core.MethodSpec:
+        encoder = self._contract.methods.get("audio_encoder")
+        if encoder is None:
+            raise InputError("audio: the model has no audio_encoder and takes no sounds")
+        return encoder
+
+    @functools.cached_property
+    def _mel_program(self) -> MelProgram | None:
+        from executorch_mm.preprocess import MelProgram
+        from executorch_mm.pretrained import find_audio_preprocessor
+
+        wanted = self._expect_audio_encoder().inputs[0].shape
+        path = self._mel_path or find_audio_preprocessor(self._beside)
+        if path is None:
+            return None
+        program = MelProgram(path, chunk_frames=wanted[-1])
+        if program.bins != wanted[-2]:
+            raise ContractError(
+                f"{path}: expected features of {wanted[-2]} bins for the audio_encoder, got {program.bins}"
+            )
+        return program
 
     @functools.cached_property
     def _image_processor(self) -> ImageProcessor | None:

@@ -70,6 +70,7 @@ class MultimodalRunner(ChatMethods):
         *,
         data_path: PathLike | Sequence[PathLike] = (),
         processor_path: PathLike | None = None,
+        audio_preprocessor: PathLike | None = None,
         load_mode: LoadMode = "mmap",
         num_threads: NumThreads = "auto",
         xnnpack: XnnpackOptions | None = None,
@@ -86,6 +87,9 @@ class MultimodalRunner(ChatMethods):
             data_path: .ptd files with weights that are kept outside the program; at most one for a model in
                 memory.
             processor_path: preprocessor_config.json or its folder. None looks beside model and tokenizer.
+            audio_preprocessor: The .pte file that makes features of sounds, such as ExecuTorch's exporter of
+                mel spectrograms writes. None looks for one that has "preprocess" in its name beside model and
+                tokenizer when the first sound comes; without one, features are made as `processor_path` says.
             load_mode: "mmap" maps the files, "mmap+mlock" also locks them in memory as far as the system lets
                 it, "file" reads them.
             num_threads: 1, or the size of the process's thread pool, which the first model that uses the pool
@@ -99,7 +103,8 @@ class MultimodalRunner(ChatMethods):
         Raises:
             ModelLoadError: The file cannot be read, verified or initialised, or needs a backend that is not
                 here.
-            ContractError: It is a program, but not a model that this runner can drive.
+            ContractError: It is a program, but not a model that this runner can drive; or the program
+                `audio_preprocessor` does not fit it.
             TokenizerError: The tokenizer file is missing, malformed or of an unknown kind.
             InputError: An option is wrong.
         """
@@ -110,7 +115,8 @@ class MultimodalRunner(ChatMethods):
             raise ContractError("the program hears sounds and writes down what is said: use SpeechRunner")
         processor = None if processor_path is None else Path(os.fspath(processor_path))
         self._chat_folders = beside[::-1]
-        encoder = PromptEncoder(session.contract, self._tokenizer, processor, beside)
+        mel = None if audio_preprocessor is None else Path(os.fspath(audio_preprocessor))
+        encoder = PromptEncoder(session.contract, self._tokenizer, processor, beside, mel)
         declared = [token for folder in beside for token in declared_eos_ids(folder)]
         eos_ids = sorted({*session.contract.eos_ids, *self._tokenizer.eos_ids, *declared})
         self._requests = Requests(session, self._tokenizer, encoder, eos_ids, start_ns)
@@ -133,6 +139,7 @@ class MultimodalRunner(ChatMethods):
         name: PathLike,
         *,
         model_file: str | None = None,
+        audio_preprocessor: str | None = None,
         revision: str | None = None,
         cache_dir: PathLike | None = None,
         token: str | None = None,
@@ -146,6 +153,8 @@ class MultimodalRunner(ChatMethods):
             name: A folder, or a repository of the Hugging Face Hub as "owner/name", which is downloaded to
                 the Hub's cache and taken from there when there is no connection.
             model_file: The .pte file in it, where there are several.
+            audio_preprocessor: The .pte file in it that makes features of sounds, where several have
+                "preprocess" in their names; see the constructor.
             revision: Branch, tag or commit of the repository.
             cache_dir: Another folder than the Hub's cache.
             token: For a private repository; None for what `hf auth login` keeps.
@@ -160,11 +169,12 @@ class MultimodalRunner(ChatMethods):
         """
         from executorch_mm.pretrained import find_model
 
-        files = find_model(name, model_file, revision, cache_dir, token)
+        files = find_model(name, model_file, revision, cache_dir, token, audio_preprocessor)
         return cls(
             files.model,
             files.tokenizer,
             data_path=files.data,
+            audio_preprocessor=files.audio_preprocessor,
             load_mode=load_mode,
             num_threads=num_threads,
             xnnpack=xnnpack,

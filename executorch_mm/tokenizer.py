@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from executorch_mm._tokenizers import detect
 from executorch_mm._tokenizers.utf8 import IncrementalDecoder
 
 __all__ = ["IncrementalDecoder", "Tokenizer", "load_tokenizer"]
@@ -124,4 +123,6 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
         >>> tokenizer.decode(tokenizer.encode("two red circles"))  # doctest: +SKIP
         'two red circles'
     """
+    from executorch_mm._tokenizers import detect  # here: the package is imported faster without it
+
     return detect.load(Path(path))

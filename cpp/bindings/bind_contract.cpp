@@ -38,6 +38,8 @@ void bind_specs(nb::module_& module) {
       .def_ro("is_planned", &TensorSpec::is_planned,
               "Inputs: True if ExecuTorch copies the array into its arena, False if it is used in "
               "place.")
+      .def_ro("is_dynamic", &TensorSpec::is_dynamic,
+              "Whether a call's sizes may be smaller in some dimension.")
       .def("__repr__", [](const TensorSpec& spec) {
         return "TensorSpec(" + TensorView{nullptr, spec.dtype, spec.shape}.describe() +
                (spec.is_planned ? ", planned)" : ")");

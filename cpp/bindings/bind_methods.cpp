@@ -5,6 +5,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/fork.h"
 #include "model/method_runner.h"
 
 namespace emm::bindings {
@@ -13,7 +14,7 @@ namespace {
 using FloatArray = nb::ndarray<nb::numpy, float>;
 
 std::shared_ptr<MethodRunner> load(const LoadOptions& options) {
-  return std::make_shared<MethodRunner>(options);
+  return kept_in_children(std::make_unique<MethodRunner>(options));
 }
 
 // The array takes over the memory of the result.

@@ -11,6 +11,15 @@ from executorch_mm._tokenizers.utf8 import IncrementalDecoder, PieceDecoder
 from executorch_mm.errors import TokenizerError
 
 
+def load_failed(what: str) -> TokenizerError:
+    """What is raised for a file that is no usable tokenizer.
+
+    Args:
+        what: The file, a colon and the reason.
+    """
+    return TokenizerError(f"Failed to load tokenizer from: {what}")
+
+
 class PieceTokenizer(ABC):
     """A tokenizer whose tokens are byte strings; adapters fill in the abstract methods and the attributes.
 

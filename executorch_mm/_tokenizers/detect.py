@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from executorch_mm.errors import TokenizerError
+from executorch_mm._json_files import read_object
+from executorch_mm._tokenizers.base import load_failed
 
 if TYPE_CHECKING:
     from executorch_mm.tokenizer import Tokenizer
@@ -26,9 +26,9 @@ def load(path: Path) -> Tokenizer:
             head = stream.read(_HEAD_BYTES)
         return _adapter(file, head)(file)
     except OSError as error:
-        raise _failed(path, f"{error.strerror or error}; {_EXPECTED}") from error
+        raise load_failed(f"{path}: {error.strerror or error}; {_EXPECTED}") from error
     except MemoryError as error:
-        raise _failed(path, "not enough memory") from error
+        raise load_failed(f"{path}: not enough memory") from error
 
 
 def find_in(folder: Path) -> Path:
@@ -42,10 +42,10 @@ def find_in(folder: Path) -> Path:
     names = ["tekken.json", "tokenizer.model", "tokenizer.bin", "*.tiktoken", "*.model"]
     found = sorted({file for name in names for file in folder.glob(name) if file.is_file()})
     if not found:
-        raise _failed(folder, f"no tokenizer in this folder; {_EXPECTED}")
+        raise load_failed(f"{folder}: no tokenizer in this folder; {_EXPECTED}")
     if len(found) > 1:
         candidates = ", ".join(file.name for file in found)
-        raise _failed(folder, f"several tokenizers in this folder ({candidates}); give the path of one")
+        raise load_failed(f"{folder}: several tokenizers in this folder ({candidates}); give the path of one")
     return found[0]
 
 
@@ -72,21 +72,22 @@ def _adapter(path: Path, head: bytes) -> Callable[[Path], Tokenizer]:
 
     if path.suffix == ".bin" or read_vocabulary(path.read_bytes()) is not None:
         return load_llama2c
-    raise _failed(path, _EXPECTED)
+    raise load_failed(f"{path}: {_EXPECTED}")
 
 
 def _refuse_other_formats(path: Path, head: bytes) -> None:
     """Names the common wrong files; the two paths of a runner are easily swapped."""
     if not head:
-        raise _failed(path, f"the file is empty; {_EXPECTED}")
+        raise load_failed(f"{path}: the file is empty; {_EXPECTED}")
     if head[4:8] in (b"ET12", b"ET11", b"ET10") or path.suffix == ".pte":
-        raise _failed(path, f"this is an ExecuTorch program (.pte), not a tokenizer; {_EXPECTED}")
+        raise load_failed(f"{path}: this is an ExecuTorch program (.pte), not a tokenizer; {_EXPECTED}")
     if head[:4] == b"GGUF":
-        raise _failed(path, f"this is a GGUF model, not a tokenizer; {_EXPECTED}")
+        raise load_failed(f"{path}: this is a GGUF model, not a tokenizer; {_EXPECTED}")
     if head[:2] == b"PK":
-        raise _failed(path, f"this is a ZIP archive (a torch checkpoint?), not a tokenizer; {_EXPECTED}")
+        zipped = "a ZIP archive (a torch checkpoint?)"
+        raise load_failed(f"{path}: this is {zipped}, not a tokenizer; {_EXPECTED}")
     if head.startswith(b"version ") and b"git-lfs" in head[:100]:
-        raise _failed(path, "this is a Git LFS pointer; fetch the file itself (git lfs pull)")
+        raise load_failed(f"{path}: this is a Git LFS pointer; fetch the file itself (git lfs pull)")
 
 
 def _json_adapter(path: Path, head: bytes) -> Callable[[Path], Tokenizer]:
@@ -95,10 +96,7 @@ def _json_adapter(path: Path, head: bytes) -> Callable[[Path], Tokenizer]:
     # How `tokenizers` writes its files; spares reading tens of megabytes twice.
     if b'"version"' in head and b'"truncation"' in head:
         return load_hf
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise _failed(path, f"damaged JSON ({error})") from error
+    content = read_object(path, load_failed)
     if isinstance(content.get("config"), dict) and isinstance(content.get("vocab"), list):
         from executorch_mm._tokenizers.tiktoken_ranks import load_tekken
 
@@ -107,8 +105,4 @@ def _json_adapter(path: Path, head: bytes) -> Callable[[Path], Tokenizer]:
         return load_hf
     keys = ", ".join(list(content)[:5])
     hint = "; give tokenizer.json from the same folder" if path.name != "tokenizer.json" else ""
-    raise _failed(path, f"JSON without a tokenizer in it (keys {keys}); {_EXPECTED}{hint}")
-
-
-def _failed(path: Path, why: str) -> TokenizerError:
-    return TokenizerError(f"Failed to load tokenizer from: {path}: {why}")
+    raise load_failed(f"{path}: JSON without a tokenizer in it (keys {keys}); {_EXPECTED}{hint}")

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from executorch_mm._tokenizers.base import PieceTokenizer, checked_id
+from executorch_mm._tokenizers.base import PieceTokenizer, checked_id, load_failed
 from executorch_mm._tokenizers.hf_decoders import DecoderRule, compile_decoder
 from executorch_mm._tokenizers.side_files import BOS_TOKENS, SideFiles
 from executorch_mm._tokenizers.utf8 import IncrementalDecoder, WindowDecoder
-from executorch_mm.errors import TokenizerError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -133,9 +132,7 @@ def load_hf(path: Path) -> HFTokenizer:
     try:
         tokenizer = Tokenizer.from_buffer(path.read_bytes())
     except Exception as error:  # `tokenizers` raises bare Exception
-        raise TokenizerError(
-            f"Failed to load tokenizer from: {path}: not a usable tokenizer.json ({error})"
-        ) from error
+        raise load_failed(f"{path}: not a usable tokenizer.json ({error})") from error
     # Both would change ids behind the caller's back.
     tokenizer.no_truncation()
     tokenizer.no_padding()

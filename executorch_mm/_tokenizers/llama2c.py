@@ -12,10 +12,9 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from executorch_mm._tokenizers.base import PieceTokenizer, SpecialTokens, checked_id
+from executorch_mm._tokenizers.base import PieceTokenizer, SpecialTokens, checked_id, load_failed
 from executorch_mm._tokenizers.hf_decoders import byte_token_value, strip_leading_spaces
 from executorch_mm._tokenizers.side_files import SideFiles
-from executorch_mm.errors import TokenizerError
 
 _LONGEST_PLAUSIBLE_TOKEN = 1 << 16
 _CONTROL = ("<unk>", "<s>", "</s>", "<pad>")
@@ -192,5 +191,5 @@ def load_llama2c(path: Path) -> Llama2cTokenizer:
     """
     vocabulary = read_vocabulary(path.read_bytes())
     if vocabulary is None:
-        raise TokenizerError(f"Failed to load tokenizer from: {path}: not a llama2.c tokenizer, or cut short")
+        raise load_failed(f"{path}: not a llama2.c tokenizer, or cut short")
     return Llama2cTokenizer(path, vocabulary)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from executorch_mm._json_files import read_object_if_there
 from executorch_mm.errors import TokenizerError
 
 # Control tokens by which published models end a text or a turn, whatever their configuration declares: many a
@@ -59,10 +59,10 @@ class SideFiles:
         Raises:
             TokenizerError: One of the files is there but is not a JSON object.
         """
-        tokenizer_config = _read(path.with_name("tokenizer_config.json"))
-        special_map = _read(path.with_name("special_tokens_map.json"))
-        generation = _read(path.with_name("generation_config.json"))
-        config = _read(path.with_name("config.json"))
+        tokenizer_config = read_object_if_there(path.with_name("tokenizer_config.json"), TokenizerError)
+        special_map = read_object_if_there(path.with_name("special_tokens_map.json"), TokenizerError)
+        generation = read_object_if_there(path.with_name("generation_config.json"), TokenizerError)
+        config = read_object_if_there(path.with_name("config.json"), TokenizerError)
         text_config = config.get("text_config")
         models = [generation, config, text_config if isinstance(text_config, dict) else {}]
         return cls(
@@ -102,23 +102,12 @@ def declared_eos_ids(folder: Path) -> tuple[int, ...]:
     Raises:
         TokenizerError: The file is there but is not a JSON object.
     """
-    return _ids([_read(folder / "generation_config.json").get("eos_token_id")])
+    generation = read_object_if_there(folder / "generation_config.json", TokenizerError)
+    return _ids([generation.get("eos_token_id")])
 
 
 def _flag(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
-
-
-def _read(path: Path) -> dict[str, object]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"Failed to read {path}: expected a JSON file ({error})") from error
-    if not isinstance(content, dict):
-        raise TokenizerError(f"Failed to read {path}: expected a JSON object, got {type(content).__name__}")
-    return content
 
 
 def _texts(*values: object) -> tuple[str, ...]:

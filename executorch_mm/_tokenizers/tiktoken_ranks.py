@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from executorch_mm._tokenizers.base import PieceTokenizer, SpecialTokens, checked_id
+from executorch_mm._json_files import read_object
+from executorch_mm._tokenizers.base import PieceTokenizer, SpecialTokens, checked_id, load_failed
 from executorch_mm._tokenizers.extras import import_extra
 from executorch_mm._tokenizers.side_files import BOS_TOKENS, SideFiles
 from executorch_mm.errors import TokenizerError
@@ -60,7 +60,7 @@ class TiktokenTokenizer(PieceTokenizer):
                 name=path.name, pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens={}
             )
         except ValueError as error:
-            raise _failed(path, f"tiktoken refuses it ({error})") from error
+            raise load_failed(f"{path}: tiktoken refuses it ({error})") from error
         self._special = SpecialTokens(special)
         self._control_ids = frozenset(i for text, i in special.items() if text not in plain_added)
         self._pieces = {rank: piece for piece, rank in ranks.items()}
@@ -119,9 +119,9 @@ def load_tiktoken(path: Path) -> TiktokenTokenizer:
             token, rank = line.split()
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except (ValueError, binascii.Error) as error:
-            raise _failed(path, f'line {number} is not "base64 rank" ({error})') from error
+            raise load_failed(f'{path}: line {number} is not "base64 rank" ({error})') from error
     if not ranks:
-        raise _failed(path, "no token in it")
+        raise load_failed(f"{path}: no token in it")
     added = SideFiles.beside(path).added_tokens
     if added:
         special = {text: token_id for text, (token_id, _) in added.items()}
@@ -150,7 +150,7 @@ def load_tekken(path: Path) -> TiktokenTokenizer:
         MissingDependencyError: `tiktoken` is not installed.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_object(path, load_failed)
         config = content["config"]
         num_special = int(config["default_num_special_tokens"])
         num_ranks = int(config["default_vocab_size"]) - num_special
@@ -172,8 +172,4 @@ def load_tekken(path: Path) -> TiktokenTokenizer:
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         if isinstance(error, TokenizerError):
             raise
-        raise _failed(path, f"not a usable tekken.json ({type(error).__name__}: {error})") from error
-
-
-def _failed(path: Path, why: str) -> TokenizerError:
-    return TokenizerError(f"Failed to load tokenizer from: {path}: {why}")
+        raise load_failed(f"{path}: not a usable tekken.json ({type(error).__name__}: {error})") from error

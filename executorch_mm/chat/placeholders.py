@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -59,6 +60,8 @@ _AUDIO = (
     _Placeholder("<audio>"),
 )
 _KNOWN: dict[MediaKind, tuple[_Placeholder, ...]] = {"image": _IMAGE, "audio": _AUDIO}
+# Voxtral's template refuses Hugging Face's names.
+_OPENAI_NAMES = {"image": "image_url", "audio": "input_audio"}
 # Stand for pictures and sounds in templates that only take texts; private-use, so no text has them by chance.
 _MARKS: dict[MediaKind, str] = {"image": "\ue000image\ue000", "audio": "\ue000audio\ue000"}
 
@@ -98,7 +101,7 @@ def render_conversation(
         )
 
     if template.takes_parts:
-        text = render(conversation.with_content(_as_it_is if template.takes_texts else _as_parts))
+        text = _rendered_parts(render, conversation, keeps_texts=template.takes_texts)
         pieces = _split(text, conversation.media, tokenizer)
         if pieces is not None:
             return pieces
@@ -111,6 +114,20 @@ def render_conversation(
     return pieces
 
 
+def _rendered_parts(
+    render: Callable[[Sequence[Message]], str], conversation: Conversation, *, keeps_texts: bool
+) -> str:
+    """The conversation in parts, named otherwise for a template that refuses the usual names."""
+    try:
+        return render(conversation.with_content(_as_parts({}, keeps_texts=keeps_texts)))
+    except InputError:
+        if not conversation.media:
+            raise
+        with contextlib.suppress(InputError):
+            return render(conversation.with_content(_as_parts(_OPENAI_NAMES, keeps_texts=keeps_texts)))
+        raise
+
+
 def _no_place(media: Sequence[MultimodalInput]) -> InputError:
     return InputError(
         f"chat template: expected a place for each of {len(media)} pictures and sounds; the template leaves "
@@ -118,12 +135,15 @@ def _no_place(media: Sequence[MultimodalInput]) -> InputError:
     )
 
 
-def _as_it_is(content: Content) -> Content:
-    return content
+def _as_parts(names: dict[str, str], *, keeps_texts: bool) -> Callable[[Content], Content]:
+    """Content as a list of parts, of types that have these names; a text stays one where it may."""
 
+    def change(content: Content) -> Content:
+        if isinstance(content, str):
+            return content if keeps_texts else [{"type": "text", "text": content}]
+        return [part | {"type": names.get(str(part["type"]), part["type"])} for part in content]
 
-def _as_parts(content: Content) -> Content:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return change
 
 
 def _as_text(content: Content) -> Content:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from executorch_mm._json_files import read_object_if_there
 from executorch_mm.errors import InputError
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class TemplateFiles:
             InputError: A file that should hold a template is damaged.
         """
         templates = next(filter(None, map(_templates_in, folders)), {})
-        configs = [_json_in(folder / "tokenizer_config.json") for folder in folders]
+        configs = [read_object_if_there(folder / "tokenizer_config.json", InputError) for folder in folders]
         config = next(filter(None, configs), {})
         return cls(templates, _special_tokens(config), config.get("add_bos_token") is True)
 
@@ -209,7 +209,7 @@ def _templates_in(folder: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"chat template in {folder}: {error}") from error
     for name in ("chat_template.json", "tokenizer_config.json"):
-        found = _json_in(folder / name).get("chat_template")
+        found = read_object_if_there(folder / name, InputError).get("chat_template")
         if isinstance(found, str):
             return {**named, _DEFAULT: found}
         if isinstance(found, list):
@@ -227,18 +227,6 @@ def _named_templates(entries: list[object], file: Path) -> dict[str, str]:
             raise InputError(f"{file}: chat_template: expected a list of {{name, template}}")
         named[name] = source
     return named
-
-
-def _json_in(file: Path) -> dict[str, object]:
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"chat template in {file}: expected a JSON file ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"chat template in {file}: expected a JSON object, got {type(content).__name__}")
-    return content
 
 
 def _special_tokens(config: Mapping[str, object]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from executorch_mm.preprocess.audio import AudioProcessor, LogMelConfig
 from executorch_mm.preprocess.fixed_size import ImageConfig
 from executorch_mm.preprocess.image import ImageProcessor
+from executorch_mm.preprocess.mel_program import MelProgram
 from executorch_mm.preprocess.pictures import image_to_hwc_uint8, load_image, open_image
 from executorch_mm.preprocess.processor import Processor
 from executorch_mm.preprocess.sounds import Sound, load_sound
@@ -13,6 +14,7 @@ __all__ = [
     "ImageConfig",
     "ImageProcessor",
     "LogMelConfig",
+    "MelProgram",
     "Normalise",
     "PreparedImage",
     "Processor",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from executorch_mm._json_files import read_object, read_object_if_there
 from executorch_mm.errors import InputError
-from executorch_mm.preprocess.config_reader import Json, read_json
+from executorch_mm.preprocess.config_reader import Json
 
 Part: TypeAlias = Literal["image_processor", "video_processor", "feature_extractor"]
 
@@ -34,15 +35,15 @@ def find_config(path: Path, part: Part) -> tuple[Json, str] | None:
         InputError: A file is damaged.
     """
     if not path.is_dir():
-        content = read_json(path)
+        content = read_object(path, InputError)
         return _nested(content, part) or content, str(path)
     combined = path / _NESTING_FILE
-    content = read_json(combined) if combined.is_file() else {}
+    content = read_object_if_there(combined, InputError)
     if nested := _nested(content, part):
         return nested, str(combined)
     for name in _OWN_FILES[part]:
         if (path / name).is_file():
-            return read_json(path / name), str(path / name)
+            return read_object(path / name, InputError), str(path / name)
     # An old processor_config.json may be the part's own file under another name.
     is_own = "image_processor_type" in content or "feature_extractor_type" in content
     return (content, str(combined)) if is_own else None

@@ -5,11 +5,9 @@ A key that is not understood is an error: a picture prepared almost as in traini
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
 
 from executorch_mm.errors import InputError
@@ -24,23 +22,6 @@ _OTHER_KEYS = frozenset(
     _valid_processor_keys image_seq_length return_tensors device disable_grouping input_data_format
     do_convert_rgb model_input_names""".split()  # noqa: SIM905
 )
-
-
-def read_json(file: Path) -> Json:
-    """Reads a file that holds one JSON object.
-
-    Raises:
-        InputError: The file is missing or holds something else.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{file}: expected a JSON file ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: expected a JSON object, got {type(content).__name__}")
-    return content
 
 
 class ConfigReader:

@@ -12,10 +12,12 @@ from executorch_mm.preprocess.audio import AudioProcessor, parse_audio_config
 from executorch_mm.preprocess.config_files import CONFIG_NAMES, find_config
 from executorch_mm.preprocess.config_reader import read_family
 from executorch_mm.preprocess.image import ImageProcessor, is_image_config, parse_image_config
+from executorch_mm.preprocess.mel_program import MelProgram
 from executorch_mm.preprocess.pictures import Layout
 from executorch_mm.preprocess.qwen2_vl import VIDEO_FAMILIES
 from executorch_mm.preprocess.sources import Fetch
 from executorch_mm.preprocess.steps import FloatArray, PreparedImage
+from executorch_mm.pretrained import find_audio_preprocessor
 
 
 class Processor:
@@ -34,7 +36,7 @@ class Processor:
     def __init__(
         self,
         image: ImageProcessor | None = None,
-        audio: AudioProcessor | None = None,
+        audio: AudioProcessor | MelProgram | None = None,
         *,
         folder: Path | None = None,
     ) -> None:
@@ -46,13 +48,19 @@ class Processor:
         return f"Processor(image={self.image!r}, audio={self.audio!r})"
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike[str]) -> Processor:
+    def from_pretrained(
+        cls, path: str | os.PathLike[str], *, audio_preprocessor: str | os.PathLike[str] | None = None
+    ) -> Processor:
         """Reads processor_config.json, preprocessor_config.json and what newer models have beside them.
 
         Args:
             path: The model's folder, or one of these files.
+            audio_preprocessor: The .pte file that makes features of sounds. None takes the one that has
+                "preprocess" in its name in the folder; without one, features are made as the files say.
 
         Raises:
+            ModelLoadError: There are several such .pte files, or it cannot be loaded.
+            ContractError: It is no such program; see `MelProgram`.
             InputError: There is no such file, it is damaged, a class is not supported, or there are keys that
                 are not understood; the message names them.
         """
@@ -64,12 +72,16 @@ class Processor:
             image = None
         if audio is not None and is_image_config(audio[0]):
             audio = None
-        if image is None and audio is None:
+        program = audio_preprocessor or find_audio_preprocessor([folder])
+        if image is None and audio is None and program is None:
             raise InputError(f"{folder}: expected {' or '.join(CONFIG_NAMES)} in this folder")
+        features: AudioProcessor | MelProgram | None = None
+        if program is not None:
+            features = MelProgram(program)
+        elif audio is not None:
+            features = AudioProcessor(parse_audio_config(*audio))
         return cls(
-            None if image is None else ImageProcessor(parse_image_config(*image)),
-            None if audio is None else AudioProcessor(parse_audio_config(*audio)),
-            folder=folder,
+            None if image is None else ImageProcessor(parse_image_config(*image)), features, folder=folder
         )
 
     def images(self, images: Sequence[object], *, layout: Layout | None = None) -> list[PreparedImage]:

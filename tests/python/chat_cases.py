@@ -29,6 +29,7 @@ def text(words: str) -> dict[str, Any]:
 
 IMAGE = {"type": "image"}
 AUDIO = {"type": "audio"}
+INPUT_AUDIO = {"type": "input_audio"}
 WEATHER = {
     "type": "function",
     "function": {
@@ -75,6 +76,7 @@ CASES = {
     "pictures are counted": Case([user([IMAGE, IMAGE, text("?")])], options={"add_vision_id": True}),
     "audio": Case([user([AUDIO, text("What is said?")])]),
     "audio and turns": Case([user([AUDIO]), assistant([text("Rain.")]), user([text("Then?"), AUDIO])]),
+    "audio by OpenAI's name": Case([user([INPUT_AUDIO, text("What is said?")])]),
     "tools": Case([SYSTEM, user("What is the weather like in Zürich?")], tools=[WEATHER]),
     "tool call and answer": Case(TOOL_TALK, tools=[WEATHER]),
     "tool call, answered": Case([*TOOL_TALK, assistant("4 degrees."), user("Thanks")], tools=[WEATHER]),

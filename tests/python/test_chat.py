@@ -243,6 +243,13 @@ SOI, EOI = "\n\n<start_of_image>", "<end_of_image>\n\n"
             "<|image_end|>?",
         ),
         ("llama3.2-vision", [], "user<|end_header_id|>\n\n", "and", "?<|eot_id|>"),
+        (
+            "qwen2-vl",
+            [],
+            "<|vision_start|>",
+            "<|vision_end|>and<|vision_start|>",
+            "<|vision_end|>?<|im_end|>",
+        ),
         ("phi4-mini", [], "<|user|>", "and", "?<|end|>"),  # texts only: placed where they are
         ("smollm2", [], "<|im_start|>user\n", "and", "?<|im_end|>"),
     ],
@@ -267,6 +274,18 @@ def test_sounds_and_pictures_keep_their_places_beside_each_other() -> None:
     conversation = read_messages([user(SOUND, "a", ONE, "b", SOUND, TWO)])
     parts = render_conversation(ChatTemplate(source), conversation, tokenizer)
     assert parts == [SOUND, "a", ONE, "b", SOUND, TWO]
+
+
+def test_a_template_that_knows_sounds_by_openais_name_gets_it() -> None:
+    parts = placed("voxtral", [user(SOUND, "What is said?")], "[BEGIN_AUDIO]")
+    assert parts == ["<s>[INST][BEGIN_AUDIO]", SOUND, "What is said?[/INST]"]
+    with pytest.raises(InputError, match="Only text, input_audio and audio_url chunks are supported"):
+        placed("voxtral", [user(ONE, "What is this?")])
+
+
+def test_a_template_that_puts_pictures_first_gets_them_first() -> None:
+    parts = placed("llava-1.5", [user("Compare", ONE, "and", TWO)])
+    assert parts == ["USER: ", ONE, "\n", TWO, "\nCompare and ASSISTANT:"]
 
 
 def test_what_the_template_writes_around_a_picture_is_not_written_twice() -> None:

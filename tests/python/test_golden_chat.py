@@ -30,7 +30,7 @@ GOLDEN = {
 
 
 def test_the_fixtures_cover_the_families_and_the_cases() -> None:
-    assert len(GOLDEN) >= 15
+    assert len(GOLDEN) >= 18
     assert all(set(rendered) == set(CASES) for rendered in GOLDEN.values())
     for case in CASES:  # none that every template refuses
         assert any(rendered[case] is not None for rendered in GOLDEN.values()), case

@@ -247,7 +247,8 @@ def test_a_sound_for_a_model_that_takes_none_is_an_input_error(runner: Multimoda
 
 def encoder_of(folder: Path) -> PromptEncoder:
     """An encoder for a model that has an audio encoder and nothing else."""
-    contract = SimpleNamespace(methods={"audio_encoder": None})
+    encoder = SimpleNamespace(inputs=[SimpleNamespace(shape=(10, 128, 3000))])
+    contract = SimpleNamespace(methods={"audio_encoder": encoder})
     return PromptEncoder(contract, None, None, [folder])  # type: ignore[arg-type]
 
 

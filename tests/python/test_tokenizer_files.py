@@ -118,7 +118,7 @@ def test_a_program_in_place_of_a_tokenizer_is_recognised(tmp_path: Path) -> None
     ("name", "content", "expected"),
     [
         ("tokenizer.json", b"", "the file is empty"),
-        ("tokenizer.json", b'{"model": {"type": "BPE"', "damaged JSON"),
+        ("tokenizer.json", b'{"model": {"type": "BPE"', "expected a JSON file"),
         ("tokenizer.json", b'{"version": "1.0", "truncation": null, "model"', "not a usable tokenizer.json"),
         ("tokenizer.json", b'{"model": {"type": "Magic"}}', "not a usable tokenizer.json"),
         (

@@ -11,7 +11,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from emm_build.sbom import Component, read_components
 
+# Words that one licence has and the others have not.
+LICENCE_PHRASES = {
+    "Apache-2.0": "Apache License",
+    "BSD-2-Clause": "Redistributions in binary form must reproduce",
+    "BSD-3-Clause": "endorse or promote products derived",
+    "MIT": "without restriction, including without limitation the rights",
+    "MPL-2.0": "Mozilla Public License Version 2.0",
+}
 LIBRARIES = [
     "libemm_executorch.so",
     "libemm_executorch_threadpool.so",
@@ -96,18 +105,21 @@ def test_the_stub_and_the_typing_marker_are_installed(module_path: Path) -> None
     assert any(path.endswith("_core.pyi") for path in files)
 
 
-@pytest.mark.parametrize(
-    ("name", "holder"),
-    [
-        ("LICENSE", "the executorch_mm authors"),
-        ("EXECUTORCH-LICENSE", "Meta Platforms, Inc."),
-        ("NANOBIND-LICENSE", "Wenzel Jakob"),
-        ("ROBIN-MAP-LICENSE", "Thibaut Goetghebuer-Planchon"),
-    ],
-)
-def test_the_licences_of_all_that_is_shipped_are_installed(name: str, holder: str) -> None:
-    files = [path for path in importlib.metadata.files("executorch_mm") or [] if path.name == name]
+@pytest.mark.parametrize("component", read_components(), ids=lambda component: component.name)
+def test_the_licence_of_everything_inside_is_installed(component: Component) -> None:
+    files = [path for path in importlib.metadata.files("executorch_mm") or [] if path.name == component.text]
 
     assert len(files) == 1
     assert "licenses" in files[0].parts
-    assert holder in files[0].read_text()
+    text = files[0].read_text(encoding="utf-8")
+    assert "copyright" in text.lower()
+    assert {
+        part for part in component.licence.split(" AND ") if LICENCE_PHRASES[part] in " ".join(text.split())
+    } == {*component.licence.split(" AND ")}
+
+
+def test_the_metadata_names_every_licence_inside() -> None:
+    metadata = importlib.metadata.metadata("executorch_mm")
+    licences = {part for component in read_components() for part in component.licence.split(" AND ")}
+
+    assert set(str(metadata["License-Expression"]).split(" AND ")) == licences

@@ -146,6 +146,26 @@ def test_rows_of_several_tiles_in_another_dtype_reach_the_decoder_flattened() ->
         assert runner.prefill(make_embedding_input(rows)) > 12
 
 
+def test_tiles_that_were_cut_before_go_to_an_encoder_of_tiles_by_pointer() -> None:
+    prompt, expected = EXPECTED["cut_tiles"]
+    tiles = np.linspace(-1, 1, 3 * 3 * 8 * 8, dtype=np.float32).reshape(3, 3, 8, 8)
+    with load("cut_tiles") as runner:
+        runner.prefill(make_image_input(tiles))
+        assert runner.position == 3 * 4
+        assert runner.stats.copied_input_bytes == 0
+        assert answer(runner, prompt, len(expected)) == expected
+        runner.reset()
+        assert runner.prefill(make_image_input(tiles[:1])) == 4  # one tile is a picture
+        for wrong in (np.zeros((5, 3, 8, 8), np.float32), np.zeros((2, 3, 8, 9), np.float32)):
+            with pytest.raises(InputError, match="vision_encoder expects float32"):
+                runner.prefill(make_image_input(wrong))
+        assert runner.position == 4
+    with load("tiles") as runner, pytest.raises(InputError, match="vision_encoder expects float16"):
+        runner.prefill(make_image_input(tiles))
+    with pytest.raises(InputError, match="make_image_inputs takes several pictures"):
+        make_image_input(np.zeros((2, 8, 8, 3), np.float32))
+
+
 def test_floats_in_0_to_1_and_bytes_reach_an_encoder_of_bytes_alike() -> None:
     pixels = np.arange(3 * 8 * 8, dtype=np.uint8).reshape(3, 8, 8)
     with load("tiles_bytes") as runner:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from executorch_mm import (
     ClipModel,
     ContractError,
     ExecutorchMMError,
+    ForkError,
     InputError,
     ModelLoadError,
     TokenizerError,
@@ -24,7 +27,7 @@ from executorch_mm.preprocess import ImageProcessor
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 FOLDER = MODELS / "clip"
-(ENTRY,) = json.loads((FOLDER / "manifest.json").read_text())["models"]
+ENTRY, FIXED = json.loads((FOLDER / "manifest.json").read_text())["models"]
 EXPECTED = ENTRY["expected"]
 IMAGES = np.array(EXPECTED["image_embeddings"], np.float32)
 TEXTS = np.array(EXPECTED["text_embeddings"], np.float32)
@@ -80,6 +83,36 @@ def test_one_picture_or_text_makes_one_row(model: ClipModel) -> None:
         model.encode_image(Image.fromarray(first), normalize=False), IMAGES[:1], **CLOSE
     )
     np.testing.assert_allclose(model.encode_text(EXPECTED["texts"][0], normalize=False), TEXTS[:1], **CLOSE)
+
+
+def test_a_fixed_batch_is_filled_up_and_what_fills_it_is_dropped() -> None:
+    with ClipModel(FOLDER / FIXED["file"]) as model:
+        assert [model.methods[name].inputs[0].shape[0] for name in ("encode_image", "encode_text")] == [4, 2]
+        for count in (1, 3):
+            made = model.encode_image(pictures()[:count], normalize=False)
+            np.testing.assert_allclose(made, IMAGES[:count], **CLOSE)
+        made = model.encode_image([*pictures(), *pictures()], normalize=False)
+        np.testing.assert_allclose(made, np.concatenate([IMAGES, IMAGES]), **CLOSE)
+        assert len(EXPECTED["texts"]) % 2 == 1
+        np.testing.assert_allclose(model.encode_text(EXPECTED["texts"], normalize=False), TEXTS, **CLOSE)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_is_refused_and_frees_nothing() -> None:
+    with ClipModel(FOLDER / ENTRY["file"]) as model:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            with contextlib.suppress(BaseException):
+                try:
+                    model.encode_text([EXPECTED["ids"][0]])
+                except ForkError:
+                    model.close()
+                    status = 0
+            os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert len(model.encode_text([EXPECTED["ids"][0]])) == 1
 
 
 def test_nothing_to_embed_makes_no_rows(model: ClipModel) -> None:
