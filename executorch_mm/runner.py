@@ -14,7 +14,6 @@ from executorch_mm import _core
 from executorch_mm._access import Progress
 from executorch_mm._loading import load_model
 from executorch_mm._requests import Requests
-from executorch_mm._tokenizers.side_files import declared_eos_ids
 from executorch_mm.chat_methods import ChatMethods
 from executorch_mm.config import GenerationConfig, GenerationOptions
 from executorch_mm.errors import ContractError, InputError
@@ -117,6 +116,8 @@ class MultimodalRunner(ChatMethods):
         self._chat_folders = beside[::-1]
         mel = None if audio_preprocessor is None else Path(os.fspath(audio_preprocessor))
         encoder = PromptEncoder(session.contract, self._tokenizer, processor, beside, mel)
+        from executorch_mm._tokenizers.side_files import declared_eos_ids  # here: imports are to be fast
+
         declared = [token for folder in beside for token in declared_eos_ids(folder)]
         eos_ids = sorted({*session.contract.eos_ids, *self._tokenizer.eos_ids, *declared})
         self._requests = Requests(session, self._tokenizer, encoder, eos_ids, start_ns)

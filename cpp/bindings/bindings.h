@@ -42,5 +42,6 @@ void bind_session(nb::module_& module);
 void bind_sampling(nb::module_& module);
 void bind_generation(nb::module_& module);
 void bind_methods(nb::module_& module);
+void bind_transducer(nb::module_& module);
 
 }  // namespace emm::bindings

@@ -16,4 +16,5 @@ NB_MODULE(_core, module) {
   emm::bindings::bind_sampling(module);
   emm::bindings::bind_generation(module);
   emm::bindings::bind_methods(module);
+  emm::bindings::bind_transducer(module);
 }

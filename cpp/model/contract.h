@@ -82,11 +82,19 @@ struct CacheLimits {
 using MetadataValue =
     std::variant<int64_t, double, bool, std::string, std::vector<int64_t>, std::vector<double>>;
 
-struct Contract {
-  ModelKind kind = ModelKind::kText;
-  std::map<std::string, MethodSpec> methods;
+// What programs of any kind say about themselves.
+struct Signatures {
+  std::map<std::string, MethodSpec> methods;      // those with inputs, by name
   std::map<std::string, MetadataValue> metadata;  // constant methods, by name
 
+  const MethodSpec* find(const std::string& name) const {
+    const auto found = methods.find(name);
+    return found == methods.end() ? nullptr : &found->second;
+  }
+};
+
+struct Contract : Signatures {
+  ModelKind kind = ModelKind::kText;
   int64_t capacity = 0;            // positions the KV cache holds
   std::vector<StateTensor> state;  // of the decoder
   CacheLimits cache;
@@ -97,10 +105,6 @@ struct Contract {
   int64_t vocab_size = 0;   // last dimension of the logits
   int64_t hidden_size = 0;  // of the embeddings; 0 for text models
 
-  const MethodSpec* find(const std::string& name) const {
-    const auto found = methods.find(name);
-    return found == methods.end() ? nullptr : &found->second;
-  }
   const MethodSpec& decoder() const {
     return methods.at(kind == ModelKind::kText ? "forward" : "text_decoder");
   }

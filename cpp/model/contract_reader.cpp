@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "model/cache_kind.h"
+#include "model/contract_checks.h"
 #include "model/et_result.h"
 #include "model/et_types.h"
 
@@ -16,8 +17,6 @@ using executorch::runtime::EValue;
 using executorch::runtime::Result;
 using executorch::runtime::Tag;
 using executorch::runtime::TensorInfo;
-
-[[noreturn]] void refuse(const std::string& message) { throw Error(ErrorCode::kContract, message); }
 
 // ExecuTorch logs an error when it is asked for the tensor behind a value of another kind.
 bool is_tensor(const Result<Tag>& tag) { return tag.ok() && *tag == Tag::Tensor; }
@@ -57,7 +56,7 @@ MethodSpec read_method(Module& module, const ProgramInfo& program, const std::st
   for (size_t i = 0; i < meta->num_memory_planned_buffers(); ++i) {
     auto bytes = meta->memory_planned_buffer_size(i);
     if (!bytes.ok() || *bytes < 0)
-      refuse(name + ": planned buffer " + std::to_string(i) + " has no valid size");
+      refuse_contract(name + ": planned buffer " + std::to_string(i) + " has no valid size");
     spec.arena_bytes.push_back(*bytes);
   }
   for (size_t i = 0; i < meta->num_backends(); ++i) {
@@ -105,69 +104,29 @@ bool to_metadata(const std::vector<EValue>& outputs, MetadataValue& value) {
   return true;
 }
 
-void read_metadata(Module& module, const std::string& name, Contract& contract) {
+void read_metadata(Module& module, const std::string& name, Signatures& signatures) {
   LogCapture log;
   const auto outputs = module.execute(name);
   MetadataValue value;
-  if (outputs.ok() && to_metadata(*outputs, value)) contract.metadata[name] = std::move(value);
+  if (outputs.ok() && to_metadata(*outputs, value)) signatures.metadata[name] = std::move(value);
   module.unload_method(name);
-}
-
-std::vector<int64_t> int_list(const Contract& contract, const std::string& name) {
-  const auto found = contract.metadata.find(name);
-  if (found == contract.metadata.end()) return {};
-  if (const auto* one = std::get_if<int64_t>(&found->second)) return {*one};
-  if (const auto* many = std::get_if<std::vector<int64_t>>(&found->second)) return *many;
-  refuse(name + ": expected an int or a list of ints");
-}
-
-std::optional<int64_t> one_int(const Contract& contract, const std::string& name) {
-  const std::vector<int64_t> values = int_list(contract, name);
-  if (values.empty()) return std::nullopt;
-  return values[0];
-}
-
-using DTypes = std::vector<DType>;
-const DTypes kIds = {DType::kInt64, DType::kInt32};
-const DTypes kFloats = {DType::kFloat32, DType::kFloat16, DType::kBFloat16};
-
-std::string names_of(const DTypes& dtypes) {
-  std::string names;
-  for (size_t i = 0; i < dtypes.size(); ++i)
-    names +=
-        std::string(i == 0 ? "" : (i + 1 == dtypes.size() ? " or " : ", ")) + dtype_name(dtypes[i]);
-  return names;
-}
-
-void expect_tensor(const MethodSpec& method, bool is_input, size_t index, size_t rank,
-                   const DTypes& dtypes) {
-  const auto& specs = is_input ? method.inputs : method.outputs;
-  const std::string where =
-      method.name + (is_input ? ": input " : ": output ") + std::to_string(index);
-  if (index >= specs.size())
-    refuse(where + " is missing: the method has " + std::to_string(specs.size()));
-  const TensorSpec& spec = specs[index];
-  const bool dtype_fits = std::find(dtypes.begin(), dtypes.end(), spec.dtype) != dtypes.end();
-  if (spec.shape.size() != rank || !dtype_fits) {
-    refuse(where + ": expected a tensor of rank " + std::to_string(rank) + " and dtype " +
-           names_of(dtypes) + ", got " + dtype_name(spec.dtype) + " " + shape_string(spec.shape));
-  }
 }
 
 void check_logits(const MethodSpec& decoder) {
   if (decoder.outputs.size() != 1) {
-    refuse(decoder.name + ": expected one output (logits), got " +
-           std::to_string(decoder.outputs.size()));
+    refuse_contract(decoder.name + ": expected one output (logits), got " +
+                    std::to_string(decoder.outputs.size()));
   }
   const TensorSpec& logits = decoder.outputs[0];
   const bool dtype_fits = logits.dtype == DType::kFloat32 || logits.dtype == DType::kFloat16 ||
                           logits.dtype == DType::kBFloat16 || logits.dtype == DType::kUInt16;
   if (!dtype_fits || logits.shape.size() < 2 || logits.shape.size() > 3 ||
       logits.shape.back() < 1) {
-    refuse(decoder.name +
-           ": output 0: expected logits (1, vocab) or (1, tokens, vocab) in float32, float16, "
-           "bfloat16 or uint16, got " +
-           std::string(dtype_name(logits.dtype)) + " " + shape_string(logits.shape));
+    refuse_contract(
+        decoder.name +
+        ": output 0: expected logits (1, vocab) or (1, tokens, vocab) in float32, float16, "
+        "bfloat16 or uint16, got " +
+        std::string(dtype_name(logits.dtype)) + " " + shape_string(logits.shape));
   }
 }
 
@@ -175,17 +134,17 @@ void check_encoder(const Contract& contract, const std::string& name) {
   const MethodSpec* encoder = contract.find(name);
   if (encoder == nullptr) return;
   if (encoder->inputs.size() != 1 || encoder->outputs.size() != 1) {
-    refuse(name + ": expected one input and one output, got " +
-           std::to_string(encoder->inputs.size()) + " and " +
-           std::to_string(encoder->outputs.size()));
+    refuse_contract(name + ": expected one input and one output, got " +
+                    std::to_string(encoder->inputs.size()) + " and " +
+                    std::to_string(encoder->outputs.size()));
   }
   // Leading dimensions (batch, pictures, tiles) are stacked, and floats converted.
   const Shape& output = encoder->outputs[0].shape;
-  expect_tensor(*encoder, false, 0, std::clamp<size_t>(output.size(), 2, 4), kFloats);
+  expect_tensor(*encoder, Side::kOutput, 0, std::clamp<size_t>(output.size(), 2, 4), kFloats);
   const int64_t hidden = output.back();
   if (hidden != contract.hidden_size) {
-    refuse(name + ": expected embeddings of " + std::to_string(contract.hidden_size) +
-           " features as text_decoder takes, got " + std::to_string(hidden));
+    refuse_contract(name + ": expected embeddings of " + std::to_string(contract.hidden_size) +
+                    " features as text_decoder takes, got " + std::to_string(hidden));
   }
 }
 
@@ -194,44 +153,46 @@ void check_speech(const Contract& contract) {
   const MethodSpec& encoder = contract.methods.at("encoder");
   const MethodSpec& decoder = contract.decoder();
   if (encoder.inputs.size() != 1)
-    refuse("encoder: expected one input, got " + std::to_string(encoder.inputs.size()));
-  expect_tensor(encoder, true, 0, 3, kFloats);
-  expect_tensor(decoder, true, 0, 2, kIds);
+    refuse_contract("encoder: expected one input, got " + std::to_string(encoder.inputs.size()));
+  expect_tensor(encoder, Side::kInput, 0, 3, kFloats);
+  expect_tensor(decoder, Side::kInput, 0, 2, kIds);
   if (encoder.outputs.empty() || decoder.inputs.size() != encoder.outputs.size() + 2) {
-    refuse("text_decoder: expected tokens, the outputs of encoder (" +
-           std::to_string(encoder.outputs.size()) + ") and a position, got " +
-           std::to_string(decoder.inputs.size()) + " inputs");
+    refuse_contract("text_decoder: expected tokens, the outputs of encoder (" +
+                    std::to_string(encoder.outputs.size()) + ") and a position, got " +
+                    std::to_string(decoder.inputs.size()) + " inputs");
   }
   for (size_t i = 0; i < encoder.outputs.size(); ++i) {
     const TensorSpec& given = encoder.outputs[i];
     const TensorSpec& taken = decoder.inputs[i + 1];
     if (given.dtype == taken.dtype && given.dtype != DType::kOther && given.shape == taken.shape)
       continue;
-    refuse("text_decoder: input " + std::to_string(i + 1) + ": expected output " +
-           std::to_string(i) + " of encoder, " + dtype_name(given.dtype) + " " +
-           shape_string(given.shape) + ", got " + dtype_name(taken.dtype) + " " +
-           shape_string(taken.shape));
+    refuse_contract("text_decoder: input " + std::to_string(i + 1) + ": expected output " +
+                    std::to_string(i) + " of encoder, " + dtype_name(given.dtype) + " " +
+                    shape_string(given.shape) + ", got " + dtype_name(taken.dtype) + " " +
+                    shape_string(taken.shape));
   }
 }
 
 void read_position_style(const MethodSpec& decoder, Contract& contract) {
   if (decoder.inputs.size() == 1) {
     if (contract.kind == ModelKind::kMultimodal) {
-      refuse(decoder.name +
-             ": expected embeddings and positions, got one input; without a KV cache a model would "
-             "have to be given pictures and sounds again at each step");
+      refuse_contract(
+          decoder.name +
+          ": expected embeddings and positions, got one input; without a KV cache a model would "
+          "have to be given pictures and sounds again at each step");
     }
     contract.position_style = PositionStyle::kNone;
     return;
   }
   const size_t last = decoder.inputs.size() - 1;
   if (last != 1 && contract.kind != ModelKind::kSpeech) {
-    refuse(decoder.name + ": expected tokens or embeddings and at most one position input, got " +
-           std::to_string(decoder.inputs.size()) +
-           " inputs (models that take caches or masks as arguments are "
-           "not supported)");
+    refuse_contract(decoder.name +
+                    ": expected tokens or embeddings and at most one position input, got " +
+                    std::to_string(decoder.inputs.size()) +
+                    " inputs (models that take caches or masks as arguments are "
+                    "not supported)");
   }
-  expect_tensor(decoder, true, last, 1, kIds);
+  expect_tensor(decoder, Side::kInput, last, 1, kIds);
   contract.position_style =
       decoder.inputs[last].shape[0] > 1 ? PositionStyle::kRange : PositionStyle::kStart;
 }
@@ -245,7 +206,7 @@ void read_state(const MethodSpec& decoder, const ProgramInfo& program, Contract&
     const bool is_inside = tensor.arena_buffer < decoder.arena_bytes.size() &&
                            tensor.offset + tensor.bytes() <=
                                static_cast<uint64_t>(decoder.arena_bytes[tensor.arena_buffer]);
-    if (!is_inside) refuse(decoder.name + ": a cache lies outside of the planned memory");
+    if (!is_inside) refuse_contract(decoder.name + ": a cache lies outside of the planned memory");
   }
   if (contract.cache.flat_rows > 0)
     contract.capacity = std::min(contract.capacity, contract.cache.flat_rows);
@@ -259,8 +220,9 @@ void read_state(const MethodSpec& decoder, const ProgramInfo& program, Contract&
 void expect_flexible_length(const MethodSpec& method) {
   const TensorSpec& input = method.inputs[0];
   if (input.is_dynamic || input.shape[1] == 1) return;
-  refuse(method.name + ": input 0: expected one token for each call or a dynamic length, got the " +
-         "fixed shape " + shape_string(input.shape));
+  refuse_contract(method.name +
+                  ": input 0: expected one token for each call or a dynamic length, got the " +
+                  "fixed shape " + shape_string(input.shape));
 }
 
 void read_limits(const MethodSpec& decoder, const ProgramInfo& program, Contract& contract) {
@@ -286,13 +248,13 @@ void read_limits(const MethodSpec& decoder, const ProgramInfo& program, Contract
     if (window && *window > 0 && contract.cache.ring_rows == 0)
       contract.capacity = std::min(contract.capacity, *window);
   } else {
-    refuse(
+    refuse_contract(
         "get_max_context_len and get_max_seq_len: expected at least one, the program has neither");
   }
   if (contract.max_chunk < 1 || contract.capacity < 1) {
-    refuse(decoder.name + ": expected room for at least one token, got a chunk of " +
-           std::to_string(contract.max_chunk) + " and a context of " +
-           std::to_string(contract.capacity));
+    refuse_contract(decoder.name + ": expected room for at least one token, got a chunk of " +
+                    std::to_string(contract.max_chunk) + " and a context of " +
+                    std::to_string(contract.capacity));
   }
 }
 
@@ -303,7 +265,7 @@ void interpret(const ProgramInfo& program, Contract& contract) {
   if (!is_multimodal && !is_text && !(has_decoder && contract.find("encoder") != nullptr)) {
     std::string names;
     for (const auto& [name, method] : contract.methods) names += (names.empty() ? "" : ", ") + name;
-    refuse(
+    refuse_contract(
         "expected a method forward, or token_embedding and text_decoder, or encoder and "
         "text_decoder; the program has: " +
         (names.empty() ? "none" : names));
@@ -314,22 +276,22 @@ void interpret(const ProgramInfo& program, Contract& contract) {
   const MethodSpec& decoder = contract.decoder();
   if (is_multimodal) {
     const MethodSpec& embedding = contract.methods.at("token_embedding");
-    expect_tensor(embedding, true, 0, 2, kIds);
+    expect_tensor(embedding, Side::kInput, 0, 2, kIds);
     expect_flexible_length(embedding);
-    expect_tensor(decoder, true, 0, 3, kFloats);
+    expect_tensor(decoder, Side::kInput, 0, 3, kFloats);
     contract.hidden_size = decoder.inputs[0].shape[2];
-    expect_tensor(embedding, false, 0, 3, kFloats);
+    expect_tensor(embedding, Side::kOutput, 0, 3, kFloats);
     const int64_t embedded = embedding.outputs[0].shape[2];
     if (embedded != contract.hidden_size) {
-      refuse("token_embedding: expected " + std::to_string(contract.hidden_size) +
-             " features as text_decoder takes, got " + std::to_string(embedded));
+      refuse_contract("token_embedding: expected " + std::to_string(contract.hidden_size) +
+                      " features as text_decoder takes, got " + std::to_string(embedded));
     }
     check_encoder(contract, "vision_encoder");
     check_encoder(contract, "audio_encoder");
   } else if (contract.kind == ModelKind::kSpeech) {
     check_speech(contract);
   } else {
-    expect_tensor(decoder, true, 0, 2, kIds);
+    expect_tensor(decoder, Side::kInput, 0, 2, kIds);
   }
   expect_flexible_length(decoder);
   check_logits(decoder);
@@ -356,14 +318,20 @@ std::map<std::string, MethodSpec> read_methods(Module& module, const ProgramInfo
   return methods;
 }
 
-Contract read_contract(Module& module, const ProgramInfo& program) {
-  Contract contract;
+Signatures read_signatures(Module& module, const ProgramInfo& program) {
+  Signatures signatures;
   for (auto& [name, method] : read_methods(module, program)) {
     if (method.inputs.empty())
-      read_metadata(module, name, contract);
+      read_metadata(module, name, signatures);
     else
-      contract.methods[name] = std::move(method);
+      signatures.methods[name] = std::move(method);
   }
+  return signatures;
+}
+
+Contract read_contract(Module& module, const ProgramInfo& program) {
+  Contract contract;
+  static_cast<Signatures&>(contract) = read_signatures(module, program);
   interpret(program, contract);
   return contract;
 }

@@ -15,6 +15,9 @@ namespace emm {
 std::map<std::string, MethodSpec> read_methods(executorch::extension::Module& module,
                                                const ProgramInfo& program);
 
+// The same, with the constant methods run for their values. Throws Error(kLoad).
+Signatures read_signatures(executorch::extension::Module& module, const ProgramInfo& program);
+
 // Runs the constant methods, reads every other method's signature and, from the decoder's
 // instructions, what it remembers. `program` is the same file's structure. Throws Error(kContract)
 // that names the method, what was expected and what the program has.

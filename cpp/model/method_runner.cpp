@@ -1,11 +1,9 @@
 #include "model/method_runner.h"
 
-#include <algorithm>
-
 #include "base/error.h"
+#include "base/exclusive.h"
 #include "model/contract_reader.h"
 #include "model/convert.h"
-#include "model/thread_choice.h"
 #include "model/thread_pool.h"
 
 namespace emm {
@@ -27,18 +25,11 @@ void check_input(const std::string& method, size_t index, const TensorSpec& want
                 input_name(method, index) + ": expected finite values, got NaN or infinity");
 }
 
-// A pool that a model has fixed stays as it is, even where it is larger than our share.
-int64_t choose_num_threads(size_t file_bytes) {
-  const size_t pool_size = std::min(thread_pool_size(), usable_cores());
-  if (choose_threads(file_bytes, pool_size) == ThreadChoice::kOne) return 1;
-  return static_cast<int64_t>(is_thread_pool_claimed() ? thread_pool_size() : pool_size);
-}
-
 }  // namespace
 
 MethodRunner::MethodRunner(const LoadOptions& options) : program_(options) {
   program_.use_threads(options.num_threads > 0 ? options.num_threads
-                                               : choose_num_threads(program_.file_bytes()));
+                                               : untried_num_threads(program_.file_bytes()));
   methods_ = read_methods(program_.module(), program_.take_structure());
   for (const auto& [name, method] : methods_) {
     if (!method.inputs.empty()) program_.load_method(method);
@@ -46,8 +37,7 @@ MethodRunner::MethodRunner(const LoadOptions& options) : program_(options) {
 }
 
 FloatTensor MethodRunner::run(const std::string& method, const std::vector<TensorView>& inputs) {
-  const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
-  if (!lock.owns_lock()) throw Error(ErrorCode::kBusy, "the model is in use by another thread");
+  const auto lock = lock_or_refuse(mutex_, "the model");
   const auto found = program_.methods().find(method);
   if (found == program_.methods().end())
     throw Error(ErrorCode::kInput, "the program has no method " + method + " that takes inputs");

@@ -1,11 +1,13 @@
 #include "model/thread_pool.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <mutex>
 #include <string>
 
 #include "base/error.h"
 #include "model/et_log.h"
+#include "model/thread_choice.h"
 
 // The SDK exports the pool but ships no header for it; these two members are all we need of it.
 namespace executorch::extension::threadpool {
@@ -49,6 +51,12 @@ void claim_thread_pool(size_t num_threads) {
         static_cast<uint32_t>(num_threads));
   }
   is_claimed = true;
+}
+
+int64_t untried_num_threads(size_t model_bytes) {
+  const size_t pool_size = std::min(thread_pool_size(), usable_cores());
+  if (choose_threads(model_bytes, pool_size) == ThreadChoice::kOne) return 1;
+  return static_cast<int64_t>(is_thread_pool_claimed() ? thread_pool_size() : pool_size);
 }
 
 }  // namespace emm

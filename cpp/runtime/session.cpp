@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/exclusive.h"
 #include "sampling/logits_row.h"
 
 namespace emm {
@@ -15,9 +16,7 @@ Session::Session(std::unique_ptr<Executor> executor)
       checkpoint_{position_, 0, {}, nullptr} {}
 
 std::unique_lock<std::mutex> Session::enter() const {
-  std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
-  if (!lock.owns_lock()) throw Error(ErrorCode::kBusy, "the session is in use by another thread");
-  return lock;
+  return lock_or_refuse(mutex_, "the session");
 }
 
 void Session::expect_idle() const {

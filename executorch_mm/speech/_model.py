@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from executorch_mm._access import CoreSession
-from executorch_mm.preprocess import Sound
 from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import Segment, SpeechEvent
+
+if TYPE_CHECKING:
+    from executorch_mm.inputs import ArrayLike
+    from executorch_mm.preprocess import Sound
+    from executorch_mm.preprocess.sources import Source
+
+    Speech = ArrayLike | Source | Sound
 
 SpeechProgress: TypeAlias = Callable[[float, float], object]
 """Gets (seconds heard, seconds in all)."""
@@ -35,9 +41,10 @@ class Hearing:
 
 
 SessionT_contra = TypeVar("SessionT_contra", bound=CoreSession, contravariant=True)
+HeardT = TypeVar("HeardT")
 
 
-class SpeechModel(Protocol[SessionT_contra]):
+class SpeechModel(Protocol[SessionT_contra, HeardT]):
     """One kind of speech model. It keeps nothing of a sound, and no reference to the session."""
 
     @property
@@ -58,10 +65,22 @@ class SpeechModel(Protocol[SessionT_contra]):
         """
         ...
 
+    def prepare(self, audio: Speech, sampling_rate: int | None) -> HeardT:
+        """What the model hears, at its sampling rate; the parameters are those of `SpeechRunner.transcribe`.
+
+        Raises:
+            InputError, MissingDependencyError: As there.
+        """
+        ...
+
+    def seconds(self, heard: HeardT) -> float:
+        """How long it lasts."""
+        ...
+
     def transcribe(
         self,
         session: SessionT_contra,
-        sound: Sound,
+        heard: HeardT,
         config: SpeechConfig,
         hearing: Hearing,
         progress: SpeechProgress,
@@ -70,7 +89,7 @@ class SpeechModel(Protocol[SessionT_contra]):
 
         Args:
             session: At the beginning of a request.
-            sound: At `sampling_rate`.
+            heard: From `prepare`.
             config: Checked.
             hearing: Gets what is known, event by event.
             progress: Called before each piece of work and at the end.

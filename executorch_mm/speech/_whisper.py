@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from executorch_mm import _core
 from executorch_mm.errors import ContractError, InputError
 from executorch_mm.preprocess import AudioProcessor, LogMelConfig, Sound
-from executorch_mm.preprocess.audio import parse_audio_config
+from executorch_mm.preprocess.audio import parse_audio_config, to_sound
 from executorch_mm.preprocess.config_files import find_config
 from executorch_mm.speech._model import Hearing, SpeechProgress
 from executorch_mm.speech._whisper_tokens import WhisperTokens
@@ -17,6 +18,9 @@ from executorch_mm.speech._windows import TIME_STEP, Span, Windows, split
 from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import Segment, SpeechEvent
 from executorch_mm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from executorch_mm.speech._model import Speech
 
 # What was sampled at a higher temperature is no model for what follows.
 _MAX_TEMPERATURE_OF_CONTEXT = 0.5
@@ -79,17 +83,25 @@ class WhisperModel:
         if config.prompt and tokens.previous is None:
             raise InputError("prompt: the model has no token for an earlier text")
 
+    def prepare(self, audio: Speech, sampling_rate: int | None) -> Sound:
+        """See `SpeechModel`."""
+        return to_sound(audio, sampling_rate).resampled(self.sampling_rate)
+
+    def seconds(self, heard: Sound) -> float:
+        """See `SpeechModel`."""
+        return len(heard.samples) / heard.sampling_rate
+
     def transcribe(
         self,
         session: _core.Session,
-        sound: Sound,
+        heard: Sound,
         config: SpeechConfig,
         hearing: Hearing,
         progress: SpeechProgress,
     ) -> Generator[SpeechEvent, None, None]:
         """See `SpeechModel`."""
         start_ns = _core.now_ns()
-        windows = Windows(sound, self._processor)
+        windows = Windows(heard, self._processor)
         hearing.prepare_ns = _core.now_ns() - start_ns
         hearing.language = config.language
         decoder = WindowDecoder(session, self._tokenizer, self._tokens, self._num_positions, config, hearing)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from executorch_mm import _core
-from executorch_mm._json_files import read_object
+from executorch_mm._json_files import read_object_if_there
 from executorch_mm._tokenizers.side_files import declared_eos_ids
 from executorch_mm.errors import ContractError, InputError
 from executorch_mm.preprocess.config_reader import Json
@@ -110,8 +110,8 @@ class _Names:
 
 
 def _first_json(folders: Sequence[Path], name: str) -> Json:
-    files = (folder / name for folder in folders)
-    return next((read_object(file, InputError) for file in files if file.is_file()), {})
+    contents = (read_object_if_there(folder / name, InputError) for folder in folders)
+    return next(filter(None, contents), {})
 
 
 def _languages(generation: Json, tokenizer: Tokenizer, start: int, vocab_size: int) -> dict[str, int]:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from executorch_mm import _core
-from executorch_mm._access import Access
 from executorch_mm._loading import load_model
-from executorch_mm.errors import ContractError
-from executorch_mm.inputs import ArrayLike
+from executorch_mm.errors import ContractError, ExecutorchMMError
 from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
-from executorch_mm.preprocess import Sound
-from executorch_mm.preprocess.audio import to_sound
-from executorch_mm.preprocess.sources import Source
-from executorch_mm.speech._model import Hearing, SpeechModel, SpeechProgress
+from executorch_mm.speech._model import SpeechProgress
+from executorch_mm.speech._requests import SpeechRequests
+from executorch_mm.speech._transducer import Heard, TransducerModel
 from executorch_mm.speech._whisper import WhisperModel
 from executorch_mm.speech.config import SpeechConfig, SpeechOptions
 from executorch_mm.speech.segment import SpeechEvent
@@ -29,11 +26,18 @@ from executorch_mm.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    Speech = ArrayLike | Source | Sound
+    from executorch_mm.preprocess import Sound
+    from executorch_mm.speech._model import Speech
+
+    _WhisperRequests = SpeechRequests[_core.Session, Sound]
+    _TransducerRequests = SpeechRequests[_core.Transduction, Heard]
 
 
 class SpeechRunner:
     """Writes down what is said in a sound, with an ExecuTorch .pte file of an encoder and a decoder.
+
+    A file with `encoder` and `text_decoder` is of Whisper's kind, one with `encoder`, `decoder_step` and
+    `joint` is a transducer.
 
     Nothing is remembered from one sound to the next. One request runs at a time, as in `MultimodalRunner`:
     threads are refused a second one with `BusyError`, tasks that `await` wait their turn, and `stop()` may be
@@ -79,16 +83,20 @@ class SpeechRunner:
         """
         start_ns = _core.now_ns()
         options = core_options(model_path, data_path, load_mode, num_threads, xnnpack, profile_path)
+        self._requests: _WhisperRequests | _TransducerRequests
+        if _is_transducer(options.model_path):
+            transduction, self._tokenizer, _ = load_model(options, tokenizer_path, _core.Transduction.load)
+            transducer = TransducerModel(transduction.contract, self._tokenizer)
+            self._requests = SpeechRequests(transduction, transducer, start_ns)
+            return
         session, self._tokenizer, folders = load_model(options, tokenizer_path, _core.Session.load)
         if not session.contract.is_speech:
             raise ContractError(
                 "the program has no encoder of sounds beside its decoder: try MultimodalRunner"
             )
         processor = None if processor_path is None else Path(os.fspath(processor_path))
-        self._model: SpeechModel[_core.Session] = WhisperModel(
-            session.contract, self._tokenizer, folders, processor
-        )
-        self._access = Access(session, start_ns)
+        whisper = WhisperModel(session.contract, self._tokenizer, folders, processor)
+        self._requests = SpeechRequests(session, whisper, start_ns)
 
     @classmethod
     def from_pretrained(
@@ -133,7 +141,8 @@ class SpeechRunner:
 
         Args:
             audio: A path, the bytes of a sound file, a "data:" URI, a `Sound`; or an array with
-                `sampling_rate`, as in `make_audio_input`. It is brought to the model's rate.
+                `sampling_rate`, as in `make_audio_input`. It is brought to the model's rate. For a transducer
+                also features, floats (1, bins, columns).
             config: Options; None for the defaults.
             sampling_rate: Samples per second of an array.
             progress: Gets (seconds heard, seconds in all) before each window and once at the end.
@@ -153,7 +162,9 @@ class SpeechRunner:
         """
         results: list[Transcription] = []
         with contextlib.closing(
-            self._stream(audio, _with_options(config, options), sampling_rate, progress, results.append)
+            self._requests.events(
+                audio, _with_options(config, options), sampling_rate, progress, results.append
+            )
         ) as events:
             for _ in events:
                 pass
@@ -173,7 +184,7 @@ class SpeechRunner:
         Yields a `Partial` with each piece of text, and the `Segment`s, which are final, at the end of each
         window. Leaving the loop early closes the stream and ends the request.
         """
-        return self._stream(audio, _with_options(config, options), sampling_rate, progress)
+        return self._requests.events(audio, _with_options(config, options), sampling_rate, progress)
 
     async def atranscribe(
         self,
@@ -186,7 +197,7 @@ class SpeechRunner:
     ) -> Transcription:
         """`transcribe` for a task, which waits and is cancelled as in `astream_transcribe`."""
         results: list[Transcription] = []
-        async for _ in self._astream(
+        async for _ in self._requests.events_async(
             audio, _with_options(config, options), sampling_rate, progress, results.append
         ):
             pass
@@ -205,15 +216,15 @@ class SpeechRunner:
 
         The model, and with it `progress`, runs in a thread that ends with the stream.
         """
-        return self._astream(audio, _with_options(config, options), sampling_rate, progress)
+        return self._requests.events_async(audio, _with_options(config, options), sampling_rate, progress)
 
     def stop(self) -> None:
         """Ends the running request before the model's next call; from any thread."""
-        self._access.stop()
+        self._requests.stop()
 
     def close(self) -> None:
         """Frees the model and writes the profile, if there is one; as in `MultimodalRunner`."""
-        self._access.close()
+        self._requests.close()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a SpeechRunner cannot be pickled or copied: load the model in each process")
@@ -229,7 +240,7 @@ class SpeechRunner:
     @property
     def stats(self) -> Stats:
         """What the last finished request cost."""
-        return self._access.stats
+        return self._requests.stats
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -239,72 +250,20 @@ class SpeechRunner:
     @property
     def languages(self) -> tuple[str, ...]:
         """Codes of the languages that can be asked for; () where the model knows one only."""
-        return self._model.languages
+        return self._requests.model.languages
 
     @property
     def sampling_rate(self) -> int:
         """Samples per second that the model hears."""
-        return self._model.sampling_rate
-
-    def _stream(
-        self,
-        audio: Speech,
-        config: SpeechConfig,
-        sampling_rate: int | None,
-        progress: SpeechProgress | None,
-        on_end: Callable[[Transcription], object] = lambda _: None,
-    ) -> Generator[SpeechEvent, None, None]:
-        return self._access.stream(
-            lambda session: self._hear(session, audio, config, sampling_rate, progress, on_end)
-        )
-
-    def _astream(
-        self,
-        audio: Speech,
-        config: SpeechConfig,
-        sampling_rate: int | None,
-        progress: SpeechProgress | None,
-        on_end: Callable[[Transcription], object] = lambda _: None,
-    ) -> AsyncGenerator[SpeechEvent, None]:
-        return self._access.stream_async(
-            lambda session: self._hear(session, audio, config, sampling_rate, progress, on_end)
-        )
-
-    def _hear(
-        self,
-        session: _core.Session,
-        audio: Speech,
-        config: SpeechConfig,
-        sampling_rate: int | None,
-        progress: SpeechProgress | None,
-        on_end: Callable[[Transcription], object],
-    ) -> Generator[SpeechEvent, None, None]:
-        self._model.check(config)
-        sound = to_sound(audio, sampling_rate).resampled(self._model.sampling_rate)
-        hearing = Hearing()
-        try:
-            yield from self._model.transcribe(
-                session, sound, config, hearing, progress or (lambda _done, _total: None)
-            )
-        finally:
-            stats = self._access.make_stats(
-                session,
-                finish_reason=hearing.finish_reason,
-                token_times_ns=tuple(hearing.token_times_ns),
-                prepare_ns=hearing.prepare_ns,
-            )
-            self._access.stats = stats
-            on_end(_transcription(hearing, sound, stats))
+        return self._requests.model.sampling_rate
 
 
-def _transcription(hearing: Hearing, sound: Sound, stats: Stats) -> Transcription:
-    return Transcription(
-        text="".join(segment.text for segment in hearing.segments),
-        segments=tuple(hearing.segments),
-        language=hearing.language,
-        duration=len(sound.samples) / sound.sampling_rate,
-        stats=stats,
-    )
+def _is_transducer(model_path: str) -> bool:
+    try:
+        methods = {method.name for method in _core.read_program(model_path).methods}
+    except ExecutorchMMError:
+        return False  # loading says what is wrong with the file
+    return {"decoder_step", "joint"} <= methods
 
 
 def _with_options(config: SpeechConfig | None, options: SpeechOptions) -> SpeechConfig:

@@ -35,6 +35,7 @@ class Segment:
             such token.
         compression_ratio: Bytes of the window's text for each byte that zlib makes of it.
         temperature: That the window was decoded with.
+        token_times: Beginning and end of each token, in seconds; () where the model does not tell.
     """
 
     text: str
@@ -45,6 +46,7 @@ class Segment:
     no_speech_prob: float = 0.0
     compression_ratio: float = 0.0
     temperature: float = 0.0
+    token_times: tuple[tuple[float, float], ...] = ()
 
 
 SpeechEvent: TypeAlias = "Partial | Segment"

@@ -56,10 +56,6 @@ class TensorSpec:
         Inputs: True if ExecuTorch copies the array into its arena, False if it is used in place.
         """
 
-    @property
-    def is_dynamic(self) -> bool:
-        """Whether a call's sizes may be smaller in some dimension."""
-
     def __repr__(self) -> str: ...
 
 class MethodSpec:
@@ -814,3 +810,111 @@ class MethodRunner:
         """
         The first output as a float32 array of its own. Inputs are used in place.
         """
+
+class TransducerContract:
+    """What the .pte of a transducer promises."""
+
+    @property
+    def methods(self) -> dict[str, MethodSpec]:
+        """Methods with inputs, by name."""
+
+    @property
+    def metadata(self) -> dict[str, int | float | bool | str | list[int] | list[float]]:
+        """Values of the constant methods, by name."""
+
+    @property
+    def blank_id(self) -> int: ...
+
+    @property
+    def durations(self) -> list[int]:
+        """Frames by duration index; empty for RNN-T."""
+
+    @property
+    def max_symbols_per_step(self) -> int: ...
+
+    @property
+    def sample_rate(self) -> int: ...
+
+    @property
+    def num_bins(self) -> int:
+        """Rows of features."""
+
+    @property
+    def max_columns(self) -> int:
+        """Columns of features that the encoder takes."""
+
+    @property
+    def max_samples(self) -> int:
+        """Samples that the preprocessor takes; 0 without one."""
+
+    @property
+    def window_stride(self) -> float:
+        """Seconds from one column of features to the next."""
+
+    @property
+    def frame_seconds(self) -> float:
+        """From one frame of the encoder to the next."""
+
+    @property
+    def has_preprocessor(self) -> bool: ...
+
+class Symbol:
+    """A symbol that a transducer emitted."""
+
+    @property
+    def token(self) -> int: ...
+
+    @property
+    def frame(self) -> int:
+        """Of the encoder, from 0."""
+
+    @property
+    def duration(self) -> int:
+        """Frames that the model gives it, perhaps none; always 1 for RNN-T."""
+
+class Transduction:
+    """Speech to symbols with a transducer. Serves one thread at a time."""
+
+    @staticmethod
+    def load(options: LoadOptions) -> Transduction:
+        """Loads every method of the program."""
+
+    @property
+    def contract(self) -> TransducerContract: ...
+
+    @property
+    def num_threads(self) -> int: ...
+
+    @property
+    def timings(self) -> RequestTimings: ...
+
+    @property
+    def num_frames(self) -> int:
+        """Of the clip."""
+
+    @property
+    def is_cancelled(self) -> bool: ...
+
+    def begin_request(self) -> None:
+        """Starts the clocks and forgets the clip before and its cancellation."""
+
+    def begin_samples(self, samples: Annotated[NDArray, dict(order='C', device='cpu', writable=False)]) -> None:
+        """Runs preprocessor and encoder over floats (num_samples)."""
+
+    def begin_features(self, columns: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], length: int) -> None:
+        """
+        Runs the encoder over floats (1, num_bins, num_columns), `length` of which are no padding.
+        """
+
+    def next(self) -> Symbol | None:
+        """
+        The next symbol; None at the end of the clip, after cancel() and after an error.
+        """
+
+    def cancel(self) -> None:
+        """
+        Ends the running request before its next call of the model; from any thread.
+        """
+
+    def write_profile(self) -> None:
+        """As in Session."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 from collections.abc import Callable
@@ -113,3 +114,19 @@ def test_transcriptions_whole_left_and_refused_leave_nothing_behind() -> None:
 
         # The features of a sound are 0.9 MiB, 30 of them are looked for.
         assert growth(work, 10, 30) < 8
+
+
+def test_transducers_loaded_used_left_midway_and_closed_leave_memory_flat() -> None:
+    folder = TILES.parents[1] / "transducer"
+    tokenizer = load_tokenizer(folder)
+    samples = np.random.default_rng(2).normal(0, 0.1, 12_345).astype(np.float32)
+
+    def work() -> None:
+        with SpeechRunner(folder / "tdt.pte", tokenizer) as runner:
+            for _ in range(3):
+                runner.transcribe(samples, sampling_rate=16_000)
+            with contextlib.closing(runner.stream_transcribe(samples, sampling_rate=16_000)) as events:
+                next(events, None)
+
+    # A kept model would be 100 KiB at least.
+    assert growth(work, 30, 200) < 4

@@ -19,7 +19,16 @@ import sys
 from pathlib import Path
 
 DEPENDENCIES = {"jinja2", "numpy", "pillow", "tokenizers"}
-ABSENT = ["torch", "executorch", "transformers", "openvino", "sentencepiece", "tiktoken", "llguidance", "soxr"]
+ABSENT = [
+    "torch",
+    "executorch",
+    "transformers",
+    "openvino",
+    "sentencepiece",
+    "tiktoken",
+    "llguidance",
+    "soxr",
+]
 EMULATOR = shlex.split(os.environ.get("EMM_EMULATOR", ""))  # of another machine's instructions
 SHARE_RIGHT = 0.95  # of the questions, as in the tests of the model
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -58,7 +59,7 @@ def by_timeout(runner: MultimodalRunner, prompt: Prompt, config: GenerationConfi
     """Waits within the step until the time is over; on a slow machine it is over before."""
     for seconds in (0.02, 0.2, 2.0):  # a prompt that was not read in time is taken back
         runner.reset()
-        at = At(index, lambda end=time.monotonic() + 2 * seconds: busy_until(end))
+        at = At(index, functools.partial(be_busy, seconds))
         result = runner.generate_result(prompt, config, logits_processors=[at], timeout=seconds)
         assert result.finish_reason == "timeout"
         assert len(result.token_ids) == at.num_calls <= index + 1
@@ -67,7 +68,8 @@ def by_timeout(runner: MultimodalRunner, prompt: Prompt, config: GenerationConfi
     raise AssertionError("two seconds were not enough to read a prompt")
 
 
-def busy_until(end: float) -> None:
+def be_busy(seconds: float) -> None:
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         pass
 

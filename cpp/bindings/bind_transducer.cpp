@@ -1,0 +1,82 @@
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/variant.h>
+
+#include <memory>
+
+#include "bindings/arrays.h"
+#include "bindings/bindings.h"
+#include "bindings/fork.h"
+#include "model/et_transducer.h"
+#include "runtime/transduction.h"
+
+namespace emm::bindings {
+namespace {
+
+using ReleaseGil = nb::call_guard<nb::gil_scoped_release>;
+
+std::shared_ptr<Transduction> load(const LoadOptions& options) {
+  return kept_in_children(std::make_unique<Transduction>(std::make_unique<EtTransducer>(options)));
+}
+
+void begin_samples(Transduction& transduction, const Array& samples) {
+  const TensorView view = to_view(samples);
+  const nb::gil_scoped_release released;
+  transduction.begin_samples(view);
+}
+
+void begin_features(Transduction& transduction, const Array& columns, int64_t length) {
+  const TensorView view = to_view(columns);
+  const nb::gil_scoped_release released;
+  transduction.begin_features({view, length});
+}
+
+}  // namespace
+
+void bind_transducer(nb::module_& module) {
+  nb::class_<TransducerContract>(module, "TransducerContract",
+                                 "What the .pte of a transducer promises.")
+      .def_ro("methods", &TransducerContract::methods, "Methods with inputs, by name.")
+      .def_ro("metadata", &TransducerContract::metadata, "Values of the constant methods, by name.")
+      .def_ro("blank_id", &TransducerContract::blank_id)
+      .def_ro("durations", &TransducerContract::durations,
+              "Frames by duration index; empty for RNN-T.")
+      .def_ro("max_symbols_per_step", &TransducerContract::max_symbols_per_step)
+      .def_ro("sample_rate", &TransducerContract::sample_rate)
+      .def_ro("num_bins", &TransducerContract::num_bins, "Rows of features.")
+      .def_ro("max_columns", &TransducerContract::max_columns,
+              "Columns of features that the encoder takes.")
+      .def_ro("max_samples", &TransducerContract::max_samples,
+              "Samples that the preprocessor takes; 0 without one.")
+      .def_ro("window_stride", &TransducerContract::window_stride,
+              "Seconds from one column of features to the next.")
+      .def_prop_ro("frame_seconds", &TransducerContract::frame_seconds,
+                   "From one frame of the encoder to the next.")
+      .def_prop_ro("has_preprocessor", &TransducerContract::has_preprocessor);
+  nb::class_<Symbol>(module, "Symbol", "A symbol that a transducer emitted.")
+      .def_ro("token", &Symbol::token)
+      .def_ro("frame", &Symbol::frame, "Of the encoder, from 0.")
+      .def_ro("duration", &Symbol::duration,
+              "Frames that the model gives it, perhaps none; always 1 for RNN-T.");
+  nb::class_<Transduction>(module, "Transduction",
+                           "Speech to symbols with a transducer. Serves one thread at a time.")
+      .def_static("load", load, "options"_a, ReleaseGil(), "Loads every method of the program.")
+      .def_prop_ro("contract", &Transduction::contract, nb::rv_policy::reference_internal)
+      .def_prop_ro("num_threads", &Transduction::num_threads)
+      .def_prop_ro("timings", &Transduction::timings, nb::rv_policy::copy)
+      .def_prop_ro("num_frames", &Transduction::num_frames, "Of the clip.")
+      .def_prop_ro("is_cancelled", &Transduction::is_cancelled)
+      .def("begin_request", &Transduction::begin_request,
+           "Starts the clocks and forgets the clip before and its cancellation.")
+      .def("begin_samples", begin_samples, "samples"_a,
+           "Runs preprocessor and encoder over floats (num_samples).")
+      .def("begin_features", begin_features, "columns"_a, "length"_a,
+           "Runs the encoder over floats (1, num_bins, num_columns), `length` of which are no "
+           "padding.")
+      .def("next", &Transduction::next, ReleaseGil(),
+           "The next symbol; None at the end of the clip, after cancel() and after an error.")
+      .def("cancel", &Transduction::cancel,
+           "Ends the running request before its next call of the model; from any thread.")
+      .def("write_profile", &Transduction::write_profile, ReleaseGil(), "As in Session.");
+}
+
+}  // namespace emm::bindings

@@ -1,0 +1,11 @@
+// Reads what a program with the methods of a transducer promises and checks it.
+#pragma once
+
+#include "model/transducer.h"
+
+namespace emm {
+
+// Throws Error(kContract) that names the method or value, what was expected and what there is.
+TransducerContract read_transducer(Signatures signatures);
+
+}  // namespace emm

@@ -1,0 +1,111 @@
+#include "runtime/transduction.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/exclusive.h"
+
+namespace emm {
+
+Transduction::Transduction(std::unique_ptr<TransducerExecutor> executor)
+    : executor_(std::move(executor)) {}
+
+std::unique_lock<std::mutex> Transduction::enter() const {
+  return lock_or_refuse(mutex_, "the model");
+}
+
+void Transduction::begin_request() {
+  const auto lock = enter();
+  is_cancelled_ = false;
+  forget_clip();
+  copied_before_ = executor_->copied_input_bytes();
+  timings_ = {};
+  timings_.start_ns = now_ns();
+}
+
+void Transduction::forget_clip() { num_frames_ = frame_ = symbols_on_frame_ = 0; }
+
+void Transduction::begin_samples(const TensorView& samples) {
+  const auto lock = enter();
+  const ScopedTimer timer(timings_.encode_audio_ns);
+  if (!is_cancelled_) encode(executor_->preprocess(samples));
+}
+
+void Transduction::begin_features(const TransducerExecutor::Features& features) {
+  const auto lock = enter();
+  const ScopedTimer timer(timings_.encode_audio_ns);
+  encode(features);
+}
+
+void Transduction::encode(const TransducerExecutor::Features& features) {
+  forget_clip();
+  if (is_cancelled_) return;
+  const int64_t num_frames = executor_->encode(features);
+  timings_.copied_input_bytes = executor_->copied_input_bytes() - copied_before_;
+  executor_->restart();
+  num_frames_ = num_frames;
+  timings_.num_prompt_positions = num_frames;
+  timings_.prompt_read_ns = now_ns() - timings_.start_ns;
+}
+
+std::optional<Symbol> Transduction::next() {
+  const auto lock = enter();
+  const ScopedTimer timer(timings_.decode_ns);
+  try {
+    return find_symbol();
+  } catch (...) {
+    frame_ = num_frames_;  // what the predictor made may be lost
+    throw;
+  }
+}
+
+void Transduction::write_profile() {
+  const auto lock = enter();
+  executor_->write_profile();
+}
+
+std::optional<Symbol> Transduction::find_symbol() {
+  while (frame_ < num_frames_ && !is_cancelled_) {
+    const JointChoice choice = executor_->choose(frame_);
+    ++timings_.num_decode_steps;
+    const int64_t duration = duration_of(choice);
+    if (choice.token == contract().blank_id) {
+      move_on(std::max<int64_t>(1, duration));
+      continue;
+    }
+    if (choice.token < 0) {
+      throw Error(ErrorCode::kExecution,
+                  "joint: expected a token, got " + std::to_string(choice.token));
+    }
+    const bool is_timed = !contract().durations.empty();
+    const Symbol symbol{choice.token, frame_, is_timed ? duration : 1};
+    executor_->read(choice.token);
+    if (timings_.num_generated_tokens++ == 0)
+      timings_.first_token_ns = now_ns() - timings_.start_ns;
+    if (duration > 0 || ++symbols_on_frame_ >= contract().max_symbols_per_step)
+      move_on(std::max<int64_t>(1, duration));
+    return symbol;
+  }
+  return std::nullopt;
+}
+
+// Without durations, symbols stay on the frame until a blank leads away.
+int64_t Transduction::duration_of(const JointChoice& choice) const {
+  const std::vector<int64_t>& durations = contract().durations;
+  if (durations.empty()) return 0;
+  if (choice.duration_index >= 0 && choice.duration_index < static_cast<int64_t>(durations.size()))
+    return durations[static_cast<size_t>(choice.duration_index)];
+  throw Error(ErrorCode::kExecution, "joint: expected a duration index below " +
+                                         std::to_string(durations.size()) + ", got " +
+                                         std::to_string(choice.duration_index));
+}
+
+void Transduction::move_on(int64_t num_frames) {
+  frame_ += num_frames;
+  symbols_on_frame_ = 0;
+}
+
+}  // namespace emm

@@ -1,0 +1,68 @@
+// Speech to symbols with a transducer, the likeliest at each step: begin_*() runs the encoder over
+// a clip, next() gives one symbol after the other. Serves one thread at a time; a second one gets
+// Error(kBusy). Any thread may cancel().
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "model/transducer.h"
+#include "runtime/request_timings.h"
+
+namespace emm {
+
+struct Symbol {
+  int64_t token = 0;
+  int64_t frame = 0;     // of the encoder, from 0
+  int64_t duration = 0;  // frames that the model gives it, perhaps none; always 1 for RNN-T
+};
+
+class Transduction {
+ public:
+  explicit Transduction(std::unique_ptr<TransducerExecutor> executor);
+
+  const TransducerContract& contract() const { return executor_->contract(); }
+  int64_t num_threads() const { return executor_->num_threads(); }
+  // Of the clip; times since begin_request().
+  const RequestTimings& timings() const { return timings_; }
+  int64_t num_frames() const { return num_frames_; }
+
+  // Starts the clocks and forgets the clip before and its cancellation.
+  void begin_request();
+  // From any thread: the running request ends before its next call of the model.
+  void cancel() { is_cancelled_ = true; }
+  bool is_cancelled() const { return is_cancelled_; }
+
+  // One or the other, once after begin_request(). Throws Error(kInput) for a clip that the model
+  // does not take, which a shorter one may follow.
+  void begin_samples(const TensorView& samples);
+  void begin_features(const TransducerExecutor::Features& features);
+
+  // The next symbol, or nothing at the end of the clip, after cancel() and after an error.
+  std::optional<Symbol> next();
+
+  // Ends the profile that was asked for when the model was loaded and writes its file.
+  void write_profile();
+
+ private:
+  std::unique_lock<std::mutex> enter() const;
+  void forget_clip();
+  void encode(const TransducerExecutor::Features& features);
+  std::optional<Symbol> find_symbol();
+  int64_t duration_of(const JointChoice& choice) const;
+  void move_on(int64_t num_frames);
+
+  std::unique_ptr<TransducerExecutor> executor_;
+  int64_t num_frames_ = 0;
+  int64_t frame_ = 0;             // to be looked at next; num_frames_ or more: none
+  int64_t symbols_on_frame_ = 0;  // that did not lead away from it
+  int64_t copied_before_ = 0;     // bytes, at the request's beginning
+  RequestTimings timings_;
+  std::atomic<bool> is_cancelled_{false};
+  mutable std::mutex mutex_;
+};
+
+}  // namespace emm

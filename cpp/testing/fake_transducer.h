@@ -1,0 +1,70 @@
+// A TransducerExecutor without a model: a script says what the joint network chooses on a frame
+// after the symbols read so far. Fails loudly when it is asked for what no model could give.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "model/transducer.h"
+
+namespace emm::testing {
+
+class FakeTransducer final : public TransducerExecutor {
+ public:
+  // Gets the frame and the symbols read since the beginning.
+  using Rule = std::function<JointChoice(int64_t, const std::vector<int64_t>&)>;
+
+  FakeTransducer(TransducerContract contract, Rule rule)
+      : contract_(std::move(contract)), rule_(std::move(rule)) {}
+
+  const TransducerContract& contract() const override { return contract_; }
+
+  // As many columns as samples.
+  Features preprocess(const TensorView& samples) override {
+    return {{samples.data, samples.dtype, {1, 1, samples.size()}}, samples.size()};
+  }
+
+  // As many frames as columns.
+  int64_t encode(const Features& features) override {
+    ++num_encoded;
+    if (fails_to_encode) throw Error(ErrorCode::kInput, "encoder: told to fail");
+    num_frames_ = features.length;
+    return num_frames_;
+  }
+
+  void restart() override { symbols_.clear(); }
+  void read(int64_t token) override {
+    if (token == contract_.blank_id) throw std::logic_error("a blank is not read");
+    if (fails_to_read) throw Error(ErrorCode::kExecution, "decoder_step: told to fail");
+    symbols_.push_back(token);
+  }
+
+  JointChoice choose(int64_t frame) override {
+    if (frame < 0 || frame >= num_frames_) throw std::logic_error("a frame that does not exist");
+    if (before_choice) before_choice();
+    looked_at.push_back(frame);
+    return rule_(frame, symbols_);
+  }
+
+  int64_t copied_input_bytes() const override { return 0; }
+  int64_t num_threads() const override { return 1; }
+
+  // Seen and steered by tests.
+  std::vector<int64_t> looked_at;       // frames, in order
+  std::function<void()> before_choice;  // runs at the start of each choice
+  int64_t num_encoded = 0;
+  bool fails_to_encode = false;
+  bool fails_to_read = false;
+
+ private:
+  TransducerContract contract_;
+  Rule rule_;
+  int64_t num_frames_ = 0;
+  std::vector<int64_t> symbols_;
+};
+
+}  // namespace emm::testing

@@ -1,0 +1,158 @@
+"""Transducers (RNN-T, TDT): a whole sound at once, symbol by symbol, each with its time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from executorch_mm import _core
+from executorch_mm.arrays import AnyArray, to_numpy
+from executorch_mm.errors import InputError
+from executorch_mm.preprocess import Sound
+from executorch_mm.preprocess.audio import to_sound
+from executorch_mm.sampling import timeout_ns
+from executorch_mm.speech._model import Hearing, SpeechProgress
+from executorch_mm.speech.config import SpeechConfig
+from executorch_mm.speech.segment import Partial, Segment, SpeechEvent
+from executorch_mm.text_stream import TextStream
+from executorch_mm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from executorch_mm.speech._model import Speech
+
+Heard: TypeAlias = "Sound | AnyArray"
+"""A sound, or features (1, bins, columns) that the caller has made of one."""
+
+_SENTENCE_ENDS = (".", "?", "!")
+
+
+@dataclass
+class _Sentence:
+    """A segment as far as it has been heard."""
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    times: list[tuple[float, float]] = field(default_factory=list)
+
+    def is_complete_before(self, piece: str) -> bool:
+        """Whether it ends where this text begins: behind a stop, at the next word."""
+        return self.text.endswith(_SENTENCE_ENDS) and piece.startswith(" ")
+
+    @property
+    def partial(self) -> Partial:
+        return Partial(text=self.text, start=self.times[0][0], temperature=0.0)
+
+    @property
+    def segment(self) -> Segment:
+        return Segment(
+            text=self.text,
+            start=self.times[0][0],
+            end=max(end for _, end in self.times),
+            tokens=tuple(self.tokens),
+            token_times=tuple(self.times),
+        )
+
+
+class TransducerModel:
+    """Plays files with the methods `encoder`, `decoder_step` and `joint`.
+
+    Args:
+        contract: The model's promises.
+        tokenizer: Of the model.
+    """
+
+    def __init__(self, contract: _core.TransducerContract, tokenizer: Tokenizer) -> None:
+        self._contract = contract
+        self._tokenizer = tokenizer
+
+    @property
+    def sampling_rate(self) -> int:
+        """See `SpeechModel`."""
+        return self._contract.sample_rate
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """See `SpeechModel`."""
+        return ()
+
+    def check(self, config: SpeechConfig) -> None:
+        """See `SpeechModel`."""
+        if config.language is not None:
+            raise InputError(f"language: a transducer cannot be told one, got {config.language!r}")
+        if config.task != "transcribe":
+            raise InputError(f"task: a transducer only transcribes, got {config.task!r}")
+        if config.prompt is not None:
+            raise InputError("prompt: a transducer takes none")
+        if config.temperatures[0] > 0:
+            raise InputError(
+                f"temperature: a transducer takes the likeliest symbol, got {config.temperature!r}"
+            )
+        if config.max_new_tokens >= 0:
+            raise InputError(f"max_new_tokens: a transducer has no limit, got {config.max_new_tokens}")
+
+    def prepare(self, audio: Speech, sampling_rate: int | None) -> Heard:
+        """See `SpeechModel`; besides, a float array of three dimensions counts as features."""
+        is_array = isinstance(audio, np.ndarray) or hasattr(audio, "__dlpack__")
+        array = to_numpy(audio, "audio") if is_array else None
+        if array is not None and array.ndim == 3:
+            return np.ascontiguousarray(array)
+        if not self._contract.has_preprocessor:
+            raise InputError(
+                "audio: the model has no method preprocessor, so it needs features: expected floats "
+                f"(1, {self._contract.num_bins}, columns), got a sound"
+            )
+        return to_sound(audio, sampling_rate).resampled(self.sampling_rate)
+
+    def seconds(self, heard: Heard) -> float:
+        """See `SpeechModel`."""
+        if isinstance(heard, Sound):
+            return len(heard.samples) / heard.sampling_rate
+        return float(heard.shape[2] * self._contract.window_stride)
+
+    def transcribe(
+        self,
+        session: _core.Transduction,
+        heard: Heard,
+        config: SpeechConfig,
+        hearing: Hearing,
+        progress: SpeechProgress,
+    ) -> Generator[SpeechEvent, None, None]:
+        """See `SpeechModel`."""
+        progress(0.0, self.seconds(heard))
+        if isinstance(heard, Sound):
+            session.begin_samples(heard.samples)
+        else:
+            session.begin_features(heard, heard.shape[2])
+        timings = session.timings
+        end_ns = math.inf if config.timeout is None else timings.start_ns + timeout_ns(config.timeout)
+        text = TextStream(self._tokenizer)
+        sentence = _Sentence()
+        is_late = False
+        while not is_late and (symbol := session.next()) is not None:
+            now_ns = _core.now_ns()
+            hearing.token_times_ns.append(now_ns - timings.start_ns)
+            piece = text.push(symbol.token)
+            if sentence.is_complete_before(piece):
+                hearing.segments.append(sentence.segment)
+                yield sentence.segment
+                sentence = _Sentence()
+            sentence.text += piece
+            sentence.tokens.append(symbol.token)
+            sentence.times.append(self._time(symbol))
+            yield sentence.partial
+            is_late = now_ns >= end_ns
+        sentence.text += text.finish()
+        if sentence.tokens:
+            hearing.segments.append(sentence.segment)
+            yield sentence.segment
+        hearing.finish_reason = "timeout" if is_late else "cancelled" if session.is_cancelled else "stop"
+        progress(self.seconds(heard), self.seconds(heard))
+
+    def _time(self, symbol: _core.Symbol) -> tuple[float, float]:
+        """Beginning and end in seconds; a symbol without a duration lasts for its frame."""
+        frame = self._contract.frame_seconds
+        return symbol.frame * frame, (symbol.frame + max(1, symbol.duration)) * frame

@@ -1,0 +1,216 @@
+// Greedy decoding of transducers, on the fake executor.
+#include <doctest/doctest.h>
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "runtime/transduction.h"
+#include "testing/fake_transducer.h"
+
+using namespace emm;
+using emm::testing::FakeTransducer;
+
+namespace {
+
+constexpr int64_t kBlank = 9;
+
+using Symbols = std::vector<std::tuple<int64_t, int64_t, int64_t>>;  // token, frame, duration
+
+TransducerContract contract_with(std::vector<int64_t> durations, int64_t max_symbols = 10) {
+  TransducerContract contract;
+  contract.blank_id = kBlank;
+  contract.durations = std::move(durations);
+  contract.max_symbols_per_step = max_symbols;
+  contract.max_samples = 100;
+  return contract;
+}
+
+struct Decoding {
+  Decoding(TransducerContract contract, FakeTransducer::Rule rule) {
+    auto executor = std::make_unique<FakeTransducer>(std::move(contract), std::move(rule));
+    fake = executor.get();
+    transduction = std::make_unique<Transduction>(std::move(executor));
+  }
+
+  void begin(int64_t num_frames) {
+    samples.assign(static_cast<size_t>(num_frames), 0.0f);
+    transduction->begin_request();
+    transduction->begin_samples({samples.data(), DType::kFloat32, {num_frames}});
+  }
+
+  Symbols rest() {
+    Symbols symbols;
+    while (const auto symbol = transduction->next())
+      symbols.emplace_back(symbol->token, symbol->frame, symbol->duration);
+    return symbols;
+  }
+
+  Symbols all(int64_t num_frames) {
+    begin(num_frames);
+    return rest();
+  }
+
+  FakeTransducer* fake;  // owned by the transduction
+  std::unique_ptr<Transduction> transduction;
+  std::vector<float> samples;
+};
+
+// Two symbols on each even frame, counted up.
+JointChoice two_on_even_frames(int64_t frame, const std::vector<int64_t>& read) {
+  const auto due = static_cast<size_t>(2 * (frame / 2 + 1));
+  if (frame % 2 == 0 && read.size() < due) return {static_cast<int64_t>(read.size()), 0};
+  return {kBlank, 0};
+}
+
+}  // namespace
+
+TEST_CASE("RNN-T: symbols stay on their frame until a blank leads away") {
+  Decoding decoding(contract_with({}), two_on_even_frames);
+  CHECK(decoding.all(5) ==
+        Symbols{{0, 0, 1}, {1, 0, 1}, {2, 2, 1}, {3, 2, 1}, {4, 4, 1}, {5, 4, 1}});
+  CHECK(decoding.fake->looked_at == std::vector<int64_t>{0, 0, 0, 1, 2, 2, 2, 3, 4, 4, 4});
+}
+
+TEST_CASE("TDT: symbols and blanks lead as many frames on as the duration says") {
+  // Index 0, 1, 2, 3: 0, 1, 2, 5 frames.
+  const std::vector<JointChoice> script = {{1, 2}, {kBlank, 1}, {2, 0}, {3, 3}, {4, 1}};
+  size_t step = 0;
+  Decoding decoding(contract_with({0, 1, 2, 5}),
+                    [&](int64_t, const std::vector<int64_t>&) { return script.at(step++); });
+  CHECK(decoding.all(9) == Symbols{{1, 0, 2}, {2, 3, 0}, {3, 3, 5}, {4, 8, 1}});
+  CHECK(decoding.fake->looked_at == std::vector<int64_t>{0, 2, 3, 3, 8});
+}
+
+TEST_CASE("TDT: a blank of no duration still leads one frame on") {
+  Decoding decoding(contract_with({0, 3}),
+                    [](int64_t, const std::vector<int64_t>&) { return JointChoice{kBlank, 0}; });
+  CHECK(decoding.all(3).empty());
+  CHECK(decoding.fake->looked_at == std::vector<int64_t>{0, 1, 2});
+}
+
+TEST_CASE("as many symbols on one frame as the contract allows, then the next frame") {
+  const auto babble = [](int64_t, const std::vector<int64_t>& read) {
+    return JointChoice{static_cast<int64_t>(read.size()), 0};
+  };
+  SUBCASE("RNN-T") {
+    Decoding decoding(contract_with({}, 2), babble);
+    CHECK(decoding.all(2) == Symbols{{0, 0, 1}, {1, 0, 1}, {2, 1, 1}, {3, 1, 1}});
+  }
+  SUBCASE("TDT") {
+    Decoding decoding(contract_with({0, 1}, 2), babble);
+    CHECK(decoding.all(2) == Symbols{{0, 0, 0}, {1, 0, 0}, {2, 1, 0}, {3, 1, 0}});
+  }
+  SUBCASE("a symbol with a duration starts the count anew") {
+    // On frame 0 one symbol without a duration and one with, on frame 1 two without.
+    Decoding decoding(contract_with({0, 1}, 2), [](int64_t, const std::vector<int64_t>& read) {
+      return JointChoice{static_cast<int64_t>(read.size()), read.size() == 1 ? 1 : 0};
+    });
+    CHECK(decoding.all(2) == Symbols{{0, 0, 0}, {1, 0, 1}, {2, 1, 0}, {3, 1, 0}});
+  }
+}
+
+TEST_CASE("a clip of no frames has no symbols") {
+  Decoding decoding(contract_with({}), two_on_even_frames);
+  CHECK(decoding.all(0).empty());
+  CHECK(decoding.fake->looked_at.empty());
+}
+
+TEST_CASE("the encoder runs once for each clip, and a clip knows nothing of the one before") {
+  Decoding decoding(contract_with({}), two_on_even_frames);
+  const Symbols first = decoding.all(5);
+  CHECK(decoding.all(5) == first);
+  CHECK(decoding.fake->num_encoded == 2);
+  CHECK(decoding.transduction->timings().num_generated_tokens == 6);
+  CHECK(decoding.transduction->timings().num_decode_steps == 11);
+  CHECK(decoding.transduction->timings().num_prompt_positions == 5);
+}
+
+TEST_CASE("cancel ends a clip before the next call of the model; the next clip is whole") {
+  Decoding decoding(contract_with({}), two_on_even_frames);
+  const Symbols whole = decoding.all(5);
+  decoding.begin(5);
+  CHECK(decoding.transduction->next().has_value());
+  const size_t num_looks = decoding.fake->looked_at.size();
+  decoding.transduction->cancel();
+  CHECK_FALSE(decoding.transduction->next().has_value());
+  CHECK(decoding.fake->looked_at.size() == num_looks);
+  CHECK(decoding.transduction->is_cancelled());
+  CHECK(decoding.all(5) == whole);
+  CHECK_FALSE(decoding.transduction->is_cancelled());
+}
+
+TEST_CASE("cancel is heard among blanks too") {
+  Decoding decoding(contract_with({}),
+                    [](int64_t, const std::vector<int64_t>&) { return JointChoice{kBlank, 0}; });
+  decoding.fake->before_choice = [&] { decoding.transduction->cancel(); };
+  CHECK(decoding.all(50).empty());
+  CHECK(decoding.fake->looked_at.size() == 1);
+}
+
+TEST_CASE("cancelled before it begins, a clip is not encoded") {
+  Decoding decoding(contract_with({}), two_on_even_frames);
+  decoding.transduction->begin_request();
+  decoding.transduction->cancel();
+  const float sample = 0.0f;
+  decoding.transduction->begin_samples({&sample, DType::kFloat32, {1}});
+  CHECK(decoding.rest().empty());
+  CHECK(decoding.fake->num_encoded == 0);
+}
+
+TEST_CASE("after an error the clip is over and the next one is whole") {
+  Decoding decoding(contract_with({}), two_on_even_frames);
+  const Symbols whole = decoding.all(5);
+  SUBCASE("in the predictor") {
+    decoding.begin(5);
+    decoding.fake->fails_to_read = true;
+    CHECK_THROWS_WITH_AS(decoding.transduction->next(), "decoder_step: told to fail", Error);
+    decoding.fake->fails_to_read = false;
+  }
+  SUBCASE("in the encoder") {
+    decoding.begin(5);
+    decoding.fake->fails_to_encode = true;
+    CHECK_THROWS_AS(decoding.begin(5), Error);
+    decoding.fake->fails_to_encode = false;
+  }
+  CHECK_FALSE(decoding.transduction->next().has_value());
+  CHECK(decoding.all(5) == whole);
+}
+
+TEST_CASE("choices that make no sense are errors") {
+  const auto error_of = [](JointChoice choice) {
+    Decoding decoding(contract_with({0, 1}),
+                      [=](int64_t, const std::vector<int64_t>&) { return choice; });
+    try {
+      decoding.all(1);
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::kExecution);
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  CHECK(error_of({1, 2}) == "joint: expected a duration index below 2, got 2");
+  CHECK(error_of({kBlank, -1}) == "joint: expected a duration index below 2, got -1");
+  CHECK(error_of({-3, 0}) == "joint: expected a token, got -3");
+}
+
+TEST_CASE("another thread's call is refused while the model runs") {
+  Decoding decoding(contract_with({}), two_on_even_frames);
+  decoding.begin(1);
+  std::string refused;
+  decoding.fake->before_choice = [&] {
+    std::thread([&] {
+      try {
+        decoding.transduction->begin_request();
+      } catch (const Error& error) {
+        if (error.code() == ErrorCode::kBusy) refused = error.what();
+      }
+    }).join();
+  };
+  CHECK(decoding.rest().size() == 2);
+  CHECK(refused == "the model is in use by another thread");
+}
