@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from executorch_mm.chat.chat import Chat, ChatOptions
     from executorch_mm.chat.template import Message, Tool
     from executorch_mm.context import ChatPrompt
-    from executorch_mm.inputs import Prompt
+    from executorch_mm.inputs import MultimodalInput, Prompt
+    from executorch_mm.preprocess.tiling import CutPicture
     from executorch_mm.result import GenerationResult
     from executorch_mm.tokenizer import Tokenizer
 
@@ -63,6 +64,10 @@ class ChatMethods(ABC):
     @abstractmethod
     def _result(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
         """The whole answer to a prompt."""
+
+    @abstractmethod
+    def _cut(self, picture: MultimodalInput) -> CutPicture | None:
+        """A picture in tiles, if the encoder looks at them one by one."""
 
     @property
     def has_chat_template(self) -> bool:
@@ -185,5 +190,5 @@ class ChatMethods(ABC):
         from executorch_mm.chat.chat import ChatOptions
 
         config = (config or GenerationConfig()).replace(**options)
-        prompt = self._chat.prompt(messages, tools, chat_options or ChatOptions(), config.num_bos)
+        prompt = self._chat.prompt(messages, tools, chat_options or ChatOptions(), config.num_bos, self._cut)
         return prompt, config.replace(num_bos=0)

@@ -130,6 +130,7 @@ def _digest(media: Sequence[MultimodalInput]) -> bytes:
     import hashlib
 
     from executorch_mm.preprocess import Sound
+    from executorch_mm.preprocess.tiling import Tile
 
     digest = hashlib.blake2b(digest_size=16)
     for part in media:
@@ -137,6 +138,9 @@ def _digest(media: Sequence[MultimodalInput]) -> bytes:
         if is_pil_image(value):
             digest.update(f"{value.mode} {value.size} {value.getpalette()}".encode())
             digest.update(value.tobytes())
+            continue
+        if isinstance(value, Tile):
+            digest.update(f"{value} {value.picture.pixels.shape}".encode() + value.picture.digest)
             continue
         if isinstance(value, Sound):
             digest.update(f"{value.sampling_rate} Hz".encode())

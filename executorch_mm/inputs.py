@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
     from executorch_mm.preprocess import Sound
     from executorch_mm.preprocess.sources import Fetch, Source
+    from executorch_mm.preprocess.tiling import CutPicture, Tile
 
 Kind: TypeAlias = Literal["text", "tokens", "image", "audio", "raw_audio", "sound", "embeddings"]
 ArrayLike: TypeAlias = "AnyArray | SupportsDLPack"
 ImageLike: TypeAlias = "PILImage | Source | ArrayLike"
 Layout: TypeAlias = Literal["HWC", "CHW"]
-Value: TypeAlias = "str | AnyArray | PILImage | Sound"
+Value: TypeAlias = "str | AnyArray | PILImage | Sound | Tile"
 
 
 class MultimodalInput:
@@ -225,6 +226,15 @@ def make_image_inputs(
     if isinstance(several, (str, bytes, bytearray)) or not isinstance(several, Iterable):
         raise InputError(f"images: expected a sequence of pictures, got {type(images).__name__}")
     return [make_image_input(image, layout=layout, fetch=fetch) for image in several]
+
+
+def tile_inputs(picture: CutPicture) -> list[MultimodalInput]:
+    """The tiles of a picture, one input each.
+
+    Args:
+        picture: From `PromptEncoder.cut`.
+    """
+    return [MultimodalInput._of("image", tile) for tile in picture.tiles]
 
 
 def make_audio_input(

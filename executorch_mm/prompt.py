@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # imported when the first picture or sound comes
     from executorch_mm.preprocess import AudioProcessor, ImageProcessor, MelProgram
+    from executorch_mm.preprocess.tiling import CutPicture
 
 _CONFIG_NAMES = ("preprocessor_config.json", "processor_config.json")
 
@@ -77,6 +79,39 @@ class PromptEncoder:
             prompt.append(_tokens([self._eos_id()] * config.num_eos))
         return prompt
 
+    def cut(self, part: MultimodalInput) -> CutPicture | None:
+        """A picture in tiles that the encoder looks at one by one; None for one that it gets in one piece.
+
+        Args:
+            part: A picture.
+
+        Raises:
+            InputError: The model takes no pictures, or none whose tiles have tokens between them: its encoder
+                looks at several at once. Or the processor's file is damaged or of an unknown class.
+        """
+        from executorch_mm.preprocess import image_to_hwc_uint8
+        from executorch_mm.preprocess.tiling import CutPicture, SquareTiles, TileGrid
+
+        wanted = self._expect_vision_encoder().inputs[0]
+        value = part.value
+        if isinstance(value, np.ndarray) and (value.ndim == 4 or _is_prepared(value, wanted)):
+            return None
+        steps = None if self._image_processor is None else self._image_processor.config
+        if wanted.dtype == "uint8" or not isinstance(steps, (SquareTiles, TileGrid)):
+            return None
+        takes_several = math.prod(wanted.shape[:-3]) > 1
+        if takes_several and isinstance(steps, TileGrid):
+            return None
+        picture = CutPicture(image_to_hwc_uint8(value, layout="CHW"), steps)
+        if math.prod(picture.grid) < 2:
+            return None
+        if takes_several and not wanted.is_dynamic:
+            raise InputError(
+                f"image: expected a vision_encoder that looks at one tile at a time, since the model reads "
+                f"tokens between the tiles, got one of shape {wanted.shape}"
+            )
+        return picture
+
     def rehearsal(self) -> Iterator[_core.PromptPart]:
         """Prompts that together run every method of the model: a token, an empty picture, a silent clip."""
         yield _tokens([0])
@@ -108,19 +143,25 @@ class PromptEncoder:
         return _core.PromptPart.audio(array)
 
     def _pixels(self, part: MultimodalInput) -> AnyArray:
-        encoder = self._contract.methods.get("vision_encoder")
-        if encoder is None:
-            raise InputError("image: the model has no vision_encoder and takes no images")
-        wanted = encoder.inputs[0]
+        wanted = self._expect_vision_encoder().inputs[0]
         from executorch_mm.preprocess import image_to_hwc_uint8
+        from executorch_mm.preprocess.tiling import Tile
 
         value = part.value
+        if isinstance(value, Tile):
+            return value.pixel_values
         if isinstance(value, np.ndarray) and (value.ndim == 4 or _is_prepared(value, wanted)):
             return np.ascontiguousarray(value)
         processor = self._image_processor
         if processor is not None and wanted.dtype != "uint8":
             return processor(value, layout="CHW")
         return np.ascontiguousarray(image_to_hwc_uint8(value, layout="CHW").transpose(2, 0, 1))
+
+    def _expect_vision_encoder(self) -> _core.MethodSpec:
+        encoder = self._contract.methods.get("vision_encoder")
+        if encoder is None:
+            raise InputError("image: the model has no vision_encoder and takes no images")
+        return encoder
 
     def _audio_features(self, part: MultimodalInput) -> AnyArray:
         self._expect_audio_encoder()

@@ -17,7 +17,7 @@ from executorch_mm._requests import Requests
 from executorch_mm.chat_methods import ChatMethods
 from executorch_mm.config import GenerationConfig, GenerationOptions
 from executorch_mm.errors import ContractError, InputError
-from executorch_mm.inputs import Prompt
+from executorch_mm.inputs import MultimodalInput, Prompt
 from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
 from executorch_mm.prompt import PromptEncoder
 from executorch_mm.result import GenerationResult
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer, Self, Unpack
 
     from executorch_mm.context import ChatPrompt
+    from executorch_mm.preprocess.tiling import CutPicture
 
 
 @dataclass(frozen=True)
@@ -446,6 +447,10 @@ class MultimodalRunner(ChatMethods):
 
     async def _aresult(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
         return await self._requests.result_async(inputs, config)
+
+    def _cut(self, picture: MultimodalInput) -> CutPicture | None:
+        _ = self._session  # refuses once closed
+        return self._requests.encoder.cut(picture)
 
     @property
     def _session(self) -> _core.Session:

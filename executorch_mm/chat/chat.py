@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from executorch_mm import _core
 from executorch_mm.chat.messages import Fetch, read_messages
-from executorch_mm.chat.placeholders import render_conversation
+from executorch_mm.chat.placeholders import Cut, render_conversation
 from executorch_mm.chat.template import ChatTemplate, Message, TemplateFiles, Tool
 from executorch_mm.context import ChatPrompt
 from executorch_mm.inputs import MultimodalInput, make_token_input
@@ -55,7 +55,7 @@ class Chat:
         self._templates: dict[str, ChatTemplate] = {}
 
     def _parts(
-        self, messages: Sequence[Message], tools: Sequence[Tool] | None, options: ChatOptions
+        self, messages: Sequence[Message], tools: Sequence[Tool] | None, options: ChatOptions, cut: Cut | None
     ) -> list[str | MultimodalInput]:
         conversation = read_messages(messages, options.fetch)
         return render_conversation(
@@ -66,10 +66,16 @@ class Chat:
             documents=options.documents,
             add_generation_prompt=options.add_generation_prompt,
             options=options.template_options,
+            cut=cut,
         )
 
     def prompt(
-        self, messages: Sequence[Message], tools: Sequence[Tool] | None, options: ChatOptions, num_bos: int
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] | None,
+        options: ChatOptions,
+        num_bos: int,
+        cut: Cut | None = None,
     ) -> ChatPrompt:
         """The conversation in tokens.
 
@@ -78,12 +84,13 @@ class Chat:
             tools: JSON schemas of functions that the model may call.
             options: How it is set.
             num_bos: Beginning-of-text tokens that it starts with, where the template writes none.
+            cut: See `render_conversation`.
 
         Raises:
             InputError: A message is wrong, there is no template, or it fails.
         """
         encoded: list[MultimodalInput] = []
-        for part in self._parts(messages, tools, options):
+        for part in self._parts(messages, tools, options, cut):
             if isinstance(part, MultimodalInput):
                 encoded.append(part)
             elif ids := self._encode(part, is_start=not encoded):

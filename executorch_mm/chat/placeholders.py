@@ -6,13 +6,19 @@ import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from executorch_mm.chat.messages import Content, Conversation, MediaKind, media_kind
 from executorch_mm.chat.template import ChatTemplate, Message, Tool
 from executorch_mm.errors import InputError
-from executorch_mm.inputs import MultimodalInput
+from executorch_mm.inputs import MultimodalInput, tile_inputs
 from executorch_mm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from executorch_mm.preprocess.tiling import CutPicture
+
+
+Cut: TypeAlias = "Callable[[MultimodalInput], CutPicture | None]"
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,8 @@ class _Placeholder:
         pattern: Regular expression for the placeholder.
         before: Text before the encoder's rows.
         after: Text behind them.
+        before_tiles: Of a picture in (rows, columns) of tiles and the picture small, the text before each of
+            them. Without it, no picture is cut.
         token: Only where the vocabulary has this token, which tells families with one placeholder apart.
     """
 
@@ -30,12 +38,34 @@ class _Placeholder:
     before: str = ""
     after: str = ""
     token: str | None = None
+    before_tiles: Callable[[int, int], list[str]] | None = None
+
+    def inputs(self, media: MultimodalInput, cut: Cut | None) -> list[tuple[str, MultimodalInput]]:
+        """What goes to the encoder, each with the text before it."""
+        if self.before_tiles is None or cut is None or (picture := cut(media)) is None:
+            return [(self.before, media)]
+        return list(zip(self.before_tiles(*picture.grid), tile_inputs(picture), strict=True))
 
 
 _FAKE = "<fake_token_around_image>"
+
+
+def _before_idefics3_tiles(rows: int, columns: int) -> list[str]:
+    texts = [
+        "\n" * (row > 0 and column == 0) + f"{_FAKE}<row_{row + 1}_col_{column + 1}>"
+        for row in range(rows)
+        for column in range(columns)
+    ]
+    return [*texts, f"\n\n{_FAKE}<global-img>"]
+
+
+def _before_internvl_tiles(rows: int, columns: int) -> list[str]:
+    return ["<img>", *[""] * (rows * columns)]
+
+
 _IMAGE = (
-    # Idefics 3 and SmolVLM, for a picture that is not cut into tiles; LFM2-VL; LLaVA.
-    _Placeholder("<image>", f"{_FAKE}<global-img>", _FAKE, "<global-img>"),
+    # Idefics 3 and SmolVLM; LFM2-VL; LLaVA.
+    _Placeholder("<image>", f"{_FAKE}<global-img>", _FAKE, "<global-img>", _before_idefics3_tiles),
     _Placeholder("<image>", "<|image_start|>", "<|image_end|>", "<|image_start|>"),
     _Placeholder("<image>"),
     # Gemma 3.
@@ -44,7 +74,7 @@ _IMAGE = (
     # Qwen2-VL and its successors write what is around it themselves.
     _Placeholder(r"<\|image_pad\|>"),
     # InternVL.
-    _Placeholder("<IMG_CONTEXT>", "<img>", "</img>", "<img>"),
+    _Placeholder("<IMG_CONTEXT>", "<img>", "</img>", "<img>", _before_internvl_tiles),
     # Llama 3.2 and our own; Phi-3.5 and Phi-4; Pixtral.
     _Placeholder(r"<\|image\|>"),
     _Placeholder(r"<\|image_\d+\|>"),
@@ -75,6 +105,7 @@ def render_conversation(
     documents: Sequence[Message] | None = None,
     add_generation_prompt: bool = True,
     options: Message | None = None,
+    cut: Cut | None = None,
 ) -> list[str | MultimodalInput]:
     """A conversation as the template sets it, with pictures and sounds in their places.
 
@@ -86,6 +117,7 @@ def render_conversation(
         documents: See `ChatTemplate.render`.
         add_generation_prompt: See `ChatTemplate.render`.
         options: See `ChatTemplate.render`.
+        cut: Gives a picture in tiles if the encoder looks at them one by one, as `PromptEncoder.cut` does.
 
     Raises:
         InputError: The template fails, or does not say where the pictures and sounds go.
@@ -102,13 +134,13 @@ def render_conversation(
 
     if template.takes_parts:
         text = _rendered_parts(render, conversation, keeps_texts=template.takes_texts)
-        pieces = _split(text, conversation.media, tokenizer)
+        pieces = _split(text, conversation.media, tokenizer, cut)
         if pieces is not None:
             return pieces
         if not template.takes_texts:
             raise _no_place(conversation.media)
     text = render(conversation.with_content(_as_text))
-    pieces = _fill(text, conversation.media, {kind: _Placeholder(mark) for kind, mark in _MARKS.items()})
+    pieces = _fill(text, conversation.media, {kind: _Placeholder(mark) for kind, mark in _MARKS.items()}, cut)
     if pieces is None:
         raise _no_place(conversation.media)
     return pieces
@@ -156,7 +188,7 @@ def _as_text(content: Content) -> Content:
 
 
 def _split(
-    text: str, media: Sequence[MultimodalInput], tokenizer: Tokenizer
+    text: str, media: Sequence[MultimodalInput], tokenizer: Tokenizer, cut: Cut | None
 ) -> list[str | MultimodalInput] | None:
     """The text with media in place of its placeholders; None when it has not one for each of them."""
     chosen: dict[MediaKind, _Placeholder] = {}
@@ -171,11 +203,11 @@ def _split(
                 break
         else:
             return None
-    return _fill(text, media, chosen)
+    return _fill(text, media, chosen, cut)
 
 
 def _fill(
-    text: str, media: Sequence[MultimodalInput], placeholders: dict[MediaKind, _Placeholder]
+    text: str, media: Sequence[MultimodalInput], placeholders: dict[MediaKind, _Placeholder], cut: Cut | None
 ) -> list[str | MultimodalInput] | None:
     waiting = {kind: [one for one in media if media_kind(one) == kind] for kind in _KNOWN}
     parts: list[str | MultimodalInput] = []
@@ -186,10 +218,11 @@ def _fill(
         if not waiting[kind]:
             return None
         piece += text[end : match.start()]
-        before, after = placeholders[kind].before, placeholders[kind].after
-        # A template may write itself what the processor else does.
-        parts += [piece if piece.endswith(before) else piece + before, waiting[kind].pop(0)]
-        end = match.end()
+        for before, one in placeholders[kind].inputs(waiting[kind].pop(0), cut):
+            # A template may write itself what the processor else does.
+            parts += [piece if piece.endswith(before) else piece + before, one]
+            piece = ""
+        after, end = placeholders[kind].after, match.end()
         piece = "" if text.startswith(after, end) else after
     if any(waiting.values()):
         return None

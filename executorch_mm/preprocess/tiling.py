@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from executorch_mm.preprocess.steps import (
     COMMON_DEFAULTS,
     COMMON_KEYS,
     HALF,
+    FloatArray,
     Normalise,
     PreparedImage,
     cut,
@@ -145,13 +147,13 @@ class TileGrid:
     def prepare(self, pixels: UInt8Array) -> PreparedImage:
         """Prepares a picture; the last tile is the small picture, unless there is one tile only."""
         size = pixels.shape[:2]
-        rows, columns = self.best_grid(size)
+        rows, columns = self.grid_of(size)
         tiles = cut(resize(pixels, rows * self.tile[0], columns * self.tile[1], self.resample), *self.tile)
         if len(tiles) > 1:
             tiles.append(resize(pixels, *self.tile, self.resample))
         return PreparedImage(self.normalise(*tiles), size, (rows, columns))
 
-    def best_grid(self, size: tuple[int, int]) -> tuple[int, int]:
+    def grid_of(self, size: tuple[int, int]) -> tuple[int, int]:
         """(rows, columns) for a picture of (height, width)."""
         numbers = range(1, self.max_tiles + 1)
         grids = [(w, h) for w in numbers for h in numbers if self.min_tiles <= w * h <= self.max_tiles]
@@ -217,17 +219,26 @@ class SquareTiles:
         """Prepares a picture; the last tile is the small picture, unless there is one tile only."""
         size = pixels.shape[:2]
         if self.resize is not None:
-            target = self.resize
-            resized = longest_edge_size(size, target) if isinstance(target, int) else target
-            pixels = resize(pixels, *resized, self.resample)
+            pixels = resize(pixels, *self._resized(size), self.resample)
         if self.is_split:
             pixels = resize(pixels, *self._whole_tiles(*pixels.shape[:2]), self.resample)
         small = resize(pixels, self.tile, self.tile, self.resample)
-        if not self.is_split or pixels.shape == small.shape:
-            return PreparedImage(self.normalise(small), size, (0, 0))
-        tiles = cut(pixels, self.tile, self.tile)
-        grid = (pixels.shape[0] // self.tile, pixels.shape[1] // self.tile)
+        grid = self.grid_of(size)
+        tiles = [] if grid == (0, 0) else cut(pixels, self.tile, self.tile)
         return PreparedImage(self.normalise(*tiles, small), size, grid)
+
+    def grid_of(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(rows, columns) for a picture of (height, width); (0, 0) where it is not cut."""
+        if not self.is_split:
+            return 0, 0
+        height, width = self._whole_tiles(*self._resized(size))
+        grid = (height // self.tile, width // self.tile)
+        return (0, 0) if grid == (1, 1) else grid
+
+    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        if isinstance(self.resize, int):
+            return longest_edge_size(size, self.resize)
+        return self.resize or size
 
     def _whole_tiles(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) in whole tiles; the shorter edge follows the longer one, rounded up."""
@@ -262,3 +273,61 @@ def longest_edge_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
     elif height > width and height > _IDEFICS3_LIMIT:
         height, width = _IDEFICS3_LIMIT, int(_IDEFICS3_LIMIT * ratio)
     return max(1, height), max(1, width)
+
+
+class CutPicture:
+    """A picture in tiles, for an encoder that looks at one at a time; made when the first is asked for.
+
+    Args:
+        pixels: RGB (height, width, 3), C-contiguous.
+        steps: What cuts it.
+
+    Attributes:
+        pixels: The picture.
+        grid: (rows, columns) of the tiles. The picture small comes behind them.
+    """
+
+    def __init__(self, pixels: UInt8Array, steps: SquareTiles | TileGrid) -> None:
+        self.pixels = pixels
+        self.grid = steps.grid_of(pixels.shape[:2])
+        self._steps = steps
+
+    @property
+    def tiles(self) -> list[Tile]:
+        """Row by row, then the picture small."""
+        return [Tile(self, index) for index in range(self.grid[0] * self.grid[1] + 1)]
+
+    @functools.cached_property
+    def pixel_values(self) -> FloatArray:
+        """(tiles + 1, 3, height, width), C-contiguous."""
+        return self._steps.prepare(self.pixels).pixel_values
+
+    @functools.cached_property
+    def digest(self) -> bytes:
+        """Of the pixels, worked out once for all tiles."""
+        import hashlib
+
+        return hashlib.blake2b(self.pixels.data, digest_size=16).digest()
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile of a picture.
+
+    Attributes:
+        picture: Shared by its tiles.
+        index: Of `CutPicture.tiles`.
+    """
+
+    picture: CutPicture
+    index: int
+
+    @property
+    def pixel_values(self) -> FloatArray:
+        """(3, height, width), a view of the picture's."""
+        tile: FloatArray = self.picture.pixel_values[self.index]
+        return tile
+
+    def __repr__(self) -> str:
+        rows, columns = self.picture.grid
+        return f"tile {self.index + 1} of {rows} x {columns} + 1"
