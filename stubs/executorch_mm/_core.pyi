@@ -56,6 +56,10 @@ class TensorSpec:
         Inputs: True if ExecuTorch copies the array into its arena, False if it is used in place.
         """
 
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether a call's sizes may be smaller in some dimension."""
+
     def __repr__(self) -> str: ...
 
 class MethodSpec:
