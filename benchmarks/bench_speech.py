@@ -125,7 +125,7 @@ def report(rounds: Sequence[Any], clips: Sequence[Any], arguments: argparse.Name
         print(f"decoder steps per second, {CACHED} over {OPTIMUM}: {ratio:.1f}")
     if arguments.json:
         document = {
-            "command": " ".join(["python", "benchmarks/bench_speech.py", *sys.argv[1:]]),
+            "command": "bench_speech.py MODELS --torch-python PYTHON --faster-whisper-python PYTHON",
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, {arguments.threads} threads",
             "date": str(date.today()),
             "clips": clips,

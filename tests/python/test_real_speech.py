@@ -5,10 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for speech_scores
+
 from speech_scores import error_rate
 
 from executorch_mm.speech import SpeechRunner
