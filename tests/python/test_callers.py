@@ -89,9 +89,11 @@ def test_a_runner_cannot_be_pickled_or_copied_and_says_what_to_do(runner: Multim
 def test_a_forked_child_is_refused_and_ends_and_the_parent_goes_on(num_threads: int) -> None:
     """While another thread runs a model, so that locks are copied in every state."""
     program = """
-import faulthandler, os, sys, threading
+import faulthandler, os, sys, threading, warnings
 from executorch_mm import ForkError, MultimodalRunner
 faulthandler.dump_traceback_later(60, exit=True)
+# Python 3.12 and later warn of each fork beside threads, which is what this is about.
+warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
 num_threads = int(sys.argv[1])
 runner, other = (MultimodalRunner.demo(num_threads=num_threads) for _ in range(2))
 expected = runner.generate_text("red", max_new_tokens=20, ignore_eos=True)
