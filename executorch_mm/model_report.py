@@ -10,6 +10,7 @@ from math import prod
 from typing import Literal, TypeAlias
 
 from executorch_mm import _core
+from executorch_mm._loading import TRANSDUCER_METHODS
 from executorch_mm.errors import ModelLoadError
 
 Scalar = int | float | bool | str
@@ -317,10 +318,10 @@ def _problems(report: ModelReport, decoder: MethodReport | None) -> Iterator[str
         _core.check_program(report.path)
     except ModelLoadError as error:
         yield f"it will not be loaded: {error}"
-    if decoder is None:
+    if decoder is None and not {method.name for method in report.methods} >= TRANSDUCER_METHODS:
         yield (
             "no language or speech model: expected a method forward, or token_embedding and text_decoder, or "
-            "encoder and text_decoder"
+            "encoder and text_decoder, or encoder, decoder_step and joint"
         )
     for method in report.methods:
         for operator in method.operators:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from executorch_mm import _core
-from executorch_mm._loading import load_model
+from executorch_mm._loading import TRANSDUCER_METHODS, load_model
 from executorch_mm.errors import ContractError, ExecutorchMMError
 from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
 from executorch_mm.speech._model import SpeechProgress
@@ -263,7 +263,7 @@ def _is_transducer(model_path: str) -> bool:
         methods = {method.name for method in _core.read_program(model_path).methods}
     except ExecutorchMMError:
         return False  # loading says what is wrong with the file
-    return {"decoder_step", "joint"} <= methods
+    return methods >= TRANSDUCER_METHODS
 
 
 def _with_options(config: SpeechConfig | None, options: SpeechOptions) -> SpeechConfig:

@@ -25,6 +25,7 @@ from executorch_mm import (
     Segment,
     SpeechConfig,
     SpeechRunner,
+    inspect_model,
 )
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "transducer"
@@ -270,6 +271,11 @@ def test_two_threads_never_share_a_model(cores: dict[str, Any]) -> None:
     for thread in threads:
         thread.join()
     assert results == [EXPECTED["tdt"]["symbols"][2]] * 3
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_inspection_finds_no_fault(name: str) -> None:
+    assert inspect_model(FOLDER / f"{name}.pte").problems == ()
 
 
 def test_other_runners_refuse_a_transducer_and_a_closed_runner_says_so(tmp_path: Path) -> None:
