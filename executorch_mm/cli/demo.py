@@ -1,4 +1,4 @@
-"""`executorch-mm demo`: the model in the wheel looks at pictures and answers."""
+"""`executorch-mm demo`: the model in the wheel looks at pictures, listens, and answers."""
 
 from __future__ import annotations
 
@@ -45,23 +45,25 @@ class Picture:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Questions that are asked one after another about the same pictures.
+    """Questions that are asked one after another about the same pictures or the same sound.
 
     Attributes:
         title: What is shown above the pictures.
         pictures: In the order of the prompt.
         questions: With the right answer, None where nobody knows it.
+        sound: A sound file.
     """
 
     title: str
     pictures: list[Picture]
     questions: list[tuple[str, str | None]]
+    sound: Path | None = None
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the subcommand."""
-    text = "Show pictures to the small model in the wheel and let it answer questions about them."
-    parser = commands.add_parser("demo", help="let the model in the wheel look at pictures", description=text)
+    text = "Let the small model in the wheel answer questions about pictures and about a sound."
+    parser = commands.add_parser("demo", help="let the model in the wheel look and listen", description=text)
     parser.add_argument(
         "--image",
         metavar="PATH",
@@ -103,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     with MultimodalRunner.demo() as runner:
         for conversation in conversations:
             print(conversation.title)
-            if draws:
+            if draws and conversation.pictures:
                 images = [picture.image for picture in conversation.pictures]
                 print(side_by_side(images, shutil.get_terminal_size().columns))
             else:
@@ -127,7 +129,7 @@ def _conversations(paths: list[str], questions: list[str], seed: int) -> Iterato
         default: list[tuple[str, str | None]] = [(question, None) for question in _QUESTIONS[len(paths)]]
         yield Conversation("Your picture" + "s" * (len(paths) > 1), pictures, asked or default)
         return
-    from executorch_mm.demo import ask_pair, make_scene, render
+    from executorch_mm.demo import SPOKEN_FILE, SPOKEN_WORDS, ask_pair, make_scene, render
 
     rng = random.Random(seed)  # noqa: S311 chooses questions, not secrets
     numbers = [_FIRST_UNSEEN_SCENE + (seed + i) % _NUM_UNSEEN_SCENES for i in range(3)]
@@ -142,6 +144,8 @@ def _conversations(paths: list[str], questions: list[str], seed: int) -> Iterato
     two = [ask_pair(scenes[1], scenes[2], rng, kind) for kind in ("pair_more", "pair_which")]
     title = f"Scenes {numbers[1]} and {numbers[2]}, both in one prompt"
     yield Conversation(title, [second, third], _known(two))
+    title = f"A voice that the model has never heard: {SPOKEN_FILE}"
+    yield Conversation(title, [], [("What do you hear?", SPOKEN_WORDS)], SPOKEN_FILE)
 
 
 def _different_questions(scene: Scene, rng: random.Random, count: int) -> list[QA]:
@@ -171,17 +175,19 @@ def _name(pictures: list[Picture], folder: Path | None) -> None:
 
 
 def _hold(runner: MultimodalRunner, conversation: Conversation) -> list[Stats]:
-    """Asks the questions in one context: the pictures come with the first question only."""
+    """Asks the questions in one context: pictures and sound come with the first question only."""
     from executorch_mm import GenerationConfig
-    from executorch_mm.inputs import MultimodalInput, make_image_input
+    from executorch_mm.inputs import MultimodalInput, make_audio_input, make_image_input
 
     config = GenerationConfig(max_new_tokens=_MAX_ANSWER_TOKENS)
-    pictures: list[MultimodalInput] = [make_image_input(picture.image) for picture in conversation.pictures]
+    media: list[MultimodalInput] = [make_image_input(picture.image) for picture in conversation.pictures]
+    if conversation.sound is not None:
+        media.append(make_audio_input(conversation.sound))
     all_stats = []
     runner.reset()
     for question, expected in conversation.questions:
         print(f"> {question}\n  ", end="", flush=True)
-        prompt: list[str | MultimodalInput] = ["<|user|>", *pictures, f"{question}<|end|><|assistant|>"]
+        prompt: list[str | MultimodalInput] = ["<|user|>", *media, f"{question}<|end|><|assistant|>"]
         answer = ""
         for piece in runner.stream(prompt, config):
             print(piece, end="", flush=True)
@@ -190,5 +196,5 @@ def _hold(runner: MultimodalRunner, conversation: Conversation) -> list[Stats]:
             print("  (right)" if answer == expected else f"  (wrong: {expected})", end="")
         print(flush=True)
         all_stats.append(runner.stats)
-        pictures = []
+        media = []
     return all_stats

@@ -378,7 +378,7 @@ def test_a_reader_that_goes_away_is_no_traceback(picture: Path) -> None:
     assert (process.wait(timeout=60), errors) == (1, b"")
 
 
-def test_demo_asks_about_one_picture_and_about_two_and_is_right() -> None:
+def test_demo_asks_about_pictures_and_a_voice_and_is_right() -> None:
     result = command("demo", "--seed", "12")
     assert (result.returncode, result.stderr) == (0, "")
     assert "\x1b" not in result.stdout
@@ -387,8 +387,9 @@ def test_demo_asks_about_one_picture_and_about_two_and_is_right() -> None:
     np.testing.assert_array_equal(
         np.asarray(Image.open(files[0])), np.asarray(render(make_scene(900_000_012)))
     )
-    assert len(re.findall(r"^> ", result.stdout, re.MULTILINE)) == 5
-    assert result.stdout.count("(right)") >= 4
+    assert len(re.findall(r"^> ", result.stdout, re.MULTILINE)) == 6
+    assert result.stdout.count("(right)") >= 5
+    assert "> What do you hear?\n  three one four  (right)\n" in result.stdout
     assert re.search(r"load .* first token after .* tokens/s; .* s in all$", result.stdout.strip())
 
 

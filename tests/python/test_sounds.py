@@ -239,9 +239,17 @@ def test_a_processor_reads_pictures_and_sounds_from_wherever_the_files_put_them(
         read(preprocessor={"feature_extractor_type": "Other"})
 
 
-def test_a_sound_for_a_model_that_takes_none_is_an_input_error(runner: MultimodalRunner) -> None:
-    with pytest.raises(InputError, match="audio: the model has no audio_encoder"):
-        runner.prefill([make_audio_input(TONE, sampling_rate=RATE)])
+def test_a_sound_for_a_model_that_takes_none_is_an_input_error(demo_folder: Path) -> None:
+    models = Path(__file__).parents[1] / "models"
+    with MultimodalRunner(models / "multimodal" / "llava.pte", demo_folder) as runner:
+        with pytest.raises(InputError, match="audio: the model has no audio_encoder"):
+            runner.prefill([make_audio_input(TONE, sampling_rate=RATE)])
+        assert runner.position == 0
+
+
+def test_a_sound_longer_than_the_models_chunk_is_an_input_error(runner: MultimodalRunner) -> None:
+    with pytest.raises(InputError, match="audio"):
+        runner.prefill([make_audio_input(np.tile(TONE, 5), sampling_rate=RATE)])
     assert runner.position == 0
 
 

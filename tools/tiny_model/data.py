@@ -17,6 +17,7 @@ from executorch_mm.demo.scenes import COLOURS, SHAPES, SIZES
 
 LENGTH = 97
 IMAGE_TOKENS = 16
+AUDIO_TOKENS = 25
 CONTEXT = 256
 VALIDATION_SEED = 900_000_000
 """First seed of the scenes that the tests and evaluations use; training uses seeds from 0."""
@@ -85,6 +86,10 @@ class Row:
         for k in range(IMAGE_TOKENS):
             self._push(0, index * IMAGE_TOKENS + k, segment)
 
+    def sound(self, index: int, segment: int) -> None:
+        for k in range(AUDIO_TOKENS):
+            self._push(0, index * AUDIO_TOKENS + k, segment)
+
     def reply(self, tokens: list[int], segment: int, answer: int, keep_end: bool = True) -> None:
         """Adds an answer and its end token.
 
@@ -134,10 +139,13 @@ class RowMaker:
     Args:
         tokenizer_file: tokenizer.json.
         hard: Share of the questions that is drawn from `HARD` only.
+        kinds: Kinds of rows and how often they come.
     """
 
-    def __init__(self, tokenizer_file: Path, hard: float = 0.0) -> None:
-        self._hard = hard
+    def __init__(
+        self, tokenizer_file: Path, hard: float = 0.0, kinds: dict[str, float] | None = None
+    ) -> None:
+        self._hard, self._kinds = hard, kinds or ROW_KINDS
         self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
         self._cache: dict[str, list[int]] = {}
 
@@ -167,7 +175,7 @@ class RowMaker:
 
     def _row(self, index: int, kind: str | None) -> Row:
         if kind is None:
-            kind = self.rng.choices(tuple(ROW_KINDS), weights=tuple(ROW_KINDS.values()))[0]
+            kind = self.rng.choices(tuple(self._kinds), weights=tuple(self._kinds.values()))[0]
         other = (index + self.rng.randrange(1, len(self.scenes))) % len(self.scenes)
         row = Row()
         if kind == "single":

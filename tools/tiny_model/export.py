@@ -1,8 +1,8 @@
 """Exports a trained checkpoint to model.pte.
 
-Three methods: vision_encoder (float [1,3,64,64] in -1..1), token_embedding (int64 [1,S]) and text_decoder
-(float [1,S,192] with int64 [1] start position). Delegated to XNNPACK, KV cache on llama::update_cache and
-llama::custom_sdpa.
+Four methods: vision_encoder (float [1,3,64,64] in -1..1), audio_encoder (log-mel float [1,64,400]),
+token_embedding (int64 [1,S]) and text_decoder (float [1,S,192] with int64 [1] start position). Delegated to
+XNNPACK, KV cache on llama::update_cache and llama::custom_sdpa.
 """
 
 from __future__ import annotations
@@ -93,28 +93,33 @@ class TokenEmbedding(nn.Module):
         return self.embedding(tokens)
 
 
-def quantise(vision: nn.Module, decoder: nn.Module, embedding: nn.Module) -> None:
-    """8-bit activations; 4-bit weights in the decoder blocks, 8-bit in the encoder, head and embedding."""
+def quantise(vision: nn.Module, hearing: nn.Module, decoder: nn.Module, embedding: nn.Module) -> None:
+    """8-bit activations; 4-bit weights in audio encoder and the decoder's blocks, 8-bit elsewhere."""
     eight = Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int8, weight_granularity=PerAxis(0))
     four = Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=PerGroup(32))
     quantize_(vision, eight)
+    quantize_(hearing, four)
     quantize_(decoder, four, lambda m, name: isinstance(m, nn.Linear) and "blocks" in name)
     quantize_(decoder, eight, lambda m, name: isinstance(m, nn.Linear) and "blocks" not in name)
     weights = IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=PerAxis(0))
     quantize_(embedding, weights, lambda m, _: isinstance(m, nn.Embedding))
-    for module in (vision, decoder, embedding):
+    for module in (vision, hearing, decoder, embedding):
         unwrap_tensor_subclass(module)
 
 
 def build(model: TinyVLM, quantised: bool = True) -> bytes:
-    """Lowers the three methods and returns the .pte."""
+    """Lowers the four methods and returns the .pte."""
     cfg: Config = model.cfg
-    vision, decoder, embedding = model.vision, TextDecoder(model).eval(), TokenEmbedding(model).eval()
+    vision, hearing = model.vision, model.hearing
+    decoder, embedding = TextDecoder(model).eval(), TokenEmbedding(model).eval()
     if quantised:
-        quantise(vision, decoder, embedding)
+        quantise(vision, hearing, decoder, embedding)
     length = torch.export.Dim("length", min=1, max=MAX_CHUNK)
     programs = {
         "vision_encoder": torch.export.export(vision, (torch.zeros(1, 3, 64, 64),), strict=True),
+        "audio_encoder": torch.export.export(
+            hearing, (torch.zeros(1, cfg.mel_bins, cfg.frames),), strict=True
+        ),
         "token_embedding": torch.export.export(
             embedding, (torch.zeros(1, 8, dtype=torch.long),), dynamic_shapes=({1: length},), strict=True
         ),
@@ -141,9 +146,10 @@ def build(model: TinyVLM, quantised: bool = True) -> bytes:
     edge = to_edge_transform_and_lower(
         programs,
         partitioner={
-            "vision_encoder": [XnnpackDynamicallyQuantizedPartitioner(), XnnpackPartitioner()],
-            "token_embedding": [],
-            "text_decoder": [XnnpackDynamicallyQuantizedPartitioner(), XnnpackPartitioner()],
+            name: []
+            if name == "token_embedding"
+            else [XnnpackDynamicallyQuantizedPartitioner(), XnnpackPartitioner()]
+            for name in programs
         },
         constant_methods=constants,
         compile_config=EdgeCompileConfig(_check_ir_validity=False),
@@ -161,7 +167,7 @@ def main() -> None:
         "--checkpoint", type=Path, help="final.pt or latest.pt; without it the weights stay random"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--fp32", action="store_true", help="no quantisation (11 MB)")
+    parser.add_argument("--fp32", action="store_true", help="no quantisation (16 MB)")
     args = parser.parse_args()
     torch.manual_seed(1)
     model = TinyVLM(Config()).eval()

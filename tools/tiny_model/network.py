@@ -25,6 +25,13 @@ class Config:
     vocab: int = 640
     context: int = 256
     image_tokens: int = 16
+    mel_bins: int = 64
+    frames: int = 400
+    hearing_dim: int = 160
+    hearing_blocks: int = 4
+    hearing_heads: int = 5
+    hearing_hidden: int = 320
+    audio_tokens: int = 25
     rope_theta: float = 1e4
 
 
@@ -40,14 +47,14 @@ class RMSNorm(nn.Module):
         return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-5) * self.weight).to(x.dtype)
 
 
-class VisionBlock(nn.Module):
-    def __init__(self, cfg: Config) -> None:
+class EncoderBlock(nn.Module):
+    def __init__(self, dim: int, heads: int, hidden: int) -> None:
         super().__init__()
-        self.heads = cfg.vision_heads
-        self.norm1, self.norm2 = RMSNorm(cfg.dim), RMSNorm(cfg.dim)
-        self.q, self.k, self.v = (nn.Linear(cfg.dim, cfg.dim) for _ in range(3))
-        self.o = nn.Linear(cfg.dim, cfg.dim)
-        self.up, self.down = nn.Linear(cfg.dim, cfg.vision_hidden), nn.Linear(cfg.vision_hidden, cfg.dim)
+        self.heads = heads
+        self.norm1, self.norm2 = RMSNorm(dim), RMSNorm(dim)
+        self.q, self.k, self.v = (nn.Linear(dim, dim) for _ in range(3))
+        self.o = nn.Linear(dim, dim)
+        self.up, self.down = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         b, n, d = x.shape
@@ -71,7 +78,9 @@ class Vision(nn.Module):
         self.stem3 = nn.Conv2d(64, 64, 3, 1, 1)
         self.stem4 = nn.Conv2d(64, cfg.dim, 3, 2, 1)
         self.pos = nn.Parameter(torch.randn(64, cfg.dim) * 0.02)
-        self.blocks = nn.ModuleList(VisionBlock(cfg) for _ in range(cfg.vision_blocks))
+        self.blocks = nn.ModuleList(
+            EncoderBlock(cfg.dim, cfg.vision_heads, cfg.vision_hidden) for _ in range(cfg.vision_blocks)
+        )
         self.norm = RMSNorm(cfg.dim)
         self.proj1, self.proj2 = nn.Linear(4 * cfg.dim, cfg.dim), nn.Linear(cfg.dim, cfg.dim)
 
@@ -88,6 +97,51 @@ class Vision(nn.Module):
         b, _, d = x.shape
         x = x.view(b, 4, 2, 4, 2, d).transpose(2, 3).reshape(b, 16, 4 * d)
         return self.proj2(F.gelu(self.proj1(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(self.features(x))
+
+
+class Hearing(nn.Module):
+    """Log-mel float [B,64,400] (4 s) to [B,100,hearing_dim] features and [B,25,dim] audio tokens.
+
+    Convolutions in time are written as linear layers over neighbouring frames: those are quantised.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        width, half = cfg.hearing_dim, cfg.hearing_dim // 5 * 4
+        self.stem1 = nn.Linear(4 * cfg.mel_bins, half)
+        self.stem2 = nn.Linear(3 * half, half)
+        self.stem3 = nn.Linear(4 * half, width)
+        self.pos = nn.Parameter(torch.randn(cfg.frames // 4, width) * 0.02)
+        self.blocks = nn.ModuleList(
+            EncoderBlock(width, cfg.hearing_heads, cfg.hearing_hidden) for _ in range(cfg.hearing_blocks)
+        )
+        self.norm = RMSNorm(width)
+        self.proj1, self.proj2 = nn.Linear(4 * width, width), nn.Linear(width, cfg.dim)
+
+    @staticmethod
+    def halve(x: Tensor) -> Tensor:
+        """[B,N,C] to [B,N/2,4C]: windows of four, one beginning at every second position."""
+        b, n, c = x.shape
+        pairs = F.pad(x, (0, 0, 1, 1)).reshape(b, n // 2 + 1, 2 * c)
+        return torch.cat((pairs[:, :-1], pairs[:, 1:]), 2)
+
+    def features(self, x: Tensor) -> Tensor:
+        # How loud a recording is does not matter.
+        x = (x - x.amax((1, 2), keepdim=True) + 1).transpose(1, 2)
+        x = F.gelu(self.stem1(self.halve(x)))
+        wide = F.pad(x, (0, 0, 1, 1))
+        x = x + F.gelu(self.stem2(torch.cat((wide[:, :-2], x, wide[:, 2:]), 2)))
+        x = self.stem3(self.halve(x)) + self.pos
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def project(self, x: Tensor) -> Tensor:
+        b, n, d = x.shape
+        return self.proj2(F.gelu(self.proj1(x.reshape(b, n // 4, 4 * d))))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project(self.features(x))
@@ -141,7 +195,7 @@ class DecoderBlock(nn.Module):
 
 
 class TinyVLM(nn.Module):
-    """Image encoder, token embedding (tied with the output head) and decoder."""
+    """Image and audio encoder, token embedding (tied with the output head) and decoder."""
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
@@ -150,6 +204,7 @@ class TinyVLM(nn.Module):
         self.embedding = nn.Embedding(cfg.vocab, cfg.dim)
         self.blocks = nn.ModuleList(DecoderBlock(cfg) for _ in range(cfg.decoder_blocks))
         self.norm = RMSNorm(cfg.dim)
+        self.hearing = Hearing(cfg)
         cos, sin = rope_table(cfg)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
@@ -178,10 +233,13 @@ class TinyVLM(nn.Module):
             Patch features [B,64,dim] (for the auxiliary loss) and hidden states [R,N,dim].
         """
         patches = self.vision.features(images)
-        image_tokens = self.vision.project(patches).reshape(-1, self.cfg.dim)
+        return patches, self.decode(self.vision.project(patches), ids, gather, segment, position)
+
+    def decode(self, media: Tensor, ids: Tensor, gather: Tensor, segment: Tensor, position: Tensor) -> Tensor:
+        """Hidden states [R,N,dim]; media are image or audio tokens [B,T,dim], the rest as in `forward`."""
         x = torch.where(
             (gather >= 0)[..., None],
-            F.embedding(gather.clamp_min(0), image_tokens.float()),
+            F.embedding(gather.clamp_min(0), media.reshape(-1, self.cfg.dim).float()),
             F.embedding(ids, self.embedding.weight),
         )
         n = ids.shape[1]
@@ -191,7 +249,7 @@ class TinyVLM(nn.Module):
         cos, sin = self.cos[position], self.sin[position]
         for block in self.blocks:
             x = block(x, cos, sin, bias)
-        return patches, self.norm(x)
+        return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return hidden.float() @ self.embedding.weight.T

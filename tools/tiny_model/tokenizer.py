@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,13 @@ from executorch_mm.demo import ask, ask_pair, make_scene
 SPECIALS = ("<|pad|>", "<|bos|>", "<|user|>", "<|assistant|>", "<|end|>", "<|image|>")
 PAD, BOS, USER, ASSISTANT, END, IMAGE = range(6)
 VOCAB = 640
+SPOKEN_MERGES = (
+    "v en", "e ven", "s even", "\u0120s even", "ei ght", "\u0120 eight", "in e", "n ine", "\u0120 nine",
+    "o p", "st op", "g o", "u p", "d ow", "dow n", "le ft", "ri ght", "f f", "o ff",
+    "\u0120 zero", "\u0120th ree", "\u0120 four", "\u0120 five", "\u0120s ix",
+)  # fmt: skip
+"""Merges that make one token of every word that the model hears; they change no text about pictures."""
+
 LABELS = ("Picture 1:", "Picture 2:", "Image 1:", "Image 2:", "First picture:", "Second picture:")
 
 
@@ -30,6 +38,20 @@ def corpus(scenes: int) -> Iterator[str]:
         yield made.question
         yield made.answer
         yield from LABELS
+
+
+def learn_to_spell(tokenizer: Tokenizer) -> Tokenizer:
+    """Gives reserved ids to `<|audio|>` and to the words that are heard; all other ids stay."""
+    content = json.loads(tokenizer.to_str())
+    vocab, merges, added = content["model"]["vocab"], content["model"]["merges"], content["added_tokens"]
+    reserved = [token for token in added if token["content"].startswith("<|reserved_")]
+    # Ids of added tokens go on where the vocabulary ends, so the words come first.
+    for merge, token in zip(SPOKEN_MERGES, reserved, strict=False):
+        vocab[merge.replace(" ", "")] = token["id"]
+        merges.append(merge.split(" "))
+        added.remove(token)
+    reserved[len(SPOKEN_MERGES)]["content"] = "<|audio|>"
+    return Tokenizer.from_str(json.dumps(content))
 
 
 def main() -> None:
@@ -52,6 +74,7 @@ def main() -> None:
     tokenizer.add_special_tokens([f"<|reserved_{i}|>" for i in range(VOCAB - learned)])
     if tokenizer.get_vocab_size() != VOCAB:
         raise SystemExit(f"vocabulary is {tokenizer.get_vocab_size()}, expected {VOCAB}")
+    tokenizer = learn_to_spell(tokenizer)
     tokenizer.save(str(args.out), pretty=False)
     print(f"{learned} learned, {VOCAB} in all, {args.out.stat().st_size} bytes")
 
