@@ -74,7 +74,7 @@ class MethodChecker {
   enum class Memory : uint8_t { kNone, kConstant, kWritable };
 
   [[noreturn]] void fail(const std::string& what) const {
-    refuse("method " + method_.name + ": " + place_ + what);
+    refuse_program("method " + method_.name + ": " + place_ + what);
   }
   bool has_value(int64_t value) const {
     return value >= 0 && static_cast<size_t>(value) < method_.values.size();
@@ -197,7 +197,7 @@ class MethodChecker {
     const std::string what = "method " + method_.name + ": delegate " +
                              std::to_string(graphs_.size()) + " (" + delegate.id + ")";
     if (!delegate.offset || !is_inside(*delegate.offset, delegate.bytes, program_.file_bytes))
-      refuse(what + ": its data is missing or lies outside of the file");
+      refuse_program(what + ": its data is missing or lies outside of the file");
     graphs_.emplace_back();
     if (delegate.id != "XnnpackBackend") return;
     graphs_.back() = check_xnnpack_graph(

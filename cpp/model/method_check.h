@@ -15,7 +15,9 @@ namespace emm {
 // Bytes of each piece of named data.
 using NamedSizes = std::unordered_map<std::string_view, uint64_t>;
 
-[[noreturn]] inline void refuse(const std::string& what) { throw Error(ErrorCode::kLoad, what); }
+[[noreturn]] inline void refuse_program(const std::string& what) {
+  throw Error(ErrorCode::kLoad, what);
+}
 
 inline bool is_inside(uint64_t offset, uint64_t bytes, uint64_t end) {
   return offset <= end && bytes <= end - offset;
