@@ -6,13 +6,13 @@ import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from executorch_mm import _core
+from executorch_mm._loaded_model import LoadedModel
 from executorch_mm._methods import find_method, load_methods
 from executorch_mm.arrays import AnyArray, to_numpy
 from executorch_mm.errors import ContractError, ExecutorchMMError, ForkError, InputError
@@ -21,8 +21,6 @@ from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOp
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from executorch_mm.preprocess import ImageProcessor
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
@@ -33,7 +31,7 @@ _IMAGE_METHODS = ("encode_image", "get_image_features")
 _TEXT_METHODS = ("encode_text", "get_text_features")
 
 
-class ClipModel:
+class ClipModel(LoadedModel):
     """Embeds images and texts with a .pte file that has a method for each, or for one of them.
 
     The methods are `encode_image`, float (n, 3, height, width) to (n, size), and `encode_text`, token ids
@@ -146,14 +144,6 @@ class ClipModel:
     def close(self) -> None:
         """Frees the model, unless this is a forked child. Later calls raise `ExecutorchMMError`."""
         self._loaded = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def methods(self) -> dict[str, _core.MethodSpec]:

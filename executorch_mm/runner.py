@@ -7,11 +7,11 @@ import os
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from executorch_mm import _core
 from executorch_mm._access import Progress
+from executorch_mm._loaded_model import LoadedModel
 from executorch_mm._loading import load_model
 from executorch_mm._requests import Requests
 from executorch_mm.chat_methods import ChatMethods
@@ -44,7 +44,7 @@ class Snapshot:
         return self._state.position
 
 
-class MultimodalRunner(ChatMethods):
+class MultimodalRunner(LoadedModel, ChatMethods):
     """Runs a multimodal or text-only language model from an ExecuTorch .pte file.
 
     The runner keeps the conversation: each call goes on where the last one ended, until `reset()`.
@@ -387,20 +387,6 @@ class MultimodalRunner(ChatMethods):
             InputError: The profile cannot be written. The model is freed all the same.
         """
         self._requests.close()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a MultimodalRunner cannot be pickled or copied: load the model from its path again, in the "
-            "process that uses it (the file's pages are shared); save() keeps a conversation"
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def stats(self) -> Stats:

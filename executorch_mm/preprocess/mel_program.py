@@ -53,8 +53,8 @@ class MelProgram:
             raise ContractError(
                 f"{self._path}: {_METHOD}: expected an output of floats, (chunks, bins, frames), got {output}"
             )
-        self.bins = output.shape[1]
-        self.max_samples = forward.inputs[0].shape[0]
+        self.bins: int = output.shape[1]
+        self.max_samples: int = forward.inputs[0].shape[0]
         self._chunk_frames = chunk_frames
         self._sampling_rate = sampling_rate
 

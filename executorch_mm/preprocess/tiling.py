@@ -289,7 +289,7 @@ class CutPicture:
 
     def __init__(self, pixels: UInt8Array, steps: SquareTiles | TileGrid) -> None:
         self.pixels = pixels
-        self.grid = steps.grid_of(pixels.shape[:2])
+        self.grid: tuple[int, int] = steps.grid_of(pixels.shape[:2])
         self._steps = steps
 
     @property

@@ -6,10 +6,10 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, Generator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from executorch_mm import _core
+from executorch_mm._loaded_model import LoadedModel
 from executorch_mm._loading import TRANSDUCER_METHODS, load_model
 from executorch_mm.errors import ContractError, ExecutorchMMError
 from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     _TransducerRequests = SpeechRequests[_core.Transduction, Heard]
 
 
-class SpeechRunner:
+class SpeechRunner(LoadedModel):
     """Writes down what is said in a sound, with an ExecuTorch .pte file of an encoder and a decoder.
 
     A file with `encoder` and `text_decoder` is of Whisper's kind, one with `encoder`, `decoder_step` and
@@ -225,17 +225,6 @@ class SpeechRunner:
     def close(self) -> None:
         """Frees the model and writes the profile, if there is one; as in `MultimodalRunner`."""
         self._requests.close()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a SpeechRunner cannot be pickled or copied: load the model in each process")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def stats(self) -> Stats:
