@@ -60,9 +60,9 @@ void Session::advance(const int64_t* ids, int64_t num_positions) {
     history_.resize(history_.size() + static_cast<size_t>(num_positions), kMediaPosition);
 }
 
-void Session::set_pending(std::vector<int64_t> tokens) {
+void Session::clear_pending() {
   const std::lock_guard books(books_);
-  pending_tokens_ = std::move(tokens);
+  pending_tokens_.clear();
 }
 
 void Session::begin_request() {
@@ -90,7 +90,7 @@ void Session::begin_prefill(std::vector<Input> inputs) {
   checkpoint_ = {position_, history_.size(), pending_tokens_, nullptr};
   if (!position_.stays_open(plan.is_exact ? plan.num_positions : contract().capacity))
     checkpoint_.state = executor_->save_state(0);
-  set_pending({});
+  clear_pending();
   prompt_ = std::move(inputs);
   chunks_.assign(plan.chunks.begin(), plan.chunks.end());
   prefill_total_ = plan.num_positions;
@@ -231,7 +231,7 @@ void Session::read_pending() {
   check_capacity(num_tokens, position_.available(), contract().capacity);
   const ScopedTimer timer(timings_.decode_ns);
   keep_logits(decode_ids(pending_tokens_.data(), num_tokens));
-  set_pending({});
+  clear_pending();
   ++timings_.num_decode_steps;
 }
 

@@ -116,7 +116,7 @@ class Session {
   void advance(const int64_t* ids, int64_t num_positions);
   void read_pending();
   void add_pending(int32_t token);
-  void set_pending(std::vector<int64_t> tokens);
+  void clear_pending();
 
   std::unique_ptr<Executor> executor_;
   KvPosition position_;
