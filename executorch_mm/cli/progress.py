@@ -12,11 +12,12 @@ _PHASES = {
     "transcribe": "transcribing",
 }
 _PATIENCE_SECONDS = 0.3
-_WIDTH = 40
+_BAR = 20  # characters
+_WIDTH = 50
 
 
 class PromptProgress:
-    """A line that is written over and disappears with the first piece of the answer; nothing where piped.
+    """A bar in a line that is written over and disappears with the first piece of the answer; nothing where piped.
 
     Args:
         stream: Where the line goes.
@@ -34,7 +35,9 @@ class PromptProgress:
             self.clear()
         elif self._is_terminal and time.monotonic() - self._start > _PATIENCE_SECONDS:
             self._is_shown = True
-            self._write(f"{_PHASES[phase]} {100 * done // max(total, 1)} %")
+            percent = 100 * done // max(total, 1)
+            bar = "#" * (_BAR * percent // 100)
+            self._write(f"[{bar:-<{_BAR}}] {_PHASES[phase]} {percent} %")
 
     def clear(self) -> None:
         """Removes the line."""
