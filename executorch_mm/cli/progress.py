@@ -17,7 +17,7 @@ _WIDTH = 50
 
 
 class PromptProgress:
-    """A bar in a line that is written over and disappears with the first piece of the answer; nothing where piped.
+    """A bar that is written over and disappears with the first piece of the answer; nothing where piped.
 
     Args:
         stream: Where the line goes.
