@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar
 
 from executorch_mm import runner as ours
 from executorch_mm.compat.executorch.config import GenerationConfig, to_ours
@@ -27,9 +28,10 @@ class _Runner:
     """
 
     runner: ours.MultimodalRunner
+    _kind: ClassVar[str]  # as upstream's messages call it
 
-    def _load(
-        self, what: str, model_path: PathLike, tokenizer_path: PathLike, data_path: PathLike | None
+    def __init__(
+        self, model_path: PathLike, tokenizer_path: PathLike, data_path: PathLike | None = None
     ) -> None:
         try:
             self.runner = ours.MultimodalRunner(
@@ -38,7 +40,7 @@ class _Runner:
         except TokenizerError:  # begins with "Failed to load tokenizer from", as upstream's
             raise
         except ExecutorchMMError as error:
-            _put_before(error, f"Failed to create {what} runner with model: {model_path}")
+            _put_before(error, f"Failed to create {self._kind} runner with model: {model_path}")
             raise
 
     def _generate(
@@ -96,10 +98,7 @@ class TextLLMRunner(_Runner):
         ModelLoadError, ContractError: The model cannot be loaded. All are `RuntimeError`s.
     """
 
-    def __init__(
-        self, model_path: PathLike, tokenizer_path: PathLike, data_path: PathLike | None = None
-    ) -> None:
-        self._load("text llm", model_path, tokenizer_path, data_path)
+    _kind = "text llm"
 
     def generate(
         self,
@@ -153,10 +152,7 @@ class MultimodalRunner(_Runner):
         ModelLoadError, ContractError: The model cannot be loaded. All are `RuntimeError`s.
     """
 
-    def __init__(
-        self, model_path: PathLike, tokenizer_path: PathLike, data_path: PathLike | None = None
-    ) -> None:
-        self._load("multimodal", model_path, tokenizer_path, data_path)
+    _kind = "multimodal"
 
     def generate(
         self,
