@@ -15,14 +15,10 @@ from typing import TYPE_CHECKING
 
 try:
     from executorch_mm._core import version as __version__
-except ModuleNotFoundError as _error:
-    if _error.name != "executorch_mm._core":
-        raise
-    raise ModuleNotFoundError(
-        "executorch_mm has no compiled module here: this looks like the source folder. Start Python in "
-        "another folder, or install with `pip install -e .`",
-        name=_error.name,
-    ) from None
+except ImportError as _error:
+    from executorch_mm._import_error import explain
+
+    raise explain(_error) from _error
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import (
     BusyError,

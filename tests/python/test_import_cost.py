@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import platform
 import subprocess
 import sys
 import tempfile
@@ -41,12 +43,37 @@ def test_import_loads_none_of_the_packages_that_are_needed_later() -> None:
     assert loaded.isdisjoint({"PIL", "tokenizers", "jinja2", "torch", "transformers", "executorch"})
 
 
-def test_the_source_folder_without_its_module_says_what_to_do(tmp_path: Path) -> None:
+def import_a_copy(tmp_path: Path, modules: dict[str, bytes]) -> str:
+    """What Python says of a package of nothing but these modules and the files that start the import."""
     package = tmp_path / "executorch_mm"
     package.mkdir()
-    source = Path(executorch_mm.__file__).parent / "__init__.py"
-    (package / "__init__.py").write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    for name in ("__init__.py", "_import_error.py"):
+        source = Path(executorch_mm.__file__).parent / name
+        (package / name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    for name, content in modules.items():
+        (package / name).write_bytes(content)
     command = [sys.executable, "-S", "-c", "import executorch_mm"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert "no compiled module here" in done.stderr
-    assert "pip install -e ." in done.stderr
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60).stderr
+
+
+def test_the_source_folder_without_its_module_says_what_to_do(tmp_path: Path) -> None:
+    error = import_a_copy(tmp_path, {})
+    assert "no compiled module here" in error
+    assert "pip install -e ." in error
+
+
+def test_a_module_of_another_python_says_which_is_wanted(tmp_path: Path) -> None:
+    error = import_a_copy(tmp_path, {"_core.cpython-399-riscv64-linux-gnu.so": b""})
+    assert "found _core.cpython-399-riscv64-linux-gnu.so" in error
+    assert f"takes _core{importlib.machinery.EXTENSION_SUFFIXES[0]}" in error
+    assert f"{platform.python_implementation()} {platform.python_version()}" in error
+    assert "--force-reinstall" in error
+
+
+def test_a_module_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    # What the system's loader says of a file that is no library comes first-hand.
+    error = import_a_copy(tmp_path, {f"_core{importlib.machinery.EXTENSION_SUFFIXES[0]}": b"no library"})
+    assert "cannot be loaded into" in error
+    assert platform.machine() in error
+    assert "file too short" in error or "invalid ELF header" in error or "not a mach-o file" in error
+    assert "glibc 2.28" in error
