@@ -48,6 +48,23 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def conditions(session: nox.Session) -> None:
+    """The Python tests on a day of another year, and in random order."""
+    install_package(session, "test")
+    session.install("time-machine>=3", "pytest-randomly>=4")
+    session.run("pytest", "-p", "no:randomly", "--today", "2031-02-03", *session.posargs)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def bare(session: nox.Session) -> None:
+    """The Python tests on one core and without a network, as before a release. Linux."""
+    install_package(session, "test")
+    command = ["taskset", "-c", "0", "unshare", "--map-root-user", "--net"]
+    session.run(*command, "pytest", *session.posargs, external=True, env={"HOME": None, "LC_ALL": "C"})
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Ruff, clang-format, the workflows; `nox -s lint -- --fix` repairs what can be repaired."""
     workflow_tools = ("zizmor", "check-jsonschema", "cibuildwheel")

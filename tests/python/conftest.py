@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import random
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,64 @@ from executorch_mm.demo import QA, Scene, ask, make_scene
 
 ROOT = Path(__file__).resolve().parents[2]
 GREEDY = GenerationConfig(max_new_tokens=40)
+
+
+# What skipped tests stand for, by words of their reasons, and the session that runs them.
+SKIP_GROUPS = {
+    "operators": (r"libemm_ops_testlib", "nox -s cpp"),
+    "torch": (r"nox -s torch|could not import '(torch|executorch)", "nox -s torch"),
+    "OpenVINO": (r"openvino", "nox -s openvino"),
+    "real models": (
+        r"EXECUTORCH_MM_TEST_\w+ names another|no model in|does not exist|is not the file of the record",
+        "nox -s real_model; real_models.yml makes the files",
+    ),
+    "extras": (r"could not import|the extra executorch_mm\[", "nox -s tests"),
+    "other machines": (
+        r"this (machine|system)|Linux|one core|reads /proc|binutils|ELF|always full",
+        "tests.yml",
+    ),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--today", metavar="YYYY-MM-DD", help="run with the clock at that day (needs time-machine)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if day := config.getoption("--today"):
+        import time_machine  # what only this option needs
+
+        moved = time_machine.travel(f"{day}T12:00:00+00:00", tick=True)
+        moved.start()
+        config.add_cleanup(moved.stop)
+
+
+def skipped_groups(config: pytest.Config) -> Counter[str]:
+    """How many tests were skipped, by group; a reason that belongs to none stands for itself."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    counts: Counter[str] = Counter()
+    for report in reporter.getreports("skipped") if reporter is not None else ():
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        counts[next((name for name in SKIP_GROUPS if re.search(SKIP_GROUPS[name][0], reason)), reason)] += 1
+    return counts
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A test that no session runs is a failure."""
+    if any(group not in SKIP_GROUPS for group in skipped_groups(session.config)):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """One line on what the skipped tests stand for."""
+    parts = [
+        f"{count} {group} ({SKIP_GROUPS[group][1] if group in SKIP_GROUPS else 'NO SESSION RUNS THIS'})"
+        for group, count in skipped_groups(config).most_common()
+    ]
+    if parts:
+        terminalreporter.write_line(f"skipped: {', '.join(parts)}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
