@@ -2,17 +2,20 @@
 
     python tools/wheel/identifiers.py
 
-Reads the configuration of cibuildwheel in pyproject.toml with cibuildwheel itself; builds nothing.
+Reads the configuration of cibuildwheel in pyproject.toml with cibuildwheel itself; builds nothing. The job that
+publishes counts the same number of wheels.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 from common import ROOT
 
-PYTHONS = ("cp310", "cp311", "cp312", "cp313t", "cp314t")  # cp312 gives the abi3 wheel
+PYTHONS = ("cp310", "cp311", "cp312", "cp314t", "cp315t")  # cp312 gives the abi3 wheel
+WORKFLOW = ROOT / ".github" / "workflows" / "wheels.yml"
 PLATFORMS = {
     ("linux", "x86_64"): "manylinux_x86_64",
     ("linux", "aarch64"): "manylinux_aarch64",
@@ -37,6 +40,11 @@ def main() -> int:
         if sorted(found) != sorted(expected):
             print(f"  expected: {' '.join(expected)}")
             is_different = True
+    promised = len(PYTHONS) * len(PLATFORMS)
+    counted = re.search(r"find dist -name '\*\.whl' \| wc -l\)\" -eq (\d+)", WORKFLOW.read_text("utf-8"))
+    if counted is None or int(counted[1]) != promised:
+        print(f"{WORKFLOW.name} publishes {counted and counted[1]} wheels, {promised} are promised")
+        is_different = True
     return int(is_different)
 
 
