@@ -2,8 +2,8 @@
 
     python tools/wheel/identifiers.py
 
-Reads the configuration of cibuildwheel in pyproject.toml with cibuildwheel itself; builds nothing. The job that
-publishes counts the same number of wheels.
+Reads the configuration of cibuildwheel in pyproject.toml with cibuildwheel itself; builds nothing. The job
+that publishes counts the same number of wheels.
 """
 
 from __future__ import annotations
