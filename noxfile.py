@@ -48,11 +48,21 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
-def conditions(session: nox.Session) -> None:
-    """The Python tests on a day of another year, and in random order."""
+def minimum(session: nox.Session) -> None:
+    """The Python tests with the oldest of every requirement that is declared, on a day of another year."""
+    install_package(session)
+    project = PROJECT["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    session.install(*(re.sub(r">=([\d.]+)[^;]*", r"==\1", requirement) for requirement in declared))
+    session.install("time-machine>=3")
+    session.run("pytest", "--today", "2031-02-03", *session.posargs)
+
+
+@nox.session
+def random_order(session: nox.Session) -> None:
+    """The Python tests in random order; the first lines say the seed, `-- --randomly-seed=N` repeats it."""
     install_package(session, "test")
-    session.install("time-machine>=3", "pytest-randomly>=4")
-    session.run("pytest", "-p", "no:randomly", "--today", "2031-02-03", *session.posargs)
+    session.install("pytest-randomly>=4")
     session.run("pytest", *session.posargs)
 
 
