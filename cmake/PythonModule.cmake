@@ -11,7 +11,7 @@ list(TRANSFORM _sources PREPEND "${PROJECT_SOURCE_DIR}/cpp/bindings/")
 # Linked mode. STABLE_ABI takes effect from Python 3.12 on, FREE_THREADED on interpreters without the GIL.
 nanobind_add_module(_core STABLE_ABI FREE_THREADED NB_DOMAIN executorch_mm NB_SUPPRESS_WARNINGS ${_sources})
 emm_compile_settings(_core)
-target_link_libraries(_core PRIVATE emm_image emm_runtime emm_model emm_ops)
+target_link_libraries(_core PRIVATE emm_image emm_runtime emm_et)
 target_compile_definitions(_core PRIVATE EMM_VERSION="${EMM_VERSION}" EMM_EXECUTORCH_VERSION="${EMM_EXECUTORCH_VERSION}")
 if(APPLE)
   set(_rpath "@loader_path")

@@ -1,6 +1,6 @@
 #include "bindings/bindings.h"
-#include "model/build_info.h"
-#include "model/thread_pool.h"
+#include "et/build_info.h"
+#include "et/thread_pool.h"
 
 namespace emm::bindings {
 

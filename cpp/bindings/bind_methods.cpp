@@ -6,7 +6,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "bindings/fork.h"
-#include "model/method_runner.h"
+#include "et/method_runner.h"
 
 namespace emm::bindings {
 namespace {

@@ -1,7 +1,7 @@
 #include "bindings/bindings.h"
 #include "model/cache_kind.h"
-#include "model/program_check.h"
-#include "model/program_file.h"
+#include "program/program_check.h"
+#include "program/program_file.h"
 
 namespace emm::bindings {
 namespace {

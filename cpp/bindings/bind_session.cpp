@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "bindings/bindings.h"
 #include "bindings/fork.h"
-#include "model/et_executor.h"
+#include "et/et_executor.h"
 #include "runtime/session.h"
 
 namespace emm::bindings {

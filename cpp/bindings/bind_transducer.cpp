@@ -6,7 +6,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "bindings/fork.h"
-#include "model/et_transducer.h"
+#include "et/et_transducer.h"
 #include "runtime/transduction.h"
 
 namespace emm::bindings {

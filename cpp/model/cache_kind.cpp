@@ -4,7 +4,7 @@
 #include <set>
 #include <string_view>
 
-#include "model/op_signatures.h"
+#include "program/op_signatures.h"
 
 namespace emm {
 namespace {

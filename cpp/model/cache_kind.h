@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "model/contract.h"
-#include "model/program_file.h"
+#include "program/program_file.h"
 
 namespace emm {
 

@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "model/cache_kind.h"
-#include "model/program_check.h"
+#include "program/program_check.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   // A copy of its own, so that a read beyond the end is seen.

@@ -1,4 +1,4 @@
-"""Makes cpp/model/op_signatures.inc: what kinds of arguments each operator of the runtime takes.
+"""Makes cpp/program/op_signatures.inc: what kinds of arguments each operator of the runtime takes.
 
     python tools/op_signatures/make_op_signatures.py      (torch 2.13.0, executorch 1.5.1; ten seconds)
 
@@ -16,7 +16,7 @@ import torch
 from executorch.extension.pybindings import portable_lib
 
 ROOT = Path(__file__).resolve().parents[2]
-OUT = ROOT / "cpp" / "model" / "op_signatures.inc"
+OUT = ROOT / "cpp" / "program" / "op_signatures.inc"
 
 # Importing these registers their operators' schemas.
 SCHEMAS = (

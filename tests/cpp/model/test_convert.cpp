@@ -1,4 +1,4 @@
-// Element conversion and the arena that methods live in.
+// Element conversion.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "base/error.h"
-#include "model/arena.h"
 #include "model/convert.h"
 
 using namespace emm;
@@ -98,17 +97,4 @@ TEST_CASE("NaN and infinity are found in every float dtype") {
   CHECK_FALSE(all_finite({infinite.data(), DType::kFloat64, {1}}));
   CHECK_FALSE(all_finite({half.data(), DType::kFloat16, {1}}));
   CHECK(all_finite({half.data(), DType::kBFloat16, {1}}));  // the same bits are a number there
-}
-
-TEST_CASE("an arena starts zeroed, returns to what loading wrote") {
-  Arena arena({100000, 64});
-  auto* bytes = static_cast<uint8_t*>(arena.allocator()->get_offset_address(0, 0, 100000).get());
-  auto* small = static_cast<uint8_t*>(arena.allocator()->get_offset_address(1, 0, 64).get());
-  CHECK(bytes[99999] == 0);
-  bytes[5000] = 7;  // an initialised buffer
-  arena.remember_initial_state();
-
-  std::memset(bytes, 1, 100000);
-  small[3] = 9;
-  CHECK_FALSE(arena.allocator()->get_offset_address(1, 60, 8).ok());
 }

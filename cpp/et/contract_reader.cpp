@@ -1,0 +1,339 @@
+#include "et/contract_reader.h"
+
+#include <algorithm>
+#include <set>
+
+#include "base/error.h"
+#include "et/et_result.h"
+#include "et/et_types.h"
+#include "model/cache_kind.h"
+#include "model/contract_checks.h"
+
+namespace emm {
+namespace {
+
+using executorch::extension::Module;
+using executorch::runtime::EValue;
+using executorch::runtime::Result;
+using executorch::runtime::Tag;
+using executorch::runtime::TensorInfo;
+
+// ExecuTorch logs an error when it is asked for the tensor behind a value of another kind.
+bool is_tensor(const Result<Tag>& tag) { return tag.ok() && *tag == Tag::Tensor; }
+
+TensorSpec to_spec(const Result<TensorInfo>& info) {
+  TensorSpec spec;
+  if (!info.ok()) return spec;
+  spec.dtype = from_scalar_type(info->scalar_type());
+  for (const int32_t size : info->sizes()) spec.shape.push_back(size);
+  spec.is_planned = info->is_memory_planned();
+  return spec;
+}
+
+void read_dynamism(const ProgramMethod& method, const std::vector<int32_t>& values,
+                   std::vector<TensorSpec>& specs) {
+  for (size_t i = 0; i < std::min(values.size(), specs.size()); ++i) {
+    if (const ProgramTensor* tensor = method.tensor(values[i]))
+      specs[i].is_dynamic = tensor->is_dynamic;
+  }
+}
+
+MethodSpec read_method(Module& module, const ProgramInfo& program, const std::string& name) {
+  LogCapture log;
+  auto meta = module.method_meta(name);
+  if (!meta.ok())
+    throw_et_error(ErrorCode::kLoad, name + ": reading its signature", meta.error(), log);
+  MethodSpec spec;
+  spec.name = name;
+  for (size_t i = 0; i < meta->num_inputs(); ++i) {
+    spec.inputs.push_back(is_tensor(meta->input_tag(i)) ? to_spec(meta->input_tensor_meta(i))
+                                                        : TensorSpec{});
+  }
+  for (size_t i = 0; i < meta->num_outputs(); ++i) {
+    spec.outputs.push_back(is_tensor(meta->output_tag(i)) ? to_spec(meta->output_tensor_meta(i))
+                                                          : TensorSpec{});
+  }
+  for (size_t i = 0; i < meta->num_memory_planned_buffers(); ++i) {
+    auto bytes = meta->memory_planned_buffer_size(i);
+    if (!bytes.ok() || *bytes < 0)
+      refuse_contract(name + ": planned buffer " + std::to_string(i) + " has no valid size");
+    spec.arena_bytes.push_back(*bytes);
+  }
+  for (size_t i = 0; i < meta->num_backends(); ++i) {
+    auto backend = meta->get_backend_name(i);
+    if (backend.ok()) spec.backends.emplace_back(*backend);
+  }
+  if (const ProgramMethod* method = program.find(name)) {
+    read_dynamism(*method, method->inputs, spec.inputs);
+    read_dynamism(*method, method->outputs, spec.outputs);
+  }
+  return spec;
+}
+
+// A constant method's outputs: one value, or one per element of a list. Tensors are not metadata.
+bool to_metadata(const std::vector<EValue>& outputs, MetadataValue& value) {
+  if (outputs.size() == 1) {
+    const EValue& only = outputs[0];
+    if (only.isInt())
+      value = only.toInt();
+    else if (only.isBool())
+      value = only.toBool();
+    else if (only.isDouble())
+      value = only.toDouble();
+    else if (only.isString())
+      value = std::string(only.toString().data(), only.toString().size());
+    else
+      return false;
+    return true;
+  }
+  std::vector<int64_t> ints;
+  std::vector<double> doubles;
+  for (const EValue& output : outputs) {
+    if (output.isInt())
+      ints.push_back(output.toInt());
+    else if (output.isDouble())
+      doubles.push_back(output.toDouble());
+    else
+      return false;
+  }
+  if (ints.empty() == doubles.empty()) return false;
+  if (doubles.empty())
+    value = std::move(ints);
+  else
+    value = std::move(doubles);
+  return true;
+}
+
+void read_metadata(Module& module, const std::string& name, Signatures& signatures) {
+  LogCapture log;
+  const auto outputs = module.execute(name);
+  MetadataValue value;
+  if (outputs.ok() && to_metadata(*outputs, value)) signatures.metadata[name] = std::move(value);
+  module.unload_method(name);
+}
+
+void check_logits(const MethodSpec& decoder) {
+  if (decoder.outputs.size() != 1) {
+    refuse_contract(decoder.name + ": expected one output (logits), got " +
+                    std::to_string(decoder.outputs.size()));
+  }
+  const TensorSpec& logits = decoder.outputs[0];
+  const bool dtype_fits = logits.dtype == DType::kFloat32 || logits.dtype == DType::kFloat16 ||
+                          logits.dtype == DType::kBFloat16 || logits.dtype == DType::kUInt16;
+  if (!dtype_fits || logits.shape.size() < 2 || logits.shape.size() > 3 ||
+      logits.shape.back() < 1) {
+    refuse_contract(
+        decoder.name +
+        ": output 0: expected logits (1, vocab) or (1, tokens, vocab) in float32, float16, "
+        "bfloat16 or uint16, got " +
+        std::string(dtype_name(logits.dtype)) + " " + shape_string(logits.shape));
+  }
+}
+
+void check_encoder(const Contract& contract, const std::string& name) {
+  const MethodSpec* encoder = contract.find(name);
+  if (encoder == nullptr) return;
+  if (encoder->inputs.size() != 1 || encoder->outputs.size() != 1) {
+    refuse_contract(name + ": expected one input and one output, got " +
+                    std::to_string(encoder->inputs.size()) + " and " +
+                    std::to_string(encoder->outputs.size()));
+  }
+  // Leading dimensions (batch, pictures, tiles) are stacked, and floats converted.
+  const Shape& output = encoder->outputs[0].shape;
+  expect_tensor(*encoder, Side::kOutput, 0, std::clamp<size_t>(output.size(), 2, 4), kFloats);
+  const int64_t hidden = output.back();
+  if (hidden != contract.hidden_size) {
+    refuse_contract(name + ": expected embeddings of " + std::to_string(contract.hidden_size) +
+                    " features as text_decoder takes, got " + std::to_string(hidden));
+  }
+}
+
+// What an encoder of sounds gives is what the decoder takes between tokens and position.
+void check_speech(const Contract& contract) {
+  const MethodSpec& encoder = contract.methods.at("encoder");
+  const MethodSpec& decoder = contract.decoder();
+  if (encoder.inputs.size() != 1)
+    refuse_contract("encoder: expected one input, got " + std::to_string(encoder.inputs.size()));
+  expect_tensor(encoder, Side::kInput, 0, 3, kFloats);
+  expect_tensor(decoder, Side::kInput, 0, 2, kIds);
+  if (encoder.outputs.empty() || decoder.inputs.size() != encoder.outputs.size() + 2) {
+    refuse_contract("text_decoder: expected tokens, the outputs of encoder (" +
+                    std::to_string(encoder.outputs.size()) + ") and a position, got " +
+                    std::to_string(decoder.inputs.size()) + " inputs");
+  }
+  for (size_t i = 0; i < encoder.outputs.size(); ++i) {
+    const TensorSpec& given = encoder.outputs[i];
+    const TensorSpec& taken = decoder.inputs[i + 1];
+    if (given.dtype == taken.dtype && given.dtype != DType::kOther && given.shape == taken.shape)
+      continue;
+    refuse_contract("text_decoder: input " + std::to_string(i + 1) + ": expected output " +
+                    std::to_string(i) + " of encoder, " + dtype_name(given.dtype) + " " +
+                    shape_string(given.shape) + ", got " + dtype_name(taken.dtype) + " " +
+                    shape_string(taken.shape));
+  }
+}
+
+void read_position_style(const MethodSpec& decoder, Contract& contract) {
+  if (decoder.inputs.size() == 1) {
+    if (contract.kind == ModelKind::kMultimodal) {
+      refuse_contract(
+          decoder.name +
+          ": expected embeddings and positions, got one input; without a KV cache a model would "
+          "have to be given pictures and sounds again at each step");
+    }
+    contract.position_style = PositionStyle::kNone;
+    return;
+  }
+  const size_t last = decoder.inputs.size() - 1;
+  if (last != 1 && contract.kind != ModelKind::kSpeech) {
+    refuse_contract(decoder.name +
+                    ": expected tokens or embeddings and at most one position input, got " +
+                    std::to_string(decoder.inputs.size()) +
+                    " inputs (models that take caches or masks as arguments are "
+                    "not supported)");
+  }
+  expect_tensor(decoder, Side::kInput, last, 1, kIds);
+  contract.position_style =
+      decoder.inputs[last].shape[0] > 1 ? PositionStyle::kRange : PositionStyle::kStart;
+}
+
+void read_state(const MethodSpec& decoder, const ProgramInfo& program, Contract& contract) {
+  const ProgramMethod* method = program.find(decoder.name);
+  if (method == nullptr) return;
+  contract.state = find_state(*method, contract.capacity);
+  contract.cache = cache_limits(contract.state);
+  for (const StateTensor& tensor : contract.state) {
+    const bool is_inside = tensor.arena_buffer < decoder.arena_bytes.size() &&
+                           tensor.offset + tensor.bytes() <=
+                               static_cast<uint64_t>(decoder.arena_bytes[tensor.arena_buffer]);
+    if (!is_inside) refuse_contract(decoder.name + ": a cache lies outside of the planned memory");
+  }
+  if (contract.cache.flat_rows > 0)
+    contract.capacity = std::min(contract.capacity, contract.cache.flat_rows);
+  if (contract.cache.ring_rows > 0) {
+    // More would overwrite rows that the call itself still has to read.
+    contract.max_chunk = std::min(contract.max_chunk, contract.cache.ring_window);
+  }
+}
+
+// A call of fewer tokens would need padding, which caches and last-row logits take for tokens.
+void expect_flexible_length(const MethodSpec& method) {
+  const TensorSpec& input = method.inputs[0];
+  if (input.is_dynamic || input.shape[1] == 1) return;
+  refuse_contract(method.name +
+                  ": input 0: expected one token for each call or a dynamic length, got the " +
+                  "fixed shape " + shape_string(input.shape));
+}
+
+void read_limits(const MethodSpec& decoder, const ProgramInfo& program, Contract& contract) {
+  // The serialised bound is what a call may carry; get_max_seq_len is often one more than that.
+  contract.max_chunk = decoder.inputs[0].shape[1];
+  if (const MethodSpec* embedding = contract.find("token_embedding")) {
+    contract.max_chunk = std::min(contract.max_chunk, embedding->inputs[0].shape[1]);
+  }
+  if (contract.position_style == PositionStyle::kRange) {
+    contract.max_chunk = std::min(contract.max_chunk, decoder.inputs.back().shape[0]);
+  }
+  const auto max_seq_len = one_int(contract, "get_max_seq_len");
+  const auto max_context_len = one_int(contract, "get_max_context_len");
+  if (max_seq_len) contract.max_chunk = std::min(contract.max_chunk, *max_seq_len);
+  if (contract.position_style == PositionStyle::kNone) {
+    contract.capacity = contract.max_chunk;
+  } else if (max_context_len || max_seq_len) {
+    contract.capacity = max_context_len ? *max_context_len : *max_seq_len;
+    read_state(decoder, program, contract);
+    // optimum-executorch without its ring caches: a layer with a window has a cache of just that,
+    // and the step that would move it along is not in the program.
+    const auto window = one_int(contract, "sliding_window");
+    if (window && *window > 0 && contract.cache.ring_rows == 0)
+      contract.capacity = std::min(contract.capacity, *window);
+  } else {
+    refuse_contract(
+        "get_max_context_len and get_max_seq_len: expected at least one, the program has neither");
+  }
+  if (contract.max_chunk < 1 || contract.capacity < 1) {
+    refuse_contract(decoder.name + ": expected room for at least one token, got a chunk of " +
+                    std::to_string(contract.max_chunk) + " and a context of " +
+                    std::to_string(contract.capacity));
+  }
+}
+
+void interpret(const ProgramInfo& program, Contract& contract) {
+  const bool has_decoder = contract.find("text_decoder") != nullptr;
+  const bool is_multimodal = has_decoder && contract.find("token_embedding") != nullptr;
+  const bool is_text = !is_multimodal && contract.find("forward") != nullptr;
+  if (!is_multimodal && !is_text && !(has_decoder && contract.find("encoder") != nullptr)) {
+    std::string names;
+    for (const auto& [name, method] : contract.methods) names += (names.empty() ? "" : ", ") + name;
+    refuse_contract(
+        "expected a method forward, or token_embedding and text_decoder, or encoder and "
+        "text_decoder; the program has: " +
+        (names.empty() ? "none" : names));
+  }
+  contract.kind = is_multimodal ? ModelKind::kMultimodal
+                  : is_text     ? ModelKind::kText
+                                : ModelKind::kSpeech;
+  const MethodSpec& decoder = contract.decoder();
+  if (is_multimodal) {
+    const MethodSpec& embedding = contract.methods.at("token_embedding");
+    expect_tensor(embedding, Side::kInput, 0, 2, kIds);
+    expect_flexible_length(embedding);
+    expect_tensor(decoder, Side::kInput, 0, 3, kFloats);
+    contract.hidden_size = decoder.inputs[0].shape[2];
+    expect_tensor(embedding, Side::kOutput, 0, 3, kFloats);
+    const int64_t embedded = embedding.outputs[0].shape[2];
+    if (embedded != contract.hidden_size) {
+      refuse_contract("token_embedding: expected " + std::to_string(contract.hidden_size) +
+                      " features as text_decoder takes, got " + std::to_string(embedded));
+    }
+    check_encoder(contract, "vision_encoder");
+    check_encoder(contract, "audio_encoder");
+  } else if (contract.kind == ModelKind::kSpeech) {
+    check_speech(contract);
+  } else {
+    expect_tensor(decoder, Side::kInput, 0, 2, kIds);
+  }
+  expect_flexible_length(decoder);
+  check_logits(decoder);
+  contract.vocab_size = decoder.outputs[0].shape.back();
+  read_position_style(decoder, contract);
+  read_limits(decoder, program, contract);
+
+  std::set<int64_t> eos;
+  for (const char* name : {"get_eos_ids", "get_eos_id"}) {
+    for (const int64_t id : int_list(contract, name)) eos.insert(id);
+  }
+  contract.eos_ids.assign(eos.begin(), eos.end());
+  contract.bos_id = one_int(contract, "get_bos_id");
+}
+
+}  // namespace
+
+std::map<std::string, MethodSpec> read_methods(Module& module, const ProgramInfo& program) {
+  LogCapture log;
+  const auto names = module.method_names();
+  if (!names.ok()) throw_et_error(ErrorCode::kLoad, "listing the methods", names.error(), log);
+  std::map<std::string, MethodSpec> methods;
+  for (const std::string& name : *names) methods[name] = read_method(module, program, name);
+  return methods;
+}
+
+Signatures read_signatures(Module& module, const ProgramInfo& program) {
+  Signatures signatures;
+  for (auto& [name, method] : read_methods(module, program)) {
+    if (method.inputs.empty())
+      read_metadata(module, name, signatures);
+    else
+      signatures.methods[name] = std::move(method);
+  }
+  return signatures;
+}
+
+Contract read_contract(Module& module, const ProgramInfo& program) {
+  Contract contract;
+  static_cast<Signatures&>(contract) = read_signatures(module, program);
+  interpret(program, contract);
+  return contract;
+}
+
+}  // namespace emm

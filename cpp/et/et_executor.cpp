@@ -1,0 +1,228 @@
+#include "et/et_executor.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "et/contract_reader.h"
+#include "et/thread_choice.h"
+#include "et/thread_pool.h"
+#include "model/convert.h"
+
+namespace emm {
+namespace {
+
+// (…, rows, columns) -> (rows, columns), the leading dimensions stacked.
+TensorView as_rows(TensorView view) {
+  const int64_t columns = view.shape.back();
+  view.shape = {columns == 0 ? 0 : view.size() / columns, columns};
+  return view;
+}
+
+struct EtSnapshot final : StateSnapshot {
+  int64_t num_flat_rows = 0;
+  std::vector<uint8_t> bytes;
+  size_t size_bytes() const override { return bytes.size(); }
+};
+
+// Calls visit(where, how many bytes) for each piece of the state that a snapshot holds, in order.
+template <typename Visit>
+void for_each_piece(const std::vector<StateTensor>& state, const Arena& arena,
+                    int64_t num_flat_rows, Visit visit) {
+  for (const StateTensor& tensor : state) {
+    const bool is_flat = tensor.kind == StateKind::kFlat;
+    const int64_t rows = is_flat ? std::min(num_flat_rows, tensor.rows) : tensor.rows;
+    uint8_t* block = arena.at(tensor.arena_buffer, tensor.offset);
+    for (int64_t i = 0; i < tensor.outer; ++i, block += tensor.rows * tensor.row_bytes)
+      visit(block, static_cast<size_t>(rows * tensor.row_bytes));
+  }
+}
+
+}  // namespace
+
+EtExecutor::EtExecutor(const LoadOptions& options) : program_(options) {
+  contract_ = read_contract(program_.module(), program_.take_structure());
+  load_decoder(options.num_threads);
+  for (const MethodSpec* encoder : {contract_.image_encoder(), contract_.audio_encoder()}) {
+    if (encoder != nullptr) program_.load_method(*encoder);
+  }
+  program_.restart_profile();  // calls that only measured are nobody's
+}
+
+void EtExecutor::load_decoder(int64_t num_threads) {
+  if (num_threads > 0) return load_decoder_on(num_threads);
+  // A pool that a model has fixed stays as it is, even where it is larger than our share.
+  const size_t pool_size = std::min(thread_pool_size(), usable_cores());
+  ThreadChoice choice = choose_threads(program_.file_bytes(), pool_size);
+  // Half a minute of sound in one call is work enough for the pool.
+  if (choice == ThreadChoice::kMeasure && contract_.kind == ModelKind::kSpeech)
+    choice = ThreadChoice::kPool;
+  if (choice != ThreadChoice::kPool) load_decoder_on(1);
+  if (choice == ThreadChoice::kOne) return;
+  const int64_t one_thread_ns = choice == ThreadChoice::kMeasure ? time_turn() : 0;
+  load_decoder_on(is_thread_pool_claimed() ? thread_pool_size() : pool_size);
+  // What the pool gains must be worth the other cores.
+  if (choice == ThreadChoice::kMeasure &&
+      0.95 * static_cast<double>(one_thread_ns) <= static_cast<double>(time_turn()))
+    load_decoder_on(1);
+}
+
+void EtExecutor::load_decoder_on(int64_t num_threads) {
+  program_.use_threads(num_threads);
+  if (contract_.kind == ModelKind::kMultimodal)
+    program_.load_method(contract_.methods.at("token_embedding"));
+  program_.load_method(contract_.decoder());
+}
+
+int64_t EtExecutor::time_turn() {
+  constexpr int64_t kPromptTokens = 64;
+  constexpr int64_t kAnswerTokens = 64;
+  constexpr int64_t kTimedPrompts = 3;
+  constexpr int64_t kTimedSteps = 16;
+  const std::vector<int64_t> ids(kPromptTokens, 0);
+  const int64_t num_tokens =
+      std::min({kPromptTokens, contract_.max_chunk, std::max<int64_t>(1, contract_.capacity / 2)});
+  const auto time_call = [&](int64_t count, int64_t position) {
+    int64_t elapsed = 0;
+    {
+      const ScopedTimer timer(elapsed);
+      decode_tokens(ids.data(), count, position);
+    }
+    return elapsed;
+  };
+  time_call(num_tokens, 0);  // the first call also prepares memory
+  int64_t turn_ns = INT64_MAX;
+  for (int64_t i = 0; i < kTimedPrompts; ++i) turn_ns = std::min(turn_ns, time_call(num_tokens, 0));
+  if (contract_.position_style != PositionStyle::kNone) {
+    int64_t step_ns = INT64_MAX;
+    for (int64_t i = 0; i < kTimedSteps && num_tokens + i < contract_.capacity; ++i)
+      step_ns = std::min(step_ns, time_call(1, num_tokens + i));
+    turn_ns += kAnswerTokens * step_ns;
+  }
+  reset_state();
+  return turn_ns;
+}
+
+TensorView EtExecutor::run_embedding(const TensorView& tokens) {
+  const DType wanted = contract_.methods.at("token_embedding").inputs[0].dtype;
+  const TensorView ids = convert(tokens, wanted, converted_ids_, "tokens");
+  return program_.run("token_embedding", {ids}, ErrorCode::kExecution)[0];
+}
+
+TensorView EtExecutor::run_decoder(const TensorView& first, int64_t num_tokens, int64_t position) {
+  if (num_tokens == 1) program_.large_pages().advise();
+  const MethodSpec& decoder = contract_.decoder();
+  std::vector<uint8_t>& converted =
+      contract_.kind == ModelKind::kMultimodal ? converted_embeddings_ : converted_ids_;
+  std::vector<TensorView> inputs = {
+      convert(first, decoder.inputs[0].dtype, converted, "decoder input")};
+  inputs.insert(inputs.end(), heard_.begin(), heard_.end());
+  if (contract_.position_style != PositionStyle::kNone) {
+    const bool is_range = contract_.position_style == PositionStyle::kRange;
+    positions_.resize(is_range ? static_cast<size_t>(num_tokens) : 1);
+    for (size_t i = 0; i < positions_.size(); ++i)
+      positions_[i] = position + static_cast<int64_t>(i);
+    const TensorView positions{
+        positions_.data(), DType::kInt64, {static_cast<int64_t>(positions_.size())}};
+    inputs.push_back(
+        convert(positions, decoder.inputs.back().dtype, converted_positions_, "positions"));
+  }
+  const TensorView logits = as_rows(program_.run(decoder.name, inputs, ErrorCode::kExecution)[0]);
+  if (logits.shape[0] < 1)
+    throw Error(ErrorCode::kExecution, decoder.name + ": no logits came out");
+  TensorView last = row_range(logits, logits.shape[0] - 1, 1);
+  last.shape = {logits.shape[1]};
+  return last;
+}
+
+TensorView EtExecutor::decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) {
+  const TensorView tokens{ids, DType::kInt64, {1, num_tokens}};
+  if (contract_.kind == ModelKind::kSpeech && heard_.empty())
+    throw Error(ErrorCode::kInput, "prompt: expected a clip before the first token");
+  const bool is_embedded = contract_.kind == ModelKind::kMultimodal;
+  return run_decoder(is_embedded ? run_embedding(tokens) : tokens, num_tokens, position);
+}
+
+TensorView EtExecutor::decode_embeddings(const TensorView& embeddings, int64_t position) {
+  TensorView batched = embeddings;
+  batched.shape.insert(batched.shape.begin(), 1);
+  return run_decoder(batched, embeddings.shape[0], position);
+}
+
+std::vector<TensorView> EtExecutor::encode(const MethodSpec* encoder, const char* what,
+                                           const TensorView& input) {
+  if (encoder == nullptr) {
+    throw Error(ErrorCode::kInput,
+                std::string(what) + ": the model has no encoder for it, so it takes no " + what);
+  }
+  const TensorSpec& wanted = encoder->inputs[0];
+  const TensorView given = [&] {
+    if (!all_finite(input))
+      throw Error(ErrorCode::kInput,
+                  std::string(what) + ": expected finite values, got NaN or infinity");
+    TensorView view = encoder == contract_.image_encoder()
+                          ? convert_image(input, wanted.dtype, converted_media_)
+                          : convert(input, wanted.dtype, converted_media_, what);
+    if (view.data != input.data) converted_input_bytes_ += static_cast<int64_t>(input.size_bytes());
+    // The batch dimension may be left out or given; the program decides whether there is one.
+    if (view.shape.size() + 1 == wanted.shape.size()) view.shape.insert(view.shape.begin(), 1);
+    if (view.shape.size() == wanted.shape.size() + 1 && view.shape[0] == 1)
+      view.shape.erase(view.shape.begin());
+    return view;
+  }();
+  if (!wanted.may_be(given.shape)) {
+    throw Error(ErrorCode::kInput, std::string(what) + ": " + encoder->name + " expects " +
+                                       TensorView{nullptr, wanted.dtype, wanted.shape}.describe() +
+                                       ", got " + given.describe());
+  }
+  return program_.run(encoder->name, {given}, ErrorCode::kInput);
+}
+
+TensorView EtExecutor::encode_image(const TensorView& image) {
+  return as_rows(encode(contract_.image_encoder(), "image", image)[0]);
+}
+
+TensorView EtExecutor::encode_audio(const TensorView& audio) {
+  std::vector<TensorView> outputs = encode(contract_.audio_encoder(), "audio", audio);
+  if (contract_.kind != ModelKind::kSpeech) return as_rows(outputs[0]);
+  heard_ = std::move(outputs);
+  return {nullptr, heard_[0].dtype, {0, 0}};
+}
+
+void EtExecutor::reset_state() {
+  for (auto& [name, method] : program_.methods()) {
+    // What was heard lies in the encoder's.
+    const bool is_heard = contract_.kind == ModelKind::kSpeech && name != contract_.decoder().name;
+    if (!is_heard) method.arena->reset();
+  }
+}
+
+std::unique_ptr<StateSnapshot> EtExecutor::save_state(int64_t num_flat_rows) const {
+  if (contract_.state.empty() && contract_.position_style != PositionStyle::kNone) {
+    throw Error(ErrorCode::kInput, contract_.decoder().name +
+                                       ": its state lies where it cannot be copied, in a delegate");
+  }
+  const Arena& arena = *program_.methods().at(contract_.decoder().name).arena;
+  auto snapshot = std::make_unique<EtSnapshot>();
+  snapshot->num_flat_rows = num_flat_rows;
+  for_each_piece(contract_.state, arena, num_flat_rows, [&](const uint8_t* piece, size_t size) {
+    snapshot->bytes.insert(snapshot->bytes.end(), piece, piece + size);
+  });
+  return snapshot;
+}
+
+void EtExecutor::restore_state(const StateSnapshot& snapshot) {
+  const auto* ours = dynamic_cast<const EtSnapshot*>(&snapshot);
+  if (ours == nullptr)
+    throw Error(ErrorCode::kInput, "snapshot: it was not made by this kind of executor");
+  const Arena& arena = *program_.methods().at(contract_.decoder().name).arena;
+  const uint8_t* from = ours->bytes.data();
+  for_each_piece(contract_.state, arena, ours->num_flat_rows, [&](uint8_t* piece, size_t size) {
+    std::memcpy(piece, from, size);
+    from += size;
+  });
+}
+
+}  // namespace emm

@@ -1,0 +1,57 @@
+// The Executor that runs a .pte with ExecuTorch.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "et/et_program.h"
+#include "model/executor.h"
+#include "model/load_options.h"
+
+namespace emm {
+
+class EtExecutor final : public Executor {
+ public:
+  // Loads every method. Throws Error(kLoad) or Error(kContract).
+  explicit EtExecutor(const LoadOptions& options);
+
+  const Contract& contract() const override { return contract_; }
+  TensorView decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) override;
+  TensorView decode_embeddings(const TensorView& embeddings, int64_t position) override;
+  TensorView encode_image(const TensorView& image) override;
+  TensorView encode_audio(const TensorView& audio) override;
+  void reset_state() override;
+  std::unique_ptr<StateSnapshot> save_state(int64_t num_flat_rows) const override;
+  void restore_state(const StateSnapshot& snapshot) override;
+  int64_t copied_input_bytes() const override {
+    return converted_input_bytes_ + program_.copied_input_bytes();
+  }
+  int64_t num_threads() const override { return program_.num_threads(); }
+  void write_profile() override { program_.write_profile(); }
+
+ private:
+  // num_threads 0: chosen from the model's size, and by running it where that does not decide.
+  void load_decoder(int64_t num_threads);
+  void load_decoder_on(int64_t num_threads);
+  // Nanoseconds of a short prompt and answer.
+  int64_t time_turn();
+  TensorView run_embedding(const TensorView& tokens);
+  TensorView run_decoder(const TensorView& first, int64_t num_tokens, int64_t position);
+  std::vector<TensorView> encode(const MethodSpec* encoder, const char* what,
+                                 const TensorView& input);
+
+  EtProgram program_;
+  Contract contract_;
+  std::vector<TensorView> heard_;   // speech: what the encoder made of the last clip
+  std::vector<int64_t> positions_;  // the position input: (1) or (num_tokens)
+  // Inputs in the dtype that the method wants, where the caller's is another.
+  std::vector<uint8_t> converted_media_;
+  std::vector<uint8_t> converted_ids_;
+  std::vector<uint8_t> converted_embeddings_;
+  std::vector<uint8_t> converted_positions_;
+  int64_t converted_input_bytes_ = 0;
+};
+
+}  // namespace emm

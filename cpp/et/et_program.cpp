@@ -1,0 +1,259 @@
+#include "et/et_program.h"
+
+#include <executorch/extension/data_loader/buffer_data_loader.h>
+#include <executorch/extension/data_loader/file_data_loader.h>
+#include <executorch/extension/data_loader/mmap_data_loader.h>
+#include <executorch/extension/threadpool/threadpool_guard.h>
+#include <executorch/runtime/kernel/operator_registry.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <optional>
+#include <utility>
+
+#include "base/error.h"
+#include "et/backends.h"
+#include "et/et_log.h"
+#include "et/et_result.h"
+#include "et/et_tensor.h"
+#include "et/thread_pool.h"
+#include "ops/kernels.h"
+#include "program/program_check.h"
+
+namespace emm {
+namespace {
+
+using executorch::extension::FileDataLoader;
+using executorch::extension::MmapDataLoader;
+using executorch::extension::Module;
+using executorch::extension::threadpool::NoThreadPoolGuard;
+using executorch::runtime::BackendOption;
+using executorch::runtime::DataLoader;
+using executorch::runtime::EValue;
+using executorch::runtime::LoadBackendOptionsMap;
+
+Module::LoadMode to_module_mode(LoadMode mode) {
+  switch (mode) {
+    case LoadMode::kMmap:
+      return Module::LoadMode::Mmap;
+    case LoadMode::kMmapMlock:
+      return Module::LoadMode::MmapUseMlockIgnoreErrors;
+    case LoadMode::kFile:
+      break;
+  }
+  return Module::LoadMode::File;
+}
+
+size_t checked_file_bytes(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (!fs::exists(status)) throw Error(ErrorCode::kLoad, path + ": no such file");
+  if (!fs::is_regular_file(status)) {
+    throw Error(ErrorCode::kLoad,
+                path + ": expected a file, got " +
+                    (fs::is_directory(status) ? "a directory" : "something that is not a file"));
+  }
+  const uintmax_t bytes = fs::file_size(path, error);
+  if (error) throw Error(ErrorCode::kLoad, path + ": " + error.message());
+  if (bytes == 0) throw Error(ErrorCode::kLoad, path + ": the file is empty");
+  return static_cast<size_t>(bytes);
+}
+
+// A whole program starts at an address like those that malloc() gives: what has another one is
+// copied.
+constexpr size_t kModelAlignment = alignof(std::max_align_t);
+
+ModelBytes aligned(const ModelBytes& bytes) {
+  if (reinterpret_cast<uintptr_t>(bytes.data) % kModelAlignment == 0) return bytes;
+  const std::shared_ptr<void> copy(std::malloc(bytes.size), std::free);
+  if (copy == nullptr) {
+    throw Error(ErrorCode::kLoad,
+                "model: no memory for " + std::to_string(bytes.size) + " bytes in another place");
+  }
+  std::memcpy(copy.get(), bytes.data, bytes.size);
+  return {copy.get(), bytes.size, copy};
+}
+
+template <typename Loader>
+std::unique_ptr<DataLoader> keep(executorch::runtime::Result<Loader> loader,
+                                 const std::string& path, const LogCapture& log) {
+  if (!loader.ok()) throw_et_error(ErrorCode::kLoad, path + ": opening it", loader.error(), log);
+  return std::make_unique<Loader>(std::move(*loader));
+}
+
+std::unique_ptr<DataLoader> open_data(const std::string& path, LoadMode mode) {
+  const LogCapture log;
+  if (mode == LoadMode::kFile) return keep(FileDataLoader::from(path.c_str()), path, log);
+  const auto locking = mode == LoadMode::kMmap ? MmapDataLoader::MlockConfig::NoMlock
+                                               : MmapDataLoader::MlockConfig::UseMlockIgnoreErrors;
+  return keep(MmapDataLoader::from(path.c_str(), locking), path, log);
+}
+
+std::unique_ptr<Module> make_module(const LoadOptions& options, const ModelBytes& bytes) {
+  if (bytes.data == nullptr) {
+    return std::make_unique<Module>(options.model_path, options.data_paths,
+                                    to_module_mode(options.load_mode));
+  }
+  // ExecuTorch's constructors take any number of .ptd files beside a path, but one beside a loader.
+  if (options.data_paths.size() > 1) {
+    throw Error(ErrorCode::kInput,
+                "data_path: expected at most one .ptd file for a model in memory, got " +
+                    std::to_string(options.data_paths.size()));
+  }
+  auto data =
+      options.data_paths.empty() ? nullptr : open_data(options.data_paths[0], options.load_mode);
+  return std::make_unique<Module>(
+      std::make_unique<executorch::extension::BufferDataLoader>(bytes.data, bytes.size), nullptr,
+      nullptr, nullptr, std::move(data));
+}
+
+// ExecuTorch ignores a key it does not know; these are XNNPACKBackend.h's, which the SDK lacks.
+std::vector<BackendOption> to_backend_options(const XnnpackOptions& xnnpack) {
+  std::vector<BackendOption> options = {
+      {"workspace_sharing_mode", static_cast<int>(xnnpack.workspace_sharing)},
+      {"weight_cache_enabled", xnnpack.weight_cache}};
+  if (xnnpack.packed_cache_path.empty()) return options;
+  std::array<char, executorch::runtime::kMaxOptionValueLength> path{};
+  if (xnnpack.packed_cache_path.size() >= path.size()) {
+    throw Error(ErrorCode::kInput, "packed_cache_path: expected fewer than " +
+                                       std::to_string(path.size()) + " bytes, got " +
+                                       std::to_string(xnnpack.packed_cache_path.size()));
+  }
+  std::memcpy(path.data(), xnnpack.packed_cache_path.data(), xnnpack.packed_cache_path.size());
+  options.push_back({"packed_cache_path", path});
+  return options;
+}
+
+// Our kernels first, then the SDK's: a method's own list is searched before the global registry,
+// and an operator that is in neither is then reported once.
+std::vector<executorch::ET_RUNTIME_NAMESPACE::Kernel> kernel_list() {
+  const auto& ours = ops::llm_kernels();
+  std::vector<executorch::ET_RUNTIME_NAMESPACE::Kernel> kernels(ours.begin(), ours.end());
+  const auto registered = executorch::ET_RUNTIME_NAMESPACE::get_registered_kernels();
+  kernels.insert(kernels.end(), registered.begin(), registered.end());
+  return kernels;
+}
+
+}  // namespace
+
+EtProgram::EtProgram(const LoadOptions& options) : openvino_library_(options.openvino_library) {
+  install_log_handler();
+  const bool is_file = options.model_bytes.data == nullptr;
+  file_bytes_ = is_file ? checked_file_bytes(options.model_path) : options.model_bytes.size;
+  for (const std::string& path : options.data_paths) file_bytes_ += checked_file_bytes(path);
+  if (!is_file) model_bytes_ = aligned(options.model_bytes);
+  const std::string what =
+      is_file ? options.model_path
+              : "model (" + std::to_string(model_bytes_.size) + " bytes in memory)";
+  structure_ = is_file ? check_program_file(what)
+                       : check_program(static_cast<const uint8_t*>(model_bytes_.data),
+                                       model_bytes_.size, what);
+  module_ = make_module(options, model_bytes_);
+
+  LogCapture log;
+  std::vector<BackendOption> xnnpack = to_backend_options(options.xnnpack);
+  LoadBackendOptionsMap backends;
+  auto error = backends.set_options("XnnpackBackend", {xnnpack.data(), xnnpack.size()});
+  if (error == executorch::runtime::Error::Ok) {
+    error = module_->load(  // copies the options
+        backends, executorch::ET_RUNTIME_NAMESPACE::Program::Verification::InternalConsistency);
+  }
+  if (error != executorch::runtime::Error::Ok) {
+    throw_et_error(ErrorCode::kLoad, what + ": reading it as an ExecuTorch program", error, log);
+  }
+  if (!options.profile_path.empty()) profile_.emplace(options.profile_path);
+}
+
+void EtProgram::use_threads(int64_t num_threads) {
+  if (num_threads > 1) claim_thread_pool(static_cast<size_t>(num_threads));
+  num_threads_ = num_threads;
+}
+
+void EtProgram::load_method(const MethodSpec& spec) {
+  require_backends(spec, openvino_library_);
+  LoadedMethod& loaded = methods_[spec.name];
+  module_->unload_method(spec.name);  // before its arena goes
+  loaded = {};
+  loaded.spec = &spec;
+  loaded.arena = std::make_unique<Arena>(spec.arena_bytes);
+
+  // XNNPACK fixes its thread use when a method is loaded, not when it runs.
+  std::optional<NoThreadPoolGuard> single_thread;
+  if (num_threads_ == 1) single_thread.emplace();
+  LogCapture log;
+  large_pages_.begin_load();
+  auto error =
+      module_->load_method(spec.name, loaded.arena->allocator(),
+                           profile_ ? profile_->tracer() : nullptr, nullptr, kernel_list());
+  if (error != executorch::runtime::Error::Ok) {
+    const bool is_data_missing = error == executorch::runtime::Error::NotFound ||
+                                 log.text().find("external_data_map") != std::string::npos;
+    throw_et_error(ErrorCode::kLoad,
+                   spec.name + ": loading the method" +
+                       (is_data_missing ? " (is a .ptd file missing in data_path?)" : ""),
+                   error, log);
+  }
+  large_pages_
+      .end_load();  // before the outputs get their buffers, of which calls write a part only
+  for (size_t i = 0; i < spec.outputs.size(); ++i) {
+    const TensorSpec& output = spec.outputs[i];
+    if (output.is_planned || output.dtype == DType::kOther) continue;
+    // Not initialised: of a large buffer only the pages that a call writes take room.
+    auto& buffer = loaded.output_buffers.emplace_back(
+        new uint8_t[static_cast<size_t>(num_elements(output.shape)) * dtype_size(output.dtype)]);
+    const auto tensor = to_tensor({buffer.get(), output.dtype, output.shape});
+    error = module_->set_output(spec.name, EValue(*tensor), i);
+    if (error != executorch::runtime::Error::Ok) {
+      throw_et_error(ErrorCode::kLoad,
+                     spec.name + ": giving output " + std::to_string(i) + " a buffer", error, log);
+    }
+  }
+  loaded.arena->remember_initial_state();
+}
+
+std::vector<TensorView> EtProgram::run(const std::string& method,
+                                       const std::vector<TensorView>& inputs,
+                                       ErrorCode input_error) {
+  const MethodSpec& spec = *methods_.at(method).spec;
+  std::optional<NoThreadPoolGuard> single_thread;
+  if (num_threads_ == 1) single_thread.emplace();
+  LogCapture log;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const auto tensor = to_tensor(inputs[i]);
+    const auto error = module_->set_input(method, EValue(*tensor), i);
+    if (error != executorch::runtime::Error::Ok) {
+      throw_et_error(
+          input_error,
+          method + ": input " + std::to_string(i) + ": expected " +
+              TensorView{nullptr, spec.inputs[i].dtype, spec.inputs[i].shape}.describe() +
+              " (or less where dynamic), got " + inputs[i].describe() + "; setting it",
+          error, log);
+    }
+    if (spec.inputs[i].is_planned)
+      copied_input_bytes_ += static_cast<int64_t>(inputs[i].size_bytes());
+  }
+  const auto outputs = module_->execute(method);
+  if (!outputs.ok())
+    throw_et_error(ErrorCode::kExecution, method + ": execution", outputs.error(), log);
+  if (outputs->empty() || !(*outputs)[0].isTensor()) {
+    throw Error(ErrorCode::kExecution, method + ": expected a tensor as output 0");
+  }
+  std::vector<TensorView> views;
+  for (const EValue& output : *outputs)
+    views.push_back(output.isTensor() ? to_view(output.toTensor()) : TensorView{});
+  return views;
+}
+
+void EtProgram::restart_profile() {
+  if (profile_) profile_->restart();
+}
+
+void EtProgram::write_profile() {
+  if (profile_) profile_->write();
+}
+
+}  // namespace emm

@@ -1,0 +1,145 @@
+#include "et/et_transducer.h"
+
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+#include "et/contract_reader.h"
+#include "et/thread_pool.h"
+#include "model/contract_checks.h"
+#include "model/convert.h"
+#include "model/transducer_reader.h"
+
+namespace emm {
+namespace {
+
+// A count, id or index that a method gave.
+int64_t to_int(const std::string& method, const TensorView& view) {
+  if (view.size() == 1 && view.dtype == DType::kInt64)
+    return *static_cast<const int64_t*>(view.data);
+  if (view.size() == 1 && view.dtype == DType::kInt32)
+    return *static_cast<const int32_t*>(view.data);
+  throw Error(ErrorCode::kExecution, method + ": expected one integer, got " + view.describe());
+}
+
+std::string with_seconds(int64_t count, const char* what, double seconds_each) {
+  char seconds[32];
+  std::snprintf(seconds, sizeof seconds, " (%.2f s)", static_cast<double>(count) * seconds_each);
+  return std::to_string(count) + " " + what + seconds;
+}
+
+void expect_at_most(const char* method, int64_t count, int64_t most, const char* what,
+                    double seconds_each) {
+  if (count <= most) return;
+  throw Error(ErrorCode::kInput, std::string("audio: ") + method + " takes at most " +
+                                     with_seconds(most, what, seconds_each) + ", got " +
+                                     with_seconds(count, what, seconds_each) +
+                                     "; cut longer audio at a pause");
+}
+
+}  // namespace
+
+EtTransducer::EtTransducer(const LoadOptions& options) : program_(options) {
+  contract_ = read_transducer(read_signatures(program_.module(), program_.take_structure()));
+  program_.use_threads(options.num_threads > 0 ? options.num_threads
+                                               : untried_num_threads(program_.file_bytes()));
+  for (const char* name : {"preprocessor", "encoder", "decoder_step", "joint"}) {
+    if (const MethodSpec* method = contract_.find(name)) program_.load_method(*method);
+  }
+}
+
+std::vector<TensorView> EtTransducer::run(const std::string& method, std::vector<TensorView> inputs,
+                                          ErrorCode input_error) {
+  const MethodSpec& spec = contract_.methods.at(method);
+  auto& buffers = converted_[method];
+  buffers.resize(inputs.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    inputs[i] =
+        convert(inputs[i], spec.inputs[i].dtype, buffers[i], place_name(spec, Side::kInput, i));
+  }
+  return program_.run(method, inputs, input_error);
+}
+
+std::vector<TensorView> EtTransducer::run_on_clip(const std::string& method, const TensorView& clip,
+                                                  int64_t length) {
+  const MethodSpec& spec = contract_.methods.at(method);
+  if (!spec.inputs[0].may_be(clip.shape)) {
+    throw Error(ErrorCode::kInput,
+                "audio: " + method + " expects " +
+                    TensorView{nullptr, spec.inputs[0].dtype, spec.inputs[0].shape}.describe() +
+                    " (or less where dynamic), got " + clip.describe());
+  }
+  if (!all_finite(clip))
+    throw Error(ErrorCode::kInput, "audio: expected finite values, got NaN or infinity");
+  if (clip.dtype != spec.inputs[0].dtype)
+    converted_clip_bytes_ += static_cast<int64_t>(clip.size_bytes());
+  Shape one(spec.inputs[1].shape.size(), 1);
+  return run(method, {clip, {&length, DType::kInt64, std::move(one)}}, ErrorCode::kInput);
+}
+
+TransducerExecutor::Features EtTransducer::preprocess(const TensorView& samples) {
+  if (!contract_.has_preprocessor()) {
+    throw Error(ErrorCode::kInput, "audio: the model has no preprocessor: expected features (1, " +
+                                       std::to_string(contract_.num_bins) +
+                                       ", columns), got samples");
+  }
+  expect_at_most("preprocessor", samples.size(), contract_.max_samples, "samples",
+                 1.0 / static_cast<double>(contract_.sample_rate));
+  const auto outputs = run_on_clip("preprocessor", samples, samples.size());
+  return {outputs[0], to_int("preprocessor", outputs[1])};
+}
+
+int64_t EtTransducer::encode(const Features& features) {
+  const TensorView& columns = features.columns;
+  const int64_t num_columns = columns.shape.empty() ? 0 : columns.shape.back();
+  expect_at_most("encoder", num_columns, contract_.max_columns, "columns of features",
+                 contract_.window_stride);
+  if (features.length < 0 || features.length > num_columns) {
+    throw Error(ErrorCode::kInput, "audio: expected a length of 0 to " +
+                                       std::to_string(num_columns) + " columns, got " +
+                                       std::to_string(features.length));
+  }
+  const auto outputs = run_on_clip("encoder", columns, features.length);
+  frames_ = outputs[0];
+  const int64_t num_frames = to_int("encoder", outputs[1]);
+  if (frames_.shape.size() != 3 || num_frames < 0 || num_frames > frames_.shape[1]) {
+    throw Error(ErrorCode::kExecution, "encoder: it says that it made " +
+                                           std::to_string(num_frames) + " frames, but gave " +
+                                           frames_.describe());
+  }
+  return num_frames;
+}
+
+void EtTransducer::restart() {
+  const MethodSpec& predictor = contract_.methods.at("decoder_step");
+  const auto zeros = [](const TensorSpec& spec) {
+    return std::vector<uint8_t>(
+        static_cast<size_t>(num_elements(spec.shape)) * dtype_size(spec.dtype), 0);
+  };
+  hidden_ = zeros(predictor.inputs[1]);
+  cell_ = zeros(predictor.inputs[2]);
+  read(contract_.blank_id);
+}
+
+void EtTransducer::read(int64_t token) {
+  const auto& inputs = contract_.methods.at("decoder_step").inputs;
+  const auto outputs = run("decoder_step",
+                           {{&token, DType::kInt64, inputs[0].shape},
+                            {hidden_.data(), inputs[1].dtype, inputs[1].shape},
+                            {cell_.data(), inputs[2].dtype, inputs[2].shape}},
+                           ErrorCode::kExecution);
+  std::memcpy(hidden_.data(), outputs[1].data, hidden_.size());
+  std::memcpy(cell_.data(), outputs[2].data, cell_.size());
+  prediction_ = outputs[0];
+}
+
+JointChoice EtTransducer::choose(int64_t frame) {
+  const int64_t size = frames_.shape[2];
+  const size_t row_bytes = static_cast<size_t>(size) * dtype_size(frames_.dtype);
+  const TensorView row{
+      frames_.at_byte(static_cast<size_t>(frame) * row_bytes), frames_.dtype, {1, 1, size}};
+  const auto outputs = run("joint", {row, prediction_}, ErrorCode::kExecution);
+  return {to_int("joint", outputs[0]), outputs.size() > 1 ? to_int("joint", outputs[1]) : 0};
+}
+
+}  // namespace emm

@@ -1,0 +1,64 @@
+#include "et/method_runner.h"
+
+#include "base/error.h"
+#include "base/exclusive.h"
+#include "et/contract_reader.h"
+#include "et/thread_pool.h"
+#include "model/convert.h"
+
+namespace emm {
+namespace {
+
+std::string input_name(const std::string& method, size_t index) {
+  return method + ": input " + std::to_string(index);
+}
+
+void check_input(const std::string& method, size_t index, const TensorSpec& wanted,
+                 const TensorView& given) {
+  if (!wanted.may_be(given.shape)) {
+    throw Error(ErrorCode::kInput, input_name(method, index) + ": expected " +
+                                       TensorView{nullptr, wanted.dtype, wanted.shape}.describe() +
+                                       " (or less where dynamic), got " + given.describe());
+  }
+  if (!all_finite(given))
+    throw Error(ErrorCode::kInput,
+                input_name(method, index) + ": expected finite values, got NaN or infinity");
+}
+
+}  // namespace
+
+MethodRunner::MethodRunner(const LoadOptions& options) : program_(options) {
+  program_.use_threads(options.num_threads > 0 ? options.num_threads
+                                               : untried_num_threads(program_.file_bytes()));
+  methods_ = read_methods(program_.module(), program_.take_structure());
+  for (const auto& [name, method] : methods_) {
+    if (!method.inputs.empty()) program_.load_method(method);
+  }
+}
+
+FloatTensor MethodRunner::run(const std::string& method, const std::vector<TensorView>& inputs) {
+  const auto lock = lock_or_refuse(mutex_, "the model");
+  const auto found = program_.methods().find(method);
+  if (found == program_.methods().end())
+    throw Error(ErrorCode::kInput, "the program has no method " + method + " that takes inputs");
+  const std::vector<TensorSpec>& wanted = found->second.spec->inputs;
+  if (inputs.size() != wanted.size()) {
+    throw Error(ErrorCode::kInput, method + ": expected " + std::to_string(wanted.size()) +
+                                       " inputs, got " + std::to_string(inputs.size()));
+  }
+  std::vector<TensorView> given;
+  converted_.resize(inputs.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    check_input(method, i, wanted[i], inputs[i]);
+    given.push_back(convert(inputs[i], wanted[i].dtype, converted_[i], input_name(method, i)));
+    if (given[i].data != inputs[i].data)
+      converted_input_bytes_ += static_cast<int64_t>(inputs[i].size_bytes());
+  }
+  const TensorView output = program_.run(method, given, ErrorCode::kInput)[0];
+  std::vector<uint8_t> buffer;
+  const TensorView floats = convert(output, DType::kFloat32, buffer, method + ": output 0");
+  const float* values = static_cast<const float*>(floats.data);
+  return {{values, values + floats.size()}, floats.shape};
+}
+
+}  // namespace emm

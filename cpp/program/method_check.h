@@ -1,0 +1,30 @@
+// Checks what one method of a program means: its values, planned memory, calls of operators and
+// delegates, and what these read and write.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include "base/error.h"
+#include "program/program_file.h"
+
+namespace emm {
+
+// Bytes of each piece of named data.
+using NamedSizes = std::unordered_map<std::string_view, uint64_t>;
+
+[[noreturn]] inline void refuse_program(const std::string& what) {
+  throw Error(ErrorCode::kLoad, what);
+}
+
+inline bool is_inside(uint64_t offset, uint64_t bytes, uint64_t end) {
+  return offset <= end && bytes <= end - offset;
+}
+
+// Throws Error(kLoad), which names the place in the method. `data` is the whole file.
+void check_method(const ProgramInfo& program, const ProgramMethod& method, const uint8_t* data,
+                  const NamedSizes& named_bytes);
+
+}  // namespace emm

@@ -1,0 +1,107 @@
+#include "program/program_check.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "base/error.h"
+#include "program/method_check.h"
+
+namespace emm {
+namespace {
+
+void check_segments(const ProgramInfo& program) {
+  if (program.methods.empty()) refuse_program("program: it has no methods");
+  // Files without constants list an empty segment and have no place for segments.
+  const bool has_data =
+      std::any_of(program.segments.begin(), program.segments.end(),
+                  [](const ProgramSegment& segment) { return segment.bytes > 0; });
+  if (has_data && program.segment_base == 0)
+    refuse_program("program: it has segments, but its header says none");
+  const uint64_t room = program.file_bytes - program.segment_base;
+  for (size_t i = 0; i < program.segments.size(); ++i) {
+    const ProgramSegment& segment = program.segments[i];
+    if (!is_inside(segment.offset, segment.bytes, room)) {
+      refuse_program("program: segment " + std::to_string(i) + " has " +
+                     std::to_string(segment.bytes) + " bytes at " +
+                     std::to_string(program.segment_base + segment.offset) + ", the file has " +
+                     std::to_string(program.file_bytes));
+    }
+  }
+  if (program.constants && program.constants->offsets.size() > 1 &&
+      (program.constants->segment >= program.segments.size() || !program.inline_constants.empty()))
+    refuse_program("program: its constants are in no segment, or in two places");
+  for (const ProgramNamedData& named : program.named_data) {
+    if (named.key.empty() || named.segment >= program.segments.size())
+      refuse_program("program: named data '" + named.key + "' is in no segment");
+  }
+}
+
+// A file's bytes for as long as it lives.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::string& path) {
+    // O_NONBLOCK: opening a pipe would wait for a writer.
+    const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (file < 0) refuse_program(path + ": " + std::strerror(errno));
+    struct stat facts{};
+    const bool is_file = fstat(file, &facts) == 0 && S_ISREG(facts.st_mode);
+    size_ = is_file ? static_cast<size_t>(facts.st_size) : 0;
+    if (size_ > 0) memory_ = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
+    close(file);
+    if (!is_file) refuse_program(path + ": expected a file");
+    if (size_ == 0) refuse_program(path + ": the file is empty");
+    if (memory_ == MAP_FAILED) refuse_program(path + ": " + std::strerror(errno));
+  }
+  ~MappedFile() { munmap(memory_, size_); }
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  const uint8_t* data() const { return static_cast<const uint8_t*>(memory_); }
+  size_t size() const { return size_; }
+
+ private:
+  void* memory_ = nullptr;
+  size_t size_ = 0;
+};
+
+template <typename Read>
+ProgramInfo named(const std::string& name, Read&& read) {
+  try {
+    return read();
+  } catch (const Error& error) {
+    throw Error(error.code(), name + ": " + error.what());
+  }
+}
+
+}  // namespace
+
+ProgramInfo check_program(const uint8_t* data, size_t size, const std::string& name) {
+  return named(name, [&] {
+    ProgramInfo program = read_program(data, size);
+    check_segments(program);
+    NamedSizes named_bytes;
+    for (const ProgramNamedData& data_of : program.named_data)
+      named_bytes.emplace(data_of.key, program.segments[data_of.segment].bytes);
+    for (const ProgramMethod& method : program.methods)
+      check_method(program, method, data, named_bytes);
+    return program;
+  });
+}
+
+ProgramInfo check_program_file(const std::string& path) {
+  const MappedFile file(path);
+  return check_program(file.data(), file.size(), path);
+}
+
+ProgramInfo read_program_file(const std::string& path) {
+  const MappedFile file(path);
+  return named(path, [&] { return read_program(file.data(), file.size()); });
+}
+
+}  // namespace emm
