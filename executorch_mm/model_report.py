@@ -280,7 +280,7 @@ def _scalar(method: _core.ProgramMethod, index: int) -> Scalar:
 def _limits(
     decoder: MethodReport, methods: tuple[MethodReport, ...], metadata: Metadata
 ) -> tuple[int | None, int | None]:
-    """Chunk and capacity by the rules of the runner (cpp/model/contract_reader.cpp)."""
+    """Chunk and capacity by the rules of the runner (cpp/et/contract_reader.cpp)."""
     bounds = [_size(decoder.inputs[0], 1)]
     bounds += [_size(method.inputs[0], 1) for method in methods if method.name == "token_embedding"]
     has_position = len(decoder.inputs) > 1
