@@ -28,12 +28,19 @@ install(PROGRAMS ${EMM_VENDORED_LIBRARIES} DESTINATION executorch_mm)
 install(FILES ${EMM_VENDORED_DATA} DESTINATION executorch_mm)
 
 # In the build folder executorch_mm/ holds only the module and its libraries (no __init__.py), so the module is imported
-# under its real name and without any dependency of the package.
+# under its real name and without any dependency of the package. -S keeps an editable installation, which would bring the
+# package and the module of the last build, off the path; nanobind_add_stub cannot be told so.
 if(EMM_BUILD_STUB AND NOT CMAKE_CROSSCOMPILING)
   set(_stub "${PROJECT_BINARY_DIR}/stubs/_core.pyi")
   file(MAKE_DIRECTORY "${PROJECT_BINARY_DIR}/stubs")
-  nanobind_add_stub(_core_stub MODULE executorch_mm._core PYTHON_PATH "${PROJECT_BINARY_DIR}/package"
-                    OUTPUT "${_stub}" DEPENDS _core)
+  add_custom_command(
+    OUTPUT "${_stub}"
+    COMMAND "${Python_EXECUTABLE}" -S -E "${NB_DIR}/stubgen.py" -q -i "${PROJECT_BINARY_DIR}/package"
+            -m executorch_mm._core -o "${_stub}"
+    WORKING_DIRECTORY "${PROJECT_BINARY_DIR}"
+    DEPENDS _core
+    VERBATIM)
+  add_custom_target(_core_stub ALL DEPENDS "${_stub}")
 else()
   set(_stub "${PROJECT_SOURCE_DIR}/stubs/executorch_mm/_core.pyi")
 endif()
