@@ -29,13 +29,18 @@ install(FILES ${EMM_VENDORED_DATA} DESTINATION executorch_mm)
 
 # In the build folder executorch_mm/ holds only the module and its libraries (no __init__.py), so the module is imported
 # under its real name and without any dependency of the package. -S keeps an editable installation, which would bring the
-# package and the module of the last build, off the path; nanobind_add_stub cannot be told so.
+# package and the module of the last build, off the path; nanobind_add_stub cannot be told so. Python 3.10 needs the path:
+# stubgen imports typing_extensions there.
 if(EMM_BUILD_STUB AND NOT CMAKE_CROSSCOMPILING)
   set(_stub "${PROJECT_BINARY_DIR}/stubs/_core.pyi")
   file(MAKE_DIRECTORY "${PROJECT_BINARY_DIR}/stubs")
+  set(_isolated -S -E)
+  if(Python_VERSION VERSION_LESS 3.11)
+    set(_isolated)
+  endif()
   add_custom_command(
     OUTPUT "${_stub}"
-    COMMAND "${Python_EXECUTABLE}" -S -E "${NB_DIR}/stubgen.py" -q -i "${PROJECT_BINARY_DIR}/package"
+    COMMAND "${Python_EXECUTABLE}" ${_isolated} "${NB_DIR}/stubgen.py" -q -i "${PROJECT_BINARY_DIR}/package"
             -m executorch_mm._core -o "${_stub}"
     WORKING_DIRECTORY "${PROJECT_BINARY_DIR}"
     DEPENDS _core
