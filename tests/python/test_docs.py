@@ -39,9 +39,15 @@ def test_the_code_in_a_document_runs(path: Path) -> None:
     if "response_format=" in path.read_text(encoding="utf-8"):
         pytest.importorskip("llguidance", reason="the extra executorch_mm[guidance] is not installed")
     document = SYBIL.parse(path)
-    if path.name == "README.md":
-        document.namespace["image"] = render(make_scene(seed=7))
     examples = list(document.examples())
     assert len(examples) == path.read_text(encoding="utf-8").count("```python")
     for example in examples:
         example.evaluate()
+
+
+def test_the_readmes_program_prints_what_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = SYBIL.parse(ROOT / "README.md").examples()
+    example.evaluate()
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out == text.partition("```text\n")[2].partition("\n```")[0]
