@@ -14,8 +14,6 @@ from executorch_mm.load_options import PathLike
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 LoadedT = TypeVar("LoadedT")
-TRANSDUCER_METHODS = frozenset({"encoder", "decoder_step", "joint"})
-"""By which a file is known for a transducer."""
 
 
 def load_model(

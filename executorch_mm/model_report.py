@@ -10,14 +10,20 @@ from math import prod
 from typing import Literal, TypeAlias
 
 from executorch_mm import _core
-from executorch_mm._loading import TRANSDUCER_METHODS
-from executorch_mm.errors import ModelLoadError
+from executorch_mm.errors import ContractError, ModelLoadError
 
 Scalar = int | float | bool | str
 Metadata = dict[str, Scalar | list[Scalar]]
 
 ModelKind: TypeAlias = Literal["multimodal", "text", "speech", "other"]
 
+_KINDS: dict[str, ModelKind] = {
+    "text": "text",
+    "multimodal": "multimodal",
+    "speech": "speech",
+    "transducer": "other",
+    "other": "other",
+}
 _MIB = 1 << 20
 _HUGE_LOGITS_BYTES = 64 * _MIB
 # Operators whose work grows with the weights; delegates and the optimised attention do theirs faster.
@@ -166,36 +172,31 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelReport:
     sources = _operator_sources()
     methods = tuple(_report_method(method, sources) for method in runs)
     metadata = {method.name: _constant(method) for method in program.methods if not method.inputs}
-    names = {method.name for method in methods}
-    kind = _kind(names)
-    decoder_name = {"other": None, "text": "forward"}.get(kind, "text_decoder")
-    decoder = next((method for method in methods if method.name == decoder_name), None)
-    max_chunk, capacity = (None, None) if decoder is None else _limits(decoder, methods, metadata)
-    if decoder is not None and capacity is not None and max_chunk is not None and len(decoder.inputs) > 1:
-        state = next(_core.cache_limits(m, capacity) for m in runs if m.name == decoder.name)
-        max_chunk, capacity = _limits_of_state(state, metadata, max_chunk, capacity)
-    cache = next((method.cache for method in runs if method.name == decoder_name), None)
+    contract, refusal = _contract(program)
     report = ModelReport(
         path=file,
         file_bytes=program.file_bytes,
         program_bytes=program.program_bytes,
-        kind=kind,
+        kind=_KINDS[_core.model_kind(program)],
         methods=methods,
         metadata=metadata,
-        max_chunk=max_chunk,
-        capacity=capacity,
-        can_rewind=cache is not None and cache.can_rewind,
+        max_chunk=contract.max_chunk if contract else None,
+        capacity=contract.capacity if contract else None,
+        can_rewind=contract is not None and not contract.ring_rows and not contract.is_recurrent,
         problems=(),
     )
-    return ModelReport(**{**vars(report), "problems": tuple(_problems(report, decoder))})
+    return ModelReport(**{**vars(report), "problems": tuple(_problems(report, contract, refusal))})
 
 
-def _kind(names: set[str]) -> ModelKind:
-    if {"token_embedding", "text_decoder"} <= names:
-        return "multimodal"
-    if "forward" in names:
-        return "text"
-    return "speech" if {"encoder", "text_decoder"} <= names else "other"
+def _contract(program: _core.ProgramInfo) -> tuple[_core.Contract | None, ContractError | None]:
+    """What a runner would read in it, or why it would refuse it."""
+    try:
+        if _core.model_kind(program) == "transducer":
+            _core.read_transducer(program)
+            return None, None
+        return _core.read_contract(program), None
+    except ContractError as error:
+        return None, error
 
 
 def _operator_sources() -> dict[str, Literal["sdk", "executorch_mm"]]:
@@ -277,63 +278,36 @@ def _scalar(method: _core.ProgramMethod, index: int) -> Scalar:
     return f"<{kind.name.lower()}>"
 
 
-def _limits(
-    decoder: MethodReport, methods: tuple[MethodReport, ...], metadata: Metadata
-) -> tuple[int | None, int | None]:
-    """Chunk and capacity by the rules of the runner (cpp/et/contract_reader.cpp)."""
-    bounds = [_size(decoder.inputs[0], 1)]
-    bounds += [_size(method.inputs[0], 1) for method in methods if method.name == "token_embedding"]
-    has_position = len(decoder.inputs) > 1
-    if has_position and (span := _size(decoder.inputs[-1], 0)) is not None and span > 1:
-        bounds.append(span)
-    max_seq_len, max_context_len = metadata.get("get_max_seq_len"), metadata.get("get_max_context_len")
-    if isinstance(max_seq_len, int):
-        bounds.append(max_seq_len)
-    chunk = min((bound for bound in bounds if bound is not None), default=None)
-    if not has_position:
-        return chunk, chunk
-    capacity = max_context_len if isinstance(max_context_len, int) else max_seq_len
-    return chunk, capacity if isinstance(capacity, int) else None
-
-
-def _limits_of_state(
-    state: _core.CacheLimits, metadata: Metadata, max_chunk: int, capacity: int
-) -> tuple[int, int]:
-    window = metadata.get("sliding_window")
-    if state.ring_window:
-        max_chunk = min(max_chunk, state.ring_window)
-    elif isinstance(window, int) and window > 0:
-        capacity = min(capacity, window)
-    if state.flat_rows:
-        capacity = min(capacity, state.flat_rows)
-    return max_chunk, capacity
-
-
-def _size(tensor: TensorReport, dim: int) -> int | None:
-    return tensor.shape[dim] if tensor.shape is not None and len(tensor.shape) > dim else None
-
-
-def _problems(report: ModelReport, decoder: MethodReport | None) -> Iterator[str]:
+def _problems(
+    report: ModelReport, contract: _core.Contract | None, refusal: ContractError | None
+) -> Iterator[str]:
     try:
         _core.check_program(report.path)
-    except ModelLoadError as error:
+        if refusal is not None and report.kind != "other":
+            raise refusal
+    except (ModelLoadError, ContractError) as error:
         yield f"it will not be loaded: {error}"
-    if decoder is None and not {method.name for method in report.methods} >= TRANSDUCER_METHODS:
+    if refusal is not None and report.kind == "other":
         yield (
             "no language or speech model: expected a method forward, or token_embedding and text_decoder, or "
             "encoder and text_decoder, or encoder, decoder_step and joint"
         )
     for method in report.methods:
-        for operator in method.operators:
-            if operator.source == "missing":
-                yield f"{method.name}: nobody provides the operator {operator.name}"
-        for delegate in method.delegates:
-            if not delegate.is_linked:
-                yield f"{method.name}: the backend {delegate.backend} is not in this installation"
-        if method.num_external_tensors:
-            yield f"{method.name}: {method.num_external_tensors} tensors are in a .ptd file"
+        yield from _method_problems(method)
+    decoder = report.find(contract.decoder) if contract else None
     if decoder is not None:
         yield from _decoder_problems(report, decoder)
+
+
+def _method_problems(method: MethodReport) -> Iterator[str]:
+    for operator in method.operators:
+        if operator.source == "missing":
+            yield f"{method.name}: nobody provides the operator {operator.name}"
+    for delegate in method.delegates:
+        if not delegate.is_linked:
+            yield f"{method.name}: the backend {delegate.backend} is not in this installation"
+    if method.num_external_tensors:
+        yield f"{method.name}: {method.num_external_tensors} tensors are in a .ptd file"
 
 
 def _decoder_problems(report: ModelReport, decoder: MethodReport) -> Iterator[str]:
@@ -346,8 +320,6 @@ def _decoder_problems(report: ModelReport, decoder: MethodReport) -> Iterator[st
         yield "no KV cache: the whole sequence is read again for each token"
     if report.max_chunk == 1:
         yield "prompts are read token by token: the export has static shapes"
-    if report.capacity is None:
-        yield "neither get_max_context_len nor get_max_seq_len: the size of the context is unknown"
     logits = decoder.outputs[0].shape if decoder.outputs else None
     if logits is not None and len(logits) == 3 and 4 * prod(logits) > _HUGE_LOGITS_BYTES:
         yield f"logits for every position: a buffer of {4 * prod(logits) / _MIB:.0f} MiB for {logits[1]} rows"

@@ -62,6 +62,9 @@ void bind_contract(nb::module_& module) {
       .def_prop_ro(
           "is_speech", [](const Contract& contract) { return contract.kind == ModelKind::kSpeech; },
           "An encoder of sounds whose outputs the decoder takes beside the tokens.")
+      .def_prop_ro(
+          "decoder", [](const Contract& contract) { return contract.decoder().name; },
+          "Name of the method that writes tokens.")
       .def_ro("methods", &Contract::methods, "Methods with inputs, by name.")
       .def_ro("metadata", &Contract::metadata, "Values of the constant methods, by name.")
       .def_ro("capacity", &Contract::capacity, "Positions the context holds.")

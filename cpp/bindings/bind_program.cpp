@@ -1,5 +1,8 @@
 #include "bindings/bindings.h"
 #include "model/cache_kind.h"
+#include "model/contract_reader.h"
+#include "model/signatures.h"
+#include "model/transducer_reader.h"
 #include "program/program_check.h"
 #include "program/program_file.h"
 
@@ -59,6 +62,22 @@ void bind_instructions(nb::module_& module) {
       .def_ro("bytes", &ProgramDelegate::bytes);
 }
 
+const char* name_of_kind(const ProgramInfo& program) {
+  switch (model_kind(read_signatures(program))) {
+    case ModelKind::kText:
+      return "text";
+    case ModelKind::kMultimodal:
+      return "multimodal";
+    case ModelKind::kSpeech:
+      return "speech";
+    case ModelKind::kTransducer:
+      return "transducer";
+    case ModelKind::kOther:
+      break;
+  }
+  return "other";
+}
+
 }  // namespace
 
 void bind_program(nb::module_& module) {
@@ -69,9 +88,6 @@ void bind_program(nb::module_& module) {
       .def_ro("bytes", &CacheKind::bytes)
       .def_prop_ro("can_rewind", &CacheKind::can_rewind)
       .def_prop_ro("name", &CacheKind::name);
-  nb::class_<CacheLimits>(module, "CacheLimits", "What a method's state allows.")
-      .def_ro("flat_rows", &CacheLimits::flat_rows, "Of the smallest flat cache, or 0.")
-      .def_ro("ring_window", &CacheLimits::ring_window, "Positions of a call at most, or 0.");
   nb::class_<ProgramMethod>(module, "ProgramMethod", "A method as the file declares it.")
       .def_ro("name", &ProgramMethod::name)
       .def_ro("values", &ProgramMethod::values)
@@ -92,12 +108,13 @@ void bind_program(nb::module_& module) {
       .def_ro("segments", &ProgramInfo::segments)
       .def_prop_ro("num_named_data",
                    [](const ProgramInfo& program) { return program.named_data.size(); });
+  module.def("model_kind", name_of_kind, "program"_a,
+             "'text', 'multimodal', 'speech', 'transducer' or 'other'.");
+  module.def("read_contract", read_contract, "program"_a,
+             "What the program promises, as a session reads it; raises ContractError.");
   module.def(
-      "cache_limits",
-      [](const ProgramMethod& method, int64_t capacity) {
-        return cache_limits(find_state(method, capacity));
-      },
-      "method"_a, "capacity"_a);
+      "read_transducer", [](const ProgramInfo& program) { return read_transducer(program); },
+      "program"_a, "The same for a transducer.");
   module.def("read_program", read_program_file, "path"_a,
              "Reads a .pte file without running or judging it.");
   module.def(

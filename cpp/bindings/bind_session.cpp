@@ -1,33 +1,53 @@
+#include <nanobind/stl/variant.h>
+
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "base/error.h"
 #include "bindings/bindings.h"
 #include "bindings/fork.h"
 #include "et/et_executor.h"
+#include "et/et_speech.h"
 #include "runtime/session.h"
+#include "runtime/transduction.h"
 
 namespace emm::bindings {
 namespace {
 
 using ReleaseGil = nb::call_guard<nb::gil_scoped_release>;
 
-std::unique_ptr<Session> load_session(const LoadOptions& options) {
+// What runs while a model is loaded belongs to loading.
+template <typename Load>
+auto loading(const LoadOptions& options, Load&& load) {
   try {
-    return std::make_unique<Session>(std::make_unique<EtExecutor>(options));
+    return load(options);
   } catch (const Error& error) {
-    // What runs while a model is loaded belongs to loading.
     if (error.code() != ErrorCode::kExecution) throw;
     throw Error(ErrorCode::kLoad, options.model_path + ": " + error.what());
   }
 }
 
+std::shared_ptr<Session> to_session(std::unique_ptr<Executor> executor) {
+  return kept_in_children(std::make_unique<Session>(std::move(executor)));
+}
+
 std::shared_ptr<Session> load(const LoadOptions& options) {
-  return kept_in_children(load_session(options));
+  return loading(options, [](const LoadOptions& given) {
+    return to_session(std::make_unique<EtExecutor>(given));
+  });
+}
+
+std::variant<std::shared_ptr<Session>, std::shared_ptr<Transduction>> load_speech_model(
+    const LoadOptions& options) {
+  SpeechExecutor executor = loading(options, load_speech);
+  if (auto* transducer = std::get_if<std::unique_ptr<TransducerExecutor>>(&executor))
+    return kept_in_children(std::make_unique<Transduction>(std::move(*transducer)));
+  return to_session(std::get<std::unique_ptr<Executor>>(std::move(executor)));
 }
 
 std::optional<std::string> prefill_phase(const Session& session) {
@@ -114,6 +134,8 @@ void bind_session(nb::module_& module) {
       .def("write_profile", &Session::write_profile, ReleaseGil(),
            "Ends the profile that LoadOptions asked for, if it did, and writes its file.");
   bind_state(session);
+  module.def("load_speech", load_speech_model, "options"_a, ReleaseGil(),
+             "Loads a speech model, a transducer as a Transduction.");
 }
 
 }  // namespace emm::bindings

@@ -1,22 +1,14 @@
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/variant.h>
 
-#include <memory>
-
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
-#include "bindings/fork.h"
-#include "et/et_transducer.h"
 #include "runtime/transduction.h"
 
 namespace emm::bindings {
 namespace {
 
 using ReleaseGil = nb::call_guard<nb::gil_scoped_release>;
-
-std::shared_ptr<Transduction> load(const LoadOptions& options) {
-  return kept_in_children(std::make_unique<Transduction>(std::make_unique<EtTransducer>(options)));
-}
 
 void begin_samples(Transduction& transduction, const Array& samples) {
   const TensorView view = to_view(samples);
@@ -59,7 +51,6 @@ void bind_transducer(nb::module_& module) {
               "Frames that the model gives it, perhaps none; always 1 for RNN-T.");
   nb::class_<Transduction>(module, "Transduction",
                            "Speech to symbols with a transducer. Serves one thread at a time.")
-      .def_static("load", load, "options"_a, ReleaseGil(), "Loads every method of the program.")
       .def_prop_ro("contract", &Transduction::contract, nb::rv_policy::reference_internal)
       .def_prop_ro("num_threads", &Transduction::num_threads)
       .def_prop_ro("timings", &Transduction::timings, nb::rv_policy::copy)

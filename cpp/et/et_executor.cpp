@@ -6,9 +6,9 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "et/contract_reader.h"
 #include "et/thread_choice.h"
 #include "et/thread_pool.h"
+#include "model/contract_reader.h"
 #include "model/convert.h"
 
 namespace emm {
@@ -42,20 +42,20 @@ void for_each_piece(const std::vector<StateTensor>& state, const Arena& arena,
 
 }  // namespace
 
-EtExecutor::EtExecutor(const LoadOptions& options) : program_(options) {
-  contract_ = read_contract(program_.module(), program_.take_structure());
-  load_decoder(options.num_threads);
+EtExecutor::EtExecutor(std::unique_ptr<EtProgram> program, int64_t num_threads)
+    : program_(std::move(program)), contract_(read_contract(program_->take_structure())) {
+  load_decoder(num_threads);
   for (const MethodSpec* encoder : {contract_.image_encoder(), contract_.audio_encoder()}) {
-    if (encoder != nullptr) program_.load_method(*encoder);
+    if (encoder != nullptr) program_->load_method(*encoder);
   }
-  program_.restart_profile();  // calls that only measured are nobody's
+  program_->restart_profile();  // calls that only measured are nobody's
 }
 
 void EtExecutor::load_decoder(int64_t num_threads) {
   if (num_threads > 0) return load_decoder_on(num_threads);
   // A pool that a model has fixed stays as it is, even where it is larger than our share.
   const size_t pool_size = std::min(thread_pool_size(), usable_cores());
-  ThreadChoice choice = choose_threads(program_.file_bytes(), pool_size);
+  ThreadChoice choice = choose_threads(program_->file_bytes(), pool_size);
   // Half a minute of sound in one call is work enough for the pool.
   if (choice == ThreadChoice::kMeasure && contract_.kind == ModelKind::kSpeech)
     choice = ThreadChoice::kPool;
@@ -70,10 +70,10 @@ void EtExecutor::load_decoder(int64_t num_threads) {
 }
 
 void EtExecutor::load_decoder_on(int64_t num_threads) {
-  program_.use_threads(num_threads);
+  program_->use_threads(num_threads);
   if (contract_.kind == ModelKind::kMultimodal)
-    program_.load_method(contract_.methods.at("token_embedding"));
-  program_.load_method(contract_.decoder());
+    program_->load_method(contract_.methods.at("token_embedding"));
+  program_->load_method(contract_.decoder());
 }
 
 int64_t EtExecutor::time_turn() {
@@ -108,11 +108,11 @@ int64_t EtExecutor::time_turn() {
 TensorView EtExecutor::run_embedding(const TensorView& tokens) {
   const DType wanted = contract_.methods.at("token_embedding").inputs[0].dtype;
   const TensorView ids = convert(tokens, wanted, converted_ids_, "tokens");
-  return program_.run("token_embedding", {ids}, ErrorCode::kExecution)[0];
+  return program_->run("token_embedding", {ids}, ErrorCode::kExecution)[0];
 }
 
 TensorView EtExecutor::run_decoder(const TensorView& first, int64_t num_tokens, int64_t position) {
-  if (num_tokens == 1) program_.large_pages().advise();
+  if (num_tokens == 1) program_->large_pages().advise();
   const MethodSpec& decoder = contract_.decoder();
   std::vector<uint8_t>& converted =
       contract_.kind == ModelKind::kMultimodal ? converted_embeddings_ : converted_ids_;
@@ -129,7 +129,7 @@ TensorView EtExecutor::run_decoder(const TensorView& first, int64_t num_tokens, 
     inputs.push_back(
         convert(positions, decoder.inputs.back().dtype, converted_positions_, "positions"));
   }
-  const TensorView logits = as_rows(program_.run(decoder.name, inputs, ErrorCode::kExecution)[0]);
+  const TensorView logits = as_rows(program_->run(decoder.name, inputs, ErrorCode::kExecution)[0]);
   if (logits.shape[0] < 1)
     throw Error(ErrorCode::kExecution, decoder.name + ": no logits came out");
   TensorView last = row_range(logits, logits.shape[0] - 1, 1);
@@ -177,7 +177,7 @@ std::vector<TensorView> EtExecutor::encode(const MethodSpec* encoder, const char
                                        TensorView{nullptr, wanted.dtype, wanted.shape}.describe() +
                                        ", got " + given.describe());
   }
-  return program_.run(encoder->name, {given}, ErrorCode::kInput);
+  return program_->run(encoder->name, {given}, ErrorCode::kInput);
 }
 
 TensorView EtExecutor::encode_image(const TensorView& image) {
@@ -192,7 +192,7 @@ TensorView EtExecutor::encode_audio(const TensorView& audio) {
 }
 
 void EtExecutor::reset_state() {
-  for (auto& [name, method] : program_.methods()) {
+  for (auto& [name, method] : program_->methods()) {
     // What was heard lies in the encoder's.
     const bool is_heard = contract_.kind == ModelKind::kSpeech && name != contract_.decoder().name;
     if (!is_heard) method.arena->reset();
@@ -204,7 +204,7 @@ std::unique_ptr<StateSnapshot> EtExecutor::save_state(int64_t num_flat_rows) con
     throw Error(ErrorCode::kInput, contract_.decoder().name +
                                        ": its state lies where it cannot be copied, in a delegate");
   }
-  const Arena& arena = *program_.methods().at(contract_.decoder().name).arena;
+  const Arena& arena = *program_->methods().at(contract_.decoder().name).arena;
   auto snapshot = std::make_unique<EtSnapshot>();
   snapshot->num_flat_rows = num_flat_rows;
   for_each_piece(contract_.state, arena, num_flat_rows, [&](const uint8_t* piece, size_t size) {
@@ -217,7 +217,7 @@ void EtExecutor::restore_state(const StateSnapshot& snapshot) {
   const auto* ours = dynamic_cast<const EtSnapshot*>(&snapshot);
   if (ours == nullptr)
     throw Error(ErrorCode::kInput, "snapshot: it was not made by this kind of executor");
-  const Arena& arena = *program_.methods().at(contract_.decoder().name).arena;
+  const Arena& arena = *program_->methods().at(contract_.decoder().name).arena;
   const uint8_t* from = ours->bytes.data();
   for_each_piece(contract_.state, arena, ours->num_flat_rows, [&](uint8_t* piece, size_t size) {
     std::memcpy(piece, from, size);

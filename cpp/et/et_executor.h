@@ -14,8 +14,10 @@ namespace emm {
 
 class EtExecutor final : public Executor {
  public:
-  // Loads every method. Throws Error(kLoad) or Error(kContract).
-  explicit EtExecutor(const LoadOptions& options);
+  // Loads every method; num_threads as in LoadOptions. Throws Error(kLoad) or Error(kContract).
+  EtExecutor(std::unique_ptr<EtProgram> program, int64_t num_threads);
+  explicit EtExecutor(const LoadOptions& options)
+      : EtExecutor(std::make_unique<EtProgram>(options), options.num_threads) {}
 
   const Contract& contract() const override { return contract_; }
   TensorView decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) override;
@@ -26,10 +28,10 @@ class EtExecutor final : public Executor {
   std::unique_ptr<StateSnapshot> save_state(int64_t num_flat_rows) const override;
   void restore_state(const StateSnapshot& snapshot) override;
   int64_t copied_input_bytes() const override {
-    return converted_input_bytes_ + program_.copied_input_bytes();
+    return converted_input_bytes_ + program_->copied_input_bytes();
   }
-  int64_t num_threads() const override { return program_.num_threads(); }
-  void write_profile() override { program_.write_profile(); }
+  int64_t num_threads() const override { return program_->num_threads(); }
+  void write_profile() override { program_->write_profile(); }
 
  private:
   // num_threads 0: chosen from the model's size, and by running it where that does not decide.
@@ -42,7 +44,7 @@ class EtExecutor final : public Executor {
   std::vector<TensorView> encode(const MethodSpec* encoder, const char* what,
                                  const TensorView& input);
 
-  EtProgram program_;
+  std::unique_ptr<EtProgram> program_;
   Contract contract_;
   std::vector<TensorView> heard_;   // speech: what the encoder made of the last clip
   std::vector<int64_t> positions_;  // the position input: (1) or (num_tokens)

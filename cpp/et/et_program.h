@@ -34,7 +34,7 @@ class EtProgram {
   // an option that cannot be met.
   explicit EtProgram(const LoadOptions& options);
 
-  executorch::extension::Module& module() { return *module_; }
+  const ProgramInfo& structure() const { return structure_; }
   // What the file says, to be asked for once: large programs have a large structure.
   ProgramInfo take_structure() { return std::move(structure_); }
   // Of the program and its data files.

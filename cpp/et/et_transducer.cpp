@@ -4,7 +4,6 @@
 #include <cstring>
 #include <utility>
 
-#include "et/contract_reader.h"
 #include "et/thread_pool.h"
 #include "model/contract_checks.h"
 #include "model/convert.h"
@@ -39,12 +38,12 @@ void expect_at_most(const char* method, int64_t count, int64_t most, const char*
 
 }  // namespace
 
-EtTransducer::EtTransducer(const LoadOptions& options) : program_(options) {
-  contract_ = read_transducer(read_signatures(program_.module(), program_.take_structure()));
-  program_.use_threads(options.num_threads > 0 ? options.num_threads
-                                               : untried_num_threads(program_.file_bytes()));
+EtTransducer::EtTransducer(std::unique_ptr<EtProgram> program, int64_t num_threads)
+    : contract_(read_transducer(program->take_structure())), program_(std::move(program)) {
+  program_->use_threads(num_threads > 0 ? num_threads
+                                        : untried_num_threads(program_->file_bytes()));
   for (const char* name : {"preprocessor", "encoder", "decoder_step", "joint"}) {
-    if (const MethodSpec* method = contract_.find(name)) program_.load_method(*method);
+    if (const MethodSpec* method = contract_.find(name)) program_->load_method(*method);
   }
 }
 
@@ -57,7 +56,7 @@ std::vector<TensorView> EtTransducer::run(const std::string& method, std::vector
     inputs[i] =
         convert(inputs[i], spec.inputs[i].dtype, buffers[i], place_name(spec, Side::kInput, i));
   }
-  return program_.run(method, inputs, input_error);
+  return program_->run(method, inputs, input_error);
 }
 
 std::vector<TensorView> EtTransducer::run_on_clip(const std::string& method, const TensorView& clip,

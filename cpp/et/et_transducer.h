@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -15,8 +16,8 @@ namespace emm {
 
 class EtTransducer final : public TransducerExecutor {
  public:
-  // Loads every method. Throws Error(kLoad) or Error(kContract).
-  explicit EtTransducer(const LoadOptions& options);
+  // Loads every method; num_threads as in LoadOptions. Throws Error(kLoad) or Error(kContract).
+  EtTransducer(std::unique_ptr<EtProgram> program, int64_t num_threads);
 
   const TransducerContract& contract() const override { return contract_; }
   Features preprocess(const TensorView& samples) override;
@@ -25,10 +26,10 @@ class EtTransducer final : public TransducerExecutor {
   void read(int64_t token) override;
   JointChoice choose(int64_t frame) override;
   int64_t copied_input_bytes() const override {
-    return converted_clip_bytes_ + program_.copied_input_bytes();
+    return converted_clip_bytes_ + program_->copied_input_bytes();
   }
-  int64_t num_threads() const override { return program_.num_threads(); }
-  void write_profile() override { program_.write_profile(); }
+  int64_t num_threads() const override { return program_->num_threads(); }
+  void write_profile() override { program_->write_profile(); }
 
  private:
   // Inputs in the method's dtypes, where theirs are others.
@@ -38,7 +39,7 @@ class EtTransducer final : public TransducerExecutor {
                                       int64_t length);
 
   TransducerContract contract_;  // outlives program_, which refers to its methods
-  EtProgram program_;
+  std::unique_ptr<EtProgram> program_;
   std::map<std::string, std::vector<std::vector<uint8_t>>> converted_;
   int64_t converted_clip_bytes_ = 0;
 

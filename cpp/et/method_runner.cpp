@@ -2,9 +2,9 @@
 
 #include "base/error.h"
 #include "base/exclusive.h"
-#include "et/contract_reader.h"
 #include "et/thread_pool.h"
 #include "model/convert.h"
+#include "model/signatures.h"
 
 namespace emm {
 namespace {
@@ -30,7 +30,7 @@ void check_input(const std::string& method, size_t index, const TensorSpec& want
 MethodRunner::MethodRunner(const LoadOptions& options) : program_(options) {
   program_.use_threads(options.num_threads > 0 ? options.num_threads
                                                : untried_num_threads(program_.file_bytes()));
-  methods_ = read_methods(program_.module(), program_.take_structure());
+  methods_ = read_methods(program_.take_structure());
   for (const auto& [name, method] : methods_) {
     if (!method.inputs.empty()) program_.load_method(method);
   }

@@ -1,5 +1,5 @@
 // What a .pte promises: its methods, their shapes and limits, and how it wants to be driven. Plain
-// data, filled once at load and never changed; contract_reader.cpp is the only writer.
+// data, filled once at load and never changed; the readers beside it are the only writers.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,8 @@ enum class ModelKind {
   kText,        // forward(tokens[, position]) -> logits
   kMultimodal,  // token_embedding, text_decoder and encoders
   kSpeech,      // encoder, and text_decoder(tokens, all of the encoder's outputs, position)
+  kTransducer,  // encoder, decoder_step and joint: TransducerContract
+  kOther,       // nothing that writes text
 };
 
 // What the decoder's second input wants for num_tokens tokens at position p.

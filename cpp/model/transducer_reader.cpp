@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "model/contract_checks.h"
+#include "model/signatures.h"
 
 namespace emm {
 namespace {
@@ -166,6 +167,10 @@ TransducerContract read_transducer(Signatures signatures) {
   read_joint(contract);
   read_preprocessor(contract);
   return contract;
+}
+
+TransducerContract read_transducer(const ProgramInfo& program) {
+  return read_transducer(read_signatures(program));
 }
 
 }  // namespace emm

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from executorch_mm import _core
 from executorch_mm._loaded_model import LoadedModel
-from executorch_mm._loading import TRANSDUCER_METHODS, load_model
-from executorch_mm.errors import ContractError, ExecutorchMMError
+from executorch_mm._loading import load_model
+from executorch_mm.errors import ContractError
 from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
 from executorch_mm.speech._model import SpeechProgress
 from executorch_mm.speech._requests import SpeechRequests
@@ -84,19 +84,18 @@ class SpeechRunner(LoadedModel):
         start_ns = _core.now_ns()
         options = core_options(model_path, data_path, load_mode, num_threads, xnnpack, profile_path)
         self._requests: _WhisperRequests | _TransducerRequests
-        if _is_transducer(options.model_path):
-            transduction, self._tokenizer, _ = load_model(options, tokenizer_path, _core.Transduction.load)
-            transducer = TransducerModel(transduction.contract, self._tokenizer)
-            self._requests = SpeechRequests(transduction, transducer, start_ns)
+        loaded, self._tokenizer, folders = load_model(options, tokenizer_path, _core.load_speech)
+        if isinstance(loaded, _core.Transduction):
+            transducer = TransducerModel(loaded.contract, self._tokenizer)
+            self._requests = SpeechRequests(loaded, transducer, start_ns)
             return
-        session, self._tokenizer, folders = load_model(options, tokenizer_path, _core.Session.load)
-        if not session.contract.is_speech:
+        if not loaded.contract.is_speech:
             raise ContractError(
                 "the program has no encoder of sounds beside its decoder: try MultimodalRunner"
             )
         processor = None if processor_path is None else Path(os.fspath(processor_path))
-        whisper = WhisperModel(session.contract, self._tokenizer, folders, processor)
-        self._requests = SpeechRequests(session, whisper, start_ns)
+        whisper = WhisperModel(loaded.contract, self._tokenizer, folders, processor)
+        self._requests = SpeechRequests(loaded, whisper, start_ns)
 
     @classmethod
     def from_pretrained(
@@ -245,14 +244,6 @@ class SpeechRunner(LoadedModel):
     def sampling_rate(self) -> int:
         """Samples per second that the model hears."""
         return self._requests.model.sampling_rate
-
-
-def _is_transducer(model_path: str) -> bool:
-    try:
-        methods = {method.name for method in _core.read_program(model_path).methods}
-    except ExecutorchMMError:
-        return False  # loading says what is wrong with the file
-    return methods >= TRANSDUCER_METHODS
 
 
 def _with_options(config: SpeechConfig | None, options: SpeechOptions) -> SpeechConfig:

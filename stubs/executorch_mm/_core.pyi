@@ -95,6 +95,10 @@ class Contract:
         """
 
     @property
+    def decoder(self) -> str:
+        """Name of the method that writes tokens."""
+
+    @property
     def methods(self) -> dict[str, MethodSpec]:
         """Methods with inputs, by name."""
 
@@ -329,17 +333,6 @@ class CacheKind:
     @property
     def name(self) -> str: ...
 
-class CacheLimits:
-    """What a method's state allows."""
-
-    @property
-    def flat_rows(self) -> int:
-        """Of the smallest flat cache, or 0."""
-
-    @property
-    def ring_window(self) -> int:
-        """Positions of a call at most, or 0."""
-
 class ProgramMethod:
     """A method as the file declares it."""
 
@@ -400,7 +393,16 @@ class ProgramInfo:
     @property
     def num_named_data(self) -> int: ...
 
-def cache_limits(method: ProgramMethod, capacity: int) -> CacheLimits: ...
+def model_kind(program: ProgramInfo) -> str:
+    """'text', 'multimodal', 'speech', 'transducer' or 'other'."""
+
+def read_contract(program: ProgramInfo) -> Contract:
+    """
+    What the program promises, as a session reads it; raises ContractError.
+    """
+
+def read_transducer(program: ProgramInfo) -> TransducerContract:
+    """The same for a transducer."""
 
 def read_program(path: str) -> ProgramInfo:
     """Reads a .pte file without running or judging it."""
@@ -547,6 +549,9 @@ class Session:
 
     @property
     def can_generate(self) -> bool: ...
+
+def load_speech(options: LoadOptions) -> Session | Transduction:
+    """Loads a speech model, a transducer as a Transduction."""
 
 class TimestampRules:
     """Whisper's grammar of timestamps."""
@@ -878,10 +883,6 @@ class Symbol:
 
 class Transduction:
     """Speech to symbols with a transducer. Serves one thread at a time."""
-
-    @staticmethod
-    def load(options: LoadOptions) -> Transduction:
-        """Loads every method of the program."""
 
     @property
     def contract(self) -> TransducerContract: ...

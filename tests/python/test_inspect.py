@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import executorch_mm
-from executorch_mm import ModelLoadError, MultimodalRunner, cli, inspect_model
+from executorch_mm import ContractError, ModelLoadError, MultimodalRunner, cli, inspect_model
 
 TESTS = Path(__file__).resolve().parents[1]
 EXPECTED = json.loads((TESTS / "models" / "programs.json").read_text())
@@ -167,3 +167,22 @@ def test_inspection_maps_the_file_and_loads_no_weights() -> None:
     command = [sys.executable, "-c", script, str(TINY_VLM)]
     grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert int(grown) < 3000 * (1 if sys.platform == "linux" else 1024)
+
+
+@pytest.mark.parametrize("name", ["behaviour/fixed_length", "behaviour/hidden_mismatch"])
+def test_a_model_that_breaks_the_contract_is_reported_in_the_words_of_the_runner(
+    name: str, demo_folder: Path
+) -> None:
+    path = TESTS / "models" / f"{name}.pte"
+    with pytest.raises(ContractError) as refusal:
+        MultimodalRunner(path, demo_folder)
+    report = inspect_model(path)
+    assert f"it will not be loaded: {refusal.value}" in report.problems
+    assert (report.max_chunk, report.capacity, report.can_rewind) == (None, None, False)
+
+
+def test_a_transducer_is_no_language_model_and_has_no_problem_for_it() -> None:
+    (path, *_) = sorted((TESTS / "models" / "transducer").glob("*.pte"))
+    report = inspect_model(path)
+    assert (report.kind, report.capacity) == ("other", None)
+    assert not any("no language or speech model" in problem for problem in report.problems)

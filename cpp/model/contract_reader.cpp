@@ -1,116 +1,15 @@
-#include "et/contract_reader.h"
+#include "model/contract_reader.h"
 
 #include <algorithm>
 #include <set>
 
 #include "base/error.h"
-#include "et/et_result.h"
-#include "et/et_types.h"
 #include "model/cache_kind.h"
 #include "model/contract_checks.h"
+#include "model/signatures.h"
 
 namespace emm {
 namespace {
-
-using executorch::extension::Module;
-using executorch::runtime::EValue;
-using executorch::runtime::Result;
-using executorch::runtime::Tag;
-using executorch::runtime::TensorInfo;
-
-// ExecuTorch logs an error when it is asked for the tensor behind a value of another kind.
-bool is_tensor(const Result<Tag>& tag) { return tag.ok() && *tag == Tag::Tensor; }
-
-TensorSpec to_spec(const Result<TensorInfo>& info) {
-  TensorSpec spec;
-  if (!info.ok()) return spec;
-  spec.dtype = from_scalar_type(info->scalar_type());
-  for (const int32_t size : info->sizes()) spec.shape.push_back(size);
-  spec.is_planned = info->is_memory_planned();
-  return spec;
-}
-
-void read_dynamism(const ProgramMethod& method, const std::vector<int32_t>& values,
-                   std::vector<TensorSpec>& specs) {
-  for (size_t i = 0; i < std::min(values.size(), specs.size()); ++i) {
-    if (const ProgramTensor* tensor = method.tensor(values[i]))
-      specs[i].is_dynamic = tensor->is_dynamic;
-  }
-}
-
-MethodSpec read_method(Module& module, const ProgramInfo& program, const std::string& name) {
-  LogCapture log;
-  auto meta = module.method_meta(name);
-  if (!meta.ok())
-    throw_et_error(ErrorCode::kLoad, name + ": reading its signature", meta.error(), log);
-  MethodSpec spec;
-  spec.name = name;
-  for (size_t i = 0; i < meta->num_inputs(); ++i) {
-    spec.inputs.push_back(is_tensor(meta->input_tag(i)) ? to_spec(meta->input_tensor_meta(i))
-                                                        : TensorSpec{});
-  }
-  for (size_t i = 0; i < meta->num_outputs(); ++i) {
-    spec.outputs.push_back(is_tensor(meta->output_tag(i)) ? to_spec(meta->output_tensor_meta(i))
-                                                          : TensorSpec{});
-  }
-  for (size_t i = 0; i < meta->num_memory_planned_buffers(); ++i) {
-    auto bytes = meta->memory_planned_buffer_size(i);
-    if (!bytes.ok() || *bytes < 0)
-      refuse_contract(name + ": planned buffer " + std::to_string(i) + " has no valid size");
-    spec.arena_bytes.push_back(*bytes);
-  }
-  for (size_t i = 0; i < meta->num_backends(); ++i) {
-    auto backend = meta->get_backend_name(i);
-    if (backend.ok()) spec.backends.emplace_back(*backend);
-  }
-  if (const ProgramMethod* method = program.find(name)) {
-    read_dynamism(*method, method->inputs, spec.inputs);
-    read_dynamism(*method, method->outputs, spec.outputs);
-  }
-  return spec;
-}
-
-// A constant method's outputs: one value, or one per element of a list. Tensors are not metadata.
-bool to_metadata(const std::vector<EValue>& outputs, MetadataValue& value) {
-  if (outputs.size() == 1) {
-    const EValue& only = outputs[0];
-    if (only.isInt())
-      value = only.toInt();
-    else if (only.isBool())
-      value = only.toBool();
-    else if (only.isDouble())
-      value = only.toDouble();
-    else if (only.isString())
-      value = std::string(only.toString().data(), only.toString().size());
-    else
-      return false;
-    return true;
-  }
-  std::vector<int64_t> ints;
-  std::vector<double> doubles;
-  for (const EValue& output : outputs) {
-    if (output.isInt())
-      ints.push_back(output.toInt());
-    else if (output.isDouble())
-      doubles.push_back(output.toDouble());
-    else
-      return false;
-  }
-  if (ints.empty() == doubles.empty()) return false;
-  if (doubles.empty())
-    value = std::move(ints);
-  else
-    value = std::move(doubles);
-  return true;
-}
-
-void read_metadata(Module& module, const std::string& name, Signatures& signatures) {
-  LogCapture log;
-  const auto outputs = module.execute(name);
-  MetadataValue value;
-  if (outputs.ok() && to_metadata(*outputs, value)) signatures.metadata[name] = std::move(value);
-  module.unload_method(name);
-}
 
 void check_logits(const MethodSpec& decoder) {
   if (decoder.outputs.size() != 1) {
@@ -259,10 +158,8 @@ void read_limits(const MethodSpec& decoder, const ProgramInfo& program, Contract
 }
 
 void interpret(const ProgramInfo& program, Contract& contract) {
-  const bool has_decoder = contract.find("text_decoder") != nullptr;
-  const bool is_multimodal = has_decoder && contract.find("token_embedding") != nullptr;
-  const bool is_text = !is_multimodal && contract.find("forward") != nullptr;
-  if (!is_multimodal && !is_text && !(has_decoder && contract.find("encoder") != nullptr)) {
+  contract.kind = model_kind(contract);
+  if (contract.kind == ModelKind::kTransducer || contract.kind == ModelKind::kOther) {
     std::string names;
     for (const auto& [name, method] : contract.methods) names += (names.empty() ? "" : ", ") + name;
     refuse_contract(
@@ -270,11 +167,8 @@ void interpret(const ProgramInfo& program, Contract& contract) {
         "text_decoder; the program has: " +
         (names.empty() ? "none" : names));
   }
-  contract.kind = is_multimodal ? ModelKind::kMultimodal
-                  : is_text     ? ModelKind::kText
-                                : ModelKind::kSpeech;
   const MethodSpec& decoder = contract.decoder();
-  if (is_multimodal) {
+  if (contract.kind == ModelKind::kMultimodal) {
     const MethodSpec& embedding = contract.methods.at("token_embedding");
     expect_tensor(embedding, Side::kInput, 0, 2, kIds);
     expect_flexible_length(embedding);
@@ -309,29 +203,9 @@ void interpret(const ProgramInfo& program, Contract& contract) {
 
 }  // namespace
 
-std::map<std::string, MethodSpec> read_methods(Module& module, const ProgramInfo& program) {
-  LogCapture log;
-  const auto names = module.method_names();
-  if (!names.ok()) throw_et_error(ErrorCode::kLoad, "listing the methods", names.error(), log);
-  std::map<std::string, MethodSpec> methods;
-  for (const std::string& name : *names) methods[name] = read_method(module, program, name);
-  return methods;
-}
-
-Signatures read_signatures(Module& module, const ProgramInfo& program) {
-  Signatures signatures;
-  for (auto& [name, method] : read_methods(module, program)) {
-    if (method.inputs.empty())
-      read_metadata(module, name, signatures);
-    else
-      signatures.methods[name] = std::move(method);
-  }
-  return signatures;
-}
-
-Contract read_contract(Module& module, const ProgramInfo& program) {
+Contract read_contract(const ProgramInfo& program) {
   Contract contract;
-  static_cast<Signatures&>(contract) = read_signatures(module, program);
+  static_cast<Signatures&>(contract) = read_signatures(program);
   interpret(program, contract);
   return contract;
 }

@@ -1,0 +1,108 @@
+#include "model/signatures.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+#include <vector>
+
+namespace emm {
+namespace {
+
+DType to_dtype(int8_t scalar_type) {
+  const std::string name = scalar_type_name(scalar_type);
+  for (int dtype = 0; dtype < static_cast<int>(DType::kOther); ++dtype) {
+    if (name == dtype_name(static_cast<DType>(dtype))) return static_cast<DType>(dtype);
+  }
+  return DType::kOther;
+}
+
+std::vector<TensorSpec> to_specs(const ProgramMethod& method, const std::vector<int32_t>& values) {
+  std::vector<TensorSpec> specs;
+  for (const int32_t value : values) {
+    TensorSpec& spec = specs.emplace_back();
+    const ProgramTensor* tensor = method.tensor(value);
+    if (tensor == nullptr) continue;
+    spec.dtype = to_dtype(tensor->scalar_type);
+    spec.shape.assign(tensor->sizes.begin(), tensor->sizes.end());
+    // A constant that is returned has a place too.
+    spec.is_planned = tensor->is_planned || tensor->data_index != 0;
+    spec.is_dynamic = tensor->is_dynamic;
+  }
+  return specs;
+}
+
+MethodSpec read_method(const ProgramMethod& method) {
+  MethodSpec spec;
+  spec.name = method.name;
+  spec.inputs = to_specs(method, method.inputs);
+  spec.outputs = to_specs(method, method.outputs);
+  if (!method.arena_bytes.empty())
+    spec.arena_bytes.assign(method.arena_bytes.begin() + 1, method.arena_bytes.end());
+  for (const ProgramDelegate& delegate : method.delegates) spec.backends.push_back(delegate.id);
+  return spec;
+}
+
+std::optional<MetadataValue> to_metadata(const ProgramValue& value) {
+  switch (value.kind) {
+    case ValueKind::kInt:
+      return value.integer;
+    case ValueKind::kBool:
+      return value.integer != 0;
+    case ValueKind::kDouble:
+      return value.real;
+    case ValueKind::kString:
+      return value.text;
+    default:
+      return std::nullopt;
+  }
+}
+
+// A constant method's outputs: one value, or one for each element of a list of numbers.
+std::optional<MetadataValue> read_constant(const ProgramMethod& method) {
+  std::vector<int64_t> ints;
+  std::vector<double> reals;
+  for (const int32_t index : method.outputs) {
+    if (index < 0 || static_cast<size_t>(index) >= method.values.size()) return std::nullopt;
+    const ProgramValue& value = method.values[static_cast<size_t>(index)];
+    if (method.outputs.size() == 1) return to_metadata(value);
+    if (value.kind == ValueKind::kInt)
+      ints.push_back(value.integer);
+    else if (value.kind == ValueKind::kDouble)
+      reals.push_back(value.real);
+    else
+      return std::nullopt;
+  }
+  if (ints.empty() == reals.empty()) return std::nullopt;
+  if (reals.empty()) return ints;
+  return reals;
+}
+
+}  // namespace
+
+std::map<std::string, MethodSpec> read_methods(const ProgramInfo& program) {
+  std::map<std::string, MethodSpec> methods;
+  for (const ProgramMethod& method : program.methods)
+    methods.emplace(method.name, read_method(method));
+  return methods;
+}
+
+Signatures read_signatures(const ProgramInfo& program) {
+  Signatures signatures;
+  for (const ProgramMethod& method : program.methods) {
+    if (!method.inputs.empty())
+      signatures.methods.emplace(method.name, read_method(method));
+    else if (auto value = read_constant(method))
+      signatures.metadata.emplace(method.name, *std::move(value));
+  }
+  return signatures;
+}
+
+ModelKind model_kind(const Signatures& signatures) {
+  const auto has = [&](const char* name) { return signatures.find(name) != nullptr; };
+  if (has("encoder") && has("decoder_step") && has("joint")) return ModelKind::kTransducer;
+  if (has("token_embedding") && has("text_decoder")) return ModelKind::kMultimodal;
+  if (has("forward")) return ModelKind::kText;
+  return has("encoder") && has("text_decoder") ? ModelKind::kSpeech : ModelKind::kOther;
+}
+
+}  // namespace emm

@@ -1,0 +1,22 @@
+// What the methods of a program take and give, and the values of the constant ones, as its file
+// says.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "model/contract.h"
+#include "program/program_file.h"
+
+namespace emm {
+
+// The signatures of all methods by name, whatever the program is for.
+std::map<std::string, MethodSpec> read_methods(const ProgramInfo& program);
+
+// Of the methods with inputs, and the values of those without. Tensors are no metadata.
+Signatures read_signatures(const ProgramInfo& program);
+
+// What a program with these methods is.
+ModelKind model_kind(const Signatures& signatures);
+
+}  // namespace emm
