@@ -76,15 +76,18 @@ def bare(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff, clang-format, the workflows; `nox -s lint -- --fix` repairs what can be repaired."""
+    """Ruff, clang-format, clang-tidy, the workflows; `nox -s lint -- --fix` repairs what can be repaired."""
     workflow_tools = ("zizmor", "check-jsonschema", "cibuildwheel")
-    session.install(PINS["ruff"], PINS["clang-format"], *(PINS[tool] for tool in workflow_tools))
+    session.install(
+        PINS["ruff"], PINS["clang-format"], PINS["clang-tidy"], *(PINS[tool] for tool in workflow_tools)
+    )
     fix = "--fix" in session.posargs
     session.run("ruff", "check", *(["--fix"] if fix else []), ".")
     session.run("ruff", "format", *([] if fix else ["--check"]), ".")
     folders = [ROOT / "cpp", ROOT / "tests" / "cpp"]
     sources = [str(path) for folder in folders for path in folder.rglob("*") if path.suffix in {".h", ".cpp"}]
     session.run("clang-format", *(["-i"] if fix else ["--dry-run", "-Werror"]), *sources, silent=fix)
+    session.run("python", "tools/tidy.py")
     workflows = sorted(str(path) for path in (ROOT / ".github" / "workflows").glob("*.yml"))
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
     session.run("zizmor", "--offline", "--quiet", "--strict-collection", *workflows)

@@ -202,6 +202,7 @@ std::vector<StateTensor> find_state(const ProgramMethod& method, int64_t capacit
       ring_sizes.insert(num_rows(buffer));
   }
   std::vector<StateTensor> state;
+  state.reserve(buffers.size());
   for (const Buffer& buffer : buffers)
     state.push_back(to_state(buffer, kind_of(buffer, ring_sizes, capacity)));
   return state;

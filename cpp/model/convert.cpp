@@ -60,7 +60,7 @@ bool convert_elements(const TensorView& source, DType wanted, std::vector<uint8_
 
 // By a table: there are only 256 results, and 16-bit floats are slow to make.
 TensorView to_unit(const TensorView& source, DType wanted, std::vector<uint8_t>& buffer) {
-  std::array<float, 256> units;
+  std::array<float, 256> units{};
   for (size_t i = 0; i < units.size(); ++i) units[i] = static_cast<float>(i) / 255.0f;
   if (wanted == DType::kFloat32) {
     map<uint8_t, float>(source, buffer, [&](uint8_t value) { return units[value]; });

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <system_error>
 
 #include "base/error.h"
 #include "program/method_check.h"
@@ -48,7 +48,7 @@ class MappedFile {
   explicit MappedFile(const std::string& path) {
     // O_NONBLOCK: opening a pipe would wait for a writer.
     const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (file < 0) refuse_program(path + ": " + std::strerror(errno));
+    if (file < 0) refuse_program(path + ": " + std::generic_category().message(errno));
     struct stat facts{};
     const bool is_file = fstat(file, &facts) == 0 && S_ISREG(facts.st_mode);
     size_ = is_file ? static_cast<size_t>(facts.st_size) : 0;
@@ -56,7 +56,7 @@ class MappedFile {
     close(file);
     if (!is_file) refuse_program(path + ": expected a file");
     if (size_ == 0) refuse_program(path + ": the file is empty");
-    if (memory_ == MAP_FAILED) refuse_program(path + ": " + std::strerror(errno));
+    if (memory_ == MAP_FAILED) refuse_program(path + ": " + std::generic_category().message(errno));
   }
   ~MappedFile() { munmap(memory_, size_); }
   MappedFile(const MappedFile&) = delete;

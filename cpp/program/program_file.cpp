@@ -253,13 +253,13 @@ ProgramInfo read_program(const uint8_t* data, size_t size) {
 }
 
 size_t scalar_type_bytes(int8_t scalar_type) {
-  const auto index = static_cast<size_t>(scalar_type);
-  return scalar_type < 0 || index >= kScalarTypes.size() ? 0 : kScalarTypes[index].bytes;
+  const auto index = static_cast<uint8_t>(scalar_type);  // a negative one becomes too large
+  return index >= kScalarTypes.size() ? 0 : kScalarTypes[index].bytes;
 }
 
 std::string scalar_type_name(int8_t scalar_type) {
   if (scalar_type_bytes(scalar_type) == 0) return "type " + std::to_string(scalar_type);
-  return kScalarTypes[static_cast<size_t>(scalar_type)].name;
+  return kScalarTypes[static_cast<uint8_t>(scalar_type)].name;
 }
 
 std::optional<uint64_t> tensor_bytes(const ProgramTensor& tensor) {

@@ -31,9 +31,9 @@ void apply_timestamp_rules(float* row, int64_t vocab_size, const int64_t* answer
 
   const int32_t likeliest_text = argmax(row, first);
   const double times = log_sum_exp(row + first, vocab_size - first);
-  if (likeliest_text < 0 || times > static_cast<double>(row[likeliest_text])) {
-    if (std::isfinite(times)) forbid(0, first);
-  }
+  const bool is_time_likelier =
+      likeliest_text < 0 || times > static_cast<double>(row[likeliest_text]);
+  if (is_time_likelier && std::isfinite(times)) forbid(0, first);
 }
 
 }  // namespace emm
