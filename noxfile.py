@@ -175,6 +175,7 @@ def docs(session: nox.Session) -> None:
     """The site, into build/site, with warnings as errors; the code in it is run by the tests."""
     session.install(*PROJECT["project"]["optional-dependencies"]["docs"])
     session.run("mkdocs", "build", "--quiet", env={"NO_MKDOCS_2_WARNING": "1"})
+    session.run("python", "tools/site_check.py", "build/site")
 
 
 @nox.session

@@ -41,7 +41,7 @@ class BuildInfo:
 def build_info() -> BuildInfo:
     """What is installed.
 
-    Example:
+    Examples:
         >>> build_info().executorch_version
         '1.5.1'
     """

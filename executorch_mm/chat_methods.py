@@ -109,7 +109,7 @@ class ChatMethods(ABC):
             ExecutionError: The model failed.
             BusyError: Another request is running.
 
-        Example:
+        Examples:
             >>> from executorch_mm import MultimodalRunner
             >>> from executorch_mm.demo import make_scene, render
             >>> runner = MultimodalRunner.demo()

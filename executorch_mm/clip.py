@@ -39,7 +39,7 @@ class ClipModel(LoadedModel):
     One call runs at a time; a second one meanwhile raises `BusyError`. A model cannot be used in a forked
     child (`ForkError`): load one in each process.
 
-    Example:
+    Examples:
         >>> model = ClipModel("clip/model.pte")  # doctest: +SKIP
         >>> texts = model.encode_text(["a red circle", "a dog"])  # doctest: +SKIP
         >>> model.encode_image(picture) @ texts.T  # doctest: +SKIP

@@ -62,7 +62,7 @@ class GenerationOptions(TypedDict, total=False):
 class GenerationConfig:
     """Options of one request. docs/generation.md has the order in which they act.
 
-    Attributes:
+    Args:
         max_new_tokens: Tokens to generate at most; -1 for as many as the context holds.
         min_new_tokens: No end token and no token of `stop_token_ids` comes before this many others.
         seq_len: Positions that prompt and answer may use together; -1 for the whole context. With both
@@ -107,7 +107,7 @@ class GenerationConfig:
     Raises:
         InputError: A value is out of its range or contradicts another; the message names the field.
 
-    Example:
+    Examples:
         >>> GenerationConfig(max_new_tokens=100, temperature=0.7, top_p=0.9).top_k
         0
     """

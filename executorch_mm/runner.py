@@ -53,7 +53,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
     `history` may be used at any time. A runner cannot be used in a forked child (`ForkError`), pickled or
     copied: load one in each process.
 
-    Example:
+    Examples:
         >>> from executorch_mm import GenerationConfig, MultimodalRunner
         >>> from executorch_mm.demo import make_scene, render
         >>> runner = MultimodalRunner.demo()

@@ -22,7 +22,7 @@ class Sampler:
     Args:
         config: The options. Of those that end an answer only stop_token_ids matters, for min_new_tokens.
 
-    Example:
+    Examples:
         >>> sampler = Sampler(GenerationConfig(temperature=1.0, top_k=2))
         >>> sampler.probabilities(np.array([0.0, 1.0, 1.0], np.float32)).tolist()
         [0.0, 0.5, 0.5]

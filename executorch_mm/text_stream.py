@@ -119,7 +119,7 @@ class TextStream:
     Raises:
         InputError: A stop string is empty or not a str.
 
-    Example:
+    Examples:
         >>> stream = TextStream(tokenizer, stop=["\n\n"])  # doctest: +SKIP
         >>> "".join(stream.push(i) for i in ids) + stream.finish()  # doctest: +SKIP
         'a red circle'

@@ -118,7 +118,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
             or the folder holds no tokenizer or several.
         MissingDependencyError: The format needs an extra that is not installed; the message names it.
 
-    Example:
+    Examples:
         >>> tokenizer = load_tokenizer("model/tokenizer.json")  # doctest: +SKIP
         >>> tokenizer.decode(tokenizer.encode("two red circles"))  # doctest: +SKIP
         'two red circles'

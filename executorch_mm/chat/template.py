@@ -42,7 +42,7 @@ class ChatTemplate:
     Raises:
         InputError: The source is no template.
 
-    Example:
+    Examples:
         >>> template = ChatTemplate("{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}")
         >>> template.render([{"role": "user", "content": "hello"}])
         'user: hello'

@@ -39,7 +39,7 @@ class ImageProcessor:
     Args:
         config: What to do, usually from `ImageProcessor.from_pretrained`.
 
-    Example:
+    Examples:
         >>> processor = ImageProcessor.from_pretrained("model/")  # doctest: +SKIP
         >>> processor(np.zeros((480, 640, 3), np.uint8)).shape  # doctest: +SKIP
         (3, 336, 336)

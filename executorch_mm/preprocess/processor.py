@@ -28,7 +28,7 @@ class Processor:
         audio: Prepares sounds, or None for a model that takes none.
         folder: Where `frames` looks for a video processor of its own.
 
-    Example:
+    Examples:
         >>> processor = Processor.from_pretrained("model/")  # doctest: +SKIP
         >>> [prepared] = processor.images(["photo.jpg"])  # doctest: +SKIP
     """

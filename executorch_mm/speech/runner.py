@@ -43,7 +43,7 @@ class SpeechRunner(LoadedModel):
     threads are refused a second one with `BusyError`, tasks that `await` wait their turn, and `stop()` may be
     called at any time.
 
-    Example:
+    Examples:
         >>> runner = SpeechRunner("whisper/model.pte")  # doctest: +SKIP
         >>> runner.transcribe("speech.wav", language="en").text  # doctest: +SKIP
         ' And so, my fellow Americans, ask not what your country can do for you.'
