@@ -31,6 +31,7 @@ from executorch_mm.errors import (
     MissingDependencyError,
     ModelLoadError,
     TokenizerError,
+    UnknownOptionError,
 )
 from executorch_mm.inputs import (
     MultimodalInput,
@@ -103,6 +104,7 @@ __all__ = [
     "Tokenizer",
     "TokenizerError",
     "Transcription",
+    "UnknownOptionError",
     "XnnpackOptions",
     "__version__",
     "build_info",

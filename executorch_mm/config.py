@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from executorch_mm.errors import InputError
+from executorch_mm.errors import InputError, UnknownOptionError
 from executorch_mm.text_stream import check_stops
 
 if TYPE_CHECKING:
@@ -58,6 +59,55 @@ class GenerationOptions(TypedDict, total=False):
     warming: bool
 
 
+_ConfigT = TypeVar("_ConfigT")
+# What other libraries call an option that has one name here.
+_OTHER_NAMES = {
+    "max_tokens": "max_new_tokens",
+    "max_completion_tokens": "max_new_tokens",
+    "max_output_tokens": "max_new_tokens",
+    "max_length": "seq_len",
+    "n": "num_return_sequences",
+    "stop_strings": "stop",
+    "stop_sequences": "stop",
+    "eos_token_id": "stop_token_ids",
+    "top_logprobs": "logprobs",
+    "repeat_penalty": "repetition_penalty",
+    "bad_words_ids": "suppress_tokens",
+    "do_sample": "temperature",
+    "json_schema": "response_format",
+    "grammar": "response_format",
+    "max_time": "timeout",
+    "bos": "num_bos",
+}
+
+
+def _names_unknown_options(config: type[_ConfigT]) -> type[_ConfigT]:
+    """Lets the constructor of a dataclass say which option a wrong name may have meant."""
+    make = config.__init__
+    names = [item.name for item in dataclasses.fields(config)]  # type: ignore[arg-type]
+
+    @functools.wraps(make)
+    def __init__(self: _ConfigT, *args: object, **options: object) -> None:  # noqa: N807
+        for name in options:
+            if name not in names:
+                raise UnknownOptionError(_unknown_option(name, names))
+        make(self, *args, **options)
+
+    config.__init__ = __init__  # type: ignore[assignment, method-assign]
+    return config
+
+
+def _unknown_option(name: str, names: Sequence[str]) -> str:
+    meant = _OTHER_NAMES.get(name)
+    if meant is None:
+        from difflib import get_close_matches  # here: only for a message
+
+        meant = next(iter(get_close_matches(name, names, n=1, cutoff=0.7)), None)
+    hint = f"did you mean {meant}?" if meant else f"the options are {', '.join(names)}"
+    return f"{name}: there is no such option: {hint}"
+
+
+@_names_unknown_options
 @dataclass(frozen=True)
 class GenerationConfig:
     """Options of one request. docs/generation.md has the order in which they act.
@@ -104,8 +154,11 @@ class GenerationConfig:
         num_eos: End-of-text tokens put after the prompt.
         warming: A rehearsal: callbacks are not called, and `stats` stay those of the last real request.
 
+    Configs with the same values are equal and have the same hash.
+
     Raises:
         InputError: A value is out of its range or contradicts another; the message names the field.
+        UnknownOptionError: There is no such option; the message says which may have been meant.
 
     Examples:
         >>> GenerationConfig(max_new_tokens=100, temperature=0.7, top_p=0.9).top_k
@@ -160,6 +213,9 @@ class GenerationConfig:
         self._check_contradictions()
         self._check_format()
 
+    def __hash__(self) -> int:
+        return hash(tuple(_hash(getattr(self, item.name)) for item in dataclasses.fields(self)))
+
     @property
     def stop_strings(self) -> tuple[str, ...]:
         """`stop` as a tuple."""
@@ -170,7 +226,7 @@ class GenerationConfig:
 
         Raises:
             InputError: As in the constructor.
-            TypeError: There is no such field.
+            UnknownOptionError: There is no such option.
         """
         return dataclasses.replace(self, **options) if options else self
 
@@ -264,6 +320,18 @@ class GenerationConfig:
         ):
             if getattr(self, name):
                 raise InputError(f"{name}: cannot be used together with response_format: {why}")
+
+
+def _hash(value: object) -> int:
+    """Equal for equal values; what cannot be hashed stands for its type."""
+    if isinstance(value, Mapping):
+        return hash(frozenset((key, _hash(item)) for key, item in value.items()))
+    if isinstance(value, (list, tuple)):
+        return hash(tuple(map(_hash, value)))
+    try:
+        return hash(value)
+    except TypeError:
+        return hash(type(value))
 
 
 def _check_int(name: str, value: object, least: int, wanted: str) -> None:

@@ -24,6 +24,10 @@ class InputError(ExecutorchMMError, ValueError):
     """A prompt, an array or an option is wrong. Nothing has been changed by the call."""
 
 
+class UnknownOptionError(InputError, TypeError):
+    """There is no option of this name; the message says which may have been meant."""
+
+
 class TokenizerError(InputError):
     """A tokenizer file is missing, malformed or of an unknown kind."""
 

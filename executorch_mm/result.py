@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
 from executorch_mm import _core
-from executorch_mm.stats import Stats
+from executorch_mm.stats import Stats, counted, duration
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GenerationResult:
     """A whole answer.
 
@@ -41,6 +42,31 @@ class GenerationResult:
     stats: Stats
     alternatives: tuple[GenerationResult, ...] = ()
 
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        text = self.text if len(self.text) <= 60 else self.text[:60] + "..."
+        others = f", {counted(len(self.alternatives), 'alternative')}" if self.alternatives else ""
+        return (
+            f"<GenerationResult: {text!r}, {counted(len(self.token_ids), 'token')}{others}, "
+            f"finish reason: {self.finish_reason}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the text, why it ended, and what it cost."""
+        stats = self.stats
+        rows = {
+            "finish reason": self.finish_reason or "-",
+            "tokens": f"{stats.num_prompt_tokens} + {len(self.token_ids)}",
+            "first token": duration(stats.time_to_first_token),
+            "total": duration(stats.total_seconds),
+        }
+        if stats.tokens_per_second:
+            rows["tokens/s"] = f"{stats.tokens_per_second:.0f}"
+        cells = "".join(f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
+        return f"<pre style='white-space: pre-wrap'>{escape(self.text)}</pre><table>{cells}</table>"
+
 
 def make_result(
     text: str,
@@ -62,7 +88,7 @@ def make_result(
         ),
         finish_reason=stats.finish_reason,
         stopped_by=stats.stopped_by,
-        token_times=tuple(record.time_ns * 1e-9 for record in records),
+        token_times=tuple(record.time_ns / 1e9 for record in records),
         stats=stats,
         alternatives=tuple(alternatives),
     )

@@ -21,7 +21,7 @@ from executorch_mm.inputs import MultimodalInput, Prompt
 from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
 from executorch_mm.prompt import PromptEncoder
 from executorch_mm.result import GenerationResult
-from executorch_mm.stats import Stats
+from executorch_mm.stats import Stats, counted
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from executorch_mm.preprocess.tiling import CutPicture
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Snapshot:
     """A saved conversation, for `MultimodalRunner.restore` of the runner that made it."""
 
@@ -42,6 +42,14 @@ class Snapshot:
     def position(self) -> int:
         """Positions of the context in use when it was saved."""
         return self._state.position
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the saved state takes."""
+        return self._state.nbytes
+
+    def __repr__(self) -> str:
+        return f"<Snapshot: {counted(self.position, 'position')}, {self.nbytes:,} bytes>"
 
 
 class MultimodalRunner(LoadedModel, ChatMethods):

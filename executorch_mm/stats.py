@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from itertools import pairwise
 
-_NS = 1e-9
+_NS_PER_SECOND = 10**9  # divided by: a product with 1e-9 shows digits that nobody measured
 
 
 class _UpstreamNames:
@@ -151,57 +151,57 @@ class Stats(_UpstreamNames):
     @property
     def load_seconds(self) -> float:
         """Loading the model (once per runner)."""
-        return self.load_ns * _NS
+        return self.load_ns / _NS_PER_SECOND
 
     @property
     def prepare_seconds(self) -> float:
         """Tokenizing texts and preparing images and audio."""
-        return self.prepare_ns * _NS
+        return self.prepare_ns / _NS_PER_SECOND
 
     @property
     def encode_image_seconds(self) -> float:
         """Image encoder."""
-        return self.encode_image_ns * _NS
+        return self.encode_image_ns / _NS_PER_SECOND
 
     @property
     def encode_audio_seconds(self) -> float:
         """Audio encoder."""
-        return self.encode_audio_ns * _NS
+        return self.encode_audio_ns / _NS_PER_SECOND
 
     @property
     def encode_seconds(self) -> float:
         """Image and audio encoders."""
-        return (self.encode_image_ns + self.encode_audio_ns) * _NS
+        return (self.encode_image_ns + self.encode_audio_ns) / _NS_PER_SECOND
 
     @property
     def prefill_seconds(self) -> float:
         """Decoder calls over the prompt."""
-        return self.prefill_ns * _NS
+        return self.prefill_ns / _NS_PER_SECOND
 
     @property
     def decode_seconds(self) -> float:
         """Decoder calls after the prompt."""
-        return self.decode_ns * _NS
+        return self.decode_ns / _NS_PER_SECOND
 
     @property
     def sample_seconds(self) -> float:
         """Choosing tokens from logits."""
-        return self.sample_ns * _NS
+        return self.sample_ns / _NS_PER_SECOND
 
     @property
     def mask_seconds(self) -> float:
         """Finding the tokens that `response_format` allows."""
-        return self.mask_ns * _NS
+        return self.mask_ns / _NS_PER_SECOND
 
     @property
     def time_to_first_token(self) -> float:
         """Seconds from the call to the first token, preparation of the inputs included."""
-        return self.first_token_ns * _NS
+        return self.first_token_ns / _NS_PER_SECOND
 
     @property
     def total_seconds(self) -> float:
         """From the call to the end of the request, your own code between two pieces of a stream included."""
-        return self.total_ns * _NS
+        return self.total_ns / _NS_PER_SECOND
 
     @property
     def tokens_per_second(self) -> float:
@@ -209,13 +209,13 @@ class Stats(_UpstreamNames):
         busy_ns = self.decode_ns + self.sample_ns + self.mask_ns
         # A first token that comes without a prompt takes a step, forced tokens share one.
         num_tokens = max(self.num_generated_tokens - 1, self.num_decode_steps)
-        return num_tokens / (busy_ns * _NS) if self.num_decode_steps and busy_ns else 0.0
+        return num_tokens * _NS_PER_SECOND / busy_ns if self.num_decode_steps and busy_ns else 0.0
 
     @property
     def prefill_tokens_per_second(self) -> float:
         """Prompt positions per second of encoding and prefill; 0 without any."""
         busy_ns = self.encode_image_ns + self.encode_audio_ns + self.prefill_ns
-        return self.num_prompt_tokens / (busy_ns * _NS) if busy_ns else 0.0
+        return self.num_prompt_tokens * _NS_PER_SECOND / busy_ns if busy_ns else 0.0
 
     @property
     def inter_token_p50(self) -> float:
@@ -235,7 +235,7 @@ class Stats(_UpstreamNames):
     def _inter_token(self, share: float) -> float:
         """The least gap that at least this share of the gaps does not exceed."""
         gaps = sorted(after - before for before, after in pairwise(self.token_times_ns))
-        return gaps[math.ceil(share * len(gaps)) - 1] * _NS if gaps else 0.0
+        return gaps[math.ceil(share * len(gaps)) - 1] / _NS_PER_SECOND if gaps else 0.0
 
     def to_dict(self) -> dict[str, int | float | str | None]:
         """Counts, times in seconds and rates, ready for a log or a table."""
@@ -263,11 +263,12 @@ class Stats(_UpstreamNames):
         forced = (
             f" ({self.num_forced_tokens} forced, masks {duration(self.mask_seconds)})" if self.mask_ns else ""
         )
+        rate = f", {self.tokens_per_second:.0f} tokens/s" if self.tokens_per_second else ""
         return (
-            f"prompt: {self.num_prompt_tokens} tokens, load {duration(self.load_seconds)}, "
+            f"prompt: {counted(self.num_prompt_tokens, 'token')}, load {duration(self.load_seconds)}, "
             f"encode {duration(self.encode_seconds)}, prefill {duration(self.prefill_seconds)}; "
             f"first token after {duration(self.time_to_first_token)}; "
-            f"answer: {self.num_generated_tokens} tokens{forced}, {self.tokens_per_second:.0f} tokens/s; "
+            f"answer: {counted(self.num_generated_tokens, 'token')}{forced}{rate}; "
             f"finish reason: {self.finish_reason}"
         )
 
@@ -279,6 +280,11 @@ def peak_memory_bytes() -> int:
     """The most memory this process has had resident."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 token", "2 tokens"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The built site shows what it should: each example of a docstring is a code block, no signature is one endless line.
+"""The built site shows what it should: examples are code blocks, signatures have lines of their own.
 
 python tools/site_check.py build/site      (`nox -s docs` builds and checks)
 """
@@ -22,7 +22,7 @@ class Page(HTMLParser):
         self._depth = 0
         self.feed(html)
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
         if tag == "pre":
             self._depth += 1
             self.blocks.append("")

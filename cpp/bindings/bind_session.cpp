@@ -101,7 +101,15 @@ void bind_session(nb::module_& module) {
   bind_timings(module);
   nb::class_<Session::Snapshot>(module, "Snapshot", "A saved conversation.")
       .def_prop_ro("position",
-                   [](const Session::Snapshot& snapshot) { return snapshot.position.used(); });
+                   [](const Session::Snapshot& snapshot) { return snapshot.position.used(); })
+      .def_prop_ro(
+          "nbytes",
+          [](const Session::Snapshot& snapshot) {
+            const size_t tokens = snapshot.history.size() + snapshot.pending_tokens.size();
+            const size_t state = snapshot.state == nullptr ? 0 : snapshot.state->size_bytes();
+            return state + tokens * sizeof(int64_t) + snapshot.logits.size() * sizeof(float);
+          },
+          "Bytes of the copied state, the history and the logits.");
   nb::class_<Session> session(module, "Session",
                               "One conversation with a model. Serves one thread at a time.");
   session.def_static("load", load, "options"_a, ReleaseGil(), "Loads every method of the program.")

@@ -458,6 +458,10 @@ class Snapshot:
     @property
     def position(self) -> int: ...
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the copied state, the history and the logits."""
+
 class Session:
     """One conversation with a model. Serves one thread at a time."""
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from executorch_mm import GenerationConfig, InputError, MultimodalRunner
+from executorch_mm import GenerationConfig, InputError, MultimodalRunner, UnknownOptionError
 from executorch_mm.config import GenerationOptions
 
 
@@ -108,3 +108,42 @@ def test_keywords_of_a_call_override_its_config(runner: MultimodalRunner) -> Non
     assert runner.history[0] == bos
     with pytest.raises(TypeError, match="temprature"):
         runner.stream("red", temprature=1.0)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("max_tokens", "max_new_tokens"),  # OpenAI's API
+        ("max_completion_tokens", "max_new_tokens"),
+        ("n", "num_return_sequences"),
+        ("repeat_penalty", "repetition_penalty"),  # llama.cpp
+        ("temprature", "temperature"),
+        ("topk", "top_k"),
+        ("stop_strings", "stop"),  # transformers
+    ],
+)
+def test_a_wrong_option_name_says_which_was_meant(runner: MultimodalRunner, name: str, meant: str) -> None:
+    message = f"^{name}: there is no such option: did you mean {meant}\\?$"
+    with pytest.raises(UnknownOptionError, match=message):
+        GenerationConfig(**{name: 3})
+    with pytest.raises(UnknownOptionError, match=message):
+        runner.generate_text("x", **{name: 3})
+    with pytest.raises(UnknownOptionError, match=message):
+        runner.chat([{"role": "user", "content": "x"}], **{name: 3})
+
+
+def test_a_name_that_is_like_none_lists_the_options() -> None:
+    with pytest.raises(UnknownOptionError, match=r"^zzz: .* the options are max_new_tokens, .*, warming$"):
+        GenerationConfig(zzz=3)
+
+
+def test_equal_configs_have_equal_hashes() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    first, second = (
+        GenerationConfig(logit_bias={3: 1.0, 5: -2.0}, stop=["a", "b"], response_format=dict(schema))
+        for _ in range(2)
+    )
+    assert first == second
+    assert hash(first) == hash(second)
+    assert {first: 1}[second] == 1
+    assert len({GenerationConfig(seed=seed) for seed in range(20)}) == 20

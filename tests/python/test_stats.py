@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import resource
 import sys
@@ -10,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from executorch_mm import GenerationConfig, MultimodalRunner, Stats
+from executorch_mm import GenerationConfig, MultimodalRunner, Stats, make_token_input
 from executorch_mm.demo import make_scene, render
 
 PICTURE = render(make_scene(seed=950_000_007))
@@ -113,3 +114,41 @@ def test_stats_are_ready_for_a_log(runner: MultimodalRunner) -> None:
     assert shown.startswith("<Stats: prompt: ")
     assert "answer: 10 tokens" in shown
     assert "\n" not in shown
+
+
+def test_one_token_is_one_token_and_has_no_rate(runner: MultimodalRunner) -> None:
+    result = runner.generate_result(make_token_input([5]), max_new_tokens=1)
+
+    assert "prompt: 1 token, " in str(result.stats)
+    assert "answer: 1 token; finish reason: length" in str(result.stats)
+
+
+def test_seconds_have_no_digits_that_nobody_measured() -> None:
+    # numpy and Python print the shortest decimal that reads back: 109_460_000 ns are 0.10946 s.
+    stats = Stats(first_token_ns=109_460_000, total_ns=1_100_000_003, token_times_ns=(0, 109_460_000))
+    assert repr(stats.time_to_first_token) == "0.10946"
+    assert repr(stats.total_seconds) == "1.100000003"
+    assert repr(stats.inter_token_max) == "0.10946"
+
+
+def test_a_result_shows_itself(runner: MultimodalRunner) -> None:
+    result = runner.generate_result("<|user|>how many?<|end|><|assistant|>", max_new_tokens=8)
+
+    assert str(result) == result.text
+    assert repr(result).startswith(f"<GenerationResult: {result.text!r}, ")
+    assert f"finish reason: {result.finish_reason}>" in repr(result)
+    html = dataclasses.replace(result, text="a <b> & c")._repr_html_()
+    assert "a &lt;b&gt; &amp; c" in html
+    assert f"<td>{result.finish_reason}</td>" in html
+
+
+def test_a_snapshot_says_how_large_it_is(runner: MultimodalRunner) -> None:
+    runner.prefill("how many")
+    small = runner.save()
+    runner.prefill(" red circles are there and how many blue squares")
+    large = runner.save()
+
+    # Each position adds rows of the flat caches and one token id of 8 bytes.
+    assert small.nbytes > 8 * small.position
+    assert large.nbytes - small.nbytes > 8 * (large.position - small.position) > 0
+    assert repr(large) == f"<Snapshot: {large.position} positions, {large.nbytes:,} bytes>"
