@@ -202,6 +202,30 @@ def real_model(session: nox.Session) -> None:
 
 
 @nox.session
+def frozen(session: nox.Session) -> None:
+    """A program of PyInstaller, which finds the package's parts by the hook in the wheel, answers."""
+    install_package(session)
+    session.install("pyinstaller>=6")
+    folder = Path(session.create_tmp())
+    program = ROOT / "tests" / "frozen_program.py"
+    session.run(
+        "pyinstaller",
+        "--noconfirm",
+        "--log-level",
+        "ERROR",
+        "--distpath",
+        str(folder / "dist"),
+        "--workpath",
+        str(folder / "work"),
+        "--specpath",
+        str(folder),
+        str(program),
+        silent=True,
+    )
+    session.run(str(folder / "dist" / "frozen_program" / "frozen_program"), external=True, env={"PATH": ""})
+
+
+@nox.session
 def openvino(session: nox.Session) -> None:
     """The tests of the delegates with OpenVINO's runtime (a download of about 50 MB; Linux)."""
     install_package(session, "test", "openvino")
