@@ -2,138 +2,120 @@
 
 Jinja's own sandbox keeps a template from attributes that lead to Python's internals and from changing what it
 is given. It does not end `{% for %}` in `{% for %}`, macros that call themselves or texts that double in a
-loop; that is what this module adds, by counting each pass of a loop, call and written text.
+loop. Here every operator, call, filter, loop and written text goes through `sandbox_limits`, and of methods,
+filters and tests there are those that chat templates use.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import NoReturn, TypeVar, cast
+from types import FunctionType
+from typing import NoReturn, cast
 
 from jinja2 import Template, TemplateError, nodes, pass_context
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.runtime import Context
+from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Namespace
+from jinja2.utils import Cycler, Joiner, Namespace
 from jinja2.visitor import NodeTransformer
 
-_T = TypeVar("_T")
+from executorch_mm.chat import sandbox_limits as limits
+from executorch_mm.chat.sandbox_limits import Budget, Current, check_size, check_width, text_of
 
-MAX_STEPS = 500_000  # passes of loops and calls
-MAX_SECONDS = 1.0  # of the thread's processor time
-MAX_DEPTH = 100  # of calls within calls
-MAX_CHARS = 10_000_000  # of any text, of a list with all that is in it, and written in all
-_MADE_FOR_ONE = 20  # characters that filters may make for each that may be written
-_ITEM = 10  # what an item of a list counts in characters
-_MAX_BITS = 4096  # of a whole number
-# Widths of 10000 or more in a format, or that are arguments.
-_WIDE = {"%": re.compile(r"%[^a-zA-Z%]*(\*|\d{5})"), "{": re.compile(r"\{[^}]*(\{|\d{5})")}
-_SLOW_FILTERS = {"urlize", "wordwrap", "striptags", "xmlattr", "pprint"}
-
-
-class _Budget:
-    """What one rendering may still use."""
-
-    def __init__(self) -> None:
-        self._steps = 0
-        self._chars = 0
-        self._made = 0
-        self.depth = 0
-        self._end = time.thread_time() + MAX_SECONDS
-
-    def step(self) -> None:
-        self._steps += 1
-        if self._steps > MAX_STEPS:
-            raise SecurityError(f"stopped after {MAX_STEPS} passes of loops and calls")
-        if self._steps % 64 == 0 and time.thread_time() > self._end:
-            raise SecurityError(f"stopped after {MAX_SECONDS:g} s")
-
-    def make(self, value: object) -> None:
-        self.step()
-        self._made += len(value) if isinstance(value, str) else 0
-        check_size(self._made // _MADE_FOR_ONE)
-
-    def write(self, text: str) -> str:
-        self._chars += len(text)
-        check_size(self._chars)
-        self.step()
-        return text
-
-
-class _Current(threading.local):
-    budget = _Budget()
-
-
-def checked(value: _T) -> _T:
-    """Refuses texts, lists and mappings that are too large with all that is in them.
-
-    Raises:
-        SecurityError: There is more in it than `MAX_CHARS`.
-    """
-    if isinstance(value, str):
-        check_size(len(value))
-    elif isinstance(value, (list, tuple, dict)):
-        size, waiting = 0, [cast(object, value)]
-        while waiting:
-            item = waiting.pop()
-            size += _ITEM + len(item) if isinstance(item, str) else _ITEM
-            if isinstance(item, dict):
-                waiting += [*item.keys(), *item.values()]
-            elif isinstance(item, (list, tuple)):
-                waiting += item
-            elif isinstance(item, Namespace):
-                raise SecurityError("a namespace may not be put into a list or mapping")
-            check_size(size + _ITEM * len(waiting))
-    return value
-
-
-def check_size(size: int) -> None:
-    """Refuses texts and lists that are too long.
-
-    Raises:
-        SecurityError: `size` is above `MAX_CHARS`.
-    """
-    if size > MAX_CHARS:
-        raise SecurityError(f"stopped at a text or list of more than {MAX_CHARS} characters or items")
+FILTERS = frozenset(
+    [
+        "abs",
+        "attr",
+        "batch",
+        "capitalize",
+        "count",
+        "d",
+        "default",
+        "dictsort",
+        "e",
+        "escape",
+        "first",
+        "float",
+        "format",
+        "groupby",
+        "indent",
+        "int",
+        "items",
+        "join",
+        "last",
+        "length",
+        "list",
+        "lower",
+        "map",
+        "max",
+        "min",
+        "random",
+        "reject",
+        "rejectattr",
+        "replace",
+        "reverse",
+        "round",
+        "safe",
+        "select",
+        "selectattr",
+        "slice",
+        "sort",
+        "string",
+        "sum",
+        "title",
+        "tojson",
+        "trim",
+        "truncate",
+        "unique",
+        "upper",
+        "urlencode",
+        "wordcount",
+    ]
+)
+# Operators that may make something large; comparisons and logic cannot.
+_OPERATORS = frozenset({"+", "-", "*", "/", "//", "%", "**"})
+_STRFTIME_WIDTH = re.compile(r"%[-_0^#+]*\d")
 
 
 class _Counting(NodeTransformer):
-    """Sends what loops pass over, and what is written, joined by ~ and put into lists, through filters."""
+    """Sends what loops pass over, slices, what is written, joined by ~ and put into lists through filters."""
 
     def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802
         self.generic_visit(node)
-        node.iter = _filtered(node.iter, "counted")
+        node.iter = _filtered(node.iter, "_counted")
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Expr:  # noqa: N802
         self.generic_visit(node)
-        return _filtered(nodes.List(node.nodes, lineno=node.lineno), "joined")
+        return _filtered(nodes.List(node.nodes, lineno=node.lineno), "_joined")
 
     def visit_List(self, node: nodes.List) -> nodes.Expr:  # noqa: N802
         self.generic_visit(node)
-        return _filtered(node, "built")
+        return _filtered(node, "_built")
 
     def visit_Dict(self, node: nodes.Dict) -> nodes.Expr:  # noqa: N802
         self.generic_visit(node)
-        return _filtered(node, "built")
+        return _filtered(node, "_built")
 
     def visit_Tuple(self, node: nodes.Tuple) -> nodes.Expr:  # noqa: N802
         self.generic_visit(node)
-        return _filtered(node, "built") if node.ctx == "load" else node
+        return _filtered(node, "_built") if node.ctx == "load" else node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:  # noqa: N802
+        self.generic_visit(node)  # Jinja's code for a slice asks no environment
+        return _filtered(node, "_built") if isinstance(node.arg, nodes.Slice) else node
 
     def visit_Output(self, node: nodes.Output) -> nodes.Output:  # noqa: N802
         self.generic_visit(node)
         node.nodes = [
             _filtered(
                 nodes.Const(part.data, lineno=part.lineno) if isinstance(part, nodes.TemplateData) else part,
-                "written",
+                "_written",
             )
             for part in node.nodes
         ]
@@ -161,19 +143,35 @@ class _Generation(Extension):
 class Sandbox(ImmutableSandboxedEnvironment):
     """The environment that transformers renders chat templates in, with limits."""
 
-    intercepted_binops: frozenset[str] = frozenset({"+", "*", "**", "%"})
+    intercepted_binops = _OPERATORS
 
     def __init__(self) -> None:
         extensions = ["jinja2.ext.loopcontrols", _Generation]
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-        self._current = _Current()
+        self._current = Current()
         del self.globals["lipsum"]  # writes as much as it is asked to
         self.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
-        self.filters["tojson"] = _tojson
-        self.filters.update({name: self._limited(name, original) for name, original in self.filters.items()})
+        self.filters = {name: self._limited(name, self.filters[name]) for name in FILTERS - {"tojson"}}
         self.filters.update(
-            counted=self._counted, joined=self._joined, written=self._written, built=self._built
+            tojson=self._tojson,
+            _counted=self._counted,
+            _joined=self._joined,
+            _written=self._written,
+            _built=self._built,
         )
+
+    def parse(self, source: str, name: str | None = None, filename: str | None = None) -> nodes.Template:
+        """As Jinja parses, within the limits of length and nesting.
+
+        Raises:
+            TemplateError: The syntax is wrong.
+        """
+        if len(source) > limits.MAX_SOURCE:
+            raise SecurityError(
+                f"expected a template of at most {limits.MAX_SOURCE} characters, got {len(source)}"
+            )
+        self._check_nesting(source)
+        return super().parse(source, name, filename)
 
     def load(self, source: str) -> Template:
         """Compiles a template.
@@ -181,8 +179,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         Raises:
             TemplateError: Its syntax is wrong.
         """
-        check_size(len(source))
-        self._current.budget = _Budget()  # what is constant is computed here
+        self._current.budget = Budget()  # what is constant is computed here
         code = self.compile(_Counting().visit(self.parse(source)))
         return self.template_class.from_code(self, code, self.make_globals(None))
 
@@ -193,20 +190,18 @@ class Sandbox(ImmutableSandboxedEnvironment):
             SecurityError: It reaches for what it must not, or does not come to an end.
             Exception: Whatever the template's expressions raise.
         """
-        self._current.budget = _Budget()
+        self._current.budget = Budget()
         return template.render(variables)
 
     def call(__self, __context: Context, __obj: object, *args: object, **kwargs: object) -> object:  # noqa: N805
         """As the sandbox calls, counted; methods of texts must not make them huge."""
-        __self._current.budget.step()
-        text = getattr(__obj, "__self__", None)
-        if isinstance(text, str):
-            _check_text_call(text, getattr(__obj, "__name__", ""), args)
         budget = __self._current.budget
+        budget.step()
+        _check_callable(__obj, args)
         budget.depth += 1
-        if budget.depth > MAX_DEPTH:
-            raise SecurityError(f"stopped at {MAX_DEPTH} calls within calls")
-        result = checked(super().call(__context, __obj, *args, **kwargs))
+        if budget.depth > limits.MAX_DEPTH:
+            raise SecurityError(f"stopped at {limits.MAX_DEPTH} calls within calls")
+        result = budget.made(super().call(__context, __obj, *args, **kwargs))
         budget.depth -= 1
         return result
 
@@ -218,7 +213,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         text = str(getattr(value, "__self__", ""))
 
         def format_within_limits(*args: object, **kwargs: object) -> str:
-            _check_format("{", text, (args, kwargs))
+            limits.check_format("{", text, [*args, *kwargs.values()])
             return str(wrapped(*args, **kwargs))
 
         return format_within_limits
@@ -226,14 +221,25 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
         """An operator of `intercepted_binops`, unless its result would be huge."""
         if operator == "%" and isinstance(left, str):
-            _check_format("%", left, right)
+            values = right if isinstance(right, tuple) else (right,)
+            limits.check_format("%", left, values)
         elif operator == "+" and hasattr(left, "__len__") and hasattr(right, "__len__"):
             check_size(len(left) + len(right))
         elif operator == "*":
-            _check_product(left, right)
-        elif operator == "**" and isinstance(left, int) and isinstance(right, int):
-            _check_bits(left.bit_length() * abs(right))
-        return checked(super().call_binop(context, operator, left, right))
+            limits.check_product(left, right)
+        elif operator == "**":
+            limits.check_power(left, right)
+        return self._current.budget.made(super().call_binop(context, operator, left, right))
+
+    def _check_nesting(self, source: str) -> None:
+        brackets = blocks = 0
+        for _, kind, value in self.lex(source):
+            brackets += (kind == "operator") * ((value in "([{") - (value in ")]}"))
+            blocks += (kind == "name") * ((value in _OPENING) - (value in _CLOSING))
+            if max(brackets, blocks) > limits.MAX_NESTING:
+                raise SecurityError(
+                    f"stopped before a recursion of more than {limits.MAX_NESTING} brackets or blocks"
+                )
 
     def _limited(self, name: str, original: Callable[..., object]) -> Callable[..., object]:
         """A filter that counts, also where `map` calls it."""
@@ -242,13 +248,32 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
         def within_limits(*args: object, **kwargs: object) -> object:
             value = _check_filter(name, args[at], [*args[at + 1 :], *kwargs.values()])
-            result = checked(original(*args[:at], value, *args[at + 1 :], **kwargs))
-            self._current.budget.make(result)
-            return result
+            return self._current.budget.made(original(*args[:at], value, *args[at + 1 :], **kwargs))
 
         if pass_arg is not None:
             within_limits.jinja_pass_arg = pass_arg  # type: ignore[attr-defined]
         return within_limits
+
+    def _tojson(
+        self,
+        value: object,
+        ensure_ascii: bool = False,
+        indent: int | str | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        """JSON as it is, where Jinja's own filter escapes it for HTML; piece by piece, to stop in time."""
+        limits.checked(value)
+        check_width(indent, *(separators or ()))
+        encoder = json.JSONEncoder(
+            ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        )
+        pieces, size = [], 0
+        for piece in encoder.iterencode(value):
+            size += len(piece)
+            check_size(size)
+            pieces.append(piece)
+        return self._current.budget.made("".join(pieces))
 
     @pass_context
     def _counted(self, _context: Context, items: Iterable[object]) -> Iterator[object]:
@@ -259,75 +284,70 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     @pass_context
     def _built(self, _context: Context, value: object) -> object:
-        return checked(value)
+        return self._current.budget.made(value)
 
     @pass_context
     def _joined(self, _context: Context, values: list[object]) -> str:
-        texts = [str(value) for value in values]
+        texts = [text_of(value) for value in values]
         check_size(sum(map(len, texts)))
-        return "".join(texts)
+        return self._current.budget.made("".join(texts))
 
     @pass_context
     def _written(self, _context: Context, value: object) -> str:
-        return self._current.budget.write(str(value))
+        return self._current.budget.write(text_of(value))
+
+
+_OPENING = frozenset(["for", "if", "macro", "call", "filter", "set", "block", "generation"])
+_CLOSING = frozenset(f"end{name}" for name in _OPENING)
+
+
+def _check_callable(function: object, args: tuple[object, ...]) -> None:
+    """Refuses what chat templates have no use for: methods outside of `METHODS`, classes, other objects."""
+    owner = getattr(function, "__self__", None)
+    if isinstance(function, (Macro, FunctionType)) or function in (range, dict, Namespace, Joiner, Cycler):
+        return
+    if isinstance(owner, (LoopContext, Cycler, _Generation)) or isinstance(function, (Joiner, LoopContext)):
+        return
+    if owner is None or isinstance(owner, type):
+        name = getattr(function, "__name__", type(function).__name__)
+        raise SecurityError(f"unsafe: a template may not call {name}")
+    limits.check_method(owner, getattr(function, "__name__", ""), args)
 
 
 def _check_filter(name: str, value: object, options: list[object]) -> object:
     """Refuses what would make something huge.
 
     Returns:
-        The value, with what `join` joins made a list.
+        The value, with what `join` and `sum` pass over made a list.
     """
-    widths = [abs(option) for option in options if isinstance(option, int)]
     if name == "format":
-        _check_format("%", str(value), options)
-    elif name == "replace":
-        _check_text_call(str(value), "replace", tuple(options))
-    elif name == "join" and isinstance(value, Iterable):
-        items = list(value)
-        length = sum(len(item) if isinstance(item, str) else len(str(item)) for item in items)
-        check_size(length + len(str(options)) * len(items))
-        return items
-    elif name in {"indent", "tojson"}:
-        check_size(len(str(value)) * (max(widths, default=1) + 1))
-    elif name in _SLOW_FILTERS:
-        check_size(100 * len(str(value)))
-    elif name in {"center", "batch", "slice"}:
-        check_size(max(widths, default=0))
+        limits.check_format("%", text_of(value), options)
+    elif name == "replace" and len(options) >= 2:
+        limits.check_replace(text_of(value), options[0], options[1])
+    elif name == "join":
+        return limits.check_join(options[0] if options else "", value)
+    elif name == "sum":
+        return _numbers(value, options)
+    elif name == "trim":
+        limits.check_strip(text_of(value), *options)
+    elif name in {"batch", "slice", "indent", "truncate", "round"}:
+        check_width(*(option for option in options if name != "truncate" or isinstance(option, str)))
+        check_size(text_of(value).count("\n") * limits.MAX_WIDTH if name == "indent" else 0)
+    elif name in {"string", "escape", "e", "urlencode"}:
+        text_of(value)
     return value
 
 
-def _check_text_call(text: str, name: str, args: tuple[object, ...]) -> None:
-    numbers = [arg for arg in args if isinstance(arg, int)]
-    if name in {"center", "ljust", "rjust", "zfill"}:
-        check_size(max(numbers, default=0))
-    elif name == "expandtabs":
-        check_size(text.count("\t") * max(numbers, default=8))
-    elif name == "replace" and len(args) >= 2:
-        found = text.count(str(args[0]))
-        check_size(len(text) + found * len(str(args[1])))
-    elif name == "join" and args and hasattr(args[0], "__len__"):
-        check_size(len(text) * len(args[0]))
-
-
-def _check_format(mark: str, text: str, values: object) -> None:
-    if _WIDE[mark].search(text):
-        raise SecurityError("a format may not ask for widths of 10000 or more, nor take them from arguments")
-    if mark in text:
-        check_size(len(text) + text.count(mark) * len(str(values)))
-
-
-def _check_product(left: object, right: object) -> None:
-    for one, other in ((left, right), (right, left)):
-        if isinstance(one, int) and hasattr(other, "__len__"):
-            check_size(abs(one) * len(other))
-    if isinstance(left, int) and isinstance(right, int):
-        _check_bits(left.bit_length() + right.bit_length())
-
-
-def _check_bits(bits: int) -> None:
-    if bits > _MAX_BITS:
-        raise SecurityError(f"stopped at a number of more than {_MAX_BITS} bits")
+def _numbers(value: object, options: list[object]) -> list[object]:
+    """What `sum` adds up: numbers; lists would be copied again for each that is added."""
+    items = list(cast("Iterable[object]", value))
+    if any(not isinstance(option, (int, float, str, type(None))) for option in options):
+        raise SecurityError("sum: expected numbers")
+    if not any(isinstance(option, str) for option in options):  # else of attributes
+        for item in items:
+            if not isinstance(item, (int, float)):
+                raise SecurityError(f"sum: expected numbers, got {type(item).__name__}")
+    return items
 
 
 def _raise_exception(message: str) -> NoReturn:
@@ -335,17 +355,7 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _strftime_now(form: str) -> str:
+    if _STRFTIME_WIDTH.search(form):
+        raise SecurityError(f"strftime_now: expected a format without widths, got {form[:40]!r}")
+    check_width(form)
     return datetime.now().strftime(form)  # local time, as transformers gives it
-
-
-def _tojson(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON as it is, where Jinja's own filter escapes it for HTML."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )

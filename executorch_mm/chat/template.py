@@ -24,7 +24,7 @@ _FOR_TOOLS = "tool_use"
 # Whatever a template's expressions may raise; it is the template that is wrong, or what it was given.
 _FAILURES = (
     *(TypeError, ValueError, AttributeError, LookupError, ArithmeticError),
-    *(RecursionError, SyntaxError, MemoryError),
+    *(RecursionError, RuntimeError, SyntaxError, MemoryError, AssertionError),
 )
 
 
