@@ -53,6 +53,7 @@ from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 if TYPE_CHECKING:
     from executorch_mm._build_info import BuildInfo, build_info
     from executorch_mm.clip import ClipModel
+    from executorch_mm.limits import MediaLimits, media_limits, set_media_limits
     from executorch_mm.model_report import ModelReport, inspect_model
     from executorch_mm.response_format import LarkGrammar, Regex
     from executorch_mm.speech import Partial, Segment, SpeechConfig, SpeechRunner, Transcription
@@ -62,6 +63,7 @@ _LATER = {
     "BuildInfo": "executorch_mm._build_info",
     "ClipModel": "executorch_mm.clip",
     "LarkGrammar": "executorch_mm.response_format",
+    "MediaLimits": "executorch_mm.limits",
     "ModelReport": "executorch_mm.model_report",
     "Partial": "executorch_mm.speech",
     "Regex": "executorch_mm.response_format",
@@ -71,6 +73,8 @@ _LATER = {
     "Transcription": "executorch_mm.speech",
     "build_info": "executorch_mm._build_info",
     "inspect_model": "executorch_mm.model_report",
+    "media_limits": "executorch_mm.limits",
+    "set_media_limits": "executorch_mm.limits",
 }
 
 __all__ = [
@@ -88,6 +92,7 @@ __all__ = [
     "Image",
     "InputError",
     "LarkGrammar",
+    "MediaLimits",
     "MissingDependencyError",
     "ModelLoadError",
     "ModelReport",
@@ -117,6 +122,8 @@ __all__ = [
     "make_raw_audio_input",
     "make_text_input",
     "make_token_input",
+    "media_limits",
+    "set_media_limits",
 ]
 
 
