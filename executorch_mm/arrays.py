@@ -35,6 +35,9 @@ def is_pil_image(value: object) -> TypeGuard[PILImage]:
 def to_numpy(array: object, what: str) -> AnyArray:
     """A numpy view of an array; the memory is shared wherever the other library allows it.
 
+    Numbers in the other byte order are copied into the machine's own. So are torch tensors whose sign is only
+    noted, not yet in memory.
+
     Args:
         array: A numpy array, or anything with `__dlpack__` or the buffer protocol.
         what: Starts the error message.
@@ -43,11 +46,11 @@ def to_numpy(array: object, what: str) -> AnyArray:
         InputError: It is none of these, lies on a device, or has a dtype numpy does not know.
     """
     if isinstance(array, np.ndarray):
-        return array
+        return _native(array)
     try:
         device = int(cast(Any, array).__dlpack_device__()[0]) if hasattr(array, "__dlpack_device__") else _CPU
         if device in _HOST_DEVICES:
-            return _host_view(array)
+            return _native(_host_view(array))
     except (TypeError, ValueError, BufferError, RuntimeError) as error:
         raise InputError(
             f"{what}: expected a numpy array or a CPU array with __dlpack__, "
@@ -63,16 +66,40 @@ def _host_view(array: object) -> AnyArray:
     if hasattr(array, "__dlpack__"):
         if bool(getattr(array, "requires_grad", False)):
             array = cast(Any, array).detach()
-        return cast(AnyArray, np.from_dlpack(cast(Any, array)))
+        return cast(AnyArray, np.from_dlpack(_resolved(cast(Any, array))))
     if hasattr(array, "__array_interface__"):
         return np.asarray(array)
     return np.asarray(memoryview(cast(Any, array)))
 
 
+def _native(array: AnyArray) -> AnyArray:
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _resolved(array: Any) -> Any:
+    """The array itself, or a copy with the signs that torch keeps as flags, which DLPack cannot say."""
+    for flag, resolve in (("is_conj", "resolve_conj"), ("is_neg", "resolve_neg")):
+        if hasattr(array, resolve) and getattr(array, flag)():
+            array = getattr(array, resolve)()
+    return array
+
+
+def scale_16_bit(samples: AnyArray) -> npt.NDArray[np.uint8]:
+    """16-bit samples as 8-bit ones, by the PNG specification's rule: floor(sample * 255 / 65535 + 0.5).
+
+    Args:
+        samples: uint16, or int32 of which those outside of 0..65535 are clipped.
+    """
+    if samples.dtype != np.uint16:
+        samples = np.clip(samples, 0, 65535)
+    scaled: npt.NDArray[np.uint8] = ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return scaled
+
+
 def image_array(
     image: object, *, layout: Literal["HWC", "CHW"] | None = None, check_values: bool = True
 ) -> AnyArray:
-    """A picture as a (channels, height, width) view.
+    """A picture as a (channels, height, width) view; one of 16-bit samples as 8-bit ones.
 
     Args:
         image: (height, width, channels), (channels, height, width) or grey (height, width), with or
@@ -82,7 +109,7 @@ def image_array(
         check_values: Look for NaN and infinity.
 
     Returns:
-        A view of the same memory, channels first, 1, 3 or 4 of them.
+        A view of the same memory, channels first, 1, 3 or 4 of them. uint16 is scaled to uint8, which copies.
 
     Raises:
         InputError: Wrong rank, channel number or dtype; no pixels; NaN or infinite values.
@@ -108,11 +135,19 @@ def image_array(
         raise InputError(
             f"image: must have 3 (RGB) or 4 (RGBA) channels, or 1 (grey), got shape {array.shape}"
         )
-    if chw.dtype != np.uint8 and not np.issubdtype(chw.dtype, np.floating):
-        raise InputError(f"image: expected uint8 or floats, got {chw.dtype}")
-    if check_values and np.issubdtype(chw.dtype, np.floating) and not np.isfinite(chw).all():
+    return _bytes_or_floats(chw, check_values)
+
+
+def _bytes_or_floats(samples: AnyArray, check_values: bool) -> AnyArray:
+    if samples.dtype == np.uint8:
+        return samples
+    if samples.dtype == np.uint16:
+        return scale_16_bit(samples)
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise InputError(f"image: expected uint8, uint16 or floats, got {samples.dtype}")
+    if check_values and not np.isfinite(samples).all():
         raise InputError("image: expected finite values, got NaN or infinity")
-    return chw
+    return samples
 
 
 def tile_array(tiles: AnyArray) -> AnyArray:

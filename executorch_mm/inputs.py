@@ -177,8 +177,9 @@ def make_image_input(
         image: A PIL image; a path, the bytes of a picture file, a "data:" URI or an "http(s)://" URL; or an
             array (numpy, or anything with `__dlpack__` or the buffer protocol, such as a torch tensor on the
             CPU) of shape (height, width, channels) or (channels, height, width), with or without a batch of
-            one, or grey (height, width). 1, 3 or 4 channels; uint8 in 0..255 or floats. Or a picture that was
-            cut and prepared for an encoder of tiles, floats (tiles, channels, height, width).
+            one, or grey (height, width). 1, 3 or 4 channels; uint8 in 0..255, uint16 in 0..65535, which are
+            scaled, or floats. Or a picture that was cut and prepared for an encoder of tiles, floats (tiles,
+            channels, height, width).
         layout: Where the channels are. None decides from the shape: the end of size 3 or 4 holds the
             channels, else the end of size 1, and channels first wins when both ends could.
         fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
@@ -189,16 +190,20 @@ def make_image_input(
 
     Raises:
         InputError: Wrong rank, channel number, dtype or device, or an empty picture; a file that is missing,
-            damaged or too large; a URL without `fetch`. NaN and infinite values are found when a model reads
-            the picture.
+            damaged, of a format that is not read or larger than `MediaLimits` allows; a URL without `fetch`.
+            NaN and infinite values are found when a model reads the picture.
+        MissingDependencyError: It is HEIC, and pillow-heif is not installed; the extra is `heic`.
     """
     if isinstance(image, (str, os.PathLike, bytes, bytearray)):
         from executorch_mm.preprocess import load_image
 
         image = load_image(image, fetch=fetch)
     if is_pil_image(image):
+        from executorch_mm.preprocess.picture_files import read_completely
+
         if 0 in image.size:
             raise InputError(f"image: expected at least one pixel, got size {image.size}")
+        read_completely(image, "image")
         return MultimodalInput._of("image", image)
     array = to_numpy(image, "image")
     if array.ndim == 4 and array.shape[0] > 1 and np.issubdtype(array.dtype, np.floating):
@@ -329,7 +334,10 @@ def _as_part(index: int, part: object) -> MultimodalInput:
 
 def _token_array(tokens: object) -> npt.NDArray[np.int64]:
     try:
-        array = np.asarray(tokens if hasattr(tokens, "__len__") else list(tokens))  # type: ignore[call-overload]
+        if hasattr(tokens, "__dlpack__"):
+            array = to_numpy(tokens, "tokens")
+        else:
+            array = np.asarray(tokens if hasattr(tokens, "__len__") else list(tokens))  # type: ignore[call-overload]
     except (TypeError, ValueError) as error:
         raise InputError(f"tokens: expected a sequence of ints, got {type(tokens).__name__}") from error
     if array.ndim != 1:

@@ -18,9 +18,11 @@ class MediaLimits:
 
     Attributes:
         file_bytes: Bytes of a file before it is decoded.
+        picture_edge: Length of a picture's longer edge, as it is read and as it is resized.
         picture_pixels: Pixels of a picture, as it is read and as it is resized.
         picture_bytes: Memory for one picture: its decoder, its pixels, and what conversion and preparation
             make of them.
+        picture_tiles: Tiles that one picture is cut into.
         sound_seconds: Length of a sound.
         min_sampling_rate: Lowest sampling rate of a sound, per second.
         max_sampling_rate: Highest sampling rate of a sound, per second.
@@ -31,8 +33,10 @@ class MediaLimits:
     """
 
     file_bytes: int = 2**31
+    picture_edge: int = 2**16
     picture_pixels: int = 2**29 // 3
     picture_bytes: int = 2**30
+    picture_tiles: int = 1024
     sound_seconds: int = 6 * 3600
     min_sampling_rate: int = 1_000
     max_sampling_rate: int = 768_000
@@ -72,7 +76,7 @@ def set_media_limits(limits: MediaLimits) -> MediaLimits:
     return before
 
 
-def check_limit(what: str, name: str, got: float, unit: str = "") -> None:
+def check_limit(what: str, name: str, got: float, unit: str, came: str = "") -> None:
     """Refuses what is more than a limit.
 
     Args:
@@ -80,14 +84,14 @@ def check_limit(what: str, name: str, got: float, unit: str = "") -> None:
         name: The limit: a field of `MediaLimits`.
         got: What came.
         unit: What is counted, in the plural.
+        came: What came, where the number alone does not say it.
 
     Raises:
         InputError: `got` is more.
     """
     limit: int = getattr(_in_force, name)
     if got > limit:
-        counted = f" {unit}" if unit else ""
         raise InputError(
-            f"{what}: expected at most {limit}{counted}, got {got}; "
+            f"{what}: expected at most {limit} {unit}, got {came or got}; "
             f"set_media_limits(MediaLimits({name}=...)) allows more"
         )

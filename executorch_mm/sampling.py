@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from executorch_mm import _core
+from executorch_mm.arrays import to_numpy
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import InputError
 
@@ -90,9 +91,10 @@ def timeout_ns(seconds: float) -> int:
     return min(int(seconds * 1e9), 2**62)
 
 
-def _checked(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def _checked(given: NDArray[np.float32]) -> NDArray[np.float32]:
+    logits = to_numpy(given, "logits")
     if logits.dtype != np.float32 or logits.ndim != 1 or not logits.flags.c_contiguous or not logits.size:
         raise InputError(
             f"logits: expected contiguous float32 (vocab_size,), got {logits.dtype} {logits.shape}"
         )
-    return logits
+    return logits.view(np.float32)

@@ -5,7 +5,7 @@ A key that is not understood is an error: a picture prepared almost as in traini
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
@@ -78,14 +78,14 @@ class ConfigReader:
     def length(self, key: str, *, smallest: int = 1) -> int:
         """An int, such as a number of pixels."""
         value = self.get(key)
-        if not _is_length(value, smallest):
+        if not is_length(value, smallest):
             raise self.wrong(key, f"an int of {smallest} or more")
-        return int(value)  # type: ignore[call-overload, no-any-return]  # _is_length has seen it
+        return int(value)  # type: ignore[call-overload, no-any-return]  # is_length has seen it
 
     def resample(self) -> int:
         """Pillow's number of a resampling filter."""
         value = self.get("resample")
-        if not _is_length(value, smallest=0) or value not in range(6):
+        if not is_length(value, smallest=0) or value not in range(6):
             raise self.wrong("resample", "the number of one of Pillow's filters, 0 to 5")
         return int(value)  # type: ignore[call-overload, no-any-return]
 
@@ -109,7 +109,7 @@ class ConfigReader:
             entries = {"height": value, "width": value}
         else:
             entries = {"shortest_edge": value}
-        if not entries or not all(_is_length(length) for length in entries.values()):
+        if not entries or not all(is_length(length) for length in entries.values()):
             raise self.wrong(key, "{height, width}, {shortest_edge} or one length, in whole pixels")
         return entries
 
@@ -188,8 +188,11 @@ def read_family(
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= sys.float_info.max  # an int beyond all floats makes isfinite() raise
 
 
-def _is_length(value: object, smallest: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= smallest
+def is_length(value: object, smallest: int = 1) -> bool:
+    """Whether it is an int that pixels may be counted with: not so large that floats lose it."""
+    return isinstance(value, int) and not isinstance(value, bool) and smallest <= value < 2**31

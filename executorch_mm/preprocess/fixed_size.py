@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from executorch_mm.preprocess.config_reader import ConfigReader, Json
+from executorch_mm.preprocess.picture_size import check_prepared
 from executorch_mm.preprocess.pictures import UInt8Array
 from executorch_mm.preprocess.resample import BICUBIC, BILINEAR, resize
 from executorch_mm.preprocess.steps import (
     COMMON_DEFAULTS,
     COMMON_KEYS,
     HALF,
+    FloatArray,
     Normalise,
     PreparedImage,
     Resize,
@@ -99,6 +101,8 @@ class ImageConfig:
             edge = max(original_size)
             pixels = paste_centred(pixels, edge, edge, self.square_colour)
         height, width = resized_size(pixels.shape[:2], self.resize or pixels.shape[:2])
+        result, least = self.crop or (height, width), self.pad or (0, 0)
+        check_prepared(1, max(result[0], least[0]), max(result[1], least[1]))
         if self.crop is not None:
             pixels = resize_and_crop(pixels, height, width, self.resample, self.crop)
         elif self.resize is not None:
@@ -108,6 +112,17 @@ class ImageConfig:
             missing = [max(0, wanted - now) for wanted, now in zip(self.pad, values.shape[1:], strict=True)]
             values = np.pad(values, ((0, 0), (0, missing[0]), (0, missing[1])))
         return PreparedImage(values, original_size)
+
+    def prepare_tiles(self, tiles: list[UInt8Array]) -> FloatArray:
+        """Prepares the parts of a picture, (tiles, 3, height, width).
+
+        Raises:
+            InputError: They are prepared to different sizes, or together larger than `MediaLimits` allows.
+        """
+        first = self.prepare(np.ascontiguousarray(tiles[0])).pixel_values
+        check_prepared(len(tiles), *first.shape[1:])
+        rest = [self.prepare(np.ascontiguousarray(tile)).pixel_values for tile in tiles[1:]]
+        return stacked([first, *rest])
 
 
 @dataclass(frozen=True)
@@ -134,8 +149,8 @@ class PanAndScan:
         parts = [pixels]
         if count:
             parts += cut(pixels, math.ceil(height / rows), math.ceil(width / columns))
-        values = [self.steps.prepare(np.ascontiguousarray(part)).pixel_values for part in parts]
-        return PreparedImage(stacked(values), (height, width), (rows, columns) if count else (0, 0))
+        values = self.steps.prepare_tiles(parts)
+        return PreparedImage(values, (height, width), (rows, columns) if count else (0, 0))
 
     def crop_count(self, long: int, short: int) -> int:
         """Number of crops of a picture with these edges; 0 when it is not cropped."""

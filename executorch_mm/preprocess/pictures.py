@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from executorch_mm.arrays import AnyArray, image_array, is_pil_image
+from executorch_mm.arrays import AnyArray, image_array, is_pil_image, scale_16_bit
 from executorch_mm.errors import InputError
+from executorch_mm.preprocess.exif import orientation_of
 from executorch_mm.preprocess.sources import Fetch, Source, is_source, read_source
 
 if TYPE_CHECKING:
@@ -20,26 +21,31 @@ if TYPE_CHECKING:
 Layout = Literal["HWC", "CHW"]
 UInt8Array = npt.NDArray[np.uint8]
 
-# 512 MB as RGB bytes. A file of a few kilobytes can claim more.
-MAX_PIXELS = 2**29 // 3
 # A float picture may leave 0..1 by this much (a resampling filter's overshoot) and is then clipped.
 _RANGE_SLACK = 0.01
-_ORIENTATION = 0x0112  # EXIF's tag
+_STRIP_PIXELS = 2**20  # are made RGB at a time, so that it takes little memory
+_ALPHA_MODES = ("LA", "PA", "RGBA", "RGBa")
 
 
 def load_image(source: Source, *, fetch: Fetch | None = None) -> Image.Image:
-    """Reads a picture completely.
+    """Reads a picture completely: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC (with pillow-heif) or PPM.
 
     Args:
         source: A path, a "data:" URI, an "http(s)://" URL, or the bytes of a picture file.
         fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
 
+    Returns:
+        The pixels as they are stored; `image_to_hwc_uint8` turns them as EXIF says.
+
     Raises:
-        InputError: There is no such file, it is no picture, cut short or larger than `MAX_PIXELS`, or it is a
-            URL and there is no `fetch`.
+        InputError: There is no such file, it is no picture of these formats, damaged or larger than
+            `MediaLimits` allows, or it is a URL and there is no `fetch`.
+        MissingDependencyError: It is HEIC, and pillow-heif is not installed; the extra is `heic`.
     """
     data, what = read_source(source, "image", fetch)
-    return _open(io.BytesIO(data), what)
+    from executorch_mm.preprocess.picture_files import open_picture
+
+    return open_picture(data, what)
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -47,37 +53,11 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     return load_image(Path(path))
 
 
-def _open(file: io.BytesIO, what: str) -> Image.Image:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        image: Image.Image = Image.open(file)
-        with image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise InputError(
-                    f"{what}: expected at most {MAX_PIXELS} pixels, got {width} x {height}; "
-                    "a decompression bomb, or a picture to be scaled down first"
-                )
-            image.load()
-        return image
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"{what}: {error}") from error
-    except UnidentifiedImageError as error:
-        raise InputError(f"{what}: not a picture in a format that Pillow reads") from error
-    except OSError as error:
-        raise InputError(f"{what}: {error.strerror or error}") from error
-    except InputError:
-        raise
-    except (SyntaxError, ValueError, EOFError) as error:  # what Pillow's readers raise for damaged files
-        raise InputError(f"{what}: damaged picture ({error})") from error
-
-
 def image_to_hwc_uint8(image: object, *, layout: Layout | None = None) -> UInt8Array:
     """A picture of any kind as RGB bytes.
 
     Transparent pixels are blended onto white. Grey becomes three equal channels, 16 bits become 8 by
-    rounding. A PIL image is turned as its EXIF orientation says.
+    rounding. A PIL image is turned as its EXIF orientation says, where that can be read.
 
     Args:
         image: What `load_image` takes; a PIL image of any mode; or a numpy array, or anything with
@@ -91,18 +71,16 @@ def image_to_hwc_uint8(image: object, *, layout: Layout | None = None) -> UInt8A
 
     Raises:
         InputError: Wrong rank, channel number or dtype; no pixels; NaN or infinite values; floats outside
-            of 0..1; a damaged file.
+            of 0..1; a damaged file, or one larger than `MediaLimits` allows.
     """
     if is_source(image):
         image = load_image(image)
     if is_pil_image(image):
-        return np.ascontiguousarray(_pil_to_rgb(image))
+        return _pil_to_rgb(image)
     return _array_to_rgb(image, layout)
 
 
 def _array_to_rgb(image: object, layout: Layout | None) -> UInt8Array:
-    if getattr(image, "dtype", None) == np.uint16:
-        image = scale_16_bit(np.asarray(image))
     array = image_array(image, layout=layout)
     if array.shape[0] == 4:
         array = _blend_onto_white(array)
@@ -123,34 +101,64 @@ def _blend_onto_white(rgba: AnyArray) -> AnyArray:
     return np.rint(alpha * pixels[:3] + (1 - alpha) * 255).astype(np.uint8)
 
 
-def _pil_to_rgb(image: Image.Image) -> Image.Image:
-    from PIL import Image, ImageOps
+def _pil_to_rgb(image: Image.Image) -> UInt8Array:
+    from executorch_mm.preprocess.picture_files import read_completely
 
     if 0 in image.size:
         raise InputError(f"image: expected at least one pixel, got size {image.size}")
+    read_completely(image, "image")
+    width, height = image.size
+    turned, upright = _turned(height, width, orientation_of(image))
     try:
-        if image.getexif().get(_ORIENTATION, 1) != 1:  # exif_transpose would copy an upright picture
-            image = ImageOps.exif_transpose(image)
-        if image.mode == "I" or image.mode.startswith("I;16"):
-            # Pillow's own conversion to 8 bits would cut everything above 255 off.
-            return Image.fromarray(scale_16_bit(np.asarray(image))).convert("RGB")
-        if image.mode == "F":
-            return Image.fromarray(_array_to_rgb(np.asarray(image), None))
-        if "A" in image.getbands() or "transparency" in image.info:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-            image = Image.alpha_composite(white, image)
-        return image if image.mode == "RGB" else image.convert("RGB")
+        for rows in _strips(height, width):
+            turned[rows] = _strip_to_rgb(image.crop((0, rows.start, width, rows.stop)))
     except InputError:
         raise
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow reads pixels late
+    except Exception as error:
         raise InputError(f"image: damaged, or of a mode that has no RGB ({error})") from error
+    return upright
 
 
-def scale_16_bit(pixels: AnyArray) -> UInt8Array:
-    """Samples in 0..65535, whatever integers hold them, as rounded uint8 (65535 / 257 = 255)."""
-    clipped = np.clip(pixels.astype(np.int64), 0, 65535)
-    return ((clipped + 128) // 257).astype(np.uint8)
+def _turned(height: int, width: int, orientation: int) -> tuple[UInt8Array, UInt8Array]:
+    """Memory for a picture in two views: as it is stored, and as EXIF's orientation says that it is seen."""
+    is_on_its_side = orientation >= 5
+    upright = np.empty((width, height, 3) if is_on_its_side else (height, width, 3), np.uint8)
+    stored = upright.transpose(1, 0, 2) if is_on_its_side else upright
+    if orientation in (3, 4, 6, 7):
+        stored = stored[::-1]
+    if orientation in (2, 3, 7, 8):
+        stored = stored[:, ::-1]
+    return stored, upright
+
+
+def _strips(height: int, width: int) -> Iterator[slice]:
+    rows = max(1, _STRIP_PIXELS // width)
+    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
+
+
+def _strip_to_rgb(strip: Image.Image) -> AnyArray:
+    from PIL import Image
+
+    transparent = strip.info.get("transparency")
+    if strip.mode == "I" or strip.mode.startswith("I;16"):
+        # Pillow's own conversion to 8 bits would cut everything above 255 off.
+        samples = np.asarray(strip)
+        grey = scale_16_bit(samples)
+        if isinstance(transparent, int):
+            grey[samples == transparent] = 255
+        return grey[:, :, np.newaxis]
+    if strip.mode == "F":
+        return _array_to_rgb(np.asarray(strip), None)
+    if _is_transparent(strip):
+        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
+        strip = Image.alpha_composite(white, strip.convert("RGBA"))
+    return np.asarray(strip.convert("RGB"))
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    if image.mode in _ALPHA_MODES or (image.mode in ("1", "L", "P", "RGB") and "transparency" in image.info):
+        return True
+    return image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A")
 
 
 def _unit_floats_to_bytes(array: AnyArray) -> UInt8Array:

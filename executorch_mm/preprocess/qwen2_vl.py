@@ -10,6 +10,7 @@ import numpy as np
 
 from executorch_mm.errors import InputError
 from executorch_mm.preprocess.config_reader import ConfigReader, Family, Json
+from executorch_mm.preprocess.picture_size import check_prepared
 from executorch_mm.preprocess.pictures import UInt8Array
 from executorch_mm.preprocess.resample import resize
 from executorch_mm.preprocess.steps import (
@@ -89,8 +90,9 @@ class Patches:
         """Prepares the frames of a video, of one size; the last one fills the last patch up."""
         size = pictures[0].shape[:2]
         height, width = self._resized(*size)
-        values = self.normalise(*[resize(pixels, height, width, self.resample) for pixels in pictures])
         missing = -len(pictures) % self.frames
+        check_prepared(1 + missing, height, width)
+        values = self.normalise(*[resize(pixels, height, width, self.resample) for pixels in pictures])
         values = np.concatenate([values, np.repeat(values[-1:], missing, axis=0)]) if missing else values
         return self._cut(values, size)
 

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from executorch_mm import _core
-from executorch_mm.errors import InputError
-from executorch_mm.preprocess.pictures import MAX_PIXELS, UInt8Array
+from executorch_mm.limits import check_limit
+from executorch_mm.preprocess.picture_size import check_edges
+from executorch_mm.preprocess.pictures import UInt8Array
 
 Float64Array = npt.NDArray[np.float64]
 Int32Array = npt.NDArray[np.int32]
@@ -38,9 +39,10 @@ def resize(
         uint8 (height, width, 3), or of the crop's size.
 
     Raises:
-        InputError: The result would be larger than any picture that is read.
+        InputError: The picture, or the result, is larger than `MediaLimits` allows.
     """
     rows, columns = crop or (height, width)
+    check_edges("image", (pixels.shape[1], pixels.shape[0]))
     check_size(pixels, rows, columns)
     parts = (height - rows) // 2, rows, (width - columns) // 2, columns
     if resample == NEAREST:
@@ -50,20 +52,20 @@ def resize(
     out = np.empty((rows, columns, 3), np.uint8)
     row_weights = _weights(pixels.shape[0], height, resample, *parts[:2])
     column_weights = _weights(pixels.shape[1], width, resample, *parts[2:])
+    first_rows, taps = row_weights[0], row_weights[1].shape[1]
+    check_size(pixels, int(first_rows.max() - first_rows.min()) + taps, columns)  # between the two passes
     _core.resample(pixels, *column_weights, *row_weights, out)
     return out
 
 
 def check_size(pixels: UInt8Array, height: int, width: int) -> None:
-    """Raises InputError if a picture of this size would be larger than any that is read."""
-    if height * width > MAX_PIXELS:
-        raise InputError(
-            f"image: expected at most {MAX_PIXELS} pixels, got {width} x {height}, "
-            f"made of {pixels.shape[1]} x {pixels.shape[0]}"
-        )
+    """Raises InputError if a picture of this size, made of another, would be larger than allowed."""
+    check_edges("image", (width, height), f", made of {pixels.shape[1]} x {pixels.shape[0]}")
 
 
 def _nearest(old: int, new: int) -> npt.NDArray[np.intp]:
+    # As in Pillow, what is summed up from the first pixel on.
+    check_limit("image", "picture_pixels", new, "pixels along an edge")
     steps = np.full(new, old / new)
     steps[0] /= 2
     return np.add.accumulate(steps).astype(np.intp)

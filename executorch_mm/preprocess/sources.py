@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import stat
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeAlias, TypeGuard
 from urllib.parse import unquote_to_bytes
 
 from executorch_mm.errors import InputError
+from executorch_mm.limits import check_limit
 
 Fetch: TypeAlias = Callable[[str], bytes]
 Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray"
+
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # else opening a pipe waits for somebody at its other end
 
 
 def is_source(value: object) -> TypeGuard[Source]:
@@ -33,19 +36,36 @@ def read_source(source: Source, kind: str, fetch: Fetch | None) -> tuple[bytes, 
         The bytes, and what they are for error messages.
 
     Raises:
-        InputError: There is no such file, the URI is malformed, or it is a URL and there is no `fetch`.
+        InputError: There is no such file, it is no regular file or larger than `MediaLimits` allows, the URI
+            is malformed, or it is a URL and there is no `fetch`.
     """
     if isinstance(source, (bytes, bytearray)):
-        return bytes(source), f"{kind} of {len(source)} bytes"
+        return _checked(source, f"{kind} of {len(source)} bytes")
     text = os.fspath(source)
     if isinstance(source, str) and text.startswith("data:"):
-        return _decode_data_uri(text), f"{kind} in a data URI"
+        return _checked(_decode_data_uri(text), f"{kind} in a data URI")
     if isinstance(source, str) and text.startswith(("http://", "https://")):
-        return _fetched(text, fetch), f"{kind} {text}"
+        return _checked(_fetched(text, fetch), f"{kind} {text}")
+    return _read_file(text, f"{kind} {text}")
+
+
+def _checked(data: bytes | bytearray, what: str) -> tuple[bytes, str]:
+    check_limit(what, "file_bytes", len(data), "bytes")
+    return bytes(data), what
+
+
+def _read_file(path: str, what: str) -> tuple[bytes, str]:
     try:
-        return Path(text).read_bytes(), f"{kind} {text}"
+        with os.fdopen(os.open(path, os.O_RDONLY | _NO_WAIT), "rb") as file:
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode):
+                raise InputError(f"{what}: expected a regular file")
+            check_limit(what, "file_bytes", state.st_size, "bytes")
+            return file.read(state.st_size), what
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise InputError(f"{kind} {text}: {getattr(error, 'strerror', None) or error}") from error
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{what}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _fetched(url: str, fetch: Fetch | None) -> bytes:
@@ -61,9 +81,9 @@ def _decode_data_uri(uri: str) -> bytes:
     head, comma, body = uri.partition(",")
     if not comma:
         raise InputError(f"data URI: expected data:<type>;base64,<data>, got {uri[:40]!r}")
-    if not head.endswith(";base64"):
-        return unquote_to_bytes(body)
     try:
+        if not head.endswith(";base64"):
+            return unquote_to_bytes(body)
         return base64.b64decode("".join(body.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InputError(f"data URI: expected base64 ({error})") from error
+        raise InputError(f"data URI: expected base64 or percent encoding ({error})") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from executorch_mm.errors import InputError
+from executorch_mm.limits import check_limit
 from executorch_mm.preprocess.config_reader import ConfigReader, Json, Triple
 from executorch_mm.preprocess.pictures import UInt8Array
 from executorch_mm.preprocess.resample import BICUBIC, check_size, resize
@@ -166,7 +168,7 @@ def paste_centred(pixels: UInt8Array, height: int, width: int, colour: tuple[int
     """A larger picture of one colour with the picture in its middle.
 
     Raises:
-        InputError: The result would be larger than any picture that is read.
+        InputError: The result would be larger than `MediaLimits` allows.
     """
     check_size(pixels, height, width)
     canvas = np.empty((height, width, 3), np.uint8)
@@ -177,7 +179,13 @@ def paste_centred(pixels: UInt8Array, height: int, width: int, colour: tuple[int
 
 
 def cut(pixels: UInt8Array, height: int, width: int) -> list[UInt8Array]:
-    """Tiles of a picture, row by row; those at the right and bottom may be smaller."""
+    """Tiles of a picture, row by row; those at the right and bottom may be smaller.
+
+    Raises:
+        InputError: They are more than `MediaLimits` allows.
+    """
+    count = math.ceil(pixels.shape[0] / height) * math.ceil(pixels.shape[1] / width)
+    check_limit("image", "picture_tiles", count, "tiles")
     return [
         pixels[top : top + height, left : left + width]
         for top in range(0, pixels.shape[0], height)

@@ -6,10 +6,10 @@ import functools
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
-from executorch_mm.preprocess.config_reader import ConfigReader, Json
+from executorch_mm.limits import check_limit
+from executorch_mm.preprocess.config_reader import ConfigReader, Json, is_length
 from executorch_mm.preprocess.fixed_size import CLIP, ImageConfig
+from executorch_mm.preprocess.picture_size import check_prepared
 from executorch_mm.preprocess.pictures import UInt8Array
 from executorch_mm.preprocess.resample import LANCZOS, resize
 from executorch_mm.preprocess.steps import (
@@ -21,7 +21,6 @@ from executorch_mm.preprocess.steps import (
     PreparedImage,
     cut,
     paste_centred,
-    stacked,
 )
 
 LLAVA_NEXT_KEYS = COMMON_KEYS | {
@@ -93,9 +92,8 @@ class AnyResolution:
         resample = self.steps.resample
         canvas = paste_centred(resize(pixels, *fitted, resample), height, width, (0, 0, 0))
         parts = [resize(pixels, *self.small, resample), *cut(canvas, self.tile, self.tile)]
-        values = [self.steps.prepare(np.ascontiguousarray(part)).pixel_values for part in parts]
         grid = (math.ceil(height / self.tile), math.ceil(width / self.tile))
-        return PreparedImage(stacked(values), size, grid)
+        return PreparedImage(self.steps.prepare_tiles(parts), size, grid)
 
 
 def _read_resolutions(reader: ConfigReader) -> tuple[tuple[int, int], ...]:
@@ -103,7 +101,7 @@ def _read_resolutions(reader: ConfigReader) -> tuple[tuple[int, int], ...]:
     value = reader.get(key)
     pairs = value if isinstance(value, (list, tuple)) else []
     result = [tuple(pair) for pair in pairs if isinstance(pair, (list, tuple))]
-    is_good = all(len(pair) == 2 and all(type(n) is int and n > 0 for n in pair) for pair in result)
+    is_good = all(len(pair) == 2 and all(map(is_length, pair)) for pair in result)
     if not result or not is_good or len(result) != len(pairs):
         raise reader.wrong(key, "a list of [height, width] in pixels")
     return tuple((pair[0], pair[1]) for pair in result)
@@ -148,6 +146,7 @@ class TileGrid:
         """Prepares a picture; the last tile is the small picture, unless there is one tile only."""
         size = pixels.shape[:2]
         rows, columns = self.grid_of(size)
+        check_prepared(rows * columns + 1, *self.tile)
         tiles = cut(resize(pixels, rows * self.tile[0], columns * self.tile[1], self.resample), *self.tile)
         if len(tiles) > 1:
             tiles.append(resize(pixels, *self.tile, self.resample))
@@ -155,8 +154,8 @@ class TileGrid:
 
     def grid_of(self, size: tuple[int, int]) -> tuple[int, int]:
         """(rows, columns) for a picture of (height, width)."""
-        numbers = range(1, self.max_tiles + 1)
-        grids = [(w, h) for w in numbers for h in numbers if self.min_tiles <= w * h <= self.max_tiles]
+        most, fewest = self.max_tiles, self.min_tiles
+        grids = [(w, h) for w in range(1, most + 1) for h in range(1, most // w + 1) if w * h >= fewest]
         grids.sort(key=lambda grid: grid[0] * grid[1])
         best, best_difference = (1, 1), math.inf
         for columns, rows in grids:
@@ -171,6 +170,7 @@ class TileGrid:
 def read_got_ocr2(reader: ConfigReader) -> ImageConfig | TileGrid:
     """The steps of a GOT-OCR 2 file."""
     max_tiles = reader.length("max_patches")
+    check_limit(f"{reader.where}: max_patches", "picture_tiles", max_tiles, "tiles")
     is_cut = reader.flag("crop_to_patches") or reader.get("processor_class") in _ALWAYS_CUT
     if not is_cut or max_tiles == 1:
         return ImageConfig.read(reader)
@@ -218,12 +218,13 @@ class SquareTiles:
     def prepare(self, pixels: UInt8Array) -> PreparedImage:
         """Prepares a picture; the last tile is the small picture, unless there is one tile only."""
         size = pixels.shape[:2]
+        grid = self.grid_of(size)
+        check_prepared(math.prod(grid) + 1, self.tile, self.tile)
         if self.resize is not None:
             pixels = resize(pixels, *self._resized(size), self.resample)
         if self.is_split:
             pixels = resize(pixels, *self._whole_tiles(*pixels.shape[:2]), self.resample)
         small = resize(pixels, self.tile, self.tile, self.resample)
-        grid = self.grid_of(size)
         tiles = [] if grid == (0, 0) else cut(pixels, self.tile, self.tile)
         return PreparedImage(self.normalise(*tiles, small), size, grid)
 
@@ -233,6 +234,7 @@ class SquareTiles:
             return 0, 0
         height, width = self._whole_tiles(*self._resized(size))
         grid = (height // self.tile, width // self.tile)
+        check_limit("image", "picture_tiles", math.prod(grid), "tiles")
         return (0, 0) if grid == (1, 1) else grid
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:

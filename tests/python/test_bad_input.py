@@ -137,7 +137,7 @@ def test_a_wrong_generation_option_names_its_field(options: dict[str, object], m
         (np.zeros((2, 3, 64, 64), np.uint8), "3-dimensional"),
         (np.zeros((2, 64, 64), np.uint8), r"3 \(RGB\) or 4 \(RGBA\)"),
         (np.zeros((0, 64, 3), np.uint8), "at least one pixel"),
-        (np.zeros((64, 64, 3), np.int32), "expected uint8 or floats, got int32"),
+        (np.zeros((64, 64, 3), np.int32), "expected uint8, uint16 or floats, got int32"),
         (Image.new("RGB", (0, 5)), "at least one pixel"),
         ("picture.png", "No such file"),
         (None, "expected a numpy array"),

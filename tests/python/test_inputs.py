@@ -16,6 +16,7 @@ from executorch_mm import (
     Audio,
     Image,
     InputError,
+    MediaLimits,
     MultimodalInput,
     RawAudio,
     make_audio_input,
@@ -88,7 +89,7 @@ def test_a_fetch_function_must_return_bytes() -> None:
         make_image_input("https://a.example/", fetch=lambda url: url)  # type: ignore[arg-type, return-value]
 
 
-@pytest.mark.parametrize("edge", [12_000, 100_000])
+@pytest.mark.parametrize("edge", [13_000, 100_000])
 def test_a_file_of_few_bytes_that_claims_many_pixels_is_refused(edge: int) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -101,7 +102,7 @@ def test_a_file_of_few_bytes_that_claims_many_pixels_is_refused(edge: int) -> No
 
 def test_the_limit_holds_when_pillows_own_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PILImage, "MAX_IMAGE_PIXELS", None)
-    monkeypatch.setattr("executorch_mm.preprocess.pictures.MAX_PIXELS", 47)
+    monkeypatch.setattr("executorch_mm.limits._in_force", MediaLimits(picture_pixels=47))
     with pytest.raises(InputError, match="expected at most 47 pixels, got 8 x 6"):
         make_image_input(png())
 

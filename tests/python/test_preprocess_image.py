@@ -486,8 +486,8 @@ def test_ambiguous_pictures_are_channels_first() -> None:
         (np.full((5, 7, 3), np.inf, np.float32), "infinity"),
         (np.full((5, 7, 3), 255.0), "floats in 0..1, got 255..255"),
         (np.full((5, 7, 3), -1, np.float32), "floats in 0..1, got -1..-1"),
-        (np.zeros((5, 7, 3), np.int64), "uint8 or floats, got int64"),
-        (np.zeros((5, 7, 3), np.complex64), "uint8 or floats"),
+        (np.zeros((5, 7, 3), np.int64), "uint8, uint16 or floats, got int64"),
+        (np.zeros((5, 7, 3), np.complex64), "uint8, uint16 or floats"),
         ("picture.png", r"picture\.png: No such file"),
         (None, "got NoneType"),
         ([[1, 2], [3, 4]], "got list"),
@@ -515,7 +515,7 @@ def test_the_caller_keeps_an_unchanged_picture() -> None:
     ("name", "content", "message"),
     [
         ("none.png", None, "No such file"),
-        ("text.png", b"this is not a picture", "not a picture in a format that Pillow reads"),
+        ("text.png", b"this is not a picture", "not a picture in a format that is read"),
         ("empty.png", b"", "not a picture"),
     ],
 )
