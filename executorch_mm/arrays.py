@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 AnyArray = npt.NDArray[np.generic]
 CHANNELS = (1, 3, 4)
+_NO_NUMBERS = "OSUMm"  # numpy's letters for objects, texts, dates and spans of time
 
 _CPU = 1
 # The CPU, and memory of the host that CUDA or ROCm know of, by DLPack's numbers.
@@ -43,14 +44,16 @@ def to_numpy(array: object, what: str) -> AnyArray:
         what: Starts the error message.
 
     Raises:
-        InputError: It is none of these, lies on a device, or has a dtype numpy does not know.
+        InputError: It is none of these, lies on a device, or holds no numbers that numpy knows.
     """
     if isinstance(array, np.ndarray):
-        return _native(array)
+        return _native_numbers(array, what)
     try:
         device = int(cast(Any, array).__dlpack_device__()[0]) if hasattr(array, "__dlpack_device__") else _CPU
         if device in _HOST_DEVICES:
-            return _native(_host_view(array))
+            return _native_numbers(_host_view(array), what)
+    except InputError:
+        raise
     except (TypeError, ValueError, BufferError, RuntimeError) as error:
         raise InputError(
             f"{what}: expected a numpy array or a CPU array with __dlpack__, "
@@ -72,7 +75,9 @@ def _host_view(array: object) -> AnyArray:
     return np.asarray(memoryview(cast(Any, array)))
 
 
-def _native(array: AnyArray) -> AnyArray:
+def _native_numbers(array: AnyArray, what: str) -> AnyArray:
+    if array.dtype.kind in _NO_NUMBERS or array.dtype.names:
+        raise InputError(f"{what}: expected an array of numbers, got {array.dtype}")
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 

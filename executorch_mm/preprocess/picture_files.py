@@ -89,10 +89,10 @@ def read_completely(image: Image.Image, what: str) -> None:
         tile = _tile_size(image)
     except Exception as error:
         raise damaged(what, error) from error
-    if not is_read:
-        _check_pillows_limit(image.size, what)
     check_picture(what, image.size, image.mode, reading_bytes)
     check_picture(what, tile, image.mode, reading_bytes)
+    if not is_read:
+        _check_pillows_limit(image.size, what)
     try:
         image.load()
     except Exception as error:
@@ -104,8 +104,8 @@ def _check_pillows_limit(size: tuple[int, int], what: str) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and size[0] * size[1] > 2 * limit:
         raise InputError(
-            f"{what}: expected at most {2 * limit} pixels, got {size[0]} x {size[1]}; a decompression bomb, or "
-            "PIL.Image.MAX_IMAGE_PIXELS, half of that, is to be raised"
+            f"{what}: expected at most {2 * limit} pixels, got {size[0]} x {size[1]}; a decompression bomb, "
+            "or PIL.Image.MAX_IMAGE_PIXELS, half of that, is to be raised"
         )
 
 

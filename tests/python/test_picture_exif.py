@@ -1,4 +1,4 @@
-"""EXIF blocks with odd entries: the picture is turned where an orientation can be read, else it stays as it is."""
+"""Odd EXIF: a picture is turned where an orientation can be read, else it stays as it is."""
 
 from __future__ import annotations
 

@@ -129,22 +129,20 @@ def test_numbers_in_the_other_byte_order_are_the_same_numbers() -> None:
         make_image_input(np.zeros((5, 6, 3), ">i2"))
 
 
-def png(
-    colour_type: int, depth: int, row: bytes, width: int, transparent: bytes, palette: bytes = b""
-) -> bytes:
+def png(kind: int, depth: int, row: bytes, width: int, transparent: bytes, palette: bytes = b"") -> bytes:
     """A PNG file of one row, written by the specification: Pillow writes no tRNS of 16 bits."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    header = struct.pack(">IIBBBBB", width, 1, depth, colour_type, 0, 0, 0)
-    chunks = [
-        chunk(b"IHDR", header),
-        chunk(b"PLTE", palette) if palette else b"",
-        chunk(b"tRNS", transparent),
-    ]
-    chunks += [chunk(b"IDAT", zlib.compress(b"\0" + row)), chunk(b"IEND", b"")]
+    chunks = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, kind, 0, 0, 0))]
+    chunks += [chunk(b"PLTE", palette)] if palette else []
+    chunks += [chunk(b"tRNS", transparent), chunk(b"IDAT", zlib.compress(b"\0" + row)), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def shorts(*values: int) -> bytes:
+    return struct.pack(f">{len(values)}H", *values)
 
 
 GREY, RGB_TYPE, PALETTE = 0, 2, 3
@@ -160,14 +158,11 @@ GREY, RGB_TYPE, PALETTE = 0, 2, 3
         (png(GREY, 8, b"\1\2\3\4", 4, b"\0\3"), [1, 2, 255, 4]),
         # "the least significant bits are used and the others are 0": a writer that did not clear them
         (png(GREY, 8, b"\1\2\3\4", 4, b"\1\3"), [1, 2, 255, 4]),
-        (png(GREY, 16, struct.pack(">4H", 257, 514, 515, 65535), 4, struct.pack(">H", 514)), [1, 255, 2, 255]),
-        (png(GREY, 16, struct.pack(">4H", 0, 1, 128, 65535), 4, b"\0\0"), [255, 0, 0, 255]),
-        (png(RGB_TYPE, 8, bytes([5] * 3 + [6] * 3), 2, struct.pack(">3H", 6, 6, 6)), [5, 255]),
-        (png(RGB_TYPE, 8, bytes([5] * 3 + [6] * 3), 2, struct.pack(">3H", 6, 6, 7)), [5, 6]),
-        (
-            png(RGB_TYPE, 16, struct.pack(">6H", *[0x0505] * 3, *[0x0606] * 3), 2, struct.pack(">3H", *[0x0606] * 3)),
-            [5, 255],
-        ),
+        (png(GREY, 16, shorts(257, 514, 515, 65535), 4, shorts(514)), [1, 255, 2, 255]),
+        (png(GREY, 16, shorts(0, 1, 128, 65535), 4, b"\0\0"), [255, 0, 0, 255]),
+        (png(RGB_TYPE, 8, bytes([5] * 3 + [6] * 3), 2, shorts(6, 6, 6)), [5, 255]),
+        (png(RGB_TYPE, 8, bytes([5] * 3 + [6] * 3), 2, shorts(6, 6, 7)), [5, 6]),
+        (png(RGB_TYPE, 16, shorts(*[0x505] * 3, *[0x606] * 3), 2, shorts(*[0x606] * 3)), [5, 255]),
         (png(PALETTE, 8, b"\0\1\2", 3, b"\xff\0", b"\7\7\7\x08\x08\x08\x09\x09\x09"), [7, 255, 9]),
         (png(PALETTE, 8, b"\0\1\2", 3, b"\0\x80", bytes([0] * 9)), [255, 127, 0]),
     ],
