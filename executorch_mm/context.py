@@ -130,13 +130,21 @@ def _digest(media: Sequence[MultimodalInput]) -> bytes:
     import hashlib
 
     from executorch_mm.preprocess import Sound
+    from executorch_mm.preprocess.exif import orientation_of
     from executorch_mm.preprocess.tiling import Tile
 
     digest = hashlib.blake2b(digest_size=16)
     for part in media:
         value = part.value
         if is_pil_image(value):
-            digest.update(f"{value.mode} {value.size} {value.getpalette()}".encode())
+            seen = (
+                value.mode,
+                value.size,
+                value.getpalette(),
+                value.info.get("transparency"),
+                orientation_of(value),
+            )
+            digest.update(repr(seen).encode())
             digest.update(value.tobytes())
             continue
         if isinstance(value, Tile):

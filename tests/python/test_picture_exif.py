@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from executorch_mm import make_image_input
+from executorch_mm.context import _digest
 from executorch_mm.preprocess import image_to_hwc_uint8, load_image
 from executorch_mm.preprocess.exif import orientation_block, read_orientation
 
@@ -250,3 +252,15 @@ def test_a_block_that_is_made_is_read_again(value: int) -> None:
     assert dict(exif) == {0x112: value}
     assert read_orientation(orientation_block(value)) == value
     assert read_orientation(exif.tobytes()) == value
+
+
+def test_a_conversation_takes_the_same_pixels_turned_for_another_picture() -> None:
+    digests = set()
+    for value in (1, 6, 8):
+        picture = Image.fromarray(PIXELS)
+        picture.getexif()[0x112] = value
+        digests.add(_digest([make_image_input(picture)]))
+    opaque, transparent = Image.fromarray(PIXELS), Image.fromarray(PIXELS)
+    transparent.info["transparency"] = tuple(PIXELS[0, 0].tolist())
+    digests |= {_digest([make_image_input(picture)]) for picture in (opaque, transparent)}
+    assert len(digests) == 4
