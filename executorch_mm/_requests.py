@@ -178,8 +178,9 @@ class Requests(Access[_core.Session]):
                     reason = "stop"
                     break
             else:
-                reason = steps.finish_reason
-                if piece := text.finish():
+                piece = text.finish(_unseen_end(steps.generation.stop_token, config))
+                reason = steps.finish_reason if text.stopped is None else "stop"
+                if piece:
                     yield piece
         finally:
             records = steps.generation.records
@@ -260,6 +261,11 @@ def _result(text: str, endings: list[Ending], config: GenerationConfig) -> Gener
             make_result(other.text, other.records, other.stats, has_logprobs=has_logprobs) for other in others
         ],
     )
+
+
+def _unseen_end(token: int | None, config: GenerationConfig) -> int | None:
+    """The token that ended an answer, unless it was handed out as part of it."""
+    return None if config.include_stop and token in config.stop_token_ids else token
 
 
 def _tokens_so_far(session: _core.Session) -> list[int]:

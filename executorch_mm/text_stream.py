@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import takewhile
 
 from executorch_mm.errors import InputError
-from executorch_mm.tokenizer import Tokenizer
+from executorch_mm.tokenizer import IncrementalDecoder, Tokenizer
 
 __all__ = ["StopMatcher", "TextStream"]
 
@@ -106,8 +107,10 @@ class StopMatcher:
 class TextStream:
     r"""Turns the ids of one answer into the pieces of text to show.
 
-    Stop strings are found across token borders and are never shown, unless `include_stop`. Only text that may
-    turn out to be the beginning of a stop string is held back.
+    Stop strings are found across token borders and are never shown, unless `include_stop`. They are looked
+    for in the text with its control tokens written out, shown or not: `"<|user|>"` stops at that token, and
+    a control token between two halves of a stop string keeps them apart. Only text that may turn out to be
+    the beginning of a stop string is held back.
 
     Args:
         tokenizer: Decodes the ids.
@@ -136,8 +139,13 @@ class TextStream:
     ) -> None:
         self._decoder = tokenizer.decoder(skip_special_tokens=skip_special_tokens, after=after)
         self._matcher = StopMatcher(stop) if stop else None
+        self._written: IncrementalDecoder | None = None  # the text with its control tokens
+        if stop and skip_special_tokens:
+            self._written = tokenizer.decoder(skip_special_tokens=False, after=after)
         self._include_stop = include_stop
-        self._held = ""
+        # What is held back, token by token: characters with the control tokens written out, text to show.
+        self._held: deque[tuple[int, str]] = deque()
+        self._num_shown = 0  # characters of it that are shown all the same, with include_stop
         self._stopped: str | None = None
         self._finished = False
 
@@ -157,10 +165,14 @@ class TextStream:
         """
         if self._stopped is not None or self._finished:
             return ""
-        return self._show(self._decoder.push(token_id))
+        text = self._decoder.push(token_id)
+        return self._show(text, text if self._written is None else self._written.push(token_id))
 
-    def finish(self) -> str:
+    def finish(self, ended_by: int | None = None) -> str:
         """Ends the answer.
+
+        Args:
+            ended_by: A token that ended the answer and is not shown; it may complete a stop string.
 
         Returns:
             What was held back, an unfinished character as U+FFFD; '' after a stop string or a second time.
@@ -168,28 +180,50 @@ class TextStream:
         if self._stopped is not None or self._finished:
             return ""
         self._finished = True
-        piece = self._show(self._decoder.flush())
+        text = self._decoder.flush()
+        if self._written is None:
+            piece = self._show(text, text)
+        elif ended_by is None:
+            piece = self._show(text, self._written.flush())
+        else:
+            piece = self._show(text, "")
+            piece += self._show("", self._written.push(ended_by) + self._written.flush())
         if self._stopped is None:
-            piece += self._held
-        self._held = ""
+            piece += self._release(0)[self._num_shown :]
         return piece
 
-    def _show(self, text: str) -> str:
-        if self._matcher is None or not text:
+    def _show(self, text: str, written: str) -> str:
+        """What can be shown once a token has come: `text` to show, `written` to look for stop strings in."""
+        if self._matcher is None:
             return text
-        hit = self._matcher.feed(text)
-        if self._include_stop:
-            # Whatever comes is shown, up to the end of a stop string: nothing to hold back.
-            if hit is None:
-                return text
+        self._held.append((len(written), text))
+        hit = self._matcher.feed(written)
+        if hit is None:
+            text = self._release(self._matcher.num_held)
+            ready = self._plain_beginning() if self._include_stop else ""
+        else:
             end, self._stopped = hit
-            return text[:end]
-        num_held_before = len(self._held)
-        text = self._held + text
-        if hit is not None:
-            end, self._stopped = hit
-            self._held = ""
-            return text[: num_held_before + end - len(self._stopped)]
-        shown = len(text) - self._matcher.num_held
-        self._held = text[shown:]
-        return text[:shown]
+            text = self._release(len(written) - end + len(self._stopped))
+            ready = self._stopped if self._include_stop else ""
+        piece = (text + ready)[self._num_shown :]
+        self._num_shown = len(ready)
+        return piece
+
+    def _release(self, num_kept: int) -> str:
+        """Takes what is held, but for the last `num_kept` characters of the written text."""
+        kept: deque[tuple[int, str]] = deque()
+        while num_kept and self._held:
+            length, text = self._held.pop()
+            if length > num_kept:  # where the two texts of a token differ, their ends are laid on each other
+                cut = max(len(text) - num_kept, 0)
+                self._held.append((length - num_kept, text[:cut]))
+                length, text = num_kept, text[cut:]
+            kept.appendleft((length, text))
+            num_kept -= length
+        released = "".join(text for _, text in self._held)
+        self._held = kept
+        return released
+
+    def _plain_beginning(self) -> str:
+        """What is held, up to a control token: whatever comes, it is shown, alone or in a stop string."""
+        return "".join(text for _, text in takewhile(lambda held: held[0] == len(held[1]), self._held))
