@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executorch_mm._tokenizers.base import PieceTokenizer, checked_id, load_failed
-from executorch_mm._tokenizers.hf_decoders import DecoderRule, compile_decoder
+from executorch_mm._tokenizers.hf_decoders import DecoderRule, byte_level_bytes, compile_decoder
 from executorch_mm._tokenizers.side_files import BOS_TOKENS, SideFiles
 from executorch_mm._tokenizers.utf8 import IncrementalDecoder, WindowDecoder
 
@@ -21,6 +21,7 @@ class HFTokenizer(PieceTokenizer):
 
     Byte sequences that are not UTF-8 decode as broken UTF-8 does anywhere, so that text can be shown while it
     comes; HF's ByteFallback decoder gives up on the whole run of byte tokens around the broken one instead.
+    Words added to a byte-level vocabulary are their own text; HF's ByteLevel decoder breaks "café".
     """
 
     def __init__(self, path: Path, tokenizer: Tokenizer, decoding: DecoderRule) -> None:
@@ -30,7 +31,7 @@ class HFTokenizer(PieceTokenizer):
         self._start = decoding.start
         self._mark_each_byte = decoding.mark_each_byte
         self._read_special_tokens(path)
-        self._pieces: dict[int, bytes] = {}
+        self._pieces = self._added_pieces() if decoding.is_byte_level else {}
 
     def _read_special_tokens(self, path: Path) -> None:
         added = self._tokenizer.get_added_tokens_decoder()
@@ -62,6 +63,27 @@ class HFTokenizer(PieceTokenizer):
             if isinstance(special, dict) and isinstance(special.get("id"), str):
                 return self.token_to_id(special["id"])
         return None
+
+    def _added_pieces(self) -> dict[int, bytes]:
+        """The bytes of the added tokens whose letters stand for other bytes in a byte-level vocabulary.
+
+        An added token is found in the text as it is, so that is what it is decoded to; `tokenizers` reads its
+        letters as bytes all the same. Except where the model itself writes the token, as it does with bytes.
+        """
+        pieces: dict[int, bytes] = {}
+        for token_id, token in self._tokenizer.get_added_tokens_decoder().items():
+            text = token.content.encode("utf-8")
+            if byte_level_bytes(token.content) != text and (
+                token.special or not self._is_written_by_model(token.content)
+            ):
+                pieces[token_id] = text
+        return pieces
+
+    def _is_written_by_model(self, token: str) -> bool:
+        model = self._tokenizer.model
+        if model.token_to_id(token) is None:
+            return False
+        return [piece.value for piece in model.tokenize(token)] == [token]
 
     def _encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids

@@ -25,11 +25,13 @@ class DecoderRule:
         rule: (token as spelled in the vocabulary, start) -> (bytes, next start).
         start: The first `start`.
         mark_each_byte: Broken UTF-8 gives one U+FFFD per byte.
+        is_byte_level: A letter stands for a byte, in tokens of the model's own.
     """
 
     rule: TokenRule
     start: int = 0
     mark_each_byte: bool = False
+    is_byte_level: bool = False
 
 
 @functools.cache
@@ -61,7 +63,7 @@ def compile_decoder(spec: Mapping[str, object] | None) -> DecoderRule | None:
         return DecoderRule(_joined_by_spaces, start=1)
     kind = spec.get("type")
     if kind == "ByteLevel":
-        return DecoderRule(lambda token, _start: (byte_level_bytes(token), 0))
+        return DecoderRule(lambda token, _start: (byte_level_bytes(token), 0), is_byte_level=True)
     if kind == "Metaspace":
         return _metaspace(spec)
     if kind == "WordPiece":

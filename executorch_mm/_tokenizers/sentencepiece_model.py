@@ -47,8 +47,10 @@ class _Processor(Protocol):
 class SentencePieceTokenizer(PieceTokenizer):
     """A SentencePiece model; other than in SentencePiece, control symbols in the text are recognised.
 
-    Only the beginning of the text gets the dummy prefix (the space before the first word), not what follows a
-    control symbol, so decoding gives the text back.
+    So are tokens that tokenizer_config.json beside it adds to the model's (added_tokens_decoder), which also
+    says which of the model's own pieces are control tokens. Only the beginning of the text gets the dummy
+    prefix (the space before the first word), not what follows a token of these, so decoding gives the text
+    back.
     """
 
     _mark_each_byte = True
@@ -58,16 +60,14 @@ class SentencePieceTokenizer(PieceTokenizer):
         self._proto = proto
         self._processor = _load(proto, path)
         self._inner: _Processor | None = None
-        self.vocab_size = self._processor.vocab_size()
-        self._pieces = [self._processor.id_to_piece(i) for i in range(self.vocab_size)]
-        self._special = SpecialTokens(
-            {piece: i for i, piece in enumerate(self._pieces) if self._processor.is_control(i)}
-        )
+        self._num_pieces = self._processor.vocab_size()
+        self._pieces = [self._processor.id_to_piece(i) for i in range(self._num_pieces)]
+        side = SideFiles.beside(path)
+        self._read_special_tokens(side)
         self._unknown_id = self._processor.unk_id()
         self._unknown_text = self._processor.decode([self._unknown_id])
-        self._bytes = [self._text_bytes(i) for i in range(self.vocab_size)]
+        self._bytes = [self._text_bytes(i) for i in range(self._num_pieces)]
         self._start, self._every_first_space = self._leading_space_rule()
-        side = SideFiles.beside(path)
         self.adds_bos = side.adds_bos is True
         bos_id = self._processor.bos_id()
         self.bos_id = bos_id if bos_id >= 0 else side.bos_id(self.token_to_id)
@@ -75,6 +75,20 @@ class SentencePieceTokenizer(PieceTokenizer):
         self._eos_to_add, self.eos_ids = side.eos(
             self.token_to_id, self.is_special, also=[eos_id] if eos_id >= 0 else []
         )
+
+    def _read_special_tokens(self, side: SideFiles) -> None:
+        control = {piece: i for i, piece in enumerate(self._pieces) if self._processor.is_control(i)}
+        added = {
+            text: token_id
+            for text, (token_id, is_control) in side.added_tokens.items()
+            if token_id >= self._num_pieces or (is_control and self._pieces[token_id] == text)
+        }
+        self._special = SpecialTokens(control | added)
+        plain = {text for text, (_, is_control) in side.added_tokens.items() if not is_control}
+        self._control_ids = {
+            i for text, i in self._special.ids.items() if text in control or text not in plain
+        }
+        self.vocab_size = max([self._num_pieces - 1, *added.values()]) + 1
 
     def _text_bytes(self, token_id: int) -> bytes:
         piece = self._pieces[token_id]
@@ -122,8 +136,9 @@ class SentencePieceTokenizer(PieceTokenizer):
         return self._inner
 
     def _piece_of(self, token_id: int, start: int) -> tuple[bytes, int]:
-        if token_id >= self.vocab_size:
-            return b"", start
+        if token_id >= self._num_pieces:
+            text = self._special.texts.get(token_id)
+            return (b"", start) if text is None else (text.encode("utf-8"), 0)
         piece = self._bytes[token_id]
         if start == 0:
             return piece, 0
@@ -133,16 +148,19 @@ class SentencePieceTokenizer(PieceTokenizer):
         return stripped, (start if self._every_first_space and not stripped else left)
 
     def is_special(self, token_id: int) -> bool:
-        """Whether the id is a control symbol of the model."""
-        return token_id in self._special.texts
+        """Whether the id is a control symbol of the model or an added control token."""
+        return token_id in self._control_ids
 
     def id_to_token(self, token_id: int) -> str | None:
         """The piece as the model spells it, or None."""
         token_id = checked_id(token_id)
-        return self._pieces[token_id] if token_id < self.vocab_size else None
+        return self._pieces[token_id] if token_id < self._num_pieces else self._special.texts.get(token_id)
 
     def token_to_id(self, token: str) -> int | None:
         """The id of a piece as the model spells it, or None."""
+        added = self._special.ids.get(token)
+        if added is not None:
+            return added
         token_id = self._processor.piece_to_id(token)
         return token_id if self._pieces[token_id] == token else None
 
