@@ -30,6 +30,7 @@ from executorch_mm.errors import (
     InputError,
     MissingDependencyError,
     ModelLoadError,
+    ResponseFormatError,
     TokenizerError,
     UnknownOptionError,
 )
@@ -101,6 +102,7 @@ __all__ = [
     "Partial",
     "RawAudio",
     "Regex",
+    "ResponseFormatError",
     "Segment",
     "Snapshot",
     "SpeechConfig",

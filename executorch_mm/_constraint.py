@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import math
+import re
 from collections import deque
 from collections.abc import Sequence
 from itertools import takewhile
@@ -12,16 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from executorch_mm import _core
+from executorch_mm._json_schema import Schema, located, prepare
 from executorch_mm._tokenizers.extras import import_extra
 from executorch_mm._tokenizers.hf import HFWindowTokenizer
 from executorch_mm.config import GenerationConfig, LogitsProcessor
 from executorch_mm.errors import ExecutionError, InputError
-from executorch_mm.response_format import LarkGrammar, Regex, ResponseFormat, read_format
+from executorch_mm.response_format import LarkGrammar, Regex, read_format
 from executorch_mm.tokenizer import Tokenizer
 
 # One way to write JSON, as Python's json.dumps does: less to choose for the model, and no endless blanks. A
 # schema's own "x-guidance" overrides it.
 _JSON_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+# Without \uXXXX a key has one spelling, so that "n\u0061me" cannot be "name" behind the schema's back.
+_ESCAPES = {"json_allowed_escapes": 'nrbtf\\"'}
+_NEEDS_MORE_ESCAPES = re.compile(r"\\[ux]")
 _MARK = "\x02"  # begins a text, so that what follows it is encoded as the middle of one
 _MOST_MARK_TOKENS = 4
 
@@ -77,16 +84,26 @@ class Constraints:
             vocabulary = Vocabulary(self._tokenizer, self._eos_ids, self._vocab_size)
             self._vocabulary = module.LLTokenizer(vocabulary, eos_token=self._eos_ids or None)
             vocabulary.tokens = []  # llguidance has its own copy
+        wanted = read_format(config.response_format)
+        if isinstance(wanted, dict):
+            prepare(wanted, _knows_format)
         try:
-            grammar = _grammar(module.LLMatcher, config.response_format)
+            grammar = _grammar(module.LLMatcher, wanted)
         except ValueError as error:
             raise InputError(f"response_format: {error}") from error
         limits = module.LLParserLimits(verbose_errors=False)
         matcher: _Matcher = module.LLMatcher(self._vocabulary, grammar, log_level=0, limits=limits)
         if matcher.is_error():
+            if isinstance(wanted, dict):
+                raise located(wanted, _complaint(wanted) or matcher.get_error(), _complaint)
             raise InputError(f"response_format: {matcher.get_error()}")
         return Constraint(
-            matcher, self._vocab_size, self._vocabulary.vocab_size, self._eos_ids, _may_force(config)
+            matcher,
+            self._vocab_size,
+            self._vocabulary.vocab_size,
+            self._eos_ids,
+            _may_force(config),
+            wanted if isinstance(wanted, dict) else None,
         )
 
 
@@ -96,15 +113,33 @@ class _Grammars(Protocol):
     def grammar_from_regex(self, regex: str) -> str: ...
     def grammar_from_lark(self, lark: str) -> str: ...
     def grammar_from_json_schema(self, schema: object, defaults: object = None) -> str: ...
+    def validate_grammar_with_warnings(self, grammar: str) -> tuple[bool, list[str]]: ...
 
 
-def _grammar(grammars: _Grammars, response_format: ResponseFormat | None) -> str:
-    wanted = read_format(response_format)
+def _grammar(grammars: _Grammars, wanted: Schema | Regex | LarkGrammar | None) -> str:
     if isinstance(wanted, Regex):
         return grammars.grammar_from_regex(wanted.pattern)
     if isinstance(wanted, LarkGrammar):
         return grammars.grammar_from_lark(wanted.definition)
-    return grammars.grammar_from_json_schema(wanted, defaults=_JSON_LAYOUT)
+    needs_more = _NEEDS_MORE_ESCAPES.search(json.dumps(wanted, ensure_ascii=False))
+    layout = _JSON_LAYOUT if needs_more else _JSON_LAYOUT | _ESCAPES
+    return grammars.grammar_from_json_schema(wanted, defaults=layout)
+
+
+def _complaint(schema: Schema) -> str | None:
+    """What llguidance has against a schema."""
+    grammars: _Grammars = import_extra("llguidance", "guidance", "response_format").LLMatcher
+    try:
+        is_error, messages = grammars.validate_grammar_with_warnings(_grammar(grammars, schema))
+    except ValueError as error:
+        return str(error)
+    return messages[0] if is_error else None
+
+
+@functools.cache
+def _knows_format(name: str) -> bool:
+    """Whether llguidance enforces this `format` of a JSON schema."""
+    return name != "unknown" and _complaint({"type": "string", "format": name}) is None
 
 
 def _may_force(config: GenerationConfig) -> bool:
@@ -127,15 +162,24 @@ class Constraint:
         num_tokens: Bits of the matcher's masks, which has more tokens than the model.
         eos_ids: Tokens that end the answer once it is complete.
         may_force: Tokens without an alternative may be taken without asking the model.
+        schema: The JSON schema that the answer keeps to, if it is one.
 
     Attributes:
+        schema: As given.
         mask_ns: Time spent on saying which tokens may come.
     """
 
     def __init__(
-        self, matcher: _Matcher, vocab_size: int, num_tokens: int, eos_ids: Sequence[int], may_force: bool
+        self,
+        matcher: _Matcher,
+        vocab_size: int,
+        num_tokens: int,
+        eos_ids: Sequence[int],
+        may_force: bool,
+        schema: Schema | None,
     ) -> None:
         self._matcher = matcher
+        self.schema = schema
         self._vocab_size = vocab_size
         self._eos_ids = eos_ids
         self._may_force = may_force

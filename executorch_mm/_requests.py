@@ -22,6 +22,7 @@ from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from executorch_mm._constraint import Constraints
+    from executorch_mm._json_answer import JsonAnswer
     from executorch_mm.context import ChatPrompt
 
 
@@ -29,11 +30,13 @@ class Ending(NamedTuple):
     """What is known once an answer is complete.
 
     Attributes:
+        json: A complete answer to a request for JSON.
         text: Of an alternative; the pieces of the answer itself went out one by one.
     """
 
     records: list[_core.TokenRecord]
     stats: Stats
+    json: JsonAnswer | None = None
     text: str = ""
 
     def after(self, text: str) -> Ending:
@@ -170,6 +173,7 @@ class Requests(Access[_core.Session]):
             self._tokenizer, config.stop_strings, config.include_stop, after=_tokens_so_far(session)
         )
         reason: str | None = None
+        json: JsonAnswer | None = None
         try:
             while (token := steps.next()) is not None:
                 if piece := text.push(token):
@@ -182,6 +186,7 @@ class Requests(Access[_core.Session]):
                 reason = steps.finish_reason if text.stopped is None else "stop"
                 if piece:
                     yield piece
+                json = self._json_answer(steps, config)
         finally:
             records = steps.generation.records
             stats = self.make_stats(
@@ -194,7 +199,20 @@ class Requests(Access[_core.Session]):
             )
             if not config.warming:
                 self.stats = stats
-            on_end(Ending(records, stats))
+            on_end(Ending(records, stats, json))
+
+    def _json_answer(self, steps: Steps, config: GenerationConfig) -> JsonAnswer | None:
+        """What an answer says that is complete by a JSON schema; None for any other."""
+        end = steps.generation.stop_token
+        is_complete = steps.finish_reason == "stop" and (end is None or end in self._eos_ids)
+        if steps.schema is None or not is_complete:
+            return None
+        from executorch_mm._json_answer import read_answer  # here: few requests need it
+
+        # Not what was shown, of which a stop text may have taken a part.
+        tokens = [record.token for record in steps.generation.records]
+        text = self._tokenizer.decode(tokens if end is None else tokens[:-1])
+        return read_answer(text, steps.schema, config.response_format)
 
     def _steps(self, session: _core.Session, config: GenerationConfig) -> Steps:
         generation = _core.Generation(session, generation_options(config, self._eos_ids))
@@ -257,8 +275,10 @@ def _result(text: str, endings: list[Ending], config: GenerationConfig) -> Gener
         first.records,
         first.stats,
         has_logprobs=has_logprobs,
+        json=first.json,
         alternatives=[
-            make_result(other.text, other.records, other.stats, has_logprobs=has_logprobs) for other in others
+            make_result(other.text, other.records, other.stats, has_logprobs=has_logprobs, json=other.json)
+            for other in others
         ],
     )
 

@@ -9,6 +9,7 @@ from executorch_mm.config import LogitsProcessor
 
 if TYPE_CHECKING:
     from executorch_mm._constraint import Constraint
+    from executorch_mm._json_schema import Schema
 
 
 class Steps:
@@ -40,6 +41,11 @@ class Steps:
     def finish_reason(self) -> str:
         """Why the answer is complete."""
         return self.generation.finish_reason or "stop"  # the format allows nothing more
+
+    @property
+    def schema(self) -> Schema | None:
+        """The JSON schema that the answer keeps to."""
+        return None if self._constraint is None else self._constraint.schema
 
     @property
     def mask_ns(self) -> int:

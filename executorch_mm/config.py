@@ -307,10 +307,11 @@ class GenerationConfig:
     def _check_format(self) -> None:
         if self.response_format is None:
             return
-        from executorch_mm.response_format import read_format  # here: few configs need it
+        from executorch_mm.response_format import is_model, read_format  # here: few configs need it
 
         wanted = read_format(self.response_format)
-        object.__setattr__(self, "response_format", wanted)
+        if not is_model(self.response_format):  # a class makes objects of the answers
+            object.__setattr__(self, "response_format", wanted)
         if wanted is None:
             return
         for name, why in (

@@ -57,6 +57,23 @@ class ExecutionError(ExecutorchMMError):
     """
 
 
+class ResponseFormatError(ExecutorchMMError):
+    """A complete answer is not what its `response_format` asks for, once it is read as JSON.
+
+    The conversation holds the answer, and `stats` are there.
+
+    Attributes:
+        text: The answer.
+    """
+
+    def __init__(self, message: str, text: str = "") -> None:
+        super().__init__(message)
+        self.text = text
+
+    def __reduce__(self) -> tuple[type[ResponseFormatError], tuple[str, str]]:
+        return type(self), (str(self), self.text)
+
+
 class BusyError(ExecutorchMMError):
     """The runner is in use: by another thread, or by a stream that has not been closed."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 from executorch_mm.errors import InputError
 
@@ -65,8 +65,11 @@ def read_format(value: object) -> dict[str, object] | Regex | LarkGrammar | None
     """
     if value is None or isinstance(value, (Regex, LarkGrammar)):
         return value
-    if isinstance(value, type) and isinstance(value, SchemaModel):
-        value = value.model_json_schema()
+    if is_model(value):
+        try:
+            value = value.model_json_schema()
+        except (RuntimeError, TypeError, ValueError) as error:  # pydantic's own are RuntimeErrors
+            raise InputError(f"response_format: {value!r} has no JSON schema: {error}") from error
     if not isinstance(value, Mapping):
         raise InputError(f"response_format: expected {_EXPECTED}, got {value!r}")
     kind = value.get("type")
@@ -82,9 +85,14 @@ def read_format(value: object) -> dict[str, object] | Regex | LarkGrammar | None
     return _plain(value)
 
 
+def is_model(value: object) -> TypeGuard[type[SchemaModel]]:
+    """Whether it is a class that knows its JSON schema."""
+    return isinstance(value, type) and isinstance(value, SchemaModel)
+
+
 def _plain(schema: Mapping[str, object]) -> dict[str, object]:
     try:
-        copy: dict[str, object] = json.loads(json.dumps(dict(schema)))
+        copy: dict[str, object] = json.loads(json.dumps(dict(schema), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"response_format: expected a JSON schema, got a mapping that is no JSON: {error}"

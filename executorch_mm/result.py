@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
+from typing import TYPE_CHECKING, Any
 
 from executorch_mm import _core
 from executorch_mm.stats import Stats, counted, duration
+
+if TYPE_CHECKING:
+    from executorch_mm._json_answer import JsonAnswer
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,6 +46,19 @@ class GenerationResult:
     token_times: tuple[float, ...]
     stats: Stats
     alternatives: tuple[GenerationResult, ...] = ()
+    _json: JsonAnswer | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def parsed(self) -> Any:
+        """What an answer in JSON stands for: an object of the class where `response_format` was pydantic's.
+
+        Else a dict, a list, a str or whatever the schema asks for. None where the answer is not JSON by a
+        `response_format`, or was cut short.
+
+        Raises:
+            ResponseFormatError: The class refuses it for a reason that its schema does not tell.
+        """
+        return None if self._json is None else self._json.parsed()
 
     def __str__(self) -> str:
         return self.text
@@ -74,6 +92,7 @@ def make_result(
     stats: Stats,
     *,
     has_logprobs: bool,
+    json: JsonAnswer | None = None,
     alternatives: Sequence[GenerationResult] = (),
 ) -> GenerationResult:
     """An answer of these tokens."""
@@ -91,4 +110,5 @@ def make_result(
         token_times=tuple(record.time_ns / 1e9 for record in records),
         stats=stats,
         alternatives=tuple(alternatives),
+        _json=json,
     )

@@ -1,0 +1,199 @@
+"""JSON schemas on their way to llguidance, which drops some of what it does not know in silence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from executorch_mm.errors import InputError
+
+Schema = dict[str, object]
+Complaint = Callable[[Schema], "str | None"]
+"""What llguidance says against a schema; None where it takes it."""
+
+# Keywords of some draft that llguidance does not enforce. It refuses those of the schema's own draft, but
+# without their path, and ignores the others.
+NOT_ENFORCED = frozenset(
+    (
+        *("$dynamicAnchor", "$dynamicRef", "$recursiveAnchor", "$recursiveRef", "contains", "dependencies"),
+        *("dependentRequired", "dependentSchemas", "disallow", "divisibleBy", "else", "extends", "if"),
+        *("maxContains", "minContains", "not", "propertyNames", "then", "unevaluatedItems"),
+        *("unevaluatedProperties", "uniqueItems"),
+    )
+)
+# Where schemas lie within a schema.
+_ONE = ("items", "additionalItems", "additionalProperties")
+_LISTS = ("items", "prefixItems", "allOf", "anyOf", "oneOf")
+_MAPS = ("properties", "patternProperties")
+_DEFINITIONS = ("$defs", "definitions")
+_NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "const", "enum")
+_TRUE_ALLOWS_ALL = ("propertyNames", "unevaluatedItems", "unevaluatedProperties")
+_OLD_DRAFTS = re.compile(r"/draft-0\d/|/2019-09/")
+
+
+def prepare(schema: Schema, knows_format: Callable[[str], bool]) -> None:
+    """Takes annotations out that llguidance would refuse, in place, and refuses what it would drop.
+
+    Args:
+        schema: A JSON schema.
+        knows_format: Whether llguidance enforces this `format`; one that it does not is an annotation.
+
+    Raises:
+        InputError: A part of the schema cannot be enforced; the message has its path.
+    """
+    guidance = schema.get("x-guidance")
+    is_lenient = isinstance(guidance, dict) and guidance.get("lenient") is True
+    draft = schema.get("$schema")
+    is_old = isinstance(draft, str) and _OLD_DRAFTS.search(draft) is not None
+    for path, part in _reachable(schema):
+        refused = NOT_ENFORCED & part.keys()
+        idle = {keyword for keyword in refused if _says_nothing(keyword, part)}
+        for keyword in idle:
+            del part[keyword]
+        for keyword in sorted(refused - idle):
+            if not is_lenient:
+                raise _refusal(path, f"{keyword!r} cannot be enforced")
+        if "prefixItems" in part and (is_old or "additionalItems" in part):
+            raise _refusal(path, "'prefixItems' cannot be enforced in old drafts or beside 'additionalItems'")
+        for keyword in _NUMBERS:
+            for number in _integers(part.get(keyword)):
+                if not _is_exact(number):
+                    raise _refusal(
+                        path, f"{keyword!r}: expected numbers that a 64-bit float holds, got {number}"
+                    )
+        name = part.get("format")
+        if isinstance(name, str) and not knows_format(name):
+            del part["format"]
+
+
+def located(schema: Schema, reason: str, complaint: Complaint) -> InputError:
+    """What to raise for a schema that llguidance refuses: with the path of the smallest part that it refuses.
+
+    Args:
+        schema: The whole.
+        reason: Why it refuses it.
+        complaint: Asks it.
+    """
+    shared = {key: schema[key] for key in ("$schema", *_DEFINITIONS, "x-guidance") if key in schema}
+    path, part = "#", schema
+    seen = {id(schema)}
+    while True:
+        for inner_path, inner in _children(path, part, schema):
+            if id(inner) in seen:
+                continue
+            seen.add(id(inner))
+            inner_reason = complaint({**shared, **inner})
+            if inner_reason is not None and _is_same(inner_reason, reason):
+                path, part, reason = inner_path, inner, inner_reason
+                break
+        else:
+            return _refusal(path, reason)
+
+
+def target_of(reference: object, root: object) -> object:
+    """What a reference like "#/$defs/name" leads to; None for one that leads nowhere or elsewhere."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    target = root
+    for step in reference.lstrip("#").split("/")[1:]:
+        step = _unescaped(step)
+        if isinstance(target, list) and step.isdigit() and int(step) < len(target):
+            target = target[int(step)]
+        elif isinstance(target, dict) and step in target:
+            target = target[step]
+        else:
+            return None
+    return target if reference in ("#", "#/") or reference.startswith("#/") else None
+
+
+def _refusal(path: str, reason: str) -> InputError:
+    return InputError(f"response_format: at {path}: {reason}")
+
+
+def _is_same(inner: str, outer: str) -> bool:
+    """Whether a part's fault is the whole's; that nothing keeps to it is told differently at each level."""
+    return inner in outer or ("nsatisfiable" in inner and "nsatisfiable" in outer)
+
+
+def _reachable(root: Schema) -> Iterator[tuple[str, Schema]]:
+    """Every schema in a schema with its path."""
+    waiting: list[tuple[str, Schema]] = [("#", root)]
+    seen = {id(root)}
+    while waiting:
+        path, part = waiting.pop()
+        yield path, part
+        for inner_path, inner in _children(path, part, root):
+            if id(inner) not in seen:
+                seen.add(id(inner))
+                waiting.append((inner_path, inner))
+
+
+def _children(path: str, part: Schema, root: Schema) -> Iterator[tuple[str, Schema]]:
+    """The schemas right below one, and the one it refers to."""
+    for keyword in part:
+        value = part[keyword]
+        below = f"{path}/{_escaped(keyword)}"
+        if keyword in _ONE and isinstance(value, dict):
+            yield below, value
+        elif keyword in _LISTS and isinstance(value, list):
+            yield from ((f"{below}/{i}", item) for i, item in enumerate(value) if isinstance(item, dict))
+        elif keyword in _MAPS and isinstance(value, dict):
+            yield from _in_map(below, value)
+        elif keyword == "$ref":
+            target = target_of(value, root)
+            if isinstance(target, dict):
+                yield str(value), target
+            elif target is None:  # by an anchor or another document's name
+                for where in _DEFINITIONS:
+                    yield from _in_map(f"#/{where}", root.get(where))
+
+
+def _in_map(path: str, schemas: object) -> Iterator[tuple[str, Schema]]:
+    if isinstance(schemas, dict):
+        for name, schema in schemas.items():
+            if isinstance(schema, dict):
+                yield f"{path}/{_escaped(name)}", schema
+
+
+def _says_nothing(keyword: str, part: Schema) -> bool:
+    """Whether a keyword that cannot be enforced need not be, as it stands in this schema."""
+    value = part[keyword]
+    if keyword == "uniqueItems":
+        return value is False
+    if keyword == "if":
+        return not {"then", "else"} & part.keys()
+    if keyword in ("then", "else"):
+        return "if" not in part
+    if keyword in ("minContains", "maxContains"):
+        return "contains" not in part
+    return value == {} or (value is True and keyword in _TRUE_ALLOWS_ALL)
+
+
+def _integers(value: object) -> Iterator[int]:
+    if isinstance(value, bool):
+        return
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _integers(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _integers(item)
+
+
+def _is_exact(number: int) -> bool:
+    try:
+        return int(float(number)) == number
+    except OverflowError:
+        return False
+
+
+def _escaped(step: str) -> str:
+    return step.replace("~", "~0").replace("/", "~1")
+
+
+def _unescaped(step: str) -> str:
+    from urllib.parse import unquote  # here: few references are escaped
+
+    return unquote(step).replace("~1", "/").replace("~0", "~")
