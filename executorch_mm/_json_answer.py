@@ -66,11 +66,14 @@ def read_answer(text: str, schema: Schema, source: object) -> JsonAnswer:
         ResponseFormatError: The text cannot be read, or the schema does not accept what it says.
     """
     try:
-        fault = next(_faults(json.loads(text), schema, schema, "$"), None)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ResponseFormatError(
-            f"response_format: the answer cannot be read as JSON: {error}", text
-        ) from error
+        reason = f"response_format: the answer cannot be read as JSON: {error}"
+        raise ResponseFormatError(reason, text) from error
+    try:
+        fault = next(_faults(value, schema, schema, "$"), None)
+    except RecursionError:  # nested too deeply to look at, or a schema that refers to itself
+        fault = None
     if fault is not None:
         raise ResponseFormatError(f"response_format: the schema does not accept the answer: {fault}", text)
     has_objects = isinstance(source, type) and hasattr(source, "model_validate_json")

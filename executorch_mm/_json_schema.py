@@ -27,7 +27,9 @@ _LISTS = ("items", "prefixItems", "allOf", "anyOf", "oneOf")
 _MAPS = ("properties", "patternProperties")
 _DEFINITIONS = ("$defs", "definitions")
 _NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "const", "enum")
-_TRUE_ALLOWS_ALL = ("propertyNames", "unevaluatedItems", "unevaluatedProperties")
+_ANNOTATIONS = frozenset(("default", "examples"))  # of any value, also one that llguidance cannot take
+_NOTHING_IF_TRUE = ("propertyNames", "unevaluatedItems", "unevaluatedProperties")
+_NOTHING_IF_EMPTY = (*_NOTHING_IF_TRUE, "dependencies", "dependentRequired", "dependentSchemas")
 _OLD_DRAFTS = re.compile(r"/draft-0\d/|/2019-09/")
 
 
@@ -46,24 +48,16 @@ def prepare(schema: Schema, knows_format: Callable[[str], bool]) -> None:
     draft = schema.get("$schema")
     is_old = isinstance(draft, str) and _OLD_DRAFTS.search(draft) is not None
     for path, part in _reachable(schema):
-        refused = NOT_ENFORCED & part.keys()
-        idle = {keyword for keyword in refused if _says_nothing(keyword, part)}
-        for keyword in idle:
-            del part[keyword]
-        for keyword in sorted(refused - idle):
-            if not is_lenient:
-                raise _refusal(path, f"{keyword!r} cannot be enforced")
+        _drop_what_says_nothing(part, knows_format)
+        refused = sorted(NOT_ENFORCED & part.keys())
+        if refused and not is_lenient:
+            raise _refusal(path, f"{refused[0]!r} cannot be enforced")
         if "prefixItems" in part and (is_old or "additionalItems" in part):
             raise _refusal(path, "'prefixItems' cannot be enforced in old drafts or beside 'additionalItems'")
         for keyword in _NUMBERS:
-            for number in _integers(part.get(keyword)):
-                if not _is_exact(number):
-                    raise _refusal(
-                        path, f"{keyword!r}: expected numbers that a 64-bit float holds, got {number}"
-                    )
-        name = part.get("format")
-        if isinstance(name, str) and not knows_format(name):
-            del part["format"]
+            rounded = [number for number in _integers(part.get(keyword)) if not _is_exact(number)]
+            if rounded:
+                raise _refusal(path, f"{keyword!r}: expected numbers that a float holds, got {rounded[0]}")
 
 
 def located(schema: Schema, reason: str, complaint: Complaint) -> InputError:
@@ -155,6 +149,15 @@ def _in_map(path: str, schemas: object) -> Iterator[tuple[str, Schema]]:
                 yield f"{path}/{_escaped(name)}", schema
 
 
+def _drop_what_says_nothing(part: Schema, knows_format: Callable[[str], bool]) -> None:
+    idle = {keyword for keyword in NOT_ENFORCED & part.keys() if _says_nothing(keyword, part)}
+    name = part.get("format")
+    if isinstance(name, str) and not knows_format(name):
+        idle.add("format")
+    for keyword in idle | (_ANNOTATIONS & part.keys()):
+        del part[keyword]
+
+
 def _says_nothing(keyword: str, part: Schema) -> bool:
     """Whether a keyword that cannot be enforced need not be, as it stands in this schema."""
     value = part[keyword]
@@ -166,7 +169,7 @@ def _says_nothing(keyword: str, part: Schema) -> bool:
         return "if" not in part
     if keyword in ("minContains", "maxContains"):
         return "contains" not in part
-    return value == {} or (value is True and keyword in _TRUE_ALLOWS_ALL)
+    return (value == {} and keyword in _NOTHING_IF_EMPTY) or (value is True and keyword in _NOTHING_IF_TRUE)
 
 
 def _integers(value: object) -> Iterator[int]:
@@ -183,10 +186,7 @@ def _integers(value: object) -> Iterator[int]:
 
 
 def _is_exact(number: int) -> bool:
-    try:
-        return int(float(number)) == number
-    except OverflowError:
-        return False
+    return -(2**63) <= number < 2**64 and int(float(number)) == number
 
 
 def _escaped(step: str) -> str:

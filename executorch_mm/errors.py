@@ -58,7 +58,7 @@ class ExecutionError(ExecutorchMMError):
 
 
 class ResponseFormatError(ExecutorchMMError):
-    """A complete answer is not what its `response_format` asks for, once it is read as JSON.
+    """A complete answer, read as JSON, is not what its `response_format` asks for, as the message says.
 
     The conversation holds the answer, and `stats` are there.
 

@@ -63,6 +63,7 @@ class Model:
 def formats(runner: MultimodalRunner) -> None:
     runner.generate_text("a", response_format={"type": "object"})
     runner.generate_text("a", response_format=Model)
+    runner.generate_result("a", response_format=Model).parsed.name  # noqa: B018  # of whatever class
     runner.generate_text("a", GenerationConfig(response_format=Regex("a+")))
     assert_type(runner.chat([], response_format=LarkGrammar("start: A")).stats.mask_seconds, float)
     runner.generate_text("a", response_format="json")  # type: ignore[arg-type]
