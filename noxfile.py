@@ -61,7 +61,7 @@ def minimum(session: nox.Session) -> None:
 @nox.session
 def random_order(session: nox.Session) -> None:
     """The Python tests in random order; the first lines say the seed, `-- --randomly-seed=N` repeats it."""
-    install_package(session, "test")
+    install_package(session, "test", "heic")
     session.install("pytest-randomly>=4")
     session.run("pytest", *session.posargs)
 
