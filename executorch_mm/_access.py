@@ -157,6 +157,7 @@ class Access(Generic[SessionT]):
         token_times_ns: tuple[int, ...] = (),
         prepare_ns: int = 0,
         mask_ns: int = 0,
+        input_notes: tuple[str, ...] = (),
     ) -> Stats:
         """What the running request has cost so far; the parameters are those of `Stats`."""
         timings = session.timings
@@ -184,6 +185,7 @@ class Access(Generic[SessionT]):
             sample_ns=timings.sample_ns,
             mask_ns=mask_ns,
             token_times_ns=token_times_ns,
+            input_notes=input_notes,
         )
 
 

@@ -71,6 +71,7 @@ class Requests(Access[_core.Session]):
 
         self.context = Context()
         self._prepare_ns = 0  # of the last prompt
+        self._input_notes: tuple[str, ...] = ()  # the same
 
     def _release(self) -> None:
         del self.encoder
@@ -93,7 +94,7 @@ class Requests(Access[_core.Session]):
         with self.exclusive() as session:
             session.begin_request()
             self._read(session, self.context.to_read(inputs, session), config, progress)
-            self.stats = self.make_stats(session, prepare_ns=self._prepare_ns)
+            self.stats = self.make_stats(session, prepare_ns=self._prepare_ns, input_notes=self._input_notes)
             return session.position
 
     def answer(
@@ -196,6 +197,7 @@ class Requests(Access[_core.Session]):
                 token_times_ns=tuple(record.time_ns for record in records),
                 prepare_ns=self._prepare_ns,
                 mask_ns=steps.mask_ns,
+                input_notes=self._input_notes,
             )
             if not config.warming:
                 self.stats = stats
@@ -233,6 +235,7 @@ class Requests(Access[_core.Session]):
         is_answered: bool = False,
     ) -> None:
         self._prepare_ns = 0
+        self._input_notes = tuple(note for part in parts for note in part.notes)
         if not parts and session.can_generate:
             return
         start_ns = session.timings.start_ns

@@ -73,6 +73,12 @@ class MultimodalInput:
         """The text, the array, the picture or the sound itself, not a copy."""
         return self._value
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What may be wrong with a sound, because of the file it came from; also in `Stats.input_notes`."""
+        notes: tuple[str, ...] = getattr(self._value, "notes", ()) if self.kind == "sound" else ()
+        return notes
+
     def is_text(self) -> bool:
         """Whether it is a text."""
         return self.kind == "text"
@@ -250,16 +256,17 @@ def make_audio_input(
     Args:
         audio: Features: float or uint8 array of shape (num_clips, num_bins, num_frames). A sound: a path, the
             bytes of a sound file, a "data:" URI or an "http(s)://" URL; or an array with `sampling_rate`, of
-            shape (num_samples,), (channels, num_samples) or (num_samples, channels), of floats in -1..1,
-            int16, int32, or uint8 around 128.
+            shape (num_samples,), (channels, num_samples) or (num_samples, channels), of floats in -1..1 or
+            integers of 8, 16 or 32 bits, which are scaled by their type.
         sampling_rate: Samples per second of an array of samples.
         fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
 
     Raises:
-        InputError: Another rank or dtype, an empty array, NaN and infinite values; a file that is missing or
-            damaged; a URL without `fetch`.
-        MissingDependencyError: The file is no WAV file of integers, and soundfile is not installed; the extra
-            is `audio`.
+        InputError: Another rank or dtype, an empty array, NaN and infinite values, samples far outside of
+            -1..1; a file that is missing or damaged; a sound beyond the limits (`MediaLimits`); a URL without
+            `fetch`.
+        MissingDependencyError: The file is no WAV file of plain samples, and soundfile is not installed; the
+            extra is `audio`.
     """
     if sampling_rate is None and not isinstance(audio, (str, os.PathLike, bytes, bytearray)):
         from executorch_mm.preprocess import Sound

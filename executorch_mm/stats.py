@@ -122,6 +122,8 @@ class Stats(_UpstreamNames):
         sample_ns: Choosing tokens from logits, logits processors included.
         mask_ns: Finding the tokens that `response_format` allows.
         token_times_ns: From the request's beginning to each of the tokens.
+        input_notes: What may be wrong with the sounds of the request, because of the files they came from;
+            said in an `InputWarning` too.
     """
 
     num_prompt_tokens: int = 0
@@ -147,6 +149,7 @@ class Stats(_UpstreamNames):
     sample_ns: int = 0
     mask_ns: int = 0
     token_times_ns: tuple[int, ...] = ()
+    input_notes: tuple[str, ...] = ()
 
     @property
     def load_seconds(self) -> float:
@@ -237,7 +240,7 @@ class Stats(_UpstreamNames):
         gaps = sorted(after - before for before, after in pairwise(self.token_times_ns))
         return gaps[math.ceil(share * len(gaps)) - 1] / _NS_PER_SECOND if gaps else 0.0
 
-    def to_dict(self) -> dict[str, int | float | str | None]:
+    def to_dict(self) -> dict[str, int | float | str | list[str] | None]:
         """Counts, times in seconds and rates, ready for a log or a table."""
         names = (
             *("num_prompt_tokens", "num_generated_tokens", "num_decode_steps", "num_forced_tokens"),
@@ -253,7 +256,7 @@ class Stats(_UpstreamNames):
             ),
             *("tokens_per_second", "prefill_tokens_per_second"),
         )
-        return {name: getattr(self, name) for name in names}
+        return {**{name: getattr(self, name) for name in names}, "input_notes": list(self.input_notes)}
 
     def to_json(self) -> str:
         """`to_dict()` as a JSON object."""

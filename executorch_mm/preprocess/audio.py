@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from executorch_mm.errors import InputError
+from executorch_mm.limits import media_limits
 from executorch_mm.preprocess.config_files import require_config
 from executorch_mm.preprocess.config_reader import ConfigReader, Family, Json, read_family
+from executorch_mm.preprocess.mixdown import Samples
 from executorch_mm.preprocess.sounds import Sound, load_sound, sound_of
 from executorch_mm.preprocess.sources import Fetch, is_source
 from executorch_mm.preprocess.steps import FloatArray
@@ -37,6 +39,8 @@ _WHISPER_KEYS = frozenset(_WHISPER) | {
 
 _TOP_HZ = 8000.0
 _FLOOR = 1e-10
+# Numbers that a chunk may be made of, half a GiB; Whisper's has 1.2 million.
+_MAX_CHUNK = 2**26
 # What lies further below the loudest value, in powers of ten, is cut off.
 _RANGE = 8.0
 
@@ -115,16 +119,27 @@ class AudioProcessor:
         samples = sound.resampled(config.sampling_rate).samples
         chunk = config.chunk_seconds * config.sampling_rate
         chunks = math.ceil(len(samples) / chunk)
-        filled = np.full(chunks * chunk, config.padding, np.float64)
-        filled[: len(samples)] = samples
-        padded = np.pad(filled, config.window // 2, mode="reflect")
         frames = chunk // config.hop
         log_mel = np.empty((chunks, config.bins, frames))
         for index in range(chunks):
-            start = index * chunk
-            self._log_mel(padded[start : start + chunk + config.window], frames, log_mel[index])
+            self._log_mel(self._around(samples, index, chunks), frames, log_mel[index])
         np.maximum(log_mel, log_mel.max() - _RANGE, out=log_mel)
         return ((log_mel + 4) / 4).astype(np.float32)
+
+    def _around(self, samples: Samples, index: int, chunks: int) -> Float64Array:
+        """A chunk and half a window on both sides of it.
+
+        The sound is filled up to whole chunks and mirrored at its ends.
+        """
+        config = self.config
+        chunk, half = config.chunk_seconds * config.sampling_rate, config.window // 2
+        last = chunks * chunk - 1
+        places = np.abs(np.arange(index * chunk - half, (index + 1) * chunk + half))
+        places = np.where(places > last, 2 * last - places, places)
+        is_there = places < len(samples)
+        around = np.full(len(places), config.padding, np.float64)
+        around[is_there] = samples[places[is_there]]
+        return around
 
     def _log_mel(self, samples: Float64Array, frames: int, out: Float64Array) -> None:
         windows = np.lib.stride_tricks.sliding_window_view(samples, self.config.window)
@@ -214,7 +229,17 @@ def _read_whisper(reader: ConfigReader) -> LogMelConfig:
         reader.length("chunk_length"),
         reader.number("padding_value"),
     )
-    if config.chunk_seconds * config.sampling_rate % config.hop:
+    chunk = config.chunk_seconds * config.sampling_rate
+    for key, size, most in (
+        ("sampling_rate", config.sampling_rate, media_limits().max_sampling_rate),
+        ("chunk_length", chunk, _MAX_CHUNK),
+        ("n_fft", config.window, chunk),
+        ("feature_size", config.bins * config.window, _MAX_CHUNK),
+        ("hop_length", chunk // config.hop * max(config.window, config.bins), _MAX_CHUNK),
+    ):
+        if size > most:
+            raise reader.wrong(key, f"a value that asks for at most {most} numbers, not {size}")
+    if chunk % config.hop:
         raise reader.wrong("hop_length", "a length that divides a chunk")
     return config
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import wave
+import warnings
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from executorch_mm._tokenizers.extras import import_extra
 from executorch_mm.arrays import AnyArray, to_numpy
-from executorch_mm.errors import InputError
+from executorch_mm.errors import InputError, InputWarning
+from executorch_mm.preprocess.mixdown import Mixdown, Samples, check_length, check_rate, check_values, to_mono
 from executorch_mm.preprocess.sources import Fetch, Source, read_source
+from executorch_mm.preprocess.wav_files import WavFile, read_wav
 
-Samples: TypeAlias = "npt.NDArray[np.float32]"
-
-_EXTRA = "audio"
+EXTRA = "audio"
 _MAX_CHANNELS = 8
 
 
@@ -28,10 +27,12 @@ class Sound:
     Attributes:
         samples: float32 (num_samples,), -1..1.
         sampling_rate: Samples per second.
+        notes: What may be wrong with them, as `load_sound` has found it in the file.
     """
 
     samples: Samples
     sampling_rate: int
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Sound(num_samples={len(self.samples)}, sampling_rate={self.sampling_rate})"
@@ -40,55 +41,65 @@ class Sound:
         """The sound at `sampling_rate` Hz; itself where that is its rate.
 
         Raises:
+            InputError: There are no samples, or none are left at this rate; it is outside of the limits (see
+                `MediaLimits`), or the sound would be.
             MissingDependencyError: The rates differ and soxr is not installed; the extra is `audio`.
         """
+        before = len(self.samples)
+        if not before:
+            raise InputError("audio: expected a sound with samples, got none")
         if sampling_rate == self.sampling_rate:
             return self
-        soxr = import_extra("soxr", _EXTRA, f"resampling from {self.sampling_rate} to {sampling_rate} Hz")
+        check_rate("audio", self.sampling_rate)
+        check_rate("audio", sampling_rate)
+        check_length("audio", round(before * sampling_rate / self.sampling_rate), 1, sampling_rate)
+        soxr = import_extra("soxr", EXTRA, f"resampling from {self.sampling_rate} to {sampling_rate} Hz")
         samples: Samples = soxr.resample(self.samples, self.sampling_rate, sampling_rate)
-        return Sound(samples, sampling_rate)
+        if not len(samples):
+            raise InputError(
+                f"audio: expected a sound that lasts, got {before} samples at {self.sampling_rate} Hz, which "
+                f"are none at {sampling_rate} Hz"
+            )
+        return Sound(samples, sampling_rate, self.notes)
 
 
 def load_sound(source: Source, *, fetch: Fetch | None = None) -> Sound:
     """Reads a sound file; several channels are averaged.
 
-    WAV files of integers are read without further packages; FLAC, OGG, MP3 and the rest need soundfile.
+    WAV files of plain samples are read without further packages: integers of 8, 16, 24 and 32 bits, floats,
+    A-law and mu-law. Others, FLAC, OGG, MP3 and the rest need soundfile.
+
+    What may be wrong with the sound, because the file is cut short or does not say what it holds, is in
+    `Sound.notes` and said in an `InputWarning`.
 
     Args:
         source: A path, a "data:" URI, an "http(s)://" URL, or the bytes of a sound file.
         fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
 
     Raises:
-        InputError: There is no such file, it is no sound, or it is a URL and there is no `fetch`.
+        InputError: There is no such file, it is no sound, has no samples, floats that are no sound, or more
+            than the limits allow (see `MediaLimits`); or it is a URL and there is no `fetch`.
         MissingDependencyError: soundfile is needed and not installed; the extra is `audio`.
     """
     data, what = read_source(source, "audio", fetch)
-    try:
-        return _read_wav(data)
-    except (wave.Error, EOFError):
-        return _read_with_soundfile(data, what)
+    wav = read_wav(data)
+    if wav is not None and wav.can_be_read:
+        sound = _sound_of_wav(wav, what)
+    else:
+        from executorch_mm.preprocess.soundfile_reader import read_with_soundfile
+
+        sound = read_with_soundfile(data, wav, what)
+    for note in sound.notes:
+        warnings.warn(f"{what}: {note}", InputWarning, stacklevel=2)
+    return sound
 
 
-def _read_wav(data: bytes) -> Sound:
-    with wave.open(io.BytesIO(data)) as file:
-        width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
-        if width not in (1, 2, 4):
-            raise wave.Error(f"{width} bytes a sample")
-        frames = file.readframes(file.getnframes())
-    frames = frames[: len(frames) // (width * channels) * width * channels]
-    dtypes = {1: "u1", 2: "<i2", 4: "<i4"}
-    return sound_of(
-        np.frombuffer(frames, np.dtype(dtypes[width])).reshape(-1, channels), rate, is_samples_first=True
-    )
-
-
-def _read_with_soundfile(data: bytes, what: str) -> Sound:
-    soundfile = import_extra("soundfile", _EXTRA, f"{what}: reading a file that is no integer WAV")
-    try:
-        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise InputError(f"{what}: not a sound that libsndfile reads ({error})") from error
-    return sound_of(samples, int(rate), is_samples_first=True)
+def _sound_of_wav(wav: WavFile, what: str) -> Sound:
+    mix = Mixdown(what, wav.format.channels, wav.format.rate, is_scaled=not wav.is_float)
+    mix.expect(wav.num_frames)
+    for block in wav.blocks():
+        mix.add(block)
+    return Sound(mix.samples(), wav.format.rate, () if wav.note is None else (wav.note,))
 
 
 def sound_of(array: object, sampling_rate: int, *, is_samples_first: bool | None = None) -> Sound:
@@ -96,46 +107,57 @@ def sound_of(array: object, sampling_rate: int, *, is_samples_first: bool | None
 
     Args:
         array: A numpy array, or anything with `__dlpack__` or the buffer protocol on the CPU: (num_samples,),
-            (channels, num_samples) or (num_samples, channels); floats in -1..1, int16, int32, or uint8 around
-            128.
+            (channels, num_samples) or (num_samples, channels); floats in -1..1, or integers of 8, 16 or 32
+            bits, which are scaled by their type: int16 by 32768, uint8 by 128 around 128.
         sampling_rate: Samples per second.
         is_samples_first: Whether a 2-dimensional array is (num_samples, channels). None takes the shorter
             axis for the channels, the first where both are equal.
 
     Raises:
-        InputError: Another rank, dtype or number of channels, no samples, NaN or infinite values, or a
-            sampling rate that is no positive int.
+        InputError: Another rank, dtype or number of channels, no samples, NaN or infinite values, floats
+            beyond -2..2, a sampling rate that is no positive int, or more than the limits allow (see
+            `MediaLimits`).
     """
-    samples = _to_unit_floats(to_numpy(array, "audio"))
-    if samples.ndim == 2:
+    rate = _checked_rate(sampling_rate)
+    values = to_numpy(array, "audio")
+    shape = values.shape
+    if values.ndim == 1:
+        values = values[:, np.newaxis]
+    elif values.ndim == 2:
         if is_samples_first is None:
-            is_samples_first = samples.shape[0] > samples.shape[1]
-        axis = 1 if is_samples_first else 0
-        if samples.shape[axis] > _MAX_CHANNELS:
-            raise InputError(f"audio: expected at most {_MAX_CHANNELS} channels, got shape {samples.shape}")
-        samples = np.mean(samples, axis, dtype=np.float32, keepdims=True).reshape(-1)
-    if samples.ndim != 1 or samples.size == 0:
+            is_samples_first = values.shape[0] > values.shape[1]
+        if not is_samples_first:
+            values = values.T
+        if values.shape[1] > _MAX_CHANNELS:
+            raise InputError(f"audio: expected at most {_MAX_CHANNELS} channels, got shape {shape}")
+    if values.ndim != 2 or values.size == 0:
         raise InputError(
             "audio: expected shape (num_samples,), (channels, num_samples) or (num_samples, channels), with "
-            f"samples, got {samples.shape}"
+            f"samples, got {shape}"
         )
-    if not np.isfinite(samples).all():
-        raise InputError("audio: expected finite values, got NaN or infinity")
-    return Sound(samples, _checked_rate(sampling_rate))
+    check_length("audio", values.shape[0], values.shape[1], rate)
+    return Sound(np.ascontiguousarray(to_mono(_to_floats(values))), rate)
 
 
 def _checked_rate(rate: object) -> int:
     if isinstance(rate, bool) or not isinstance(rate, (int, np.integer)) or rate < 1:
         raise InputError(f"sampling_rate: expected a positive int, got {rate!r}")
+    check_rate("sampling_rate", int(rate))
     return int(rate)
 
 
-def _to_unit_floats(array: AnyArray) -> Samples:
+def _to_floats(array: AnyArray) -> Samples:
     if np.issubdtype(array.dtype, np.floating):
-        return array.astype(np.float32)
-    middle_and_range = {"uint8": (128, 128), "int16": (0, 2**15), "int32": (0, 2**31)}.get(array.dtype.name)
-    if middle_and_range is None:
-        raise InputError(f"audio: expected floats, int16, int32 or uint8, got {array.dtype}")
-    middle, half_range = middle_and_range
+        floats = cast("npt.NDArray[np.floating[Any]]", array)
+        check_values("audio", floats, is_scaled=False)
+        return floats.astype(np.float32)
+    if (
+        array.dtype.kind not in "iu" or array.dtype.itemsize > 4
+    ):  # integers of 64 bits hold samples of any kind
+        raise InputError(
+            f"audio: expected floats, int8, int16, int32, uint16, uint32 or uint8, got {array.dtype}"
+        )
+    half_range = 2 ** (8 * array.dtype.itemsize - 1)
+    middle = half_range if array.dtype.kind == "u" else 0
     values: Samples = (array.astype(np.float32) - np.float32(middle)) / np.float32(half_range)
     return values

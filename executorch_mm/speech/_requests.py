@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, Generic
 
 from executorch_mm._access import Access, SessionT
+from executorch_mm.preprocess import Sound
 from executorch_mm.speech._model import HeardT, Hearing, SpeechModel, SpeechProgress
 from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import SpeechEvent
@@ -76,6 +77,7 @@ class SpeechRequests(Access[SessionT], Generic[SessionT, HeardT]):
                 finish_reason=hearing.finish_reason,
                 token_times_ns=tuple(hearing.token_times_ns),
                 prepare_ns=hearing.prepare_ns,
+                input_notes=heard.notes if isinstance(heard, Sound) else (),
             )
             on_end(
                 Transcription(

@@ -154,8 +154,8 @@ class SpeechRunner(LoadedModel):
 
         Raises:
             InputError: The sound cannot be read, or an option is wrong for this model.
-            MissingDependencyError: The sound is no WAV file of integers or needs another sampling rate, and
-                the extra `audio` is not installed.
+            MissingDependencyError: The sound is no WAV file of plain samples or needs another sampling rate,
+                and the extra `audio` is not installed.
             ExecutionError: The model failed.
             BusyError: Another request is running.
         """
