@@ -30,7 +30,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--tokenizer", metavar="T", help="tokenizer file or its folder (default: the model's folder)"
     )
-    parser.add_argument("--language", metavar="CODE", help="of what is said (default: the model tells)")
+    parser.add_argument(
+        "--language", metavar="L", help="of what is said, as a code or name (default: the model tells)"
+    )
     parser.add_argument(
         "--task", choices=("transcribe", "translate"), default="transcribe", help="translate writes English"
     )

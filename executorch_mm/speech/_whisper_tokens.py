@@ -12,6 +12,7 @@ from executorch_mm._json_files import read_object_if_there
 from executorch_mm._tokenizers.side_files import declared_eos_ids
 from executorch_mm.errors import ContractError, InputError
 from executorch_mm.preprocess.config_reader import Json
+from executorch_mm.speech._whisper_defaults import MAX_INITIAL_TIME, not_first_tokens, unspoken_tokens
 from executorch_mm.tokenizer import Tokenizer
 
 _LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
@@ -62,6 +63,8 @@ class WhisperTokens:
     def read(cls, folders: Sequence[Path], tokenizer: Tokenizer, contract: _core.Contract) -> WhisperTokens:
         """Reads generation_config.json and config.json; what they do not say, tokenizer and program do.
 
+        Without the first, what may not be chosen is what OpenAI's decoder forbids (`_whisper_defaults`).
+
         Raises:
             ContractError: Nothing names the token to begin with, or no end token.
             InputError: A file is damaged.
@@ -79,17 +82,28 @@ class WhisperTokens:
             raise ContractError(
                 f"{missing}: neither generation_config.json nor tokenizer nor program name it"
             )
+        tasks = _tasks(generation, tokenizer)
+        previous = named.id("prev_sot_token_id", "<|startofprev|>")
+        no_speech = named.id("no_speech_token_id", "<|nospeech|>", "<|nocaptions|>")
+        suppress = _ids(generation.get("suppress_tokens"))
+        begin_suppress = _ids(generation.get("begin_suppress_tokens"))
+        max_initial = _or(_int(generation.get("max_initial_timestamp_index")), -1)
+        if not generation:
+            control = (start, previous, no_speech, tokenizer.token_to_id("<|startoflm|>"), *tasks.values())
+            suppress = _ids(config.get("suppress_tokens")) or unspoken_tokens(tokenizer, control)
+            begin_suppress = _ids(config.get("begin_suppress_tokens")) or not_first_tokens(tokenizer, ends)
+            max_initial = MAX_INITIAL_TIME
         return cls(
             start=start,
             ends=ends,
             languages=_languages(generation, tokenizer, start, contract.vocab_size),
-            tasks=_tasks(generation, tokenizer),
-            previous=named.id("prev_sot_token_id", "<|startofprev|>"),
-            no_speech=named.id("no_speech_token_id", "<|nospeech|>", "<|nocaptions|>"),
+            tasks=tasks,
+            previous=previous,
+            no_speech=no_speech,
             no_timestamps=named.id("no_timestamps_token_id", "<|notimestamps|>"),
-            suppress=_ids(generation.get("suppress_tokens")),
-            begin_suppress=_ids(generation.get("begin_suppress_tokens")),
-            max_initial=_or(_int(generation.get("max_initial_timestamp_index")), -1),
+            suppress=suppress,
+            begin_suppress=begin_suppress,
+            max_initial=max_initial,
             num_positions=_or(
                 _int(config.get("max_target_positions")), _or(_int(generation.get("max_length")), _POSITIONS)
             ),
