@@ -46,14 +46,15 @@ class _Sentence:
     def partial(self) -> Partial:
         return Partial(text=self.text, start=self.times[0][0], temperature=0.0)
 
-    @property
-    def segment(self) -> Segment:
+    def segment(self, latest: float = math.inf) -> Segment:
+        """It is over: the next sentence begins at `latest`, maybe on the frame of its last symbol."""
+        times = tuple((min(start, latest), min(end, latest)) for start, end in self.times)
         return Segment(
             text=self.text,
-            start=self.times[0][0],
-            end=max(end for _, end in self.times),
+            start=times[0][0],
+            end=max(end for _, end in times),
             tokens=tuple(self.tokens),
-            token_times=tuple(self.times),
+            token_times=times,
         )
 
 
@@ -122,7 +123,8 @@ class TransducerModel:
         progress: SpeechProgress,
     ) -> Generator[SpeechEvent, None, None]:
         """See `SpeechModel`."""
-        progress(0.0, self.seconds(heard))
+        duration = self.seconds(heard)
+        progress(0.0, duration)
         if isinstance(heard, Sound):
             session.begin_samples(heard.samples)
         else:
@@ -136,23 +138,28 @@ class TransducerModel:
             now_ns = _core.now_ns()
             hearing.token_times_ns.append(now_ns - timings.start_ns)
             piece = text.push(symbol.token)
+            time = self._time(symbol, duration)
             if sentence.is_complete_before(piece):
-                hearing.segments.append(sentence.segment)
-                yield sentence.segment
+                hearing.segments.append(sentence.segment(time[0]))
+                yield hearing.segments[-1]
                 sentence = _Sentence()
             sentence.text += piece
             sentence.tokens.append(symbol.token)
-            sentence.times.append(self._time(symbol))
+            sentence.times.append(time)
             yield sentence.partial
             is_late = now_ns >= end_ns
         sentence.text += text.finish()
         if sentence.tokens:
-            hearing.segments.append(sentence.segment)
-            yield sentence.segment
+            hearing.segments.append(sentence.segment())
+            yield hearing.segments[-1]
         hearing.finish_reason = "timeout" if is_late else "cancelled" if session.is_cancelled else "stop"
-        progress(self.seconds(heard), self.seconds(heard))
+        progress(duration, duration)
 
-    def _time(self, symbol: _core.Symbol) -> tuple[float, float]:
-        """Beginning and end in seconds; a symbol without a duration lasts for its frame."""
+    def _time(self, symbol: _core.Symbol, duration: float) -> tuple[float, float]:
+        """Beginning and end in seconds; a symbol without a duration lasts for its frame.
+
+        The encoder's last frame, and what a duration says, may reach beyond the end of the sound.
+        """
         frame = self._contract.frame_seconds
-        return symbol.frame * frame, (symbol.frame + max(1, symbol.duration)) * frame
+        end = symbol.frame + max(1, symbol.duration)
+        return min(symbol.frame * frame, duration), min(end * frame, duration)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from executorch_mm.errors import ContractError, InputError
 from executorch_mm.preprocess import AudioProcessor, LogMelConfig, Sound
 from executorch_mm.preprocess.audio import parse_audio_config, to_sound
 from executorch_mm.preprocess.config_files import find_config
+from executorch_mm.speech._languages import language_code
 from executorch_mm.speech._model import Hearing, SpeechProgress
 from executorch_mm.speech._whisper_tokens import WhisperTokens
 from executorch_mm.speech._whisper_window import Attempt, Window, WindowDecoder, text_of
@@ -73,9 +74,12 @@ class WhisperModel:
     def check(self, config: SpeechConfig) -> None:
         """See `SpeechModel`."""
         tokens = self._tokens
-        if config.language is not None and config.language not in tokens.languages:
+        if config.language is not None and language_code(config.language, tokens.languages) is None:
             known = ", ".join(sorted(tokens.languages)) or "none: it knows one only"
-            raise InputError(f"language: expected one of the model's ({known}), got {config.language!r}")
+            raise InputError(
+                f"language: expected one of the model's ({known}), by code or English name, got "
+                f"{config.language!r}"
+            )
         if config.task != "transcribe" and not (tokens.languages and config.task in tokens.tasks):
             raise InputError(f"task: the model does not {config.task}")
         if config.timestamps and tokens.first_time is None:
@@ -103,7 +107,8 @@ class WhisperModel:
         start_ns = _core.now_ns()
         windows = Windows(heard, self._processor)
         hearing.prepare_ns = _core.now_ns() - start_ns
-        hearing.language = config.language
+        if config.language is not None:
+            hearing.language = language_code(config.language, self._tokens.languages)
         decoder = WindowDecoder(session, self._tokenizer, self._tokens, self._num_positions, config, hearing)
         asks_times = config.timestamps or windows.num_frames > windows.size
         first_time = self._tokens.first_time if asks_times else None
@@ -119,8 +124,9 @@ class WhisperModel:
             steps = None
             if not attempt.is_silence(config):
                 spans, steps = split(attempt.tokens, first_time)
-                segments = list(self._segments(attempt, spans, start, end))
-                hearing.segments += segments
+                last = len(hearing.segments)
+                self._add_segments(hearing.segments, attempt, spans, start, end)
+                segments = hearing.segments[last:]
                 yield from segments
                 context = [*context, *(token for segment in segments for token in segment.tokens)]
             if attempt.interruption is not None:
@@ -132,16 +138,25 @@ class WhisperModel:
         progress(windows.duration, windows.duration)
         hearing.finish_reason = "stop"
 
-    def _segments(
-        self, attempt: Attempt, spans: Sequence[Span], start: float, end: float
-    ) -> Iterator[Segment]:
-        """The spans of a window that hold a text and last."""
+    def _add_segments(
+        self, segments: list[Segment], attempt: Attempt, spans: Sequence[Span], start: float, end: float
+    ) -> None:
+        """Adds the spans of a window that hold a text and last, with times that lie in the window.
+
+        The model may place a text behind the end of the sound, where its window is filled up: such a text
+        gets the last step before the end.
+        """
         for span in spans:
             text = text_of(span.tokens, self._tokenizer, self._tokens)
-            last = end if span.end is None else start + span.end * TIME_STEP
+            if not text.strip() or span.start == span.end:
+                continue
             first = start + span.start * TIME_STEP
-            if text.strip() and first != last:
-                yield Segment(
+            last = end if span.end is None else start + span.end * TIME_STEP
+            earliest = segments[-1].end if segments else 0.0
+            last = max(earliest, min(last, end))
+            first = max(earliest, min(first, last - TIME_STEP if first >= end else last))
+            segments.append(
+                Segment(
                     text=text,
                     start=first,
                     end=last,
@@ -151,3 +166,4 @@ class WhisperModel:
                     compression_ratio=attempt.compression_ratio,
                     temperature=attempt.temperature,
                 )
+            )

@@ -39,8 +39,8 @@ class SpeechConfig:
     """Options of a transcription; the defaults are those of Whisper's reference.
 
     Attributes:
-        language: Of what is said, as a code ("en"); None lets the model tell from the first window that is
-            not silent.
+        language: Of what is said, as a code ("en") or an English name ("English"); None lets the model tell
+            from the first window that is not silent.
         task: "translate" writes English, whatever the language.
         timestamps: Ask the model for the times of segments. Sounds longer than one window are transcribed
             with them in any case, because the next window begins where the last segment ended.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, TypeAlias
 
@@ -27,15 +28,13 @@ def _txt(segments: Iterable[Segment]) -> Iterator[str]:
 
 def _srt(segments: Iterable[Segment]) -> Iterator[str]:
     for number, segment in enumerate(segments, start=1):
-        times = f"{clock(segment.start, ',')} --> {clock(segment.end, ',')}"
-        yield f"{number}\n{times}\n{_text(segment)}\n\n"
+        yield f"{number}\n{_times(segment, ',')}\n{_text(segment)}\n\n"
 
 
 def _vtt(segments: Iterable[Segment]) -> Iterator[str]:
     head = "WEBVTT\n\n"  # with the first segment: not where the sound cannot be read
     for segment in segments:
-        times = f"{clock(segment.start, '.')} --> {clock(segment.end, '.')}"
-        yield f"{head}{times}\n{_vtt_text(segment)}\n\n"
+        yield f"{head}{_times(segment, '.')}\n{_vtt_text(segment)}\n\n"
         head = ""
     if head:
         yield head
@@ -46,6 +45,13 @@ _WRITERS: dict[SubtitleFormat, Callable[[Iterable[Segment]], Iterator[str]]] = {
     "srt": _srt,
     "vtt": _vtt,
 }
+
+
+def _times(segment: Segment, point: str) -> str:
+    """Of a segment, cut to whole milliseconds, so that nothing ends behind the sound."""
+    # A millionth of a millisecond more: 8.96 s are not quite 8960 ms in floats.
+    start, end = (math.floor(seconds * 1000 + 1e-6) / 1000 for seconds in (segment.start, segment.end))
+    return f"{clock(start, point)} --> {clock(end, point)}"
 
 
 def clock(seconds: float, point: str) -> str:

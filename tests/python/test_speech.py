@@ -96,7 +96,8 @@ def test_segments_and_their_times_are_the_eager_models_over_windows_of_any_numbe
     result = runners[kind].transcribe(clip(request_["clip"]), config_of(request_), sampling_rate=RATE)
     expected = request_["segments"]
     times = [(round(segment.start, 2), round(segment.end, 2)) for segment in result.segments]
-    assert times == [(start, end) for start, end, _ in expected]
+    # transformers lets a text end behind the sound, where its last window is filled up.
+    assert times == [(start, min(end, result.duration)) for start, end, _ in expected]
     for segment, (_, _, tokens) in zip(result.segments, expected, strict=True):
         # transformers leaves the time that begins the next text at the end of a window's last segment.
         if tokens[-1] >= FIRST_TIME and tokens[-2] >= FIRST_TIME:
