@@ -19,7 +19,7 @@ from jinja2 import Template, TemplateError, nodes, pass_context
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.runtime import Context, LoopContext, Macro
+from jinja2.runtime import Context, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Cycler, Joiner, Namespace
 from jinja2.visitor import NodeTransformer
@@ -304,6 +304,8 @@ _CLOSING = frozenset(f"end{name}" for name in _OPENING)
 def _check_callable(function: object, args: tuple[object, ...]) -> None:
     """Refuses what chat templates have no use for: methods outside of `METHODS`, classes, other objects."""
     owner = getattr(function, "__self__", None)
+    if isinstance(function, Undefined):
+        return  # the call says what is missing, or what was refused
     if isinstance(function, (Macro, FunctionType)) or function in (range, dict, Namespace, Joiner, Cycler):
         return
     if isinstance(owner, (LoopContext, Cycler, _Generation)) or isinstance(function, (Joiner, LoopContext)):
