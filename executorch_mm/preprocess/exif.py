@@ -141,8 +141,10 @@ def orientation_of(image: Image.Image) -> int:
     """How a picture is to be turned, 1 to 8; 1 where that cannot be read.
 
     Pillow is asked first: it knows what the caller has changed, and XMP. Where it gives up, the block is read
-    here.
+    here. A TIFF file that Pillow has opened was turned when it was read.
     """
+    if hasattr(image, "tag_v2"):
+        return read_orientation(image.info.get("exif")) or _UPRIGHT
     try:
         value = image.getexif().get(_ORIENTATION, _UPRIGHT)
         number = _valid(value if isinstance(value, int) else None)

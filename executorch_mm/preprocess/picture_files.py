@@ -178,10 +178,13 @@ def _brands(data: bytes) -> set[bytes]:
 
 
 class _Jpeg(JpegImageFile):
-    """A JPEG file whose EXIF block is not read: for the resolution, which nobody asks for."""
+    """A JPEG file whose EXIF block is not read for its resolution, which nobody asks for."""
 
-    def _read_dpi_from_exif(self) -> None:
-        pass
+    def _open(self) -> None:
+        self.info["dpi"] = None  # else Pillow looks for it there
+        super()._open()
+        if self.info["dpi"] is None:
+            del self.info["dpi"]
 
 
 def _open_png(data: bytes) -> ImageFile.ImageFile:

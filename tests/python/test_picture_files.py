@@ -80,7 +80,7 @@ READ = {
 @pytest.mark.usefixtures("nothing_starts")
 @pytest.mark.parametrize("kind", READ)
 def test_formats_of_the_list_are_read_in_every_form(kind: str, tmp_path: Path) -> None:
-    if kind in ("WEBP", "AVIF") and not features.check(kind.lower()):
+    if kind in ("WEBP", "AVIF") and kind.lower() not in features.get_supported_modules():
         pytest.skip(f"this Pillow reads no {kind}")
     for options in READ[kind]:
         data = saved(kind, **options)
@@ -173,7 +173,7 @@ def test_heic_is_read_and_turned_once(value: int) -> None:
 
 
 def test_a_general_brand_is_avif_where_the_file_says_so() -> None:
-    if not features.check("avif"):
+    if "avif" not in features.get_supported_modules():
         pytest.skip("this Pillow reads no AVIF")
     data = saved("AVIF")
     assert data[8:12] == b"avif"
@@ -251,7 +251,7 @@ TOO_MUCH = [
         (png_of(2**31 - 1, 2**31 - 1, RGB_TYPE), "pixels"),
         (png_of(13_000, 13_000, LA), BYTES),
         (png_of(13_000, 13_000, RGB_TYPE), BYTES),
-        (png_of(13_000, 13_000, GREY, 16), "damaged"),  # 5 bytes for each pixel would fit
+        (png_of(13_000, 13_000, GREY, 16), "damaged|bytes"),  # would fit where Pillow keeps 2 bytes a pixel
         (png_of(13_378, 13_378, GREY), PIXELS),
         (b"P4\n65536 65536\n", "pixels"),
         (b"P3\n6000 6000\n255\n", BYTES),  # read in Python, with much memory
@@ -304,7 +304,7 @@ def grown_bytes(*files: bytes) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss in kilobytes")
 def test_what_is_refused_takes_no_memory() -> None:
-    files = [data for data, limit in TOO_MUCH if limit != "damaged"]
+    files = [data for data, limit in TOO_MUCH if "damaged" not in limit]
     assert grown_bytes(*files) < 40_000_000
 
 
@@ -332,7 +332,7 @@ BIG = Image.fromarray(np.tile(RGB, (100, 75, 1)))  # 2400 x 2400
 def test_reading_takes_no_more_memory_than_the_limit_counts(
     kind: str, mode: str, options: dict[str, Any]
 ) -> None:
-    if kind in ("WEBP", "AVIF") and not features.check(kind.lower()):
+    if kind in ("WEBP", "AVIF") and kind.lower() not in features.get_supported_modules():
         pytest.skip(f"this Pillow reads no {kind}")
     data = saved(kind, BIG.convert(mode), **options)
     set_media_limits(MediaLimits(picture_bytes=1))
