@@ -111,7 +111,9 @@ def _pil_to_rgb(image: Image.Image) -> UInt8Array:
     turned, upright = _turned(height, width, orientation_of(image))
     try:
         for rows in _strips(height, width):
-            turned[rows] = _strip_to_rgb(image.crop((0, rows.start, width, rows.stop)))
+            is_whole = rows.stop - rows.start == height
+            strip = image if is_whole else image.crop((0, rows.start, width, rows.stop))
+            turned[rows] = _strip_to_rgb(strip)
     except InputError:
         raise
     except Exception as error:
@@ -152,7 +154,7 @@ def _strip_to_rgb(strip: Image.Image) -> AnyArray:
     if _is_transparent(strip):
         white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
         strip = Image.alpha_composite(white, strip.convert("RGBA"))
-    return np.asarray(strip.convert("RGB"))
+    return np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
 
 
 def _is_transparent(image: Image.Image) -> bool:

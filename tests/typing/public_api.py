@@ -14,6 +14,7 @@ from executorch_mm import (
     GenerationConfig,
     GenerationResult,
     LarkGrammar,
+    MediaLimits,
     MultimodalInput,
     MultimodalRunner,
     Partial,
@@ -25,6 +26,8 @@ from executorch_mm import (
     Tokenizer,
     Transcription,
     XnnpackOptions,
+    media_limits,
+    set_media_limits,
 )
 from executorch_mm.chat import ChatOptions, ChatTemplate
 from executorch_mm.compat import executorch as compat
@@ -141,6 +144,12 @@ def speech(runner: SpeechRunner) -> None:
     assert_type(runner.astream_transcribe(b"RIFF"), AsyncGenerator[Partial | Segment, None])
     runner.transcribe("a.wav", task="sing")  # type: ignore[arg-type]
     runner.transcribe("a.wav", beams=5)  # type: ignore[call-arg]
+
+
+def limits() -> None:
+    assert_type(set_media_limits(MediaLimits(picture_pixels=10**9)), MediaLimits)
+    assert_type(media_limits().sound_seconds, int)
+    MediaLimits(pixels=5)  # type: ignore[call-arg]
 
 
 def upstreams_names() -> None:
