@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from executorch_mm.errors import InputError
-from executorch_mm.tokenizer import IncrementalDecoder, Tokenizer
+from executorch_mm.tokenizer import Tokenizer
 
 __all__ = ["StopMatcher", "TextStream"]
 
@@ -138,10 +138,9 @@ class TextStream:
         after: Sequence[int] = (),
     ) -> None:
         self._decoder = tokenizer.decoder(skip_special_tokens=skip_special_tokens, after=after)
-        self._matcher = StopMatcher(stop) if stop else None
-        self._written: IncrementalDecoder | None = None  # the text with its control tokens
-        if stop and skip_special_tokens:
-            self._written = tokenizer.decoder(skip_special_tokens=False, after=after)
+        self._matcher = StopMatcher(stop)
+        # The text with its control tokens.
+        self._written = tokenizer.decoder(skip_special_tokens=False, after=after) if stop else None
         self._include_stop = include_stop
         # What is held back, token by token: characters with the control tokens written out, text to show.
         self._held: deque[tuple[int, str]] = deque()
@@ -166,7 +165,7 @@ class TextStream:
         if self._stopped is not None or self._finished:
             return ""
         text = self._decoder.push(token_id)
-        return self._show(text, text if self._written is None else self._written.push(token_id))
+        return text if self._written is None else self._show(text, self._written.push(token_id))
 
     def finish(self, ended_by: int | None = None) -> str:
         """Ends the answer.
@@ -182,8 +181,8 @@ class TextStream:
         self._finished = True
         text = self._decoder.flush()
         if self._written is None:
-            piece = self._show(text, text)
-        elif ended_by is None:
+            return text
+        if ended_by is None:
             piece = self._show(text, self._written.flush())
         else:
             piece = self._show(text, "")
@@ -194,8 +193,6 @@ class TextStream:
 
     def _show(self, text: str, written: str) -> str:
         """What can be shown once a token has come: `text` to show, `written` to look for stop strings in."""
-        if self._matcher is None:
-            return text
         self._held.append((len(written), text))
         hit = self._matcher.feed(written)
         if hit is None:
