@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from executorch_mm import _core
+
+if TYPE_CHECKING:
+    from logging import Logger
+
+
+def package_logger() -> Logger:
+    """The logger `executorch_mm`; nothing is printed unless the application says so."""
+    import logging  # here: the package is imported faster without it
+
+    logger = logging.getLogger("executorch_mm")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return logger
 
 
 def forward_log_lines() -> None:
@@ -13,11 +28,7 @@ def forward_log_lines() -> None:
     lines = _core.take_log_lines()
     if not lines:
         return
-    import logging  # here: the package is imported faster without it
-
-    logger = logging.getLogger("executorch_mm")
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())  # nothing is printed unless the application says so
+    logger = package_logger()
     for level, file, line, text in lines:
         if logger.isEnabledFor(level):
             logger.handle(logger.makeRecord(logger.name, level, file, line, text, (), None))

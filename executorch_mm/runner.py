@@ -125,10 +125,9 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         self._chat_folders = beside[::-1]
         mel = None if audio_preprocessor is None else Path(os.fspath(audio_preprocessor))
         encoder = PromptEncoder(session.contract, self._tokenizer, processor, beside, mel)
-        from executorch_mm._tokenizers.side_files import declared_eos_ids  # here: imports are to be fast
+        from executorch_mm._end_tokens import end_tokens  # here: imports are to be fast
 
-        declared = [token for folder in beside for token in declared_eos_ids(folder)]
-        eos_ids = sorted({*session.contract.eos_ids, *self._tokenizer.eos_ids, *declared})
+        eos_ids = end_tokens(session.contract.eos_ids, self._tokenizer, beside)
         self._requests = Requests(session, self._tokenizer, encoder, eos_ids, start_ns)
 
     @classmethod

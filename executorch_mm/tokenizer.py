@@ -8,6 +8,8 @@
 | SentencePiece .model                             | `sentencepiece` | sentencepiece   |
 | base64 ranks (.tiktoken, .model), tekken.json    | `tiktoken`      | tiktoken        |
 | llama2.c .bin                                    | this package    |                 |
+
+SentencePiece models and base64 ranks get more tokens from added_tokens_decoder in tokenizer_config.json.
 """
 
 from __future__ import annotations

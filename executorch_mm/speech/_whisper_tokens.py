@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from executorch_mm import _core
+from executorch_mm._end_tokens import end_tokens
 from executorch_mm._json_files import read_object_if_there
-from executorch_mm._tokenizers.side_files import declared_eos_ids
 from executorch_mm.errors import ContractError, InputError
 from executorch_mm.preprocess.config_reader import Json
 from executorch_mm.speech._whisper_defaults import MAX_INITIAL_TIME, not_first_tokens, unspoken_tokens
@@ -75,8 +75,7 @@ class WhisperTokens:
         start = named.id("decoder_start_token_id", "<|startoftranscript|>")
         if start is None:
             start = _int(contract.metadata.get("decoder_start_token_id"))
-        declared = (token for folder in folders for token in declared_eos_ids(folder))
-        ends = tuple(sorted({*contract.eos_ids, *tokenizer.eos_ids, *declared}))
+        ends = tuple(end_tokens(contract.eos_ids, tokenizer, folders))
         if start is None or not ends:
             missing = "decoder_start_token_id" if start is None else "eos_token_id"
             raise ContractError(

@@ -20,6 +20,7 @@ _INSPECT = "`executorch-mm inspect` shows what the file holds; docs/compatibilit
 _TOKENIZER = "put the model's tokenizer.json beside the .pte file, or name the file with --tokenizer"
 _PROCESSOR = "put the model's preprocessor_config.json beside it, or give prepared arrays"
 _TEMPLATE = "put the chat_template.jinja or tokenizer_config.json that came with the model beside it"
+_END_METHODS = ("get_eos_ids", "get_eos_id")
 _NUM_TOKENS = 8
 _SAMPLING_RATE = 16_000
 
@@ -95,9 +96,22 @@ def _tokenizer(files: _Files, report: ModelReport) -> Iterator[Check]:
 
     tokenizer = load_tokenizer(files.tokenizer)
     yield Check("tokenizer", "ok", repr(tokenizer))
-    if not tokenizer.eos_ids and not {"get_eos_ids", "get_eos_id"} & set(report.metadata):
+    if not tokenizer.eos_ids and not {*_END_METHODS} & set(report.metadata):
         detail = "neither the tokenizer nor the model names an end token: answers run to their limit"
         yield Check("end tokens", "warning", detail, "give stop_token_ids= or stop= with each request")
+    from executorch_mm._end_tokens import complaint, ordinary_ends
+
+    named = [token for name in _END_METHODS for token in _ids(report.metadata.get(name))]
+    beside = files.tokenizer if files.tokenizer.is_dir() else files.tokenizer.parent
+    wrong = ordinary_ends(named, tokenizer, [files.model.parent, beside])
+    if wrong:
+        advice = "answers end as the tokenizer says; other runners need an export with the right get_eos_ids"
+        yield Check("end tokens", "warning", complaint(wrong, tokenizer), advice)
+
+
+def _ids(value: object) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    return [item for item in values if isinstance(item, int)]
 
 
 def _run(files: _Files) -> Iterator[Check]:
