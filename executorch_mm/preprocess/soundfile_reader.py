@@ -104,7 +104,9 @@ class _Reader:
             mix = Mixdown(self._what, channels, rate, is_scaled=file.subtype not in _FLOAT_WIDTHS)
             expected = file.frames if file.frames < _MOST_FRAMES else 0
             mix.expect(expected)
-            size = max(1, _BLOCK_SAMPLES // channels)
+            # soundfile seeks behind each block, and libmpg123 then lacks the bits that earlier frames have
+            # kept for the next ones: blocks of an MP3 begin with noise. Its length has been counted.
+            size = expected if file.format == "MP3" and expected else max(1, _BLOCK_SAMPLES // channels)
             while len(block := file.read(size, dtype="float32", always_2d=True)):
                 mix.add(block)
             width = (_WIDTHS | _FLOAT_WIDTHS).get(file.subtype, 0)
