@@ -124,7 +124,9 @@ class AudioProcessor:
         for index in range(chunks):
             self._log_mel(self._around(samples, index, chunks), frames, log_mel[index])
         np.maximum(log_mel, log_mel.max() - _RANGE, out=log_mel)
-        return ((log_mel + 4) / 4).astype(np.float32)
+        log_mel += 4
+        log_mel /= 4
+        return log_mel.astype(np.float32)
 
     def _around(self, samples: Samples, index: int, chunks: int) -> Float64Array:
         """A chunk and half a window on both sides of it.
