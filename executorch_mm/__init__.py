@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 try:
     from executorch_mm._core import version as __version__
 except ImportError as _error:
-    from executorch_mm._import_error import explain
+    from executorch_mm._loading.import_error import explain
 
     raise explain(_error) from _error
+from executorch_mm._engine.result import GenerationResult
+from executorch_mm._loading.options import XnnpackOptions
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import (
     BusyError,
@@ -45,38 +47,36 @@ from executorch_mm.inputs import (
     make_text_input,
     make_token_input,
 )
-from executorch_mm.load_options import XnnpackOptions
 from executorch_mm.media import Audio, Image, RawAudio
-from executorch_mm.result import GenerationResult
 from executorch_mm.runner import MultimodalRunner, Snapshot
 from executorch_mm.stats import Stats
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
-    from executorch_mm._build_info import BuildInfo, build_info
     from executorch_mm.clip import ClipModel
-    from executorch_mm.limits import MediaLimits, media_limits, set_media_limits
-    from executorch_mm.model_report import ModelReport, inspect_model
+    from executorch_mm.inspection.build_info import BuildInfo, build_info
+    from executorch_mm.inspection.model_report import ModelReport, inspect_model
+    from executorch_mm.preprocess.limits import MediaLimits, media_limits, set_media_limits
     from executorch_mm.response_format import LarkGrammar, Regex
     from executorch_mm.speech import Partial, Segment, SpeechConfig, SpeechRunner, Transcription
 
 # What few programs use is imported when it is asked for, which keeps the import of the package short.
 _LATER = {
-    "BuildInfo": "executorch_mm._build_info",
+    "BuildInfo": "executorch_mm.inspection.build_info",
     "ClipModel": "executorch_mm.clip",
     "LarkGrammar": "executorch_mm.response_format",
-    "MediaLimits": "executorch_mm.limits",
-    "ModelReport": "executorch_mm.model_report",
+    "MediaLimits": "executorch_mm.preprocess.limits",
+    "ModelReport": "executorch_mm.inspection.model_report",
     "Partial": "executorch_mm.speech",
     "Regex": "executorch_mm.response_format",
     "Segment": "executorch_mm.speech",
     "SpeechConfig": "executorch_mm.speech",
     "SpeechRunner": "executorch_mm.speech",
     "Transcription": "executorch_mm.speech",
-    "build_info": "executorch_mm._build_info",
-    "inspect_model": "executorch_mm.model_report",
-    "media_limits": "executorch_mm.limits",
-    "set_media_limits": "executorch_mm.limits",
+    "build_info": "executorch_mm.inspection.build_info",
+    "inspect_model": "executorch_mm.inspection.model_report",
+    "media_limits": "executorch_mm.preprocess.limits",
+    "set_media_limits": "executorch_mm.preprocess.limits",
 }
 
 __all__ = [

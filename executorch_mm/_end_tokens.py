@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from executorch_mm._logging import package_logger
-from executorch_mm._tokenizers.side_files import declared_eos_ids
+from executorch_mm._files.side_files import declared_eos_ids
+from executorch_mm._loading.log_lines import package_logger
 from executorch_mm.tokenizer import Tokenizer
 
 _MARK = re.compile(r"<.+>|\[.+\]")  # some tokenizers forget to say that such a token is special

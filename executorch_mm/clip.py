@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from executorch_mm import _core
-from executorch_mm._loaded_model import LoadedModel
-from executorch_mm._methods import find_method, load_methods
+from executorch_mm._loading.loaded_model import LoadedModel
+from executorch_mm._loading.methods import find_method, load_methods
+from executorch_mm._loading.options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
 from executorch_mm.arrays import AnyArray, to_numpy
 from executorch_mm.errors import ContractError, ExecutorchMMError, ForkError, InputError
 from executorch_mm.inputs import ImageLike, make_image_input
-from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:

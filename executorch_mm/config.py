@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from executorch_mm._engine.text_stream import check_stops
 from executorch_mm.errors import InputError, UnknownOptionError
-from executorch_mm.text_stream import check_stops
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack

@@ -10,24 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executorch_mm import _core
-from executorch_mm._access import Progress
-from executorch_mm._loaded_model import LoadedModel
-from executorch_mm._loading import load_model
-from executorch_mm._requests import Requests
-from executorch_mm.chat_methods import ChatMethods
+from executorch_mm._engine.access import Progress
+from executorch_mm._engine.prompt_encoding import PromptEncoder
+from executorch_mm._engine.requests import Requests
+from executorch_mm._engine.result import GenerationResult
+from executorch_mm._loading.loaded_model import LoadedModel
+from executorch_mm._loading.model import load_model
+from executorch_mm._loading.options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
+from executorch_mm.chat.methods import ChatMethods
 from executorch_mm.config import GenerationConfig, GenerationOptions
 from executorch_mm.errors import ContractError, InputError
 from executorch_mm.inputs import MultimodalInput, Prompt
-from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
-from executorch_mm.prompt import PromptEncoder
-from executorch_mm.result import GenerationResult
 from executorch_mm.stats import Stats, counted
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self, Unpack
 
-    from executorch_mm.context import ChatPrompt
+    from executorch_mm._engine.prefix_reuse import ChatPrompt
     from executorch_mm.preprocess.tiling import CutPicture
 
 
@@ -176,7 +176,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
                 the message lists them.
             MissingDependencyError: It is no folder and huggingface_hub is missing; the extra is `hub`.
         """
-        from executorch_mm.pretrained import find_model
+        from executorch_mm._loading.pretrained import find_model
 
         files = find_model(name, model_file, revision, cache_dir, token, audio_preprocessor)
         return cls(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from executorch_mm import GenerationConfig, InputError, load_tokenizer
-from executorch_mm._constraint import Constraints
+from executorch_mm._engine.constraint import Constraints
 from executorch_mm.demo import __file__ as demo
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "generation.md"

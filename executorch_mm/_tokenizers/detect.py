@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from executorch_mm._json_files import read_object
+from executorch_mm._files.json_files import read_object
 from executorch_mm._tokenizers.base import load_failed
 
 if TYPE_CHECKING:

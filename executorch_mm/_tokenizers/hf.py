@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from executorch_mm._files.side_files import BOS_TOKENS, SideFiles
 from executorch_mm._tokenizers.base import PieceTokenizer, checked_id, load_failed
 from executorch_mm._tokenizers.hf_decoders import DecoderRule, byte_level_bytes, compile_decoder
-from executorch_mm._tokenizers.side_files import BOS_TOKENS, SideFiles
 from executorch_mm._tokenizers.utf8 import IncrementalDecoder, WindowDecoder
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from executorch_mm._files.side_files import SideFiles
 from executorch_mm._tokenizers.base import PieceTokenizer, SpecialTokens, checked_id, load_failed
 from executorch_mm._tokenizers.hf_decoders import byte_token_value, strip_leading_spaces
-from executorch_mm._tokenizers.side_files import SideFiles
 
 _LONGEST_PLAUSIBLE_TOKEN = 1 << 16
 _CONTROL = ("<unk>", "<s>", "</s>", "<pad>")

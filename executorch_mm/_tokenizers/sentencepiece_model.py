@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from executorch_mm._files.extras import import_extra
+from executorch_mm._files.side_files import SideFiles
 from executorch_mm._tokenizers.base import PieceTokenizer, SpecialTokens, checked_id, load_failed
-from executorch_mm._tokenizers.extras import import_extra
 from executorch_mm._tokenizers.hf_decoders import byte_token_value, strip_leading_spaces
-from executorch_mm._tokenizers.side_files import SideFiles
 
 _SPACE = "\u2581"
 # ModelProto.normalizer_spec (field 3) { add_dummy_prefix (field 3): false }. Protocol buffers merge a

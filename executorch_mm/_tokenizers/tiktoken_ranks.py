@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from executorch_mm._json_files import read_object
+from executorch_mm._files.extras import import_extra
+from executorch_mm._files.json_files import read_object
+from executorch_mm._files.side_files import BOS_TOKENS, SideFiles
 from executorch_mm._tokenizers.base import PieceTokenizer, SpecialTokens, checked_id, load_failed
-from executorch_mm._tokenizers.extras import import_extra
-from executorch_mm._tokenizers.side_files import BOS_TOKENS, SideFiles
 from executorch_mm.errors import TokenizerError
 
 # How Llama 3 cuts text into words before merging (also cl100k's, but for the possessive quantifiers).

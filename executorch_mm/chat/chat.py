@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executorch_mm import _core
+from executorch_mm._engine.prefix_reuse import ChatPrompt
 from executorch_mm.chat.messages import Fetch, read_messages
 from executorch_mm.chat.placeholders import Cut, render_conversation
 from executorch_mm.chat.template import ChatTemplate, Message, TemplateFiles, Tool
-from executorch_mm.context import ChatPrompt
 from executorch_mm.inputs import MultimodalInput, make_token_input
 
 if TYPE_CHECKING:

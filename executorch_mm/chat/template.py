@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from executorch_mm._json_files import read_object_if_there
+from executorch_mm._files.json_files import read_object_if_there
 from executorch_mm.errors import InputError
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from executorch_mm.cli.errors import UsageError
 from executorch_mm.cli.progress import PromptProgress
 
 if TYPE_CHECKING:
+    from executorch_mm._loading.options import NumThreads
     from executorch_mm.config import GenerationConfig
     from executorch_mm.inputs import MultimodalInput
-    from executorch_mm.load_options import NumThreads
     from executorch_mm.runner import MultimodalRunner
 
 IMAGE_MARK = "<image>"

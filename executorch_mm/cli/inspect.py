@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from executorch_mm.model_report import MethodReport, ModelReport, TensorReport
+    from executorch_mm.inspection.model_report import MethodReport, ModelReport, TensorReport
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ModelLoadError: The file is no .pte file.
     """
-    from executorch_mm.model_report import inspect_model
+    from executorch_mm.inspection.model_report import inspect_model
 
     report = inspect_model(arguments.model)
     if arguments.json:

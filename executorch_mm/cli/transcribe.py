@@ -12,7 +12,7 @@ from executorch_mm.cli.errors import UsageError
 from executorch_mm.cli.progress import PromptProgress
 
 if TYPE_CHECKING:
-    from executorch_mm.load_options import NumThreads
+    from executorch_mm._loading.options import NumThreads
     from executorch_mm.speech import Segment, SpeechConfig, SpeechRunner
 
 

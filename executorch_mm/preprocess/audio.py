@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from executorch_mm._files.config_reader import ConfigReader, Family, Json, read_family
+from executorch_mm._files.processor_configs import require_config
 from executorch_mm.errors import InputError
-from executorch_mm.limits import media_limits
-from executorch_mm.preprocess.config_files import require_config
-from executorch_mm.preprocess.config_reader import ConfigReader, Family, Json, read_family
+from executorch_mm.preprocess.limits import media_limits
 from executorch_mm.preprocess.mixdown import Samples
 from executorch_mm.preprocess.sounds import Sound, load_sound, sound_of
 from executorch_mm.preprocess.sources import Fetch, is_source

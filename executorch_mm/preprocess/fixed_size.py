@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from executorch_mm.preprocess.config_reader import ConfigReader, Json
+from executorch_mm._files.config_reader import ConfigReader, Json
 from executorch_mm.preprocess.picture_size import check_prepared
 from executorch_mm.preprocess.pictures import UInt8Array
 from executorch_mm.preprocess.resample import BICUBIC, BILINEAR, resize

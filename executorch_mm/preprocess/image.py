@@ -6,11 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from executorch_mm._files.config_reader import Family, Json, read_family
+from executorch_mm._files.processor_configs import require_config
 from executorch_mm.arrays import AnyArray, SupportsDLPack, to_numpy
 from executorch_mm.errors import InputError
 from executorch_mm.preprocess import fixed_size, qwen2_vl, tiling
-from executorch_mm.preprocess.config_files import require_config
-from executorch_mm.preprocess.config_reader import Family, Json, read_family
 from executorch_mm.preprocess.fixed_size import ImageConfig
 from executorch_mm.preprocess.pictures import Layout, image_to_hwc_uint8
 from executorch_mm.preprocess.steps import FloatArray, ImageSteps, PreparedImage

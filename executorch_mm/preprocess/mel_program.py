@@ -6,10 +6,10 @@ import os
 
 import numpy as np
 
-from executorch_mm._methods import find_method, load_methods
+from executorch_mm._loading.methods import find_method, load_methods
+from executorch_mm._loading.options import core_options
 from executorch_mm.arrays import AnyArray
 from executorch_mm.errors import ContractError, InputError
-from executorch_mm.load_options import core_options
 from executorch_mm.preprocess.audio import to_sound
 from executorch_mm.preprocess.sounds import Sound, sound_of
 from executorch_mm.preprocess.sources import Fetch

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from executorch_mm.errors import InputError
-from executorch_mm.limits import check_limit, media_limits
+from executorch_mm.preprocess.limits import check_limit, media_limits
 
 Samples: TypeAlias = "npt.NDArray[np.float32]"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from executorch_mm.limits import check_limit
+from executorch_mm.preprocess.limits import check_limit
 
 # How Pillow keeps a pixel, in bytes; other modes take 4.
 _KEPT_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}

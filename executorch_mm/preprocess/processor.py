@@ -7,17 +7,17 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from executorch_mm._files.config_reader import read_family
+from executorch_mm._files.processor_configs import CONFIG_NAMES, find_config
+from executorch_mm._loading.pretrained import find_audio_preprocessor
 from executorch_mm.errors import InputError
 from executorch_mm.preprocess.audio import AudioProcessor, parse_audio_config
-from executorch_mm.preprocess.config_files import CONFIG_NAMES, find_config
-from executorch_mm.preprocess.config_reader import read_family
 from executorch_mm.preprocess.image import ImageProcessor, is_image_config, parse_image_config
 from executorch_mm.preprocess.mel_program import MelProgram
 from executorch_mm.preprocess.pictures import Layout
 from executorch_mm.preprocess.qwen2_vl import VIDEO_FAMILIES
 from executorch_mm.preprocess.sources import Fetch
 from executorch_mm.preprocess.steps import FloatArray, PreparedImage
-from executorch_mm.pretrained import find_audio_preprocessor
 
 
 class Processor:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from executorch_mm import _core
-from executorch_mm.limits import check_limit
+from executorch_mm.preprocess.limits import check_limit
 from executorch_mm.preprocess.picture_size import check_edges
 from executorch_mm.preprocess.pictures import UInt8Array
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from executorch_mm._tokenizers.extras import import_extra
+from executorch_mm._files.extras import import_extra
 from executorch_mm.errors import InputError
 from executorch_mm.preprocess.flac_files import read_flac, with_length
 from executorch_mm.preprocess.mixdown import Mixdown, check_length

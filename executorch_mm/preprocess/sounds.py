@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from executorch_mm._tokenizers.extras import import_extra
+from executorch_mm._files.extras import import_extra
 from executorch_mm.arrays import AnyArray, to_numpy
 from executorch_mm.errors import InputError, InputWarning
 from executorch_mm.preprocess.mixdown import Mixdown, Samples, check_length, check_rate, check_values, to_mono

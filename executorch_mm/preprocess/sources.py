@@ -11,7 +11,7 @@ from typing import TypeAlias, TypeGuard
 from urllib.parse import unquote_to_bytes
 
 from executorch_mm.errors import InputError
-from executorch_mm.limits import check_limit
+from executorch_mm.preprocess.limits import check_limit
 
 Fetch: TypeAlias = Callable[[str], bytes]
 Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray"

@@ -6,9 +6,9 @@ import functools
 import math
 from dataclasses import dataclass
 
-from executorch_mm.limits import check_limit
-from executorch_mm.preprocess.config_reader import ConfigReader, Json, is_length
+from executorch_mm._files.config_reader import ConfigReader, Json, is_length
 from executorch_mm.preprocess.fixed_size import CLIP, ImageConfig
+from executorch_mm.preprocess.limits import check_limit
 from executorch_mm.preprocess.picture_size import check_prepared
 from executorch_mm.preprocess.pictures import UInt8Array
 from executorch_mm.preprocess.resample import LANCZOS, resize

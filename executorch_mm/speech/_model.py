@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
-from executorch_mm._access import CoreSession
+from executorch_mm._engine.access import CoreSession
 from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import Segment, SpeechEvent
 

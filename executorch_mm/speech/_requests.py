@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, Generic
 
-from executorch_mm._access import Access, SessionT
+from executorch_mm._engine.access import Access, SessionT
 from executorch_mm.preprocess import Sound
 from executorch_mm.speech._model import HeardT, Hearing, SpeechModel, SpeechProgress
 from executorch_mm.speech.config import SpeechConfig

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from executorch_mm import _core
+from executorch_mm._engine.text_stream import TextStream
 from executorch_mm.arrays import AnyArray, to_numpy
 from executorch_mm.errors import InputError
 from executorch_mm.preprocess import Sound
@@ -18,7 +19,6 @@ from executorch_mm.sampling import timeout_ns
 from executorch_mm.speech._model import Hearing, SpeechProgress
 from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import Partial, Segment, SpeechEvent
-from executorch_mm.text_stream import TextStream
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

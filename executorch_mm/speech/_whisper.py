@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executorch_mm import _core
+from executorch_mm._files.processor_configs import find_config
 from executorch_mm.errors import ContractError, InputError
 from executorch_mm.preprocess import AudioProcessor, LogMelConfig, Sound
 from executorch_mm.preprocess.audio import parse_audio_config, to_sound
-from executorch_mm.preprocess.config_files import find_config
 from executorch_mm.speech._languages import language_code
 from executorch_mm.speech._model import Hearing, SpeechProgress
 from executorch_mm.speech._whisper_tokens import WhisperTokens

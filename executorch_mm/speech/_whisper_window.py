@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from executorch_mm import _core
-from executorch_mm._access import read_prompt
+from executorch_mm._engine.access import read_prompt
+from executorch_mm._engine.text_stream import TextStream
 from executorch_mm.config import GenerationConfig
 from executorch_mm.preprocess.steps import FloatArray
 from executorch_mm.sampling import generation_options, timeout_ns
@@ -18,7 +19,6 @@ from executorch_mm.speech._model import Hearing
 from executorch_mm.speech._whisper_tokens import WhisperTokens
 from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import Partial
-from executorch_mm.text_stream import TextStream
 from executorch_mm.tokenizer import Tokenizer
 
 

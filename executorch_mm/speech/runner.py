@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executorch_mm import _core
-from executorch_mm._loaded_model import LoadedModel
-from executorch_mm._loading import load_model
+from executorch_mm._loading.loaded_model import LoadedModel
+from executorch_mm._loading.model import load_model
+from executorch_mm._loading.options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
 from executorch_mm.errors import ContractError
-from executorch_mm.load_options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
 from executorch_mm.speech._model import SpeechProgress
 from executorch_mm.speech._requests import SpeechRequests
 from executorch_mm.speech._transducer import Heard, TransducerModel
@@ -115,7 +115,7 @@ class SpeechRunner(LoadedModel):
         Raises:
             ModelLoadError, MissingDependencyError: As there.
         """
-        from executorch_mm.pretrained import find_model
+        from executorch_mm._loading.pretrained import find_model
 
         files = find_model(name, model_file, revision, cache_dir, token)
         return cls(

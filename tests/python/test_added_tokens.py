@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from executorch_mm import GenerationConfig, Regex
-from executorch_mm._constraint import Constraints
-from executorch_mm.text_stream import TextStream
+from executorch_mm._engine.constraint import Constraints
+from executorch_mm._engine.text_stream import TextStream
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools" / "fixtures" / "text"))

@@ -25,10 +25,10 @@ from executorch_mm import (
     make_image_input,
     make_token_input,
 )
+from executorch_mm._engine.prefix_reuse import ChatPrompt, Context
 from executorch_mm.chat import ChatOptions, ChatTemplate
 from executorch_mm.chat.messages import read_messages
 from executorch_mm.chat.placeholders import render_conversation
-from executorch_mm.context import ChatPrompt, Context
 from executorch_mm.demo import make_scene, render
 from executorch_mm.demo.questions import NUMBERS
 from executorch_mm.errors import InputError

@@ -14,12 +14,12 @@ import pytest
 from executorch_mm import GenerationConfig, MultimodalInput, MultimodalRunner, load_tokenizer
 from executorch_mm import make_image_input as image_input
 from executorch_mm import make_token_input as token_input
+from executorch_mm._engine.prompt_encoding import PromptEncoder
 from executorch_mm.chat import ChatOptions
 from executorch_mm.chat.chat import Chat
 from executorch_mm.errors import ExecutorchMMError, InputError
 from executorch_mm.preprocess import ImageProcessor
 from executorch_mm.preprocess.tiling import SquareTiles
-from executorch_mm.prompt import PromptEncoder
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -47,8 +47,9 @@ def import_a_copy(tmp_path: Path, modules: dict[str, bytes]) -> str:
     """What Python says of a package of nothing but these modules and the files that start the import."""
     package = tmp_path / "executorch_mm"
     package.mkdir()
-    for name in ("__init__.py", "_import_error.py"):
+    for name in ("__init__.py", "_loading/__init__.py", "_loading/import_error.py"):
         source = Path(executorch_mm.__file__).parent / name
+        (package / name).parent.mkdir(exist_ok=True)
         (package / name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     for name, content in modules.items():
         (package / name).write_bytes(content)

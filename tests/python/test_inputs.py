@@ -102,7 +102,7 @@ def test_a_file_of_few_bytes_that_claims_many_pixels_is_refused(edge: int) -> No
 
 def test_the_limit_holds_when_pillows_own_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PILImage, "MAX_IMAGE_PIXELS", None)
-    monkeypatch.setattr("executorch_mm.limits._in_force", MediaLimits(picture_pixels=47))
+    monkeypatch.setattr("executorch_mm.preprocess.limits._in_force", MediaLimits(picture_pixels=47))
     with pytest.raises(InputError, match="expected at most 47 pixels, got 8 x 6"):
         make_image_input(png())
 

@@ -20,7 +20,7 @@ from executorch_mm import (
     Regex,
     ResponseFormatError,
 )
-from executorch_mm._json_answer import read_answer
+from executorch_mm._engine.json_answer import read_answer
 
 sys.path.insert(0, str(Path(__file__).parent))  # for json_writer
 
@@ -278,7 +278,7 @@ def test_every_answer_of_several_is_parsed(runner: MultimodalRunner) -> None:
 def test_a_model_without_an_end_token_has_its_answer_parsed(
     runner: MultimodalRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from executorch_mm._constraint import Constraints
+    from executorch_mm._engine.constraint import Constraints
 
     constraints = Constraints(runner.tokenizer, [], runner.contract.vocab_size)
     monkeypatch.setattr(runner._requests, "_constraints", constraints)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from executorch_mm import InputError, MediaLimits, media_limits, set_media_limits
-from executorch_mm.limits import check_limit
+from executorch_mm.preprocess.limits import check_limit
 
 
 @pytest.fixture(autouse=True)

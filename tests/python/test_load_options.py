@@ -24,7 +24,7 @@ from executorch_mm import (
     XnnpackOptions,
     make_token_input,
 )
-from executorch_mm.load_options import LoadMode
+from executorch_mm._loading.options import LoadMode
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 EXPECTED = json.loads((MODELS / "text" / "expected.json").read_text())

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, features
 
 from executorch_mm import make_image_input
-from executorch_mm.context import _digest
+from executorch_mm._engine.prefix_reuse import _digest
 from executorch_mm.preprocess import image_to_hwc_uint8, load_image
 from executorch_mm.preprocess.exif import orientation_block, read_orientation
 

@@ -16,9 +16,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from executorch_mm import ModelLoadError, MultimodalRunner
+from executorch_mm._loading.pretrained import find_model
 from executorch_mm.demo import make_scene, render
 from executorch_mm.demo.questions import NUMBERS
-from executorch_mm.pretrained import find_model
 
 COMMIT = "c" * 40
 QUESTION = [{"role": "user", "content": [render(make_scene(7)), "how many shapes are there?"]}]

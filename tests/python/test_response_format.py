@@ -22,10 +22,10 @@ from executorch_mm import (
     MissingDependencyError,
     MultimodalRunner,
     Regex,
-    _constraint,
     make_token_input,
 )
-from executorch_mm._constraint import Constraints
+from executorch_mm._engine import constraint
+from executorch_mm._engine.constraint import Constraints
 from executorch_mm.response_format import ResponseFormat
 
 sys.path.insert(0, str(Path(__file__).parent))  # for random_schemas
@@ -192,7 +192,7 @@ def test_forced_tokens_change_nothing_but_the_number_of_steps(
     history = runner.history
     following = runner.generate_result("red", max_new_tokens=10).token_ids
     runner.reset()
-    monkeypatch.setattr(_constraint, "_may_force", lambda config: False)
+    monkeypatch.setattr(constraint, "_may_force", lambda config: False)
     sampled = runner.generate_result(PROMPT, config)
     assert forced.text == sampled.text
     assert forced.token_ids == sampled.token_ids

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from executorch_mm import GenerationResult, MultimodalRunner
-from executorch_mm.text_stream import TextStream
+from executorch_mm._engine.text_stream import TextStream
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 # transformers 5.24's StopStringCriteria, see tools/fixtures/text/make_stops.py.

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from executorch_mm._engine.text_stream import TextStream
 from executorch_mm.errors import InputError
-from executorch_mm.text_stream import TextStream
 
 
 class Pieces:

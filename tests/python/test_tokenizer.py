@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from executorch_mm import GenerationConfig, Regex
-from executorch_mm._constraint import Constraints
+from executorch_mm._engine.constraint import Constraints
 from executorch_mm.errors import InputError, TokenizerError
 from executorch_mm.tokenizer import IncrementalDecoder, Tokenizer, load_tokenizer
 

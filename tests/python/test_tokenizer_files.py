@@ -185,7 +185,7 @@ def test_a_missing_extra_is_an_error_that_names_it(
 
 def test_importing_the_module_imports_no_tokenizer_library() -> None:
     code = (
-        "import sys, executorch_mm.tokenizer, executorch_mm.text_stream;"
+        "import sys, executorch_mm.tokenizer, executorch_mm._engine.text_stream;"
         "print([m for m in ('tokenizers', 'sentencepiece', 'tiktoken', 'PIL', 'torch') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ from executorch_mm.errors import ModelLoadError
 from executorch_mm.inputs import PromptPart
 
 if TYPE_CHECKING:
-    from executorch_mm.model_report import ModelReport
+    from executorch_mm.inspection.model_report import ModelReport
     from executorch_mm.runner import MultimodalRunner
 
 _INSPECT = "`executorch-mm inspect` shows what the file holds; docs/compatibility.md which exports run"
@@ -39,7 +39,7 @@ def check_model(path: Path, tokenizer: Path | None) -> Iterator[Check]:
         path: A .pte file, or a folder with one.
         tokenizer: Its tokenizer's file or folder; None looks beside the model.
     """
-    from executorch_mm.model_report import inspect_model
+    from executorch_mm.inspection.model_report import inspect_model
 
     try:
         files = _find(path, tokenizer)
@@ -61,7 +61,7 @@ def check_model(path: Path, tokenizer: Path | None) -> Iterator[Check]:
 def _find(path: Path, tokenizer: Path | None) -> _Files:
     if not path.is_dir():
         return _Files(path, tokenizer or path.parent, ())
-    from executorch_mm.pretrained import find_model
+    from executorch_mm._loading.pretrained import find_model
 
     found = find_model(path)
     return _Files(found.model, tokenizer or found.tokenizer, found.data)

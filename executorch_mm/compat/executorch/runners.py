@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from executorch_mm import runner as ours
+from executorch_mm._loading.options import PathLike
 from executorch_mm.compat.executorch.config import GenerationConfig, to_ours
 from executorch_mm.compat.executorch.hf import split_processor_output
 from executorch_mm.compat.executorch.inputs import MultimodalInput, make_text_input
@@ -14,7 +15,6 @@ from executorch_mm.compat.executorch.stats import Stats, from_ours
 from executorch_mm.config import GenerationConfig as OurConfig
 from executorch_mm.errors import ExecutorchMMError, InputError, TokenizerError
 from executorch_mm.inputs import MultimodalInput as Part
-from executorch_mm.load_options import PathLike
 
 TokenCallback = Callable[[str], object]
 StatsCallback = Callable[[Stats], object]

@@ -7,7 +7,8 @@ from model_set import MODELS
 from number_tokenizer import NumberTokenizer
 from test_cancellation import NAMES
 
-from executorch_mm import GenerationConfig, MultimodalRunner, Regex, _constraint, make_token_input
+from executorch_mm import GenerationConfig, MultimodalRunner, Regex, make_token_input
+from executorch_mm._engine import constraint
 
 pytest.importorskip("llguidance", reason="the extra executorch_mm[guidance] is not installed")
 
@@ -32,7 +33,7 @@ def test_forced_tokens_leave_the_answer_of_single_steps(name: str, monkeypatch: 
         position = runner.position
         following = runner.generate_result(make_token_input([8]), max_new_tokens=6).token_ids
         runner.reset()
-        monkeypatch.setattr(_constraint, "_may_force", lambda config: False)
+        monkeypatch.setattr(constraint, "_may_force", lambda config: False)
         sampled = runner.generate_result(PROMPT, config)
         assert forced.token_ids == sampled.token_ids
         assert forced.finish_reason == sampled.finish_reason == "stop"

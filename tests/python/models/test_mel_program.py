@@ -20,8 +20,8 @@ from executorch_mm import (
     make_raw_audio_input,
     make_token_input,
 )
+from executorch_mm._loading.pretrained import find_model
 from executorch_mm.preprocess import AudioProcessor, LogMelConfig, MelProgram, Processor, Sound
-from executorch_mm.pretrained import find_model
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 MEL = MODELS / "mel"

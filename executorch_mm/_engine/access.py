@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from executorch_mm import _core
-from executorch_mm._logging import forward_log_lines
-from executorch_mm._turnstile import Turnstile
+from executorch_mm._engine.turnstile import Turnstile
+from executorch_mm._loading.log_lines import forward_log_lines
 from executorch_mm.errors import ExecutorchMMError, ForkError
 from executorch_mm.stats import Stats, peak_memory_bytes
 

@@ -12,7 +12,7 @@ from executorch_mm import _core
 from executorch_mm.stats import Stats, counted, duration
 
 if TYPE_CHECKING:
-    from executorch_mm._json_answer import JsonAnswer
+    from executorch_mm._engine.json_answer import JsonAnswer
 
 
 @dataclass(frozen=True, repr=False)

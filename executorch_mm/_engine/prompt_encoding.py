@@ -182,8 +182,8 @@ class PromptEncoder:
 
     @functools.cached_property
     def _mel_program(self) -> MelProgram | None:
+        from executorch_mm._loading.pretrained import find_audio_preprocessor
         from executorch_mm.preprocess import MelProgram
-        from executorch_mm.pretrained import find_audio_preprocessor
 
         wanted = self._expect_audio_encoder().inputs[0].shape
         path = self._mel_path or find_audio_preprocessor(self._beside)

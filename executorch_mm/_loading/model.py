@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from executorch_mm import _core
-from executorch_mm._logging import forward_log_lines
+from executorch_mm._loading.log_lines import forward_log_lines
+from executorch_mm._loading.options import PathLike
 from executorch_mm.errors import TokenizerError
-from executorch_mm.load_options import PathLike
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 LoadedT = TypeVar("LoadedT")

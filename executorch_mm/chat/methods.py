@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from executorch_mm import _core
-    from executorch_mm._access import Progress
+    from executorch_mm._engine.access import Progress
+    from executorch_mm._engine.prefix_reuse import ChatPrompt
+    from executorch_mm._engine.result import GenerationResult
     from executorch_mm.chat.chat import Chat, ChatOptions
     from executorch_mm.chat.template import Message, Tool
-    from executorch_mm.context import ChatPrompt
     from executorch_mm.inputs import MultimodalInput, Prompt
     from executorch_mm.preprocess.tiling import CutPicture
-    from executorch_mm.result import GenerationResult
     from executorch_mm.tokenizer import Tokenizer
 
 _T = TypeVar("_T")

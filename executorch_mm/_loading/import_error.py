@@ -17,7 +17,7 @@ def explain(error: ImportError) -> ImportError:
     Args:
         error: What importing the compiled module raised.
     """
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     modules = sorted(path.name for path in folder.glob("_core.*") if path.suffix in {".so", ".dylib", ".pyd"})
     threading = " without the GIL" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
     here = (

@@ -9,10 +9,10 @@ from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Protocol, cast
 
+from executorch_mm._files.extras import import_extra
+from executorch_mm._loading.options import PathLike
 from executorch_mm._tokenizers.detect import find_in
-from executorch_mm._tokenizers.extras import import_extra
 from executorch_mm.errors import ModelLoadError, TokenizerError
-from executorch_mm.load_options import PathLike
 
 # What is wanted of a repository besides the programs.
 _SIDE_FILES = ("*.json", "*.jinja", "*.ptd", "*.tiktoken", "*tokenizer.model", "*tokenizer.bin")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple, Protocol, TypeGuard, cast
 
-from executorch_mm._json_schema import Schema, target_of
+from executorch_mm._engine.json_schema import Schema, target_of
 from executorch_mm.errors import ResponseFormatError
 
 _LONGEST_SHOWN = 60

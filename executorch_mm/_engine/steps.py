@@ -8,8 +8,8 @@ from executorch_mm import _core
 from executorch_mm.config import LogitsProcessor
 
 if TYPE_CHECKING:
-    from executorch_mm._constraint import Constraint
-    from executorch_mm._json_schema import Schema
+    from executorch_mm._engine.constraint import Constraint
+    from executorch_mm._engine.json_schema import Schema
 
 
 class Steps:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from executorch_mm import _core
-from executorch_mm._logging import forward_log_lines
+from executorch_mm._loading.log_lines import forward_log_lines
 from executorch_mm.errors import ContractError
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from executorch_mm import _core
-from executorch_mm._json_schema import Schema, located, prepare
-from executorch_mm._tokenizers.extras import import_extra
+from executorch_mm._engine.json_schema import Schema, located, prepare
+from executorch_mm._files.extras import import_extra
 from executorch_mm._tokenizers.hf import HFWindowTokenizer
 from executorch_mm.config import GenerationConfig, LogitsProcessor
 from executorch_mm.errors import ExecutionError, InputError

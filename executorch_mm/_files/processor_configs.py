@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from executorch_mm._json_files import read_object, read_object_if_there
+from executorch_mm._files.config_reader import Json
+from executorch_mm._files.json_files import read_object, read_object_if_there
 from executorch_mm.errors import InputError
-from executorch_mm.preprocess.config_reader import Json
 
 Part: TypeAlias = Literal["image_processor", "video_processor", "feature_extractor"]
 

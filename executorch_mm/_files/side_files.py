@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from executorch_mm._json_files import read_object_if_there
+from executorch_mm._files.json_files import read_object_if_there
 from executorch_mm.errors import TokenizerError
 
 # Control tokens by which published models end a text or a turn, whatever their configuration declares: many a

@@ -8,22 +8,22 @@ from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from executorch_mm import _core
-from executorch_mm._access import Access, Progress, read_prompt
-from executorch_mm._steps import Steps
+from executorch_mm._engine.access import Access, Progress, read_prompt
+from executorch_mm._engine.prompt_encoding import PromptEncoder
+from executorch_mm._engine.result import GenerationResult, make_result
+from executorch_mm._engine.steps import Steps
+from executorch_mm._engine.text_stream import TextStream
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import CapacityError
 from executorch_mm.inputs import MultimodalInput, Prompt
-from executorch_mm.prompt import PromptEncoder
-from executorch_mm.result import GenerationResult, make_result
 from executorch_mm.sampling import generation_options, timeout_ns
 from executorch_mm.stats import Stats
-from executorch_mm.text_stream import TextStream
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from executorch_mm._constraint import Constraints
-    from executorch_mm._json_answer import JsonAnswer
-    from executorch_mm.context import ChatPrompt
+    from executorch_mm._engine.constraint import Constraints
+    from executorch_mm._engine.json_answer import JsonAnswer
+    from executorch_mm._engine.prefix_reuse import ChatPrompt
 
 
 class Ending(NamedTuple):
@@ -67,7 +67,7 @@ class Requests(Access[_core.Session]):
         self.encoder = encoder
         self._eos_ids = eos_ids
         self._constraints: Constraints | None = None  # made with the first request that needs it
-        from executorch_mm.context import Context  # here: it takes long to import
+        from executorch_mm._engine.prefix_reuse import Context  # here: it takes long to import
 
         self.context = Context()
         self._prepare_ns = 0  # of the last prompt
@@ -209,7 +209,7 @@ class Requests(Access[_core.Session]):
         is_complete = steps.finish_reason == "stop" and (end is None or end in self._eos_ids)
         if steps.schema is None or not is_complete:
             return None
-        from executorch_mm._json_answer import read_answer  # here: few requests need it
+        from executorch_mm._engine.json_answer import read_answer  # here: few requests need it
 
         # Not what was shown, of which a stop text may have taken a part.
         tokens = [record.token for record in steps.generation.records]
@@ -221,7 +221,7 @@ class Requests(Access[_core.Session]):
         if config.response_format is None:
             return Steps(generation, tuple(config.logits_processors), None)
         if self._constraints is None:
-            from executorch_mm._constraint import Constraints  # here: few requests need it
+            from executorch_mm._engine.constraint import Constraints  # here: few requests need it
 
             self._constraints = Constraints(self._tokenizer, self._eos_ids, session.contract.vocab_size)
         return Steps(generation, tuple(config.logits_processors), self._constraints.start(config))

@@ -1,0 +1,1 @@
+"""What the files published with a model say, each kind read in one place."""

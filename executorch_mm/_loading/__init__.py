@@ -1,0 +1,1 @@
+"""Models on their way into memory: options, programs, and who may hold them."""

@@ -1,0 +1,1 @@
+"""What a model file and this installation say about themselves, without running anything."""
