@@ -29,12 +29,12 @@ SANITIZED_TESTS = [
     "tests/python",
     "--ignore=tests/python/build",
     "--ignore=tests/python/ops",
-    "--ignore=tests/python/test_import_cost.py",
-    "--ignore=tests/python/test_leaks.py",
-    "--ignore=tests/python/test_examples.py",
-    "--ignore=tests/python/test_model_quality.py",
-    "--ignore=tests/python/test_real_model.py",
-    "--deselect=tests/python/test_inspect.py::test_inspection_maps_the_file_and_loads_no_weights",
+    "--ignore=tests/python/build/test_import_cost.py",
+    "--ignore=tests/python/runner/test_leaks.py",
+    "--ignore=tests/python/docs/test_examples.py",
+    "--ignore=tests/python/models/test_model_quality.py",
+    "--ignore=tests/python/models/test_real_model.py",
+    "--deselect=tests/python/models/test_inspect.py::test_inspection_maps_the_file_and_loads_no_weights",
     "-m",
     "not torch",
 ]
@@ -229,7 +229,7 @@ def frozen(session: nox.Session) -> None:
 def openvino(session: nox.Session) -> None:
     """The tests of the delegates with OpenVINO's runtime (a download of about 50 MB; Linux)."""
     install_package(session, "test", "openvino")
-    session.run("pytest", "tests/python/test_backends.py", *session.posargs)
+    session.run("pytest", "tests/python/runner/test_backends.py", *session.posargs)
 
 
 @nox.session

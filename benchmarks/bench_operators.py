@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "python" / "ops"))
+sys.path.insert(0, str(ROOT / "tests" / "python" / "support"))
 
 from oplib import OK, Argument, OpLibrary  # noqa: E402
 

@@ -21,7 +21,7 @@ from datetime import date
 from pathlib import Path
 from typing import IO, Any, cast
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "python"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "python" / "support"))
 from speech_scores import error_rate
 
 WORKER = Path(__file__).with_name("speech_worker.py")

@@ -2,8 +2,8 @@
 
     python tools/compatibility.py            (no torch; runs tests/python/models, about a minute)
 
-A model counts as working when every test that names it passes. tests/python/test_compatibility_page.py holds
-the page to the manifests; that the models work is held by their own tests, in the same run of CI.
+A model counts as working when every test that names it passes. tests/python/docs/test_compatibility_page.py
+holds the page to the manifests; that the models work is held by their own tests, in the same run of CI.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes tests/python/sampling_transformers.json: distributions as transformers' processors leave them.
+"""Writes data/sampling/sampling_transformers.json: distributions as transformers' processors leave them.
 
 Processors are chosen and put in order by transformers itself, from its GenerationConfig. Needs torch and
 transformers (5.23.0 made the committed file):
@@ -17,7 +17,7 @@ import torch
 import transformers
 from transformers.generation.utils import GenerationMixin
 
-OUTPUT = Path(__file__).resolve().parents[1] / "tests" / "python" / "sampling_transformers.json"
+OUTPUT = Path(__file__).resolve().parents[1] / "tests" / "data" / "sampling" / "sampling_transformers.json"
 VOCAB_SIZE = 40
 EOS_IDS = [0, 7]
 ALONE = [

@@ -3,7 +3,7 @@
     python tools/schema_keywords.py
 
 Each keyword is tried: is a schema with it taken, and if so, can an answer break it?
-tests/python/test_schema_keywords.py holds the page to what is found.
+tests/python/sampling/test_schema_keywords.py holds the page to what is found.
 """
 
 from __future__ import annotations

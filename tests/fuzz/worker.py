@@ -10,10 +10,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "python" / "models")]
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "python" / "support")]
 
 from mutations import TINY_VLM, Case, make_case
-from number_tokenizer import NumberTokenizer
 
 from executorch_mm import (
     ExecutorchMMError,
@@ -23,6 +22,7 @@ from executorch_mm import (
     make_image_input,
     make_token_input,
 )
+from number_tokenizer import NumberTokenizer
 
 
 def try_case(case: Case, path: Path, num_threads: int) -> str:

@@ -33,11 +33,11 @@ FOLDER = ROOT / "build" / "wheels"
 ALL_TESTS_ON = "3.12"
 SOME_TESTS = [
     "tests/python/build/test_vendored.py",
-    "tests/python/test_arrays.py",
-    "tests/python/test_cli.py",
-    "tests/python/test_runner.py",
-    "tests/python/test_sampling.py",
-    "tests/python/test_threads.py",
+    "tests/python/inputs/test_arrays.py",
+    "tests/python/cli/test_cli.py",
+    "tests/python/runner/test_runner.py",
+    "tests/python/sampling/test_sampling.py",
+    "tests/python/runner/test_threads.py",
 ]
 
 

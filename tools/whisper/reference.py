@@ -1,6 +1,6 @@
-"""Records what transformers' eager model hears in the clips, for tests/python/test_real_speech.py.
+"""Records what transformers' eager model hears in the clips, for tests/python/speech/test_real_speech.py.
 
-    python reference.py MODELS --out ../../tests/python/whisper_base_transformers.json
+    python reference.py MODELS --out ../../tests/data/speech/whisper_base_transformers.json
 
 MODELS is the folder that make.py and clips.py were given (MODELS/huggingface, MODELS/clips).
 """
@@ -19,7 +19,7 @@ import transformers
 from tokenizers import Tokenizer
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "python"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "python" / "support"))
 from speech_scores import error_rate
 
 WINDOW_SECONDS = 30

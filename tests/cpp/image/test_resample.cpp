@@ -1,4 +1,4 @@
-// Pillow is the reference, in tests/python/test_preprocess_image.py; here is what Python's weights
+// Pillow is the reference, in tests/python/preprocess/test_preprocess_image.py; here is what Python's weights
 // never ask for.
 #include <doctest/doctest.h>
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from number_tokenizer import NumberTokenizer, answer
 
 from executorch_mm import (
     CapacityError,
@@ -23,6 +22,7 @@ from executorch_mm import (
     make_text_input,
     make_token_input,
 )
+from number_tokenizer import NumberTokenizer, answer
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 FOLDER = MODELS / "behaviour"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+
 from cancelling import (
     WAYS,
     At,
@@ -22,22 +23,11 @@ from cancelling import (
     ctrl_c_raises,
     interrupt,
 )
-from model_set import ModelSet
-
 from executorch_mm import GenerationConfig, MultimodalRunner, make_token_input
 from executorch_mm.demo import make_scene, render
 from executorch_mm.inputs import Prompt
+from model_set import CACHE_KINDS, ModelSet
 
-# Flat caches (with short chunks, without any, quantised), rings, a sliding window, recurrences.
-NAMES = [
-    "llama_short_chunks",
-    "llama_no_kv_cache",
-    "llama_quantized_kv_cache",
-    "gemma3_narrow",
-    "llama_attention_sink",
-    "lfm2",
-    "qwen3_5",
-]
 NUM_STEPS = 31
 PROMPT, LONG, NEXT = [5, 9, 2, 33, 17], [(7 * i + 3) % 60 + 2 for i in range(36)], [8, 8, 40]
 MODELS = ModelSet("export_llm")
@@ -83,7 +73,7 @@ def check(runner: MultimodalRunner, twin: Twin, way: Way, num_prompt: int, index
     assert say(runner, twin.following) == twin.says(generated), f"at step {index}"
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=CACHE_KINDS)
 def pair(request: pytest.FixtureRequest) -> Iterator[tuple[MultimodalRunner, Twin]]:
     with MODELS.load(request.param) as runner, MODELS.load(request.param) as other:
         yield runner, Twin(other, [make_token_input(PROMPT)], [make_token_input(NEXT)])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from model_set import ModelSet
-from number_tokenizer import answer
 
 from executorch_mm import GenerationConfig, make_token_input
+from model_set import ModelSet
+from number_tokenizer import answer
 
 MODELS = ModelSet("export_llm")
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from model_set import MODELS
-from number_tokenizer import NumberTokenizer
-from test_cancellation import NAMES
 
 from executorch_mm import GenerationConfig, MultimodalRunner, Regex, make_token_input
 from executorch_mm._engine import constraint
+from model_set import CACHE_KINDS, MODELS
+from number_tokenizer import NumberTokenizer
 
 pytest.importorskip("llguidance", reason="the extra executorch_mm[guidance] is not installed")
 
@@ -25,7 +24,7 @@ class Words(NumberTokenizer):
         return [int(word) for word in text.split() if word.isdigit()]
 
 
-@pytest.mark.parametrize("name", [*NAMES, "llama_static"])
+@pytest.mark.parametrize("name", [*CACHE_KINDS, "llama_static"])
 def test_forced_tokens_leave_the_answer_of_single_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with MultimodalRunner(MODELS / "export_llm" / f"{name}.pte", Words()) as runner:
         config = GenerationConfig(response_format=FORMAT)

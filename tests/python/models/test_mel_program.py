@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from number_tokenizer import NumberTokenizer
 
 from executorch_mm import (
     ContractError,
@@ -22,6 +21,7 @@ from executorch_mm import (
 )
 from executorch_mm._loading.pretrained import find_model
 from executorch_mm.preprocess import AudioProcessor, LogMelConfig, MelProgram, Processor, Sound
+from number_tokenizer import NumberTokenizer
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 MEL = MODELS / "mel"

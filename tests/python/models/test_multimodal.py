@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from model_set import ModelSet
 
 from executorch_mm import (
     CapacityError,
@@ -18,6 +17,7 @@ from executorch_mm import (
     make_image_input,
     make_token_input,
 )
+from model_set import ModelSet
 
 MODELS = ModelSet("multimodal")
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from model_set import ModelSet
-from number_tokenizer import answer
 
 from executorch_mm import CapacityError, make_token_input
+from model_set import ModelSet
+from number_tokenizer import answer
 
 MODELS = ModelSet("optimum")
 ENDING_EARLY = [name for name in MODELS.names if MODELS.expected(name)["positions"] < 48]

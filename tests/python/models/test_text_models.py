@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from number_tokenizer import NumberTokenizer, answer
 
 from executorch_mm import CapacityError, GenerationConfig, MultimodalRunner, make_token_input
+from number_tokenizer import NumberTokenizer, answer
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "text"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # for oplib and op_reference
 
 from oplib import OpLibrary
 

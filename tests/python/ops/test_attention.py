@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from op_reference import Array, attention, bfloat16_bits, from_bfloat16_bits
 from oplib import OK, Bf16, OpLibrary, Tensor
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from oplib import INVALID_ARGUMENT, OK, OpLibrary, Tensor
 
 UPDATE = "llama::update_cache.out"

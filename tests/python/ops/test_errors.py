@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from oplib import BFLOAT16, DTYPES, INVALID_ARGUMENT, OK, Argument, OpLibrary, Tensor
 
 SDPA = "llama::custom_sdpa.out"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from op_reference import bfloat16_bits, from_bfloat16_bits, gated_delta_rule, hadamard, williamson28
 from oplib import INVALID_ARGUMENT, OK, Bf16, OpLibrary, Tensor
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from op_reference import Array, attention, dequantize, quantize_rows
 from oplib import OK, OpLibrary
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from op_reference import Array, quantize_rows
 from oplib import OK, OpLibrary
 

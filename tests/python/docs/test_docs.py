@@ -1,0 +1,53 @@
+"""Every Python block of the README and of docs/ runs, one document after the other from top to bottom."""
+
+from __future__ import annotations
+
+import shutil
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+from executorch_mm.demo import make_scene, render
+
+ROOT = Path(__file__).parents[3]
+SPEECH = ROOT / "tests" / "models" / "speech"
+SYBIL = Sybil([PythonCodeBlockParser()])
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WITH_CODE = [path for path in DOCUMENTS if "```python" in path.read_text(encoding="utf-8")]
+
+
+@pytest.fixture
+def newcomers_folder(demo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working folder with what the documents speak of: models, their files, two pictures, a sound."""
+    shutil.copytree(demo_folder, tmp_path, dirs_exist_ok=True)
+    for name, seed in (("photo.png", 7), ("other.png", 8)):
+        render(make_scene(seed=seed)).save(tmp_path / name)
+    shutil.copytree(SPEECH, tmp_path / "whisper", ignore=shutil.ignore_patterns("optimum.pte"))
+    with wave.open(str(tmp_path / "speech.wav"), "wb") as sound:
+        sound.setparams((1, 2, 16000, 0, "NONE", ""))
+        sound.writeframes(np.random.default_rng(0).integers(-9000, 9000, 16000, np.int16).tobytes())
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("newcomers_folder")
+@pytest.mark.parametrize("path", WITH_CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_code_in_a_document_runs(path: Path) -> None:
+    if "response_format=" in path.read_text(encoding="utf-8"):
+        pytest.importorskip("llguidance", reason="the extra executorch_mm[guidance] is not installed")
+    document = SYBIL.parse(path)
+    examples = list(document.examples())
+    assert len(examples) == path.read_text(encoding="utf-8").count("```python")
+    for example in examples:
+        example.evaluate()
+
+
+def test_the_readmes_program_prints_what_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = SYBIL.parse(ROOT / "README.md").examples()
+    example.evaluate()
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out == text.partition("```text\n")[2].partition("\n```")[0]
