@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from executorch_mm._engine.text_stream import check_stops
 from executorch_mm.errors import InputError, UnknownOptionError
 
 if TYPE_CHECKING:
@@ -356,3 +355,16 @@ def _token_ids(name: str, ids: object) -> tuple[int, ...]:
     for token_id in plain:
         _check_int(name, token_id, 0, "token ids of 0 or more")
     return plain
+
+
+def check_stops(stop: Sequence[object]) -> list[str]:
+    """Stop strings as a list; one str counts as one of them.
+
+    Raises:
+        InputError: One is empty or not a str.
+    """
+    stops = [stop] if isinstance(stop, str) else list(stop)
+    for text in stops:
+        if not isinstance(text, str) or not text:
+            raise InputError(f"stop: expected non-empty strings, got {text!r}")
+    return [str(text) for text in stops]

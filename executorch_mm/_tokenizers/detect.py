@@ -11,7 +11,7 @@ from executorch_mm._files.json_files import read_object
 from executorch_mm._tokenizers.base import load_failed
 
 if TYPE_CHECKING:
-    from executorch_mm.tokenizer import Tokenizer
+    from executorch_mm._tokenizers.protocol import Tokenizer
 
 _EXPECTED = "expected tokenizer.json, a SentencePiece .model, tiktoken ranks, tekken.json or a llama2.c .bin"
 _HEAD_BYTES = 4096

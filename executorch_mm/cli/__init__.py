@@ -11,10 +11,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from executorch_mm import __version__
+from executorch_mm import ExecutorchMMError, __version__
 from executorch_mm.cli import demo, doctor, generate, inspect, transcribe
 from executorch_mm.cli.errors import UsageError
-from executorch_mm.errors import ExecutorchMMError
 
 PROGRAM = "executorch-mm"
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130

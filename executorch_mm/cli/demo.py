@@ -20,9 +20,8 @@ from executorch_mm.cli.terminal import shows_colour, side_by_side
 if TYPE_CHECKING:
     from PIL import Image
 
+    from executorch_mm import MultimodalRunner, Stats
     from executorch_mm.demo import QA, Scene
-    from executorch_mm.runner import MultimodalRunner
-    from executorch_mm.stats import Stats
 
 # Scenes from this seed on were kept out of training.
 _FIRST_UNSEEN_SCENE = 900_000_000
@@ -176,8 +175,7 @@ def _name(pictures: list[Picture], folder: Path | None) -> None:
 
 def _hold(runner: MultimodalRunner, conversation: Conversation) -> list[Stats]:
     """Asks the questions in one context: pictures and sound come with the first question only."""
-    from executorch_mm import GenerationConfig
-    from executorch_mm.inputs import MultimodalInput, make_audio_input, make_image_input
+    from executorch_mm import GenerationConfig, MultimodalInput, make_audio_input, make_image_input
 
     config = GenerationConfig(max_new_tokens=_MAX_ANSWER_TOKENS)
     media: list[MultimodalInput] = [make_image_input(picture.image) for picture in conversation.pictures]

@@ -11,10 +11,8 @@ from executorch_mm.cli.errors import UsageError
 from executorch_mm.cli.progress import PromptProgress
 
 if TYPE_CHECKING:
+    from executorch_mm import GenerationConfig, MultimodalInput, MultimodalRunner
     from executorch_mm._loading.options import NumThreads
-    from executorch_mm.config import GenerationConfig
-    from executorch_mm.inputs import MultimodalInput
-    from executorch_mm.runner import MultimodalRunner
 
 IMAGE_MARK = "<image>"
 
@@ -86,8 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _config(arguments: argparse.Namespace) -> GenerationConfig:
-    from executorch_mm.config import GenerationConfig
-    from executorch_mm.errors import InputError
+    from executorch_mm import GenerationConfig, InputError
 
     try:
         return GenerationConfig(
@@ -104,14 +101,14 @@ def _config(arguments: argparse.Namespace) -> GenerationConfig:
 
 
 def _image(path: str) -> MultimodalInput:
-    from executorch_mm.inputs import make_image_input
+    from executorch_mm import make_image_input
     from executorch_mm.preprocess import open_image
 
     return make_image_input(open_image(path))
 
 
 def _runner(arguments: argparse.Namespace) -> MultimodalRunner:
-    from executorch_mm.runner import MultimodalRunner
+    from executorch_mm import MultimodalRunner
 
     if arguments.threads is not None and arguments.threads < 1:
         raise UsageError(f"generate: --threads: expected 1 or more, got {arguments.threads}")

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ModelLoadError: The file is no .pte file.
     """
-    from executorch_mm.inspection.model_report import inspect_model
+    from executorch_mm import inspect_model
 
     report = inspect_model(arguments.model)
     if arguments.json:

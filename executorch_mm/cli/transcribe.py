@@ -85,7 +85,7 @@ def _segments(events: Iterator[object]) -> Iterator[Segment]:
 
 
 def _config(arguments: argparse.Namespace) -> SpeechConfig:
-    from executorch_mm.errors import InputError
+    from executorch_mm import InputError
     from executorch_mm.speech import SpeechConfig
 
     try:

@@ -14,9 +14,8 @@ from importlib import metadata, util
 from pathlib import Path
 
 import executorch_mm
-from executorch_mm import _core
+from executorch_mm import BuildInfo, _core, build_info
 from executorch_mm.cli.doctor.check import MIB, Check, guarded
-from executorch_mm.inspection.build_info import BuildInfo, build_info
 
 _PACKAGE = Path(executorch_mm.__file__).parent
 _REINSTALL = "install it anew: pip install --force-reinstall --no-deps executorch_mm"

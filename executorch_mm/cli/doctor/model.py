@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from executorch_mm import ModelLoadError
 from executorch_mm.cli.doctor.check import MIB, Check, Status, guarded
 from executorch_mm.cli.doctor.installation import available_memory
-from executorch_mm.errors import ModelLoadError
 from executorch_mm.inputs import PromptPart
 
 if TYPE_CHECKING:
-    from executorch_mm.inspection.model_report import ModelReport
-    from executorch_mm.runner import MultimodalRunner
+    from executorch_mm import ModelReport, MultimodalRunner
 
 _INSPECT = "`executorch-mm inspect` shows what the file holds; docs/compatibility.md which exports run"
 _TOKENIZER = "put the model's tokenizer.json beside the .pte file, or name the file with --tokenizer"
@@ -39,7 +38,7 @@ def check_model(path: Path, tokenizer: Path | None) -> Iterator[Check]:
         path: A .pte file, or a folder with one.
         tokenizer: Its tokenizer's file or folder; None looks beside the model.
     """
-    from executorch_mm.inspection.model_report import inspect_model
+    from executorch_mm import inspect_model
 
     try:
         files = _find(path, tokenizer)
@@ -92,7 +91,7 @@ def _memory(report: ModelReport) -> Iterator[Check]:
 
 
 def _tokenizer(files: _Files, report: ModelReport) -> Iterator[Check]:
-    from executorch_mm.tokenizer import load_tokenizer
+    from executorch_mm import load_tokenizer
 
     tokenizer = load_tokenizer(files.tokenizer)
     yield Check("tokenizer", "ok", repr(tokenizer))
@@ -116,7 +115,7 @@ def _ids(value: object) -> list[int]:
 
 def _run(files: _Files) -> Iterator[Check]:
     """Loads the model and has it read a text, a chat, a picture and a sound, as far as it takes them."""
-    from executorch_mm.runner import MultimodalRunner
+    from executorch_mm import MultimodalRunner
 
     with MultimodalRunner(files.model, files.tokenizer, data_path=files.data) as runner:
         yield Check("load", "ok", f"{runner.contract.max_chunk} tokens a call, capacity {runner.capacity}")
@@ -180,6 +179,6 @@ def _picture() -> PromptPart:
 def _sound() -> PromptPart:
     import numpy as np
 
-    from executorch_mm.inputs import make_audio_input
+    from executorch_mm import make_audio_input
 
     return make_audio_input(np.zeros(_SAMPLING_RATE, np.float32), sampling_rate=_SAMPLING_RATE)
