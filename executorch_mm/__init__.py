@@ -47,7 +47,6 @@ from executorch_mm.inputs import (
     make_text_input,
     make_token_input,
 )
-from executorch_mm.media import Audio, Image, RawAudio
 from executorch_mm.runner import MultimodalRunner, Snapshot
 from executorch_mm.stats import Stats
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
@@ -80,7 +79,6 @@ _LATER = {
 }
 
 __all__ = [
-    "Audio",
     "BuildInfo",
     "BusyError",
     "CapacityError",
@@ -91,7 +89,6 @@ __all__ = [
     "ForkError",
     "GenerationConfig",
     "GenerationResult",
-    "Image",
     "InputError",
     "InputWarning",
     "LarkGrammar",
@@ -102,7 +99,6 @@ __all__ = [
     "MultimodalInput",
     "MultimodalRunner",
     "Partial",
-    "RawAudio",
     "Regex",
     "ResponseFormatError",
     "Segment",

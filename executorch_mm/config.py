@@ -55,7 +55,6 @@ class GenerationOptions(TypedDict, total=False):
     echo: bool
     num_bos: int
     num_eos: int
-    warming: bool
 
 
 _ConfigT = TypeVar("_ConfigT")
@@ -151,7 +150,6 @@ class GenerationConfig:
             tokenizer's files: one where they ask for it (as those of Llama and Gemma do) and the text has
             none yet; token ids are taken as they are.
         num_eos: End-of-text tokens put after the prompt.
-        warming: A rehearsal: callbacks are not called, and `stats` stay those of the last real request.
 
     Configs with the same values are equal and have the same hash.
 
@@ -192,7 +190,6 @@ class GenerationConfig:
     echo: bool = False
     num_bos: int = 0
     num_eos: int = 0
-    warming: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "seq_len"):
@@ -204,7 +201,7 @@ class GenerationConfig:
             _check_int("logprobs", self.logprobs, 0, "None, 0 or more")
         if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
             raise InputError(f"seed: expected an int or None, got {self.seed!r}")
-        for name in ("include_stop", "ignore_eos", "echo", "warming"):
+        for name in ("include_stop", "ignore_eos", "echo"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name}: expected True or False, got {getattr(self, name)!r}")
         self._check_numbers()

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from executorch_mm.arrays import AnyArray, SupportsDLPack, image_array, is_pil_image, tile_array, to_numpy
 from executorch_mm.errors import InputError
-from executorch_mm.media import Audio, Image, RawAudio
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -42,23 +41,17 @@ class MultimodalInput:
     kind: Kind
     _value: Value
 
-    def __init__(self, value: str | Sequence[int] | Image | Audio | RawAudio) -> None:
-        """A text, token ids, or one of the arrays that ExecuTorch's runner knows by name.
+    def __init__(self, value: str | Sequence[int]) -> None:
+        """A text or token ids.
 
         Args:
-            value: A string, a sequence of token ids, an `Image`, an `Audio` or a `RawAudio`.
+            value: A string or a sequence of token ids.
 
         Raises:
-            InputError: `value` is none of these, or the array cannot be an input.
+            InputError: `value` is neither.
         """
         if isinstance(value, str):
             self.kind, self._value = "text", value
-        elif isinstance(value, Image):
-            self.kind, self._value = "image", image_array(value.array, layout="CHW", check_values=False)
-        elif isinstance(value, Audio):
-            self.kind, self._value = "audio", value.array
-        elif isinstance(value, RawAudio):
-            self.kind, self._value = "raw_audio", value.array
         else:
             self.kind, self._value = "tokens", _token_array(value)
 
@@ -98,40 +91,6 @@ class MultimodalInput:
     def is_raw_audio(self) -> bool:
         """Whether it is samples for an encoder that makes the features itself."""
         return self.kind == "raw_audio"
-
-    def get_text(self) -> str | None:
-        """The text, or None if it is something else."""
-        return self._value if isinstance(self._value, str) else None
-
-    def get_tokens(self) -> npt.NDArray[np.int64] | None:
-        """The token ids, int64 (num_tokens,), not a copy, or None if it is something else."""
-        array = self._array_of("tokens")
-        return None if array is None else array.view(np.int64)
-
-    def get_image(self) -> Image | None:
-        """The picture, or None if it is something else or cut into tiles.
-
-        An array is not copied, a PIL image becomes RGB.
-        """
-        if is_pil_image(self._value):
-            from executorch_mm.preprocess import image_to_hwc_uint8
-
-            return Image.of(image_to_hwc_uint8(self._value).transpose(2, 0, 1))
-        array = self._array_of("image")
-        return None if array is None or array.ndim == 4 else Image.of(array)
-
-    def get_audio(self) -> Audio | None:
-        """The features, not a copy, or None if it is something else."""
-        array = self._array_of("audio")
-        return None if array is None else Audio.of(array)
-
-    def get_raw_audio(self) -> RawAudio | None:
-        """The samples, not a copy, or None if it is something else."""
-        array = self._array_of("raw_audio")
-        return None if array is None else RawAudio.of(array)
-
-    def _array_of(self, kind: Kind) -> AnyArray | None:
-        return self._value if self.kind == kind and isinstance(self._value, np.ndarray) else None
 
     def __repr__(self) -> str:
         if isinstance(self._value, str):

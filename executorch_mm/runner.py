@@ -224,9 +224,9 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         config = _with_options(config, options)
         with contextlib.closing(self._stream(inputs, config, progress)) as pieces:
             for piece in pieces:
-                if token_callback is not None and not config.warming:
+                if token_callback is not None:
                     token_callback(piece)
-        if stats_callback is not None and not config.warming:
+        if stats_callback is not None:
             stats_callback(self._requests.stats)
 
     def generate_text(

@@ -12,88 +12,9 @@ from itertools import pairwise
 _NS_PER_SECOND = 10**9  # divided by: a product with 1e-9 shows digits that nobody measured
 
 
-class _UpstreamNames:
-    """The fields of upstream's `Stats`: integer milliseconds, here of the monotonic clock.
-
-    `num_prompt_tokens` and `num_generated_tokens` have the same names in both, but count what they say here:
-    the prompt of this request alone, and all generated tokens.
-    """
-
-    load_start_ns: int
-    load_ns: int
-    start_ns: int
-    prepare_ns: int
-    prompt_read_ns: int
-    first_token_ns: int
-    total_ns: int
-    encode_image_ns: int
-    encode_audio_ns: int
-    prefill_ns: int
-    decode_ns: int
-    sample_ns: int
-
-    @property
-    def model_load_start_ms(self) -> int:
-        """When loading began."""
-        return self.load_start_ns // 1_000_000
-
-    @property
-    def model_load_end_ms(self) -> int:
-        """When the model was loaded."""
-        return (self.load_start_ns + self.load_ns) // 1_000_000
-
-    @property
-    def inference_start_ms(self) -> int:
-        """When the request began."""
-        return self.start_ns // 1_000_000
-
-    @property
-    def token_encode_end_ms(self) -> int:
-        """When the prompt was tokens and prepared arrays."""
-        return (self.start_ns + self.prepare_ns) // 1_000_000
-
-    @property
-    def model_execution_start_ms(self) -> int:
-        """When the model was run first, which is when the prompt was prepared."""
-        return self.token_encode_end_ms
-
-    @property
-    def model_execution_end_ms(self) -> int:
-        """When the model was no longer needed."""
-        return self.inference_end_ms
-
-    @property
-    def prompt_eval_end_ms(self) -> int:
-        """When the prompt had been read."""
-        return (self.start_ns + self.prompt_read_ns) // 1_000_000
-
-    @property
-    def first_token_ms(self) -> int:
-        """When the first token was there."""
-        return (self.start_ns + self.first_token_ns) // 1_000_000
-
-    @property
-    def inference_end_ms(self) -> int:
-        """When the request ended."""
-        return (self.start_ns + self.total_ns) // 1_000_000
-
-    @property
-    def aggregate_sampling_time_ms(self) -> int:
-        """Time for choosing tokens."""
-        return self.sample_ns // 1_000_000
-
-    @property
-    def aggregate_model_execution_time_ms(self) -> int:
-        """Time in the model: encoders, prompt and single tokens."""
-        encode_ns = self.encode_image_ns + self.encode_audio_ns
-        return (encode_ns + self.prefill_ns + self.decode_ns) // 1_000_000
-
-
 @dataclass(frozen=True, repr=False)
-class Stats(_UpstreamNames):
+class Stats:
     """Counts and times of one request, in nanoseconds of the monotonic clock; properties give seconds.
-
-    The names of upstream's `Stats` are there as properties too.
 
     Attributes:
         num_prompt_tokens: Positions the prompt took in the context: text tokens, image and audio rows.

@@ -199,8 +199,7 @@ class Requests(Access[_core.Session]):
                 mask_ns=steps.mask_ns,
                 input_notes=self._input_notes,
             )
-            if not config.warming:
-                self.stats = stats
+            self.stats = stats
             on_end(Ending(records, stats, json))
 
     def _json_answer(self, steps: Steps, config: GenerationConfig) -> JsonAnswer | None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from executorch_mm import _core
 from executorch_mm._engine.prefix_reuse import ChatPrompt
 from executorch_mm.chat.messages import Fetch, read_messages
@@ -121,8 +123,8 @@ class Chat:
         if bos is None:
             return []
         wanted = max(num_bos, int(self._takes_media and self._files.adds_bos))
-        first = encoded[0].get_tokens() if encoded else None
-        if wanted == 0 or (first is not None and len(first) and int(first[0]) == bos):
+        first = np.asarray(encoded[0].value) if encoded and encoded[0].is_tokens() else np.empty(0)
+        if wanted == 0 or first[:1].tolist() == [bos]:
             return []
         return [make_token_input([bos] * wanted)]
 

@@ -9,16 +9,14 @@ better off with `executorch_mm` itself, which can do more.
 
 from executorch_mm.compat.executorch.config import GenerationConfig
 from executorch_mm.compat.executorch.inputs import (
-    Audio,
-    Image,
     MultimodalInput,
-    RawAudio,
     make_audio_input,
     make_image_input,
     make_raw_audio_input,
     make_text_input,
     make_token_input,
 )
+from executorch_mm.compat.executorch.media import Audio, Image, RawAudio
 from executorch_mm.compat.executorch.runners import MultimodalRunner, TextLLMRunner
 from executorch_mm.compat.executorch.stats import Stats
 

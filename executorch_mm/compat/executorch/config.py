@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import executorch_mm.config as ours
+import executorch_mm as ours
 
 # Upstream samples among the likeliest tokens of this probability together, and has no option for it.
 _TOP_P = 0.9

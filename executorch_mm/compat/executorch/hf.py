@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from executorch_mm import InputError
 from executorch_mm.arrays import AnyArray, to_numpy
 from executorch_mm.compat.executorch.inputs import MultimodalInput, make_image_input, make_token_input
-from executorch_mm.errors import InputError
 
 
 def split_processor_output(inputs: Mapping[str, object], image_token_id: int | None) -> list[MultimodalInput]:

@@ -1,184 +1,17 @@
-"""Upstream's inputs: `Image`, `Audio`, `RawAudio`, `MultimodalInput` and what makes them."""
+"""Upstream's `MultimodalInput` and what makes it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 
-import executorch_mm.inputs as ours
-from executorch_mm import media
-from executorch_mm.arrays import AnyArray, to_numpy
+import executorch_mm as ours
+from executorch_mm.arrays import AnyArray, SupportsDLPack, is_pil_image, to_numpy
+from executorch_mm.compat.executorch.media import Audio, Image, RawAudio
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-BlockT = TypeVar("BlockT", media.Image, media.Audio, media.RawAudio)
-
-
-class _Block(Generic[BlockT]):
-    """Numbers in three axes that come out as lists."""
-
-    __slots__ = ("block",)
-
-    block: BlockT
-
-    @classmethod
-    def of(cls, block: BlockT) -> Self:
-        """Wraps a block; nothing is copied."""
-        wrapped = cls.__new__(cls)
-        wrapped.block = block
-        return wrapped
-
-    def is_uint8(self) -> bool:
-        """Whether it holds bytes."""
-        return self.block.is_uint8()
-
-    def is_float(self) -> bool:
-        """Whether it holds floats."""
-        return self.block.is_float()
-
-    @property
-    def uint8_data(self) -> list[int]:
-        """The bytes in a row.
-
-        Raises:
-            InputError: It holds floats.
-        """
-        numbers: list[int] = self.block.uint8_data.tolist()
-        return numbers
-
-    @property
-    def float_data(self) -> list[float]:
-        """The floats in a row.
-
-        Raises:
-            InputError: It holds bytes.
-        """
-        numbers: list[float] = self.block.float_data.astype(np.float64).tolist()
-        return numbers
-
-
-class Image(_Block[media.Image]):
-    """A picture, channels first.
-
-    Args:
-        data: Bytes in 0..255 or floats, (channels, height, width) in a row.
-        width: In pixels.
-        height: In pixels.
-        channels: 3 (RGB) or 4 (RGBA), or 1 (grey).
-
-    Raises:
-        InputError: The numbers are not as many as the size says, or of another kind.
-    """
-
-    __slots__ = ()
-
-    def __init__(self, data: Sequence[int] | Sequence[float], width: int, height: int, channels: int) -> None:
-        self.block: media.Image = media.Image(data, width, height, channels)
-
-    @property
-    def width(self) -> int:
-        """In pixels."""
-        return self.block.width
-
-    @property
-    def height(self) -> int:
-        """In pixels."""
-        return self.block.height
-
-    @property
-    def channels(self) -> int:
-        """Number of channels."""
-        return self.block.channels
-
-    def __repr__(self) -> str:
-        size = f"height={self.height} width={self.width} channels={self.channels}"
-        return f"<Image {size} dtype={self.block.array.dtype}>"
-
-
-class Audio(_Block[media.Audio]):
-    """Features of sounds.
-
-    Args:
-        data: Bytes or floats, (batch_size, n_bins, n_frames) in a row.
-        batch_size: Number of clips.
-        n_bins: Features in a frame.
-        n_frames: Frames in a clip.
-
-    Raises:
-        InputError: The numbers are not as many as the sizes say, or of another kind.
-    """
-
-    __slots__ = ()
-
-    def __init__(
-        self, data: Sequence[int] | Sequence[float], batch_size: int, n_bins: int, n_frames: int
-    ) -> None:
-        self.block: media.Audio = media.Audio(data, batch_size, n_bins, n_frames)
-
-    @property
-    def batch_size(self) -> int:
-        """Number of clips."""
-        return self.block.batch_size
-
-    @property
-    def n_bins(self) -> int:
-        """Features in a frame."""
-        return self.block.n_bins
-
-    @property
-    def n_frames(self) -> int:
-        """Frames in a clip."""
-        return self.block.n_frames
-
-    def __repr__(self) -> str:
-        size = f"batch_size={self.batch_size} n_bins={self.n_bins} n_frames={self.n_frames}"
-        return f"<Audio {size} dtype={self.block.array.dtype}>"
-
-
-class RawAudio(_Block[media.RawAudio]):
-    """Samples for a model that computes the features itself.
-
-    Args:
-        data: Bytes, (batch_size, n_channels, n_samples) in a row.
-        batch_size: Number of clips.
-        n_channels: Channels of a clip.
-        n_samples: Samples in a channel.
-
-    Raises:
-        InputError: The numbers are not as many as the sizes say, or of another kind.
-    """
-
-    __slots__ = ()
-
-    def __init__(self, data: Sequence[int], batch_size: int, n_channels: int, n_samples: int) -> None:
-        self.block: media.RawAudio = media.RawAudio(data, batch_size, n_channels, n_samples)
-
-    @property
-    def data(self) -> list[int]:
-        """All samples in a row."""
-        return self.uint8_data
-
-    @property
-    def batch_size(self) -> int:
-        """Number of clips."""
-        return self.block.batch_size
-
-    @property
-    def n_channels(self) -> int:
-        """Channels of a clip."""
-        return self.block.n_channels
-
-    @property
-    def n_samples(self) -> int:
-        """Samples in a channel."""
-        return self.block.n_samples
-
-    def __repr__(self) -> str:
-        size = f"batch_size={self.batch_size} n_channels={self.n_channels} n_samples={self.n_samples}"
-        return f"<RawAudio {size}>"
+ArrayLike: TypeAlias = "AnyArray | SupportsDLPack"
 
 
 class MultimodalInput:
@@ -218,8 +51,7 @@ class MultimodalInput:
         given = [it for it in (value, text, tokens, image, audio, raw_audio) if it is not None]
         if len(given) != 1:
             raise TypeError(f"MultimodalInput: expected one value, got {len(given)}")
-        plain = given[0].block if isinstance(given[0], (Image, Audio, RawAudio)) else given[0]
-        self.part = ours.MultimodalInput(plain)
+        self.part = _part(given[0])
 
     @classmethod
     def of(cls, part: ours.MultimodalInput) -> MultimodalInput:
@@ -250,27 +82,36 @@ class MultimodalInput:
 
     def get_text(self) -> str | None:
         """The text, or None if it is something else."""
-        return self.part.get_text()
+        value = self.part.value
+        return value if isinstance(value, str) else None
 
     def get_tokens(self) -> list[int] | None:
         """The token ids, or None if it is something else."""
-        tokens = self.part.get_tokens()
-        return None if tokens is None else tokens.tolist()
+        array = self._array_of("tokens")
+        return None if array is None else array.tolist()
 
     def get_image(self) -> Image | None:
-        """The picture, or None if it is something else."""
-        image = self.part.get_image()
-        return None if image is None else Image.of(image)
+        """The picture, or None if it is something else or cut into tiles."""
+        if is_pil_image(self.part.value):
+            from executorch_mm.preprocess import image_to_hwc_uint8
+
+            return Image.of(image_to_hwc_uint8(self.part.value).transpose(2, 0, 1))
+        array = self._array_of("image")
+        return None if array is None or array.ndim == 4 else Image.of(array)
 
     def get_audio(self) -> Audio | None:
         """The features, or None if it is something else."""
-        audio = self.part.get_audio()
-        return None if audio is None else Audio.of(audio)
+        array = self._array_of("audio")
+        return None if array is None else Audio.of(array)
 
     def get_raw_audio(self) -> RawAudio | None:
         """The samples, or None if it is something else."""
-        raw_audio = self.part.get_raw_audio()
-        return None if raw_audio is None else RawAudio.of(raw_audio)
+        array = self._array_of("raw_audio")
+        return None if array is None else RawAudio.of(array)
+
+    def _array_of(self, kind: str) -> AnyArray | None:
+        value = self.part.value
+        return value if self.part.kind == kind and isinstance(value, np.ndarray) else None
 
     def __repr__(self) -> str:
         text = self.get_text()
@@ -303,7 +144,7 @@ def make_token_input(tokens: Sequence[int]) -> MultimodalInput:
     return MultimodalInput.of(ours.make_token_input(tokens))
 
 
-def make_image_input(image_tensor: ours.ArrayLike) -> MultimodalInput:
+def make_image_input(image_tensor: ArrayLike) -> MultimodalInput:
     """A picture, copied, so that the tensor may be used for the next one.
 
     Args:
@@ -317,7 +158,7 @@ def make_image_input(image_tensor: ours.ArrayLike) -> MultimodalInput:
     return MultimodalInput.of(ours.make_image_input(_copy(image_tensor, "image")))
 
 
-def make_audio_input(audio_tensor: ours.ArrayLike) -> MultimodalInput:
+def make_audio_input(audio_tensor: ArrayLike) -> MultimodalInput:
     """Features of sounds, copied.
 
     Args:
@@ -329,7 +170,7 @@ def make_audio_input(audio_tensor: ours.ArrayLike) -> MultimodalInput:
     return MultimodalInput.of(ours.make_audio_input(_copy(audio_tensor, "audio")))
 
 
-def make_raw_audio_input(audio_tensor: ours.ArrayLike) -> MultimodalInput:
+def make_raw_audio_input(audio_tensor: ArrayLike) -> MultimodalInput:
     """Samples, copied.
 
     Args:
@@ -342,5 +183,15 @@ def make_raw_audio_input(audio_tensor: ours.ArrayLike) -> MultimodalInput:
     return MultimodalInput.of(ours.make_raw_audio_input(_copy(audio_tensor, "raw audio")))
 
 
-def _copy(tensor: ours.ArrayLike, what: str) -> AnyArray:
+def _copy(tensor: ArrayLike, what: str) -> AnyArray:
     return np.array(to_numpy(tensor, what))
+
+
+def _part(value: str | Sequence[int] | Image | Audio | RawAudio) -> ours.MultimodalInput:
+    if isinstance(value, Image):
+        return ours.make_image_input(value.array, layout="CHW")
+    if isinstance(value, Audio):
+        return ours.make_audio_input(value.array)
+    if isinstance(value, RawAudio):
+        return ours.make_raw_audio_input(value.array)
+    return ours.MultimodalInput(value)

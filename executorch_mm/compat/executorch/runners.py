@@ -6,15 +6,13 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from executorch_mm import runner as ours
+import executorch_mm as ours
+from executorch_mm import ExecutorchMMError, InputError, TokenizerError
 from executorch_mm._loading.options import PathLike
 from executorch_mm.compat.executorch.config import GenerationConfig, to_ours
 from executorch_mm.compat.executorch.hf import split_processor_output
 from executorch_mm.compat.executorch.inputs import MultimodalInput, make_text_input
 from executorch_mm.compat.executorch.stats import Stats, from_ours
-from executorch_mm.config import GenerationConfig as OurConfig
-from executorch_mm.errors import ExecutorchMMError, InputError, TokenizerError
-from executorch_mm.inputs import MultimodalInput as Part
 
 TokenCallback = Callable[[str], object]
 StatsCallback = Callable[[Stats], object]
@@ -241,7 +239,7 @@ def _text(prompt: str) -> list[MultimodalInput]:
     return [make_text_input(prompt)] if prompt != "" else []
 
 
-def _parts(inputs: object) -> list[Part]:
+def _parts(inputs: object) -> list[ours.MultimodalInput]:
     if not isinstance(inputs, Sequence):
         raise InputError(f"inputs: expected a list of MultimodalInput, got {type(inputs).__name__}")
     for index, part in enumerate(inputs):
@@ -250,7 +248,7 @@ def _parts(inputs: object) -> list[Part]:
     return [part.part for part in inputs]
 
 
-def _options(config: object, parts: Sequence[Part]) -> OurConfig:
+def _options(config: object, parts: Sequence[ours.MultimodalInput]) -> ours.GenerationConfig:
     if not isinstance(config, GenerationConfig):
         raise InputError(f"config: expected a {_name(GenerationConfig)}, got {_name(type(config))}")
     options = to_ours(config)
@@ -262,8 +260,9 @@ def _name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _echo(config: GenerationConfig, parts: Sequence[Part]) -> str | None:
-    return parts[-1].get_text() if config.echo and parts else None
+def _echo(config: GenerationConfig, parts: Sequence[ours.MultimodalInput]) -> str | None:
+    last = parts[-1].value if config.echo and parts else None
+    return last if isinstance(last, str) else None
 
 
 def _put_before(error: ExecutorchMMError, message: str) -> None:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-import executorch_mm.stats as ours
+import executorch_mm as ours
 from executorch_mm import _core
 
 
@@ -89,9 +89,24 @@ class Stats:
 
 def from_ours(stats: ours.Stats) -> Stats:
     """The stats of this package's runner, whose clock counts from elsewhere."""
-    offset_ms = (time.time_ns() - _core.now_ns()) // 1_000_000
-    values = {field.name: getattr(stats, field.name) for field in fields(Stats)}
-    for name in values:
-        if name.endswith(("_start_ms", "_end_ms")) or name == "first_token_ms":
-            values[name] += offset_ms
-    return Stats(**values)
+    offset_ns = time.time_ns() - _core.now_ns()
+
+    def since_1970(after_start_ns: int) -> int:
+        return (offset_ns + stats.start_ns + after_start_ns) // 1_000_000
+
+    encode_ns = stats.encode_image_ns + stats.encode_audio_ns
+    return Stats(
+        model_load_start_ms=(offset_ns + stats.load_start_ns) // 1_000_000,
+        model_load_end_ms=(offset_ns + stats.load_start_ns + stats.load_ns) // 1_000_000,
+        inference_start_ms=since_1970(0),
+        token_encode_end_ms=since_1970(stats.prepare_ns),
+        model_execution_start_ms=since_1970(stats.prepare_ns),
+        model_execution_end_ms=since_1970(stats.total_ns),
+        prompt_eval_end_ms=since_1970(stats.prompt_read_ns),
+        first_token_ms=since_1970(stats.first_token_ns),
+        inference_end_ms=since_1970(stats.total_ns),
+        aggregate_sampling_time_ms=stats.sample_ns // 1_000_000,
+        aggregate_model_execution_time_ms=(encode_ns + stats.prefill_ns + stats.decode_ns) // 1_000_000,
+        num_prompt_tokens=stats.num_prompt_tokens,
+        num_generated_tokens=stats.num_generated_tokens,
+    )

@@ -67,8 +67,7 @@ def test_tokens_and_rows_are_those_of_transformers(name: str, shape: tuple[int, 
     )
     ids: list[object] = []
     for part in prompt.parts:
-        tokens = part.get_tokens()
-        ids += [media] * ROWS if tokens is None else tokens.tolist()
+        ids += np.asarray(part.value).tolist() if part.is_tokens() else [media] * ROWS
     assert ids == GOLDEN[name]
 
 

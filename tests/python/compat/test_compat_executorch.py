@@ -140,7 +140,7 @@ def test_arrays_are_copied_so_that_they_may_be_used_again() -> None:
     image, audio, raw = make_image_input(pixels), make_audio_input(features), make_raw_audio_input(samples)
     for array in (pixels, features, samples):
         array[:] = 0
-    assert image.part.get_image().uint8_data.tolist() == [7] * 12  # type: ignore[union-attr]
+    assert image.get_image().uint8_data == [7] * 12  # type: ignore[union-attr]
     assert audio.get_audio().float_data == [1.0] * 6  # type: ignore[union-attr]
     assert raw.get_raw_audio().data == [1] * 3  # type: ignore[union-attr]
 
@@ -400,3 +400,84 @@ def test_token_inputs_are_used_as_they_are(
     ids = ours.tokenizer.encode(HELLO)
     answer = ours.generate_text(HELLO, temperature=0.0, max_new_tokens=60)
     assert runner.generate_text([make_token_input(ids)], greedy(echo=True)) == answer
+
+
+def test_what_is_got_back_is_the_input() -> None:
+    rgb = picture()
+    features = np.arange(8, dtype=np.float32).reshape(1, 4, 2)
+    samples = np.arange(10, dtype=np.uint8).reshape(1, 1, 10)
+    image = make_image_input(rgb).get_image()
+    audio = make_audio_input(features).get_audio()
+    raw_audio = make_raw_audio_input(samples).get_raw_audio()
+    assert image is not None
+    assert audio is not None
+    assert raw_audio is not None
+    assert make_token_input([3, 4]).get_tokens() == [3, 4]
+    assert (image.channels, image.height, image.width) == (3, *rgb.shape[:2])
+    assert image.uint8_data == rgb.transpose(2, 0, 1).reshape(-1).tolist()
+    assert (audio.batch_size, audio.n_bins, audio.n_frames) == (1, 4, 2)
+    assert audio.float_data == features.reshape(-1).tolist()
+    assert (raw_audio.batch_size, raw_audio.n_channels, raw_audio.n_samples) == (1, 1, 10)
+    assert raw_audio.data == raw_audio.uint8_data == list(range(10))
+    pil = MultimodalInput.of(executorch_mm.make_image_input(render(make_scene(SEEDS[0])))).get_image()
+    assert pil is not None
+    assert pil.uint8_data == image.uint8_data
+
+
+def test_constructors_take_flat_lists_and_arrays() -> None:
+    image = Image(list(range(12)), 2, 2, 3)
+    assert image.is_uint8()
+    assert not image.is_float()
+    assert image.uint8_data == list(range(12))
+    np.testing.assert_array_equal(image.array, np.arange(12).reshape(3, 2, 2))
+    part = MultimodalInput(image)
+    assert part.is_image()
+    back = part.get_image()
+    assert back is not None
+    assert np.shares_memory(back.array, image.array)
+    floats = Image([0.5] * 12, 2, 2, 3)
+    assert floats.is_float()
+    assert floats.array.dtype == np.float32
+    assert repr(floats) == "<Image height=2 width=2 channels=3 dtype=float32>"
+    assert MultimodalInput(Audio([1.0, 2.0], 1, 2, 1)).is_audio()
+    assert MultimodalInput(RawAudio([1, 2], 1, 1, 2)).is_raw_audio()
+    assert MultimodalInput("a").is_text()
+    assert MultimodalInput([1]).is_tokens()
+    memory = np.zeros(12, np.float32)
+    assert np.shares_memory(Image(memory, 2, 2, 3).array, memory)
+
+
+@pytest.mark.parametrize(
+    ("data", "size", "message"),
+    [
+        ([1, 2, 3], (2, 2, 3), "expected numbers for the shape"),
+        ([], (0, 0, 3), "expected"),
+        ([300] * 12, (2, 2, 3), r"expected ints in 0\.\.255 or floats"),
+        ([-1] * 12, (2, 2, 3), r"expected ints in 0\.\.255 or floats"),
+        (["a"] * 12, (2, 2, 3), r"expected ints in 0\.\.255 or floats"),
+        (np.zeros(12, np.int32), (2, 2, 3), "expected uint8 or floats, got int32"),
+        ("text", (2, 2, 1), "expected a numpy array"),
+    ],
+)
+def test_a_block_of_the_wrong_numbers_is_refused(
+    data: object, size: tuple[int, int, int], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Image(data, *size)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="float_data: expected floats"):
+        Image([1], 1, 1, 1).float_data  # noqa: B018
+    with pytest.raises(InputError, match="uint8_data: expected uint8"):
+        Image([1.5], 1, 1, 1).uint8_data  # noqa: B018
+
+
+def test_an_image_of_the_wrong_number_of_channels_is_no_input() -> None:
+    with pytest.raises(InputError, match="3 \\(RGB\\) or 4 \\(RGBA\\)"):
+        MultimodalInput(Image([0] * 8, 2, 2, 2))
+
+
+def test_a_rehearsal_is_accepted_and_answers(text_runner: TextLLMRunner) -> None:
+    pieces: list[str] = []
+    config = greedy(max_new_tokens=3)
+    config.warming = True
+    text_runner.generate(HELLO, config, pieces.append)
+    assert "".join(pieces)

@@ -14,7 +14,6 @@ from executorch_mm import (
     ModelLoadError,
     MultimodalInput,
     MultimodalRunner,
-    RawAudio,
     make_audio_input,
     make_raw_audio_input,
     make_token_input,
@@ -129,7 +128,7 @@ def test_raw_audio_passes_through_the_program() -> None:
     with load(audio_preprocessor=MEL / "mel_small.pte") as runner:
         answer = ask(runner, make_audio_input(sound(2)))
         assert ask(runner, make_raw_audio_input(np.stack([samples, samples])[None])) == answer
-        assert ask(runner, MultimodalInput(RawAudio(samples, 1, 1, len(samples)))) == answer
+        assert ask(runner, make_raw_audio_input(samples[None, None])) == answer
         assert runner.history.count(-1) == ROWS
         runner.reset()
         assert runner.prefill(make_raw_audio_input(np.stack([samples, samples])[:, None])) == 2 * ROWS

@@ -133,7 +133,7 @@ def test_a_wrong_option_name_says_which_was_meant(runner: MultimodalRunner, name
 
 
 def test_a_name_that_is_like_none_lists_the_options() -> None:
-    with pytest.raises(UnknownOptionError, match=r"^zzz: .* the options are max_new_tokens, .*, warming$"):
+    with pytest.raises(UnknownOptionError, match=r"^zzz: .* the options are max_new_tokens, .*, num_eos$"):
         GenerationConfig(zzz=3)
 
 

@@ -278,15 +278,6 @@ def test_a_timeout_ends_an_answer(runner: MultimodalRunner) -> None:
     assert runner.position == 0
 
 
-def test_a_rehearsal_is_silent(runner: MultimodalRunner) -> None:
-    runner.generate_text("red", max_new_tokens=2)
-    stats = runner.stats
-    seen: list[object] = []
-    runner.generate("blue", None, seen.append, seen.append, max_new_tokens=3, warming=True)
-    assert seen == []
-    assert runner.stats is stats
-
-
 def test_warmup_leaves_a_conversation_as_it_was(runner: MultimodalRunner) -> None:
     expected = runner.generate_text(PROMPT)
     runner.reset()

@@ -1,4 +1,4 @@
-"""`Image`, `Audio` and `RawAudio`: arrays under the names that ExecuTorch's runner gives them."""
+"""Upstream's `Image`, `Audio` and `RawAudio`: three axes of numbers, which come out as lists."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TypeAlias, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from executorch_mm.arrays import AnyArray, SupportsDLPack, to_numpy
 from executorch_mm.errors import InputError
@@ -16,7 +15,11 @@ BlockT = TypeVar("BlockT", bound="_Block")
 
 
 class _Block:
-    """Three axes of bytes or floats."""
+    """Three axes of bytes or floats.
+
+    Attributes:
+        array: The numbers in their axes.
+    """
 
     __slots__ = ("array",)
 
@@ -38,29 +41,28 @@ class _Block:
         return bool(np.issubdtype(self.array.dtype, np.floating))
 
     @property
-    def uint8_data(self) -> npt.NDArray[np.uint8]:
-        """The bytes in a row, a view where they lie in this order.
+    def uint8_data(self) -> list[int]:
+        """The bytes in a row.
 
         Raises:
             InputError: It holds floats.
         """
         if not self.is_uint8():
             raise InputError(f"uint8_data: expected uint8, got {self.array.dtype}")
-        return self.array.reshape(-1).view(np.uint8)
+        numbers: list[int] = self.array.reshape(-1).tolist()
+        return numbers
 
     @property
-    def float_data(self) -> AnyArray:
-        """The floats in a row, a view where they lie in this order.
+    def float_data(self) -> list[float]:
+        """The floats in a row.
 
         Raises:
             InputError: It holds bytes.
         """
         if not self.is_float():
             raise InputError(f"float_data: expected floats, got {self.array.dtype}")
-        return self.array.reshape(-1)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(dtype={self.array.dtype}, shape={self.array.shape})"
+        numbers: list[float] = self.array.reshape(-1).astype(np.float64).tolist()
+        return numbers
 
 
 class Image(_Block):
@@ -71,9 +73,6 @@ class Image(_Block):
         width: In pixels.
         height: In pixels.
         channels: 3 (RGB) or 4 (RGBA), or 1 (grey).
-
-    Attributes:
-        array: (channels, height, width).
 
     Raises:
         InputError: The numbers are not as many as the size says, or of another kind.
@@ -99,6 +98,10 @@ class Image(_Block):
         """In pixels."""
         return int(self.array.shape[2])
 
+    def __repr__(self) -> str:
+        size = f"height={self.height} width={self.width} channels={self.channels}"
+        return f"<Image {size} dtype={self.array.dtype}>"
+
 
 class Audio(_Block):
     """Features of sounds.
@@ -108,9 +111,6 @@ class Audio(_Block):
         batch_size: Number of clips.
         n_bins: Features in a frame.
         n_frames: Frames in a clip.
-
-    Attributes:
-        array: (batch_size, n_bins, n_frames).
 
     Raises:
         InputError: The numbers are not as many as the sizes say, or of another kind.
@@ -136,6 +136,10 @@ class Audio(_Block):
         """Frames in a clip."""
         return int(self.array.shape[2])
 
+    def __repr__(self) -> str:
+        size = f"batch_size={self.batch_size} n_bins={self.n_bins} n_frames={self.n_frames}"
+        return f"<Audio {size} dtype={self.array.dtype}>"
+
 
 class RawAudio(_Block):
     """Samples for a model that computes the features itself.
@@ -145,9 +149,6 @@ class RawAudio(_Block):
         batch_size: Number of clips.
         n_channels: Channels of a clip.
         n_samples: Samples in a channel.
-
-    Attributes:
-        array: (batch_size, n_channels, n_samples).
 
     Raises:
         InputError: The numbers are not as many as the sizes say, or of another kind.
@@ -159,9 +160,9 @@ class RawAudio(_Block):
         self.array: AnyArray = _block(data, (batch_size, n_channels, n_samples), "raw audio")
 
     @property
-    def data(self) -> AnyArray:
-        """All samples in a row, a view where they lie in this order."""
-        return self.array.reshape(-1)
+    def data(self) -> list[int]:
+        """All samples in a row."""
+        return self.uint8_data
 
     @property
     def batch_size(self) -> int:
@@ -177,6 +178,10 @@ class RawAudio(_Block):
     def n_samples(self) -> int:
         """Samples in a channel."""
         return int(self.array.shape[2])
+
+    def __repr__(self) -> str:
+        size = f"batch_size={self.batch_size} n_channels={self.n_channels} n_samples={self.n_samples}"
+        return f"<RawAudio {size}>"
 
 
 def _block(data: Numbers, shape: tuple[int, int, int], what: str) -> AnyArray:
