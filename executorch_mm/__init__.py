@@ -20,7 +20,7 @@ except ImportError as _error:
 
     raise explain(_error) from _error
 from executorch_mm._engine.result import GenerationResult
-from executorch_mm._loading.options import XnnpackOptions
+from executorch_mm._loading.options import LoadOptions, RunnerOptions, XnnpackOptions
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import (
     BusyError,
@@ -92,6 +92,7 @@ __all__ = [
     "InputError",
     "InputWarning",
     "LarkGrammar",
+    "LoadOptions",
     "MediaLimits",
     "MissingDependencyError",
     "ModelLoadError",
@@ -101,6 +102,7 @@ __all__ = [
     "Partial",
     "Regex",
     "ResponseFormatError",
+    "RunnerOptions",
     "Segment",
     "Snapshot",
     "SpeechConfig",

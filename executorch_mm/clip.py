@@ -14,13 +14,15 @@ import numpy.typing as npt
 from executorch_mm import _core
 from executorch_mm._loading.loaded_model import LoadedModel
 from executorch_mm._loading.methods import find_method, load_methods
-from executorch_mm._loading.options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
+from executorch_mm._loading.options import LoadOptions, PathLike
 from executorch_mm.arrays import AnyArray, to_numpy
 from executorch_mm.errors import ContractError, ExecutorchMMError, ForkError, InputError
 from executorch_mm.inputs import ImageLike, make_image_input
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from executorch_mm.preprocess import ImageProcessor
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
@@ -52,9 +54,7 @@ class ClipModel(LoadedModel):
         tokenizer_path: PathLike | Tokenizer | None = None,
         *,
         processor_path: PathLike | None = None,
-        load_mode: LoadMode = "mmap",
-        num_threads: NumThreads = "auto",
-        xnnpack: XnnpackOptions | None = None,
+        **options: Unpack[LoadOptions],
     ) -> None:
         """Loads a model. The GIL is released meanwhile.
 
@@ -64,9 +64,7 @@ class ClipModel(LoadedModel):
                 comes.
             processor_path: preprocessor_config.json or its folder. None looks beside the model when the first
                 picture comes that is not prepared.
-            load_mode: As in `MultimodalRunner`.
-            num_threads: As in `MultimodalRunner`, but "auto" tries nothing out.
-            xnnpack: As in `MultimodalRunner`.
+            **options: Fields of `LoadOptions`: `load_mode`, `num_threads`, `xnnpack`.
 
         Raises:
             ModelLoadError: The file cannot be read, verified or initialised.
@@ -75,7 +73,7 @@ class ClipModel(LoadedModel):
             InputError: An option is wrong.
         """
         model = Path(os.fspath(model_path))
-        methods = load_methods(core_options(model, (), load_mode, num_threads, xnnpack, None))
+        methods = load_methods(model, **options)
         self._image = find_method(methods, _IMAGE_METHODS, "float", (3, 4))
         self._text = find_method(methods, _TEXT_METHODS, "int", (2,))
         if self._image is None and self._text is None:

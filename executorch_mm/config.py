@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from executorch_mm.errors import InputError, UnknownOptionError
+from executorch_mm.errors import InputError, unknown_option
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -88,21 +88,11 @@ def _names_unknown_options(config: type[_ConfigT]) -> type[_ConfigT]:
     def __init__(self: _ConfigT, *args: object, **options: object) -> None:  # noqa: N807
         for name in options:
             if name not in names:
-                raise UnknownOptionError(_unknown_option(name, names))
+                raise unknown_option(name, names, _OTHER_NAMES)
         make(self, *args, **options)
 
     config.__init__ = __init__  # type: ignore[assignment, method-assign]
     return config
-
-
-def _unknown_option(name: str, names: Sequence[str]) -> str:
-    meant = _OTHER_NAMES.get(name)
-    if meant is None:
-        from difflib import get_close_matches  # here: only for a message
-
-        meant = next(iter(get_close_matches(name, names, n=1, cutoff=0.7)), None)
-    hint = f"did you mean {meant}?" if meant else f"the options are {', '.join(names)}"
-    return f"{name}: there is no such option: {hint}"
 
 
 @_names_unknown_options

@@ -7,6 +7,8 @@ or argument, what was expected and what came.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 
 class ExecutorchMMError(RuntimeError):
     """Base class of all errors of this package."""
@@ -91,3 +93,22 @@ class InputWarning(UserWarning):
 
     It is in `Sound.notes` and `Stats.input_notes` too.
     """
+
+
+def unknown_option(
+    name: str, names: Sequence[str], other_names: Mapping[str, str] | None = None
+) -> UnknownOptionError:
+    """What is raised for a keyword that is no option.
+
+    Args:
+        name: The keyword.
+        names: Of the options.
+        other_names: What other libraries call some of them.
+    """
+    meant = (other_names or {}).get(name)
+    if meant is None:
+        from difflib import get_close_matches  # here: only for a message
+
+        meant = next(iter(get_close_matches(name, names, n=1, cutoff=0.7)), None)
+    hint = f"did you mean {meant}?" if meant else f"the options are {', '.join(names)}"
+    return UnknownOptionError(f"{name}: there is no such option: {hint}")

@@ -16,7 +16,7 @@ from executorch_mm._engine.requests import Requests
 from executorch_mm._engine.result import GenerationResult
 from executorch_mm._loading.loaded_model import LoadedModel
 from executorch_mm._loading.model import load_model
-from executorch_mm._loading.options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
+from executorch_mm._loading.options import NumThreads, PathLike, RunnerOptions, core_options
 from executorch_mm.chat.methods import ChatMethods
 from executorch_mm.config import GenerationConfig, GenerationOptions
 from executorch_mm.errors import ContractError, InputError
@@ -79,10 +79,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         data_path: PathLike | Sequence[PathLike] = (),
         processor_path: PathLike | None = None,
         audio_preprocessor: PathLike | None = None,
-        load_mode: LoadMode = "mmap",
-        num_threads: NumThreads = "auto",
-        xnnpack: XnnpackOptions | None = None,
-        profile_path: PathLike | None = None,
+        **options: Unpack[RunnerOptions],
     ) -> None:
         """Loads a model. The GIL is released meanwhile.
 
@@ -98,15 +95,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
             audio_preprocessor: The .pte file that makes features of sounds, such as ExecuTorch's exporter of
                 mel spectrograms writes. None looks for one that has "preprocess" in its name beside model and
                 tokenizer when the first sound comes; without one, features are made as `processor_path` says.
-            load_mode: "mmap" maps the files, "mmap+mlock" also locks them in memory as far as the system lets
-                it, "file" reads them.
-            num_threads: 1, or the size of the process's thread pool, which the first model that uses the pool
-                fixes. "auto" takes one thread for small models and the pool, of as many threads as there are
-                cores for this process, for large ones; in between (8 to 64 MB) it runs a short turn on either
-                and keeps the faster. `stats.num_threads` says what was chosen.
-            xnnpack: Options of the XNNPACK delegate.
-            profile_path: Where `close()` writes an ETDump of every method call, for ExecuTorch's Inspector.
-                Until then it is kept in memory and grows with each operator that is run.
+            **options: Fields of `RunnerOptions`: `load_mode`, `num_threads`, `xnnpack`, `profile_path`.
 
         Raises:
             ModelLoadError: The file cannot be read, verified or initialised, or needs a backend that is not
@@ -117,8 +106,8 @@ class MultimodalRunner(LoadedModel, ChatMethods):
             InputError: An option is wrong.
         """
         start_ns = _core.now_ns()
-        options = core_options(model_path, data_path, load_mode, num_threads, xnnpack, profile_path)
-        session, self._tokenizer, beside = load_model(options, tokenizer_path, _core.Session.load)
+        loading = core_options(model_path, data_path, **options)
+        session, self._tokenizer, beside = load_model(loading, tokenizer_path, _core.Session.load)
         if session.contract.is_speech:
             raise ContractError("the program hears sounds and writes down what is said: use SpeechRunner")
         processor = None if processor_path is None else Path(os.fspath(processor_path))
@@ -152,9 +141,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         revision: str | None = None,
         cache_dir: PathLike | None = None,
         token: str | None = None,
-        load_mode: LoadMode = "mmap",
-        num_threads: NumThreads = "auto",
-        xnnpack: XnnpackOptions | None = None,
+        **options: Unpack[RunnerOptions],
     ) -> Self:
         """Loads a model with what was published with it: tokenizer, processor, chat template, .ptd files.
 
@@ -167,9 +154,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
             revision: Branch, tag or commit of the repository.
             cache_dir: Another folder than the Hub's cache.
             token: For a private repository; None for what `hf auth login` keeps.
-            load_mode: As in the constructor.
-            num_threads: As in the constructor.
-            xnnpack: As in the constructor.
+            **options: As in the constructor.
 
         Raises:
             ModelLoadError: No such folder or repository, no .pte file in it, or several and no `model_file`;
@@ -184,9 +169,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
             files.tokenizer,
             data_path=files.data,
             audio_preprocessor=files.audio_preprocessor,
-            load_mode=load_mode,
-            num_threads=num_threads,
-            xnnpack=xnnpack,
+            **options,
         )
 
     def generate(

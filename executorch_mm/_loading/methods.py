@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from executorch_mm import _core
 from executorch_mm._loading.log_lines import forward_log_lines
+from executorch_mm._loading.options import LoadOptions, PathLike, check_load_options, core_options
 from executorch_mm.errors import ContractError
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-def load_methods(options: _core.LoadOptions) -> _core.MethodRunner:
+
+def load_methods(model_path: PathLike, **options: Unpack[LoadOptions]) -> _core.MethodRunner:
     """Loads a program; the GIL is released meanwhile.
 
+    Args:
+        model_path: The .pte file.
+        **options: Fields of `LoadOptions`.
+
     Raises:
+        InputError: An option is wrong.
         ModelLoadError: The file cannot be read, verified or initialised.
     """
+    check_load_options(options)
     try:
-        return _core.MethodRunner.load(options)
+        return _core.MethodRunner.load(core_options(model_path, **options))
     finally:
         forward_log_lines()
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from executorch_mm import _core
-from executorch_mm.errors import InputError
+from executorch_mm.errors import InputError, unknown_option
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    from typing_extensions import Buffer, Unpack
 
 PathLike = str | os.PathLike[str]
 LoadMode = Literal["mmap", "mmap+mlock", "file"]
@@ -55,35 +55,78 @@ class XnnpackOptions:
             raise InputError(f"packed_cache_path: expected a file in an existing folder, got {got}")
 
 
+class LoadOptions(TypedDict, total=False):
+    """Keywords that say how a program is loaded.
+
+    Attributes:
+        load_mode: "mmap" (the default) maps the files, "mmap+mlock" also locks them in memory as far as the
+            system lets it, "file" reads them.
+        num_threads: 1, or the size of the process's thread pool, which the first model that uses the pool
+            fixes. "auto" (the default) takes one thread for small models and the pool, of as many threads as
+            there are cores for this process, for large ones; in between (8 to 64 MB) a `MultimodalRunner`
+            runs a short turn on either and keeps the faster. `stats.num_threads` says what was chosen.
+        xnnpack: Options of the XNNPACK delegate.
+    """
+
+    load_mode: LoadMode
+    num_threads: NumThreads
+    xnnpack: XnnpackOptions | None
+
+
+class RunnerOptions(LoadOptions, total=False):
+    """Keywords that say how a runner's program is loaded: those of `LoadOptions` and one more.
+
+    Attributes:
+        profile_path: Where `close()` writes an ETDump of every method call, for ExecuTorch's Inspector.
+            Until then it is kept in memory and grows with each operator that is run.
+    """
+
+    profile_path: PathLike | None
+
+
+def check_load_options(options: LoadOptions) -> None:
+    """Refuses keywords that are not those of `LoadOptions`.
+
+    Raises:
+        UnknownOptionError: The message says which may have been meant.
+    """
+    _check_names(options, LoadOptions.__annotations__)
+
+
 def core_options(
     model: PathLike | Buffer,
-    data_path: PathLike | Sequence[PathLike],
-    load_mode: LoadMode,
-    num_threads: NumThreads,
-    xnnpack: XnnpackOptions | None,
-    profile_path: PathLike | None,
+    data_path: PathLike | Sequence[PathLike] = (),
+    **options: Unpack[RunnerOptions],
 ) -> _core.LoadOptions:
     """The options as the core takes them; `MultimodalRunner` describes them.
 
     Raises:
-        InputError: An option is wrong.
+        InputError: An option is wrong, or there is none of its name.
     """
+    _check_names(options, RunnerOptions.__annotations__)
     model_path, model_bytes = _path_or_bytes(model)
     data = [data_path] if isinstance(data_path, (str, os.PathLike)) else data_path
-    xnnpack = xnnpack or XnnpackOptions()
+    xnnpack = options.get("xnnpack") or XnnpackOptions()
     packed_cache = xnnpack.packed_cache_path
+    profile_path = options.get("profile_path")
     return _core.LoadOptions(
         model_path=model_path,
         model_bytes=model_bytes,
         data_paths=[os.fspath(path) for path in data],
-        load_mode=load_mode,
-        num_threads=_thread_count(num_threads),
+        load_mode=options.get("load_mode", "mmap"),
+        num_threads=_thread_count(options.get("num_threads", "auto")),
         workspace_sharing=xnnpack.workspace_sharing,
         weight_cache=xnnpack.weight_cache or packed_cache is not None,
         packed_cache_path="" if packed_cache is None else os.path.realpath(packed_cache),
         openvino_library=_openvino_library(),
         profile_path="" if profile_path is None else os.fspath(profile_path),
     )
+
+
+def _check_names(options: LoadOptions, known: Mapping[str, object]) -> None:
+    for name in options:
+        if name not in known:
+            raise unknown_option(name, list(known))
 
 
 def _path_or_bytes(model: PathLike | Buffer) -> tuple[str, NDArray[np.uint8] | None]:

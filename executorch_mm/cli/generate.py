@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from executorch_mm.cli.errors import UsageError
 from executorch_mm.cli.progress import PromptProgress
+from executorch_mm.cli.threads import add_threads, num_threads
 
 if TYPE_CHECKING:
     from executorch_mm import GenerationConfig, MultimodalInput, MultimodalRunner
-    from executorch_mm._loading.options import NumThreads
 
 IMAGE_MARK = "<image>"
 
@@ -32,7 +32,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--tokenizer", metavar="T", help="tokenizer file or its folder (default: the model's folder)"
     )
     model.add_argument("--image", metavar="P", action="append", default=[], help="a picture; may be repeated")
-    model.add_argument("--threads", metavar="N", type=int, help="threads to run on (default: by model size)")
+    add_threads(model)
     chat = model.add_mutually_exclusive_group()
     chat.add_argument("--chat", action="store_true", help="use the chat template beside tokenizer or model")
     chat.add_argument(
@@ -110,14 +110,12 @@ def _image(path: str) -> MultimodalInput:
 def _runner(arguments: argparse.Namespace) -> MultimodalRunner:
     from executorch_mm import MultimodalRunner
 
-    if arguments.threads is not None and arguments.threads < 1:
-        raise UsageError(f"generate: --threads: expected 1 or more, got {arguments.threads}")
-    num_threads: NumThreads = "auto" if arguments.threads is None else int(arguments.threads)
+    threads = num_threads(arguments)
     if arguments.model is None:
         if arguments.tokenizer is not None:
             raise UsageError("generate: --tokenizer needs --model")
-        return MultimodalRunner.demo(num_threads=num_threads)
-    return MultimodalRunner(arguments.model, arguments.tokenizer, num_threads=num_threads)
+        return MultimodalRunner.demo(num_threads=threads)
+    return MultimodalRunner(arguments.model, arguments.tokenizer, num_threads=threads)
 
 
 def place_images(text: str, images: list[MultimodalInput]) -> list[str | MultimodalInput]:

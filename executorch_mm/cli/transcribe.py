@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from executorch_mm.cli.errors import UsageError
 from executorch_mm.cli.progress import PromptProgress
+from executorch_mm.cli.threads import add_threads, num_threads
 
 if TYPE_CHECKING:
-    from executorch_mm._loading.options import NumThreads
     from executorch_mm.speech import Segment, SpeechConfig, SpeechRunner
 
 
@@ -42,7 +42,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--temperature", metavar="X", type=float, help="use only this one; 0 takes the likeliest tokens"
     )
     parser.add_argument("--seed", metavar="N", type=int, help="the same seed gives the same text")
-    parser.add_argument("--threads", metavar="N", type=int, help="threads to run on (default: by model size)")
+    add_threads(parser)
     parser.add_argument("--stats", action="store_true", help="print counts and times to stderr")
     parser.set_defaults(run=run)
 
@@ -104,11 +104,9 @@ def _config(arguments: argparse.Namespace) -> SpeechConfig:
 def _runner(arguments: argparse.Namespace) -> SpeechRunner:
     from executorch_mm.speech import SpeechRunner
 
-    if arguments.threads is not None and arguments.threads < 1:
-        raise UsageError(f"transcribe: --threads: expected 1 or more, got {arguments.threads}")
-    num_threads: NumThreads = "auto" if arguments.threads is None else int(arguments.threads)
+    threads = num_threads(arguments)
     if Path(arguments.model).suffix == ".pte":
-        return SpeechRunner(arguments.model, arguments.tokenizer, num_threads=num_threads)
+        return SpeechRunner(arguments.model, arguments.tokenizer, num_threads=threads)
     if arguments.tokenizer is not None:
         raise UsageError("transcribe: --tokenizer needs a .pte file as --model")
-    return SpeechRunner.from_pretrained(arguments.model, num_threads=num_threads)
+    return SpeechRunner.from_pretrained(arguments.model, num_threads=threads)

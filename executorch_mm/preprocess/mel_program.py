@@ -7,7 +7,6 @@ import os
 import numpy as np
 
 from executorch_mm._loading.methods import find_method, load_methods
-from executorch_mm._loading.options import core_options
 from executorch_mm.arrays import AnyArray
 from executorch_mm.errors import ContractError, InputError
 from executorch_mm.preprocess.audio import to_sound
@@ -43,7 +42,7 @@ class MelProgram:
         self, path: str | os.PathLike[str], *, chunk_frames: int = _CHUNK_FRAMES, sampling_rate: int = 16000
     ) -> None:
         self._path = os.fspath(path)
-        self._methods = load_methods(core_options(path, (), "mmap", 1, None, None))
+        self._methods = load_methods(path, num_threads=1)
         forward = find_method(self._methods, (_METHOD,), "float", (1,))
         if forward is None:
             methods = sorted(self._methods.methods)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from executorch_mm import _core
 from executorch_mm._loading.loaded_model import LoadedModel
 from executorch_mm._loading.model import load_model
-from executorch_mm._loading.options import LoadMode, NumThreads, PathLike, XnnpackOptions, core_options
+from executorch_mm._loading.options import PathLike, RunnerOptions, core_options
 from executorch_mm.errors import ContractError
 from executorch_mm.speech._model import SpeechProgress
 from executorch_mm.speech._requests import SpeechRequests
@@ -56,10 +56,7 @@ class SpeechRunner(LoadedModel):
         *,
         data_path: PathLike | Sequence[PathLike] = (),
         processor_path: PathLike | None = None,
-        load_mode: LoadMode = "mmap",
-        num_threads: NumThreads = "auto",
-        xnnpack: XnnpackOptions | None = None,
-        profile_path: PathLike | None = None,
+        **options: Unpack[RunnerOptions],
     ) -> None:
         """Loads a model. The GIL is released meanwhile.
 
@@ -69,10 +66,7 @@ class SpeechRunner(LoadedModel):
             data_path: As in `MultimodalRunner`.
             processor_path: preprocessor_config.json or its folder. None looks beside model and tokenizer;
                 without one, Whisper's own features are made.
-            load_mode: As in `MultimodalRunner`.
-            num_threads: As in `MultimodalRunner`, but "auto" tries nothing out.
-            xnnpack: As in `MultimodalRunner`.
-            profile_path: As in `MultimodalRunner`.
+            **options: As in `MultimodalRunner`.
 
         Raises:
             ModelLoadError: The file cannot be read, verified or initialised, or needs a backend that is not
@@ -82,9 +76,9 @@ class SpeechRunner(LoadedModel):
             InputError: An option is wrong, or a file beside the model is damaged.
         """
         start_ns = _core.now_ns()
-        options = core_options(model_path, data_path, load_mode, num_threads, xnnpack, profile_path)
+        loading = core_options(model_path, data_path, **options)
         self._requests: _WhisperRequests | _TransducerRequests
-        loaded, self._tokenizer, folders = load_model(options, tokenizer_path, _core.load_speech)
+        loaded, self._tokenizer, folders = load_model(loading, tokenizer_path, _core.load_speech)
         if isinstance(loaded, _core.Transduction):
             transducer = TransducerModel(loaded.contract, self._tokenizer)
             self._requests = SpeechRequests(loaded, transducer, start_ns)
@@ -106,9 +100,7 @@ class SpeechRunner(LoadedModel):
         revision: str | None = None,
         cache_dir: PathLike | None = None,
         token: str | None = None,
-        load_mode: LoadMode = "mmap",
-        num_threads: NumThreads = "auto",
-        xnnpack: XnnpackOptions | None = None,
+        **options: Unpack[RunnerOptions],
     ) -> Self:
         """Loads a model with what was published with it; parameters are those of `MultimodalRunner`'s.
 
@@ -122,9 +114,7 @@ class SpeechRunner(LoadedModel):
             files.model,
             files.tokenizer,
             data_path=files.data,
-            load_mode=load_mode,
-            num_threads=num_threads,
-            xnnpack=xnnpack,
+            **options,
         )
 
     def transcribe(

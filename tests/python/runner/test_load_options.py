@@ -10,17 +10,21 @@ import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from executorch_mm import (
+    ClipModel,
     ExecutorchMMError,
     GenerationConfig,
     InputError,
     ModelLoadError,
     MultimodalRunner,
+    SpeechRunner,
     TokenizerError,
+    UnknownOptionError,
     XnnpackOptions,
     make_token_input,
 )
@@ -268,3 +272,42 @@ def test_the_number_of_threads_is_final_once_a_model_uses_the_pool(demo_folder: 
     assert done.stdout == (
         "num_threads: expected 2 (fixed when the first model of this process was loaded) or 1, got 3\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_thread": 2}, "num_thread: there is no such option: did you mean num_threads"),
+        ({"loadmode": "mmap"}, "loadmode: .* did you mean load_mode"),
+        ({"xnn_pack": None}, "xnn_pack: .* did you mean xnnpack"),
+        ({"device": "cpu"}, "device: .* the options are load_mode, num_threads, xnnpack"),
+        ({"load_mode": "mmap", "threads_": 1}, "threads_: there is no such option"),
+    ],
+)
+def test_a_wrong_loading_option_is_named_by_every_class(
+    demo_folder: Path, options: dict[str, Any], message: str
+) -> None:
+    model = demo_folder / "model.pte"
+    for load in (
+        MultimodalRunner,
+        SpeechRunner,
+        ClipModel,
+        MultimodalRunner.from_pretrained,
+        SpeechRunner.from_pretrained,
+    ):
+        path = demo_folder if "from_pretrained" in repr(load) else model
+        with pytest.raises(UnknownOptionError, match=message) as caught:
+            load(path, **options)
+        assert isinstance(caught.value, TypeError)
+    with pytest.raises(UnknownOptionError, match="profile_path"):
+        ClipModel(model, profile_path="x")  # type: ignore[call-arg]
+
+
+def test_from_pretrained_takes_what_the_constructor_takes(demo_folder: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.etdp"
+    with MultimodalRunner.from_pretrained(
+        demo_folder, load_mode="file", num_threads=1, profile_path=profile
+    ) as it:
+        it.generate_text("red", max_new_tokens=1)
+        assert it.stats.num_threads == 1
+    assert profile.stat().st_size > 0
