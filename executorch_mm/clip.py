@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from executorch_mm import _core
+from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.loaded_model import LoadedModel
 from executorch_mm._loading.methods import find_method, load_methods
 from executorch_mm._loading.options import LoadOptions, PathLike
 from executorch_mm.arrays import AnyArray, to_numpy
-from executorch_mm.errors import ContractError, ExecutorchMMError, ForkError, InputError
+from executorch_mm.errors import ContractError, InputError
 from executorch_mm.inputs import ImageLike, make_image_input
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
@@ -79,8 +80,7 @@ class ClipModel(LoadedModel):
         if self._image is None and self._text is None:
             wanted = " or ".join([*_IMAGE_METHODS, *_TEXT_METHODS])
             raise ContractError(f"{model}: expected a method {wanted}, got {sorted(methods.methods)}")
-        self._loaded: _core.MethodRunner | None = methods  # None once closed
-        self._process = os.getpid()
+        self._handle = Handle(methods, "model")
         self._folder = model.parent
         self._processor_path = processor_path
         if isinstance(tokenizer_path, (str, os.PathLike)):
@@ -141,7 +141,7 @@ class ClipModel(LoadedModel):
 
     def close(self) -> None:
         """Frees the model, unless this is a forked child. Later calls raise `ExecutorchMMError`."""
-        self._loaded = None
+        self._handle.close()
 
     @property
     def methods(self) -> dict[str, _core.MethodSpec]:
@@ -160,14 +160,7 @@ class ClipModel(LoadedModel):
 
     @property
     def _methods(self) -> _core.MethodRunner:
-        if os.getpid() != self._process:
-            raise ForkError(
-                f"the model was loaded in process {self._process} and cannot be used in a child that was "
-                "forked from it: load one in each process, after the fork"
-            )
-        if self._loaded is None:
-            raise ExecutorchMMError("the model is closed")
-        return self._loaded
+        return self._handle.get()
 
     @functools.cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -175,9 +168,12 @@ class ClipModel(LoadedModel):
 
     @functools.cached_property
     def _processor(self) -> ImageProcessor:
-        from executorch_mm.preprocess import ImageProcessor
+        from executorch_mm.preprocess.find import FoundProcessors
 
-        return ImageProcessor.from_pretrained(self._processor_path or self._folder)
+        processors = FoundProcessors([self._folder], self._processor_path)
+        if processors.image is None:
+            raise processors.missing("image processor")
+        return processors.image
 
     def _prepared(self, image: ImageLike, shape: tuple[int, ...]) -> AnyArray:
         value = make_image_input(image).value

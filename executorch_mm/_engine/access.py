@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from executorch_mm import _core
 from executorch_mm._engine.turnstile import Turnstile
+from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.log_lines import forward_log_lines
-from executorch_mm.errors import ExecutorchMMError, ForkError
 from executorch_mm.stats import Stats, peak_memory_bytes
 
 if TYPE_CHECKING:
@@ -51,9 +50,8 @@ class Access(Generic[SessionT]):
     """
 
     def __init__(self, session: SessionT, load_start_ns: int) -> None:
-        self._loaded: SessionT | None = session  # None once closed
+        self._handle = Handle(session, "runner")
         self._turnstile = Turnstile()
-        self._process = os.getpid()
         self.stats = Stats()
         self._load_start_ns, self._load_ns = load_start_ns, _core.now_ns() - load_start_ns
 
@@ -65,42 +63,28 @@ class Access(Generic[SessionT]):
             ExecutorchMMError: The runner is closed.
             ForkError: This is a forked child.
         """
-        self._expect_usable()
-        if self._loaded is None:
-            raise ExecutorchMMError("the runner is closed")
-        return self._loaded
+        return self._handle.get()
 
     def stop(self) -> None:
         """`MultimodalRunner.stop`."""
-        if self._loaded is not None:
+        if not self._handle.is_closed:
             self.session.cancel()
 
     def close(self) -> None:
         """`MultimodalRunner.close`."""
-        if self._is_forked or self._loaded is None:
-            self._loaded = None
+        if self._handle.is_forked or self._handle.is_closed:
+            self._handle.close()
             return
         with self.exclusive() as session:
-            self._loaded = None
+            self._handle.close()
             self._release()
             session.write_profile()
 
     def _release(self) -> None:
         """Lets go of whatever else holds the session."""
 
-    @property
-    def _is_forked(self) -> bool:
-        return os.getpid() != self._process
-
-    def _expect_usable(self) -> None:
-        if self._is_forked:
-            raise ForkError(
-                f"the runner was loaded in process {self._process} and cannot be used in a child that was "
-                "forked from it, which has none of its threads: load a runner in each process, after the fork"
-            )
-
     def _forward_log_lines(self) -> None:
-        if not self._is_forked:  # where a lock may have been copied in its locked state
+        if not self._handle.is_forked:  # where a lock may have been copied in its locked state
             forward_log_lines()
 
     @contextlib.contextmanager
@@ -110,7 +94,7 @@ class Access(Generic[SessionT]):
         Raises:
             BusyError: Another one is under way.
         """
-        self._expect_usable()
+        self._handle.expect_usable()
         with self._turnstile.passed():
             try:
                 yield self.session
@@ -126,7 +110,7 @@ class Access(Generic[SessionT]):
             with contextlib.closing(request(session)) as pieces:
                 for piece in pieces:
                     yield piece
-                    self._expect_usable()  # a stream can be carried over a fork
+                    self._handle.expect_usable()  # a stream can be carried over a fork
 
     async def stream_async(
         self, request: Callable[[SessionT], Generator[PieceT, None, None]]
@@ -134,7 +118,7 @@ class Access(Generic[SessionT]):
         """`stream` for a task: it waits its turn, and the model runs in a thread of the request's own."""
         from concurrent.futures import ThreadPoolExecutor
 
-        self._expect_usable()
+        self._handle.expect_usable()
         async with self._turnstile.awaited():
             session = self.session
             session.begin_request()  # here, so that no cancellation comes before it and is forgotten
@@ -143,7 +127,7 @@ class Access(Generic[SessionT]):
             try:
                 while (piece := await _pull(session, worker, pieces)) is not None:
                     yield piece
-                    self._expect_usable()
+                    self._handle.expect_usable()
             finally:
                 worker.shutdown()  # waits for nothing, unless the event loop is gone
                 pieces.close()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from executorch_mm import _core
+from executorch_mm._files.processor_configs import CONFIG_NAMES
 from executorch_mm.arrays import AnyArray
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import ContractError, InputError
@@ -18,10 +19,9 @@ from executorch_mm.inputs import MultimodalInput
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # imported when the first picture or sound comes
-    from executorch_mm.preprocess import AudioProcessor, ImageProcessor, MelProgram
+    from executorch_mm.preprocess import MelProgram
+    from executorch_mm.preprocess.find import FoundProcessors
     from executorch_mm.preprocess.tiling import CutPicture
-
-_CONFIG_NAMES = ("preprocessor_config.json", "processor_config.json")
 
 
 class PromptEncoder:
@@ -31,7 +31,7 @@ class PromptEncoder:
         contract: The model's promises.
         tokenizer: Encodes texts.
         processor: preprocessor_config.json or the folder it is in, or None to look for it.
-        beside: The folders to look in; the first that has one counts.
+        beside: The folders to look in; each part is taken from the first that has it.
         audio_preprocessor: The .pte file that makes features of sounds, loaded at once; or None to look for
             it.
 
@@ -53,7 +53,7 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._processor_path = processor
         self._beside = beside
-        self._mel_path = audio_preprocessor
+        self._audio_preprocessor = audio_preprocessor
         if audio_preprocessor is not None:
             _ = self._mel_program
 
@@ -96,7 +96,7 @@ class PromptEncoder:
         value = part.value
         if isinstance(value, np.ndarray) and (value.ndim == 4 or _is_prepared(value, wanted)):
             return None
-        steps = None if self._image_processor is None else self._image_processor.config
+        steps = None if self._processors.image is None else self._processors.image.config
         if wanted.dtype == "uint8" or not isinstance(steps, (SquareTiles, TileGrid)):
             return None
         takes_several = math.prod(wanted.shape[:-3]) > 1
@@ -152,9 +152,15 @@ class PromptEncoder:
             return value.pixel_values
         if isinstance(value, np.ndarray) and (value.ndim == 4 or _is_prepared(value, wanted)):
             return np.ascontiguousarray(value)
-        processor = self._image_processor
-        if processor is not None and wanted.dtype != "uint8":
-            return processor(value, layout="CHW")
+        processor = self._processors.image
+        if wanted.dtype != "uint8":
+            if processor is not None:
+                return processor(value, layout="CHW")
+            if self._processors.has_other_than_image:
+                raise InputError(
+                    "image: the model's files describe no image processor; name one with processor_path=, or "
+                    f"give the picture as the encoder takes it: floats {wanted.shape[-3:]}"
+                )
         return np.ascontiguousarray(image_to_hwc_uint8(value, layout="CHW").transpose(2, 0, 1))
 
     def _expect_vision_encoder(self) -> _core.MethodSpec:
@@ -165,10 +171,10 @@ class PromptEncoder:
 
     def _audio_features(self, part: MultimodalInput) -> AnyArray:
         self._expect_audio_encoder()
-        make = self._mel_program or self._audio_processor
+        make = self._mel_program or self._processors.feature_extractor
         if make is None:
             raise InputError(
-                f"audio: no {' or '.join(_CONFIG_NAMES)} was found to say how features are made of sounds; "
+                f"audio: no {' or '.join(CONFIG_NAMES)} was found to say how features are made of sounds; "
                 "name it with processor_path=, or the program that makes them with audio_preprocessor=, or "
                 "give the features themselves"
             )
@@ -182,35 +188,26 @@ class PromptEncoder:
 
     @functools.cached_property
     def _mel_program(self) -> MelProgram | None:
-        from executorch_mm._loading.pretrained import find_audio_preprocessor
-        from executorch_mm.preprocess import MelProgram
-
         wanted = self._expect_audio_encoder().inputs[0].shape
-        path = self._mel_path or find_audio_preprocessor(self._beside)
-        if path is None:
-            return None
-        program = MelProgram(path, chunk_frames=wanted[-1])
-        if program.bins != wanted[-2]:
+        program = self._processors.mel_program
+        if program is not None and program.bins != wanted[-2]:
             raise ContractError(
-                f"{path}: expected features of {wanted[-2]} bins for the audio_encoder, got {program.bins}"
+                f"{program}: expected features of {wanted[-2]} bins for the audio_encoder, got {program.bins}"
             )
         return program
 
     @functools.cached_property
-    def _image_processor(self) -> ImageProcessor | None:
-        from executorch_mm.preprocess import ImageProcessor
+    def _processors(self) -> FoundProcessors:
+        from executorch_mm.preprocess.find import FoundProcessors
+        from executorch_mm.preprocess.mel_program import CHUNK_FRAMES
 
-        return None if self._config_path is None else ImageProcessor.from_pretrained(self._config_path)
-
-    @functools.cached_property
-    def _audio_processor(self) -> AudioProcessor | None:
-        from executorch_mm.preprocess import AudioProcessor
-
-        return None if self._config_path is None else AudioProcessor.from_pretrained(self._config_path)
-
-    @functools.cached_property
-    def _config_path(self) -> Path | None:
-        return self._processor_path or next(filter(_has_config, self._beside), None)
+        encoder = self._contract.methods.get("audio_encoder")
+        return FoundProcessors(
+            self._beside,
+            self._processor_path,
+            self._audio_preprocessor,
+            chunk_frames=CHUNK_FRAMES if encoder is None else encoder.inputs[0].shape[-1],
+        )
 
     def _num_usual_bos(self, first: MultimodalInput) -> int:
         """1 where the tokenizer's files ask for a BOS that is not there yet; ids are taken as they are."""
@@ -236,10 +233,6 @@ class PromptEncoder:
 
 def _tokens(ids: Sequence[int]) -> _core.PromptPart:
     return _core.PromptPart.tokens(np.array(ids, dtype=np.int64))
-
-
-def _has_config(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in _CONFIG_NAMES)
 
 
 def _is_empty(part: MultimodalInput) -> bool:

@@ -6,6 +6,8 @@ import os
 
 import numpy as np
 
+from executorch_mm._loading.handle import Handle
+from executorch_mm._loading.loaded_model import LoadedModel
 from executorch_mm._loading.methods import find_method, load_methods
 from executorch_mm.arrays import AnyArray
 from executorch_mm.errors import ContractError, InputError
@@ -15,14 +17,15 @@ from executorch_mm.preprocess.sources import Fetch
 from executorch_mm.preprocess.steps import FloatArray
 
 _METHOD = "forward"
-_CHUNK_FRAMES = 3000  # 30 s
+CHUNK_FRAMES = 3000  # 30 s
 
 
-class MelProgram:
+class MelProgram(LoadedModel):
     """Makes features of sounds with a .pte file, such as `executorch.extension.audio.mel_spectrogram` writes.
 
     Its method `forward` takes float samples (num_samples,) and gives (chunks, bins, frames), or all chunks in
-    a row, (1, bins, chunks * frames). One call runs at a time; a second one meanwhile raises `BusyError`.
+    a row, (1, bins, chunks * frames). One call runs at a time; a second one meanwhile raises `BusyError`. A
+    program cannot be used in a forked child (`ForkError`): load one in each process.
 
     Args:
         path: The .pte file.
@@ -39,14 +42,14 @@ class MelProgram:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, chunk_frames: int = _CHUNK_FRAMES, sampling_rate: int = 16000
+        self, path: str | os.PathLike[str], *, chunk_frames: int = CHUNK_FRAMES, sampling_rate: int = 16000
     ) -> None:
         self._path = os.fspath(path)
-        self._methods = load_methods(path, num_threads=1)
-        forward = find_method(self._methods, (_METHOD,), "float", (1,))
+        methods = load_methods(path, num_threads=1)
+        forward = find_method(methods, (_METHOD,), "float", (1,))
         if forward is None:
-            methods = sorted(self._methods.methods)
-            raise ContractError(f"{self._path}: expected a method {_METHOD}, got {methods}")
+            raise ContractError(f"{self._path}: expected a method {_METHOD}, got {sorted(methods.methods)}")
+        self._handle = Handle(methods, "program")
         output = forward.outputs[0]
         if "float" not in output.dtype or len(output.shape) != 3:
             raise ContractError(
@@ -60,6 +63,10 @@ class MelProgram:
     def __repr__(self) -> str:
         return f"MelProgram({self._path!r})"
 
+    def close(self) -> None:
+        """Frees the program, unless this is a forked child. Later calls raise `ExecutorchMMError`."""
+        self._handle.close()
+
     def __call__(
         self, sound: object, sampling_rate: int | None = None, *, fetch: Fetch | None = None
     ) -> FloatArray:
@@ -69,6 +76,7 @@ class MelProgram:
             InputError: As there; or the sound is longer than the program takes.
             MissingDependencyError: As there.
             ExecutionError: The program failed.
+            ForkError: This is a forked child.
         """
         return self.features(to_sound(sound, sampling_rate, fetch=fetch))
 
@@ -85,7 +93,7 @@ class MelProgram:
                 f"audio: expected at most {self.max_samples} samples ({most:g} s), as {self._path} takes, "
                 f"got {len(samples)} ({seconds:g} s)"
             )
-        made = self._methods.run(_METHOD, [np.ascontiguousarray(samples)])
+        made = self._handle.get().run(_METHOD, [np.ascontiguousarray(samples)])
         rows, bins, frames = made.shape
         if rows == 1 and frames % self._chunk_frames == 0:
             made = made.reshape(bins, -1, self._chunk_frames).transpose(1, 0, 2)

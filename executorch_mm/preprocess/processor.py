@@ -7,15 +7,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from executorch_mm._files.config_reader import read_family
-from executorch_mm._files.processor_configs import CONFIG_NAMES, find_config
-from executorch_mm._loading.pretrained import find_audio_preprocessor
+from executorch_mm._files.processor_configs import CONFIG_NAMES
 from executorch_mm.errors import InputError
-from executorch_mm.preprocess.audio import AudioProcessor, parse_audio_config
-from executorch_mm.preprocess.image import ImageProcessor, is_image_config, parse_image_config
+from executorch_mm.preprocess.audio import AudioProcessor
+from executorch_mm.preprocess.find import FoundProcessors
+from executorch_mm.preprocess.image import ImageProcessor
 from executorch_mm.preprocess.mel_program import MelProgram
 from executorch_mm.preprocess.pictures import Layout
-from executorch_mm.preprocess.qwen2_vl import VIDEO_FAMILIES
 from executorch_mm.preprocess.sources import Fetch
 from executorch_mm.preprocess.steps import FloatArray, PreparedImage
 
@@ -65,24 +63,10 @@ class Processor:
                 are not understood; the message names them.
         """
         folder = Path(path)
-        image = find_config(folder, "image_processor")
-        audio = find_config(folder, "feature_extractor")
-        # preprocessor_config.json may be either's.
-        if image is not None and not is_image_config(image[0]):
-            image = None
-        if audio is not None and is_image_config(audio[0]):
-            audio = None
-        program = audio_preprocessor or find_audio_preprocessor([folder])
-        if image is None and audio is None and program is None:
+        found = FoundProcessors([folder], audio_preprocessor=audio_preprocessor)
+        if found.image is None and found.audio is None:
             raise InputError(f"{folder}: expected {' or '.join(CONFIG_NAMES)} in this folder")
-        features: AudioProcessor | MelProgram | None = None
-        if program is not None:
-            features = MelProgram(program)
-        elif audio is not None:
-            features = AudioProcessor(parse_audio_config(*audio))
-        return cls(
-            None if image is None else ImageProcessor(parse_image_config(*image)), features, folder=folder
-        )
+        return cls(found.image, found.audio, folder=folder)
 
     def images(self, images: Sequence[object], *, layout: Layout | None = None) -> list[PreparedImage]:
         """Prepares pictures, each by itself; see `ImageProcessor.prepare`.
@@ -122,8 +106,4 @@ class Processor:
 
     @functools.cached_property
     def _video_processor(self) -> ImageProcessor | None:
-        found = find_config(self._folder, "video_processor") if self._folder is not None else None
-        name = found[0].get("video_processor_type") if found is not None else None
-        if found is None or name is None:
-            return None
-        return ImageProcessor(read_family(found[0], name, VIDEO_FAMILIES, "video_processor_type", found[1]))
+        return None if self._folder is None else FoundProcessors([self._folder]).video

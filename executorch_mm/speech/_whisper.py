@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executorch_mm import _core
-from executorch_mm._files.processor_configs import find_config
 from executorch_mm.errors import ContractError, InputError
 from executorch_mm.preprocess import AudioProcessor, LogMelConfig, Sound
-from executorch_mm.preprocess.audio import parse_audio_config, to_sound
+from executorch_mm.preprocess.audio import to_sound
+from executorch_mm.preprocess.find import FoundProcessors
 from executorch_mm.speech._languages import language_code
 from executorch_mm.speech._model import Hearing, SpeechProgress
 from executorch_mm.speech._whisper_tokens import WhisperTokens
@@ -53,10 +53,9 @@ class WhisperModel:
         self._tokens = WhisperTokens.read(folders, tokenizer, contract)
         self._num_positions = min(contract.capacity, self._tokens.num_positions)
         taken = contract.methods["encoder"].inputs[0].shape[1:]
-        places = folders if processor_path is None else [processor_path]
-        found = next(filter(None, (find_config(place, "feature_extractor") for place in places)), None)
-        config = LogMelConfig(bins=taken[0]) if found is None else parse_audio_config(*found)
-        self._processor = AudioProcessor(config)
+        found = FoundProcessors(folders, processor_path).feature_extractor
+        self._processor = found or AudioProcessor(LogMelConfig(bins=taken[0]))
+        config = self._processor.config
         made = (config.bins, config.chunk_seconds * config.sampling_rate // config.hop)
         if taken != made:
             raise ContractError(f"encoder: expected features {made} as the processor makes, got {taken}")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import os
+import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +15,8 @@ import pytest
 
 from executorch_mm import (
     ContractError,
+    ExecutorchMMError,
+    ForkError,
     InputError,
     ModelLoadError,
     MultimodalInput,
@@ -167,3 +174,39 @@ def test_a_model_folder_has_the_program_beside_the_model(tmp_path: Path) -> None
         with pytest.raises(ModelLoadError, match=r"preprocess\.pte, voxtral_preprocessor\.pte; choose"):
             runner.prefill(clip)
         assert runner.position == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("method", ["__call__", "features", "raw_features"])
+def test_a_program_is_refused_in_a_forked_child(method: str) -> None:
+    program = MelProgram(MEL / "mel_small.pte")
+    given = np.zeros((1, 1, 400), np.float32) if method == "raw_features" else sound(1)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        with contextlib.suppress(BaseException):
+            try:
+                getattr(program, method)(given)
+            except ForkError as error:
+                program.close()
+                status = 0 if "the program was loaded in process" in str(error) else 2
+        os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert getattr(program, method)(given).shape[1] == program.bins
+
+
+def test_a_closed_program_says_so_and_closing_twice_is_fine() -> None:
+    with MelProgram(MEL / "mel_small.pte") as program:
+        assert program(sound(1)).shape == (1, 16, 40)
+    program.close()
+    for call in (program, program.features):
+        with pytest.raises(ExecutorchMMError, match="the program is closed"):
+            call(sound(1))
+    assert "mel_small.pte" in repr(program)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_program_is_not_copied(copied: Callable[[object], object]) -> None:
+    with pytest.raises(TypeError, match="a MelProgram cannot be pickled or copied"):
+        copied(MelProgram(MEL / "mel_small.pte"))
