@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from executorch_mm.errors import InputError, unknown_option
+from executorch_mm.errors import InputError, UnknownOptionError
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -88,7 +88,7 @@ def _names_unknown_options(config: type[_ConfigT]) -> type[_ConfigT]:
     def __init__(self: _ConfigT, *args: object, **options: object) -> None:  # noqa: N807
         for name in options:
             if name not in names:
-                raise unknown_option(name, names, _OTHER_NAMES)
+                raise UnknownOptionError._of(name, names, _OTHER_NAMES)
         make(self, *args, **options)
 
     config.__init__ = __init__  # type: ignore[assignment, method-assign]

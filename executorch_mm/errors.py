@@ -29,6 +29,25 @@ class InputError(ExecutorchMMError, ValueError):
 class UnknownOptionError(InputError, TypeError):
     """There is no option of this name; the message says which may have been meant."""
 
+    @classmethod
+    def _of(
+        cls, name: str, names: Sequence[str], other_names: Mapping[str, str] | None = None
+    ) -> UnknownOptionError:
+        """The error for a keyword.
+
+        Args:
+            name: The keyword.
+            names: Of the options.
+            other_names: What other libraries call some of them.
+        """
+        meant = (other_names or {}).get(name)
+        if meant is None:
+            from difflib import get_close_matches  # here: only for a message
+
+            meant = next(iter(get_close_matches(name, names, n=1, cutoff=0.7)), None)
+        hint = f"did you mean {meant}?" if meant else f"the options are {', '.join(names)}"
+        return cls(f"{name}: there is no such option: {hint}")
+
 
 class TokenizerError(InputError):
     """A tokenizer file is missing, malformed or of an unknown kind."""
@@ -93,22 +112,3 @@ class InputWarning(UserWarning):
 
     It is in `Sound.notes` and `Stats.input_notes` too.
     """
-
-
-def unknown_option(
-    name: str, names: Sequence[str], other_names: Mapping[str, str] | None = None
-) -> UnknownOptionError:
-    """What is raised for a keyword that is no option.
-
-    Args:
-        name: The keyword.
-        names: Of the options.
-        other_names: What other libraries call some of them.
-    """
-    meant = (other_names or {}).get(name)
-    if meant is None:
-        from difflib import get_close_matches  # here: only for a message
-
-        meant = next(iter(get_close_matches(name, names, n=1, cutoff=0.7)), None)
-    hint = f"did you mean {meant}?" if meant else f"the options are {', '.join(names)}"
-    return UnknownOptionError(f"{name}: there is no such option: {hint}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from executorch_mm._loading.options import NumThreads, PathLike, RunnerOptions, 
 from executorch_mm.chat.methods import ChatMethods
 from executorch_mm.config import GenerationConfig, GenerationOptions
 from executorch_mm.errors import ContractError, InputError
-from executorch_mm.inputs import MultimodalInput, Prompt
+from executorch_mm.inputs import Prompt
 from executorch_mm.stats import Stats, counted
 from executorch_mm.tokenizer import Tokenizer
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer, Self, Unpack
 
     from executorch_mm._engine.prefix_reuse import ChatPrompt
-    from executorch_mm.preprocess.tiling import CutPicture
+    from executorch_mm.chat.chat import Chat
 
 
 @dataclass(frozen=True, repr=False)
@@ -424,9 +425,11 @@ class MultimodalRunner(LoadedModel, ChatMethods):
     async def _aresult(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
         return await self._requests.result_async(inputs, config)
 
-    def _cut(self, picture: MultimodalInput) -> CutPicture | None:
-        _ = self._session  # refuses once closed
-        return self._requests.encoder.cut(picture)
+    @functools.cached_property
+    def _chat(self) -> Chat:
+        from executorch_mm.chat.chat import Chat
+
+        return Chat(self._chat_folders, self._tokenizer, self.contract, self._requests.cut)
 
     @property
     def _session(self) -> _core.Session:

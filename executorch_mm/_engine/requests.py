@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from executorch_mm._engine.constraint import Constraints
     from executorch_mm._engine.json_answer import JsonAnswer
     from executorch_mm._engine.prefix_reuse import ChatPrompt
+    from executorch_mm.preprocess.tiling import CutPicture
 
 
 class Ending(NamedTuple):
@@ -75,6 +76,11 @@ class Requests(Access[_core.Session]):
 
     def _release(self) -> None:
         del self.encoder
+
+    def cut(self, picture: MultimodalInput) -> CutPicture | None:
+        """A picture in tiles, if the encoder looks at them one by one; see `PromptEncoder.cut`."""
+        _ = self.session  # refuses once closed
+        return self.encoder.cut(picture)
 
     def result(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
         """A whole answer."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from executorch_mm import _core
-from executorch_mm.errors import InputError, unknown_option
+from executorch_mm.errors import InputError, UnknownOptionError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Unpack
@@ -126,7 +126,7 @@ def core_options(
 def _check_names(options: LoadOptions, known: Mapping[str, object]) -> None:
     for name in options:
         if name not in known:
-            raise unknown_option(name, list(known))
+            raise UnknownOptionError._of(name, list(known))
 
 
 def _path_or_bytes(model: PathLike | Buffer) -> tuple[str, NDArray[np.uint8] | None]:

@@ -48,16 +48,24 @@ class Chat:
         folders: Where the model's files are, the tokenizer's first.
         tokenizer: Encodes what the template gives.
         contract: The model's promises.
+        cut: Gives a picture in tiles if the encoder looks at them one by one; see `render_conversation`.
     """
 
-    def __init__(self, folders: Sequence[Path], tokenizer: Tokenizer, contract: _core.Contract) -> None:
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        tokenizer: Tokenizer,
+        contract: _core.Contract,
+        cut: Cut | None = None,
+    ) -> None:
         self._folders = folders
         self._tokenizer = tokenizer
+        self._cut = cut
         self._takes_media = not {"vision_encoder", "audio_encoder"}.isdisjoint(contract.methods)
         self._templates: dict[str, ChatTemplate] = {}
 
     def _parts(
-        self, messages: Sequence[Message], tools: Sequence[Tool] | None, options: ChatOptions, cut: Cut | None
+        self, messages: Sequence[Message], tools: Sequence[Tool] | None, options: ChatOptions
     ) -> list[str | MultimodalInput]:
         conversation = read_messages(messages, options.fetch)
         return render_conversation(
@@ -68,7 +76,7 @@ class Chat:
             documents=options.documents,
             add_generation_prompt=options.add_generation_prompt,
             options=options.template_options,
-            cut=cut,
+            cut=self._cut,
         )
 
     def prompt(
@@ -77,7 +85,6 @@ class Chat:
         tools: Sequence[Tool] | None,
         options: ChatOptions,
         num_bos: int,
-        cut: Cut | None = None,
     ) -> ChatPrompt:
         """The conversation in tokens.
 
@@ -86,13 +93,12 @@ class Chat:
             tools: JSON schemas of functions that the model may call.
             options: How it is set.
             num_bos: Beginning-of-text tokens that it starts with, where the template writes none.
-            cut: See `render_conversation`.
 
         Raises:
             InputError: A message is wrong, there is no template, or it fails.
         """
         encoded: list[MultimodalInput] = []
-        for part in self._parts(messages, tools, options, cut):
+        for part in self._parts(messages, tools, options):
             if isinstance(part, MultimodalInput):
                 encoded.append(part)
             elif ids := self._encode(part, is_start=not encoded):

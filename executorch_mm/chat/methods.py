@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Generator, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -10,19 +9,14 @@ from typing import TYPE_CHECKING, TypeVar
 from executorch_mm.config import GenerationConfig, GenerationOptions
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from typing_extensions import Unpack
 
-    from executorch_mm import _core
     from executorch_mm._engine.access import Progress
     from executorch_mm._engine.prefix_reuse import ChatPrompt
     from executorch_mm._engine.result import GenerationResult
     from executorch_mm.chat.chat import Chat, ChatOptions
     from executorch_mm.chat.template import Message, Tool
-    from executorch_mm.inputs import MultimodalInput, Prompt
-    from executorch_mm.preprocess.tiling import CutPicture
-    from executorch_mm.tokenizer import Tokenizer
+    from executorch_mm.inputs import Prompt
 
 _T = TypeVar("_T")
 
@@ -35,17 +29,10 @@ class ChatMethods(ABC):
     tokens, pictures and sounds that are the same. A model that cannot go back in its context starts again.
     """
 
-    _chat_folders: Sequence[Path]  # where the template may be
-
     @property
     @abstractmethod
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer in use."""
-
-    @property
-    @abstractmethod
-    def contract(self) -> _core.Contract:
-        """What the model file promises: methods, shapes, limits, metadata."""
+    def _chat(self) -> Chat:
+        """Makes prompts of messages."""
 
     @abstractmethod
     def _stream(
@@ -64,10 +51,6 @@ class ChatMethods(ABC):
     @abstractmethod
     def _result(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
         """The whole answer to a prompt."""
-
-    @abstractmethod
-    def _cut(self, picture: MultimodalInput) -> CutPicture | None:
-        """A picture in tiles, if the encoder looks at them one by one."""
 
     @property
     def has_chat_template(self) -> bool:
@@ -173,12 +156,6 @@ class ChatMethods(ABC):
             async for piece in pieces:
                 yield piece
 
-    @functools.cached_property
-    def _chat(self) -> Chat:
-        from executorch_mm.chat.chat import Chat
-
-        return Chat(self._chat_folders, self.tokenizer, self.contract)
-
     def _chat_request(
         self,
         messages: Sequence[Message],
@@ -190,5 +167,5 @@ class ChatMethods(ABC):
         from executorch_mm.chat.chat import ChatOptions
 
         config = (config or GenerationConfig()).replace(**options)
-        prompt = self._chat.prompt(messages, tools, chat_options or ChatOptions(), config.num_bos, self._cut)
+        prompt = self._chat.prompt(messages, tools, chat_options or ChatOptions(), config.num_bos)
         return prompt, config.replace(num_bos=0)

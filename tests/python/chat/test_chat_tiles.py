@@ -62,8 +62,8 @@ def test_tokens_and_rows_are_those_of_transformers(name: str, shape: tuple[int, 
     tokenizer = load_tokenizer(tmp_path)
     media = tokenizer.token_to_id(MEDIA_TOKEN[case.family])
     contract: Any = SimpleNamespace(methods={})
-    prompt = Chat([tmp_path], tokenizer, contract).prompt(
-        messages_of(case), None, ChatOptions(), 0, encoder.cut
+    prompt = Chat([tmp_path], tokenizer, contract, encoder.cut).prompt(
+        messages_of(case), None, ChatOptions(), 0
     )
     ids: list[object] = []
     for part in prompt.parts:
