@@ -9,12 +9,9 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
-import pytest
-
-sys.path.append(str(Path(__file__).parent))
 import picture_worker
+import pytest
 
 NUM_CASES = int(os.environ.get("EXECUTORCH_MM_FUZZ_PICTURES", "500"))
 FIRST_CASE = int(os.environ.get("EXECUTORCH_MM_FUZZ_FIRST", "0"))

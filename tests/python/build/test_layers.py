@@ -1,10 +1,19 @@
-"""The architecture: who may include or import whom (the table is explained in CONTRIBUTING.md)."""
+"""The architecture: who may include or import whom (the tables are explained in CONTRIBUTING.md).
+
+    python tests/python/build/test_layers.py [REVISION]
+
+prints the rooms of the package, their arrows and their drawing; with a revision, the numbers then.
+"""
 
 from __future__ import annotations
 
 import ast
+import io
 import re
-from collections.abc import Iterator
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -32,6 +41,43 @@ FOREIGN_HEADERS = {
 # What must not even reach ExecuTorch through our headers.
 EXECUTORCH_FREE = {"base", "image", "sampling", "program", "model", "runtime", "testing"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.MULTILINE)
+
+# What a room of executorch_mm/ (a module or a folder) may import of the others, in functions and for type
+# checking too. "executorch_mm" is what the package itself exports, "_core" the compiled module.
+MAY_IMPORT = {
+    room: set(others.split())
+    for room, others in {
+        "__main__": "cli",
+        "_engine": "_core _files _loading _tokenizers arrays config errors "
+        "inputs preprocess response_format sampling stats tokenizer",
+        "_files": "errors",
+        "_loading": "_core _files _tokenizers errors tokenizer",
+        "_pyinstaller": "",
+        "_tokenizers": "_files errors",
+        "arrays": "errors",
+        "chat": "_core _engine _files arrays config errors inputs preprocess tokenizer",
+        "cli": "_core _loading demo executorch_mm inputs inspection preprocess speech stats",
+        "clip": "_core _loading arrays errors inputs preprocess tokenizer",
+        "compat": "_core _loading arrays errors executorch_mm preprocess",
+        "config": "errors response_format",
+        "demo": "",
+        "errors": "",
+        "executorch_mm": "_core _engine _loading clip config errors inputs inspection "
+        "preprocess response_format runner speech stats tokenizer",
+        "inputs": "arrays errors preprocess",
+        "inspection": "_core errors",
+        "preprocess": "_core _files _loading arrays errors",
+        "response_format": "errors",
+        "runner": "_core _engine _loading chat config errors inputs stats tokenizer",
+        "sampling": "_core arrays config errors",
+        "speech": "_core _engine _files _loading arrays config errors "
+        "inputs preprocess sampling stats tokenizer",
+        "stats": "",
+        "tokenizer": "_tokenizers",
+        "utils": "inputs",
+    }.items()
+}
+MOST_ROOMS, MOST_ARROWS = 25, 125
 
 HEAVY_MODULES = {"torch", "torchvision", "transformers", "executorch"}
 TORCH_FOLDERS = {"tools", "benchmarks"}
@@ -98,6 +144,94 @@ def import_violations(root: Path) -> Iterator[str]:
             yield f"{name}: imports the command line, which is above the package"
 
 
+def sources_in(root: Path) -> dict[str, str]:
+    """The package's files by path from `root`."""
+    paths = sorted((root / "executorch_mm").rglob("*.py"))
+    return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+
+
+def sources_at(revision: str) -> dict[str, str]:
+    command = ["git", "archive", revision, "executorch_mm"]
+    archive = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        paths = [name for name in files.getnames() if name.endswith(".py")]
+        return {path: files.extractfile(path).read().decode() for path in paths}  # type: ignore[union-attr]
+
+
+def room_of(path: str) -> str:
+    name = path.split("/")[1].removesuffix(".py")
+    return "executorch_mm" if name == "__init__" else name
+
+
+def rooms_taken(node: ast.AST, folders: tuple[str, ...], rooms: set[str]) -> Iterator[str]:
+    """The rooms that an import in a file of `folders` takes from."""
+    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+    if isinstance(node, ast.ImportFrom):
+        above = folders[: len(folders) - node.level + 1] if node.level else ()
+        base = ".".join([*above, *filter(None, [node.module])])
+        names = [f"{base}.{alias.name}" for alias in node.names]
+    for name in names:
+        package, *inside = name.split(".")
+        if package == "executorch_mm":  # a name of its own that is no room is what it exports
+            yield inside[0] if len(inside) > 1 or {*inside} & rooms else package
+
+
+def room_arrows(sources: Mapping[str, str]) -> dict[tuple[str, str], str]:
+    """Which room imports which, and a file that does so."""
+    rooms = {room_of(path) for path in sources} | {"_core"}
+    arrows = {}
+    for path, source in sources.items():
+        folders = tuple(path.split("/")[:-1])
+        for node in ast.walk(ast.parse(source)):
+            for other in rooms_taken(node, folders, rooms):
+                if other != room_of(path):
+                    arrows[room_of(path), other] = path
+    return arrows
+
+
+def room_violations(sources: Mapping[str, str]) -> Iterator[str]:
+    for room in sorted({room_of(path) for path in sources} - {*MAY_IMPORT}):
+        yield f"{room} is not a room; add it to MAY_IMPORT"
+    for (room, other), path in sorted(room_arrows(sources).items()):
+        if other not in MAY_IMPORT.get(room, {other}):
+            yield f"{path}: {room} must not import {other}"
+
+
+def floors(may_import: Mapping[str, Iterable[str]]) -> dict[str, int]:
+    """A room stands above all that it imports; 0 is the ground.
+
+    Raises:
+        ValueError: Rooms import each other in a circle.
+    """
+    floor: dict[str, int] = {}
+
+    def of(room: str, above: tuple[str, ...] = ()) -> int:
+        if room in above:
+            raise ValueError(f"a circle: {' -> '.join([*above[above.index(room) :], room])}")
+        if room not in floor:
+            others = may_import.get(room, ())
+            floor[room] = max((of(other, (*above, room)) + 1 for other in others), default=0)
+        return floor[room]
+
+    for room in may_import:
+        of(room)
+    return floor
+
+
+def drawing(may_import: Mapping[str, Iterable[str]]) -> str:
+    """The rooms in boxes, floor by floor."""
+    by_floor: dict[int, list[str]] = {}
+    for room, floor in floors(may_import).items():
+        by_floor.setdefault(floor, []).append(room)
+    rows = []
+    for floor in sorted(by_floor, reverse=True):
+        names = sorted(by_floor[floor])
+        rows.append("   " + "  ".join("┌" + "─" * (len(name) + 2) + "┐" for name in names))
+        rows.append(f"{floor:2} " + "  ".join(f"│ {name} │" for name in names))
+        rows.append("   " + "  ".join("└" + "─" * (len(name) + 2) + "┘" for name in names))
+    return "\n".join(rows)
+
+
 def violations(root: Path) -> list[str]:
     return [*include_violations(root / "cpp"), *import_violations(root)]
 
@@ -112,6 +246,69 @@ def test_rooms_without_executorch_include_no_room_with_it() -> None:
     for room in EXECUTORCH_FREE:
         assert not {name.split("/")[0] for name in MAY_INCLUDE[room]} - EXECUTORCH_FREE, room
     assert not with_it & EXECUTORCH_FREE
+
+
+def test_rooms_of_the_package_import_what_they_may() -> None:
+    sources = sources_in(ROOT)
+    assert len(sources) > 100  # the test looks at the real tree
+    assert list(room_violations(sources)) == []
+
+
+def test_the_table_allows_nothing_that_is_not_used() -> None:
+    sources = sources_in(ROOT)
+    allowed = {(room, other) for room, others in MAY_IMPORT.items() for other in others}
+    assert allowed == {*room_arrows(sources)}
+    assert {*MAY_IMPORT} == {room_of(path) for path in sources}
+
+
+def test_rooms_are_few_have_few_arrows_and_no_circle() -> None:
+    assert len(MAY_IMPORT) <= MOST_ROOMS
+    assert sum(map(len, MAY_IMPORT.values())) <= MOST_ARROWS
+    floor = floors(MAY_IMPORT)
+    assert all(floor[other] < floor[room] for room, others in MAY_IMPORT.items() for other in others)
+
+
+def test_a_circle_is_found() -> None:
+    with pytest.raises(ValueError, match="a circle: b -> c -> b"):
+        floors({"a": {"b"}, "b": {"c"}, "c": {"b"}})
+
+
+def test_the_documents_draw_the_rooms_as_they_are() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawn = drawing(MAY_IMPORT)
+    assert drawn in page, "python tests/python/build/test_layers.py prints the drawing"
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "expected"),
+    [
+        ("config.py", "from executorch_mm._engine.access import Access", "config must not import _engine"),
+        ("config.py", "def f():\n    import executorch_mm._engine.access", "config must not import _engine"),
+        ("errors.py", "from executorch_mm import _core", "errors must not import _core"),
+        ("_files/a.py", "from ..preprocess import audio", "_files must not import preprocess"),
+        ("_tokenizers/a.py", "from executorch_mm import tokenizer", "_tokenizers must not import tokenizer"),
+        (
+            "chat/a.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from executorch_mm import runner",
+            "chat must not import runner",
+        ),
+        (
+            "preprocess/a.py",
+            "from executorch_mm import InputError",
+            "preprocess must not import executorch_mm",
+        ),
+        ("speech/a.py", "import executorch_mm", "speech must not import executorch_mm"),
+        ("shelf.py", "", "shelf is not a room"),
+        ("clip.py", "from executorch_mm.shelf import x", "clip must not import shelf"),
+    ],
+)
+def test_an_arrow_that_is_not_in_the_table_is_found(path: str, line: str, expected: str) -> None:
+    names = ("__init__", "config", "runner", "tokenizer", "_engine/access", "preprocess/audio")
+    sources = {f"executorch_mm/{name}.py": "" for name in names}
+
+    (found,) = room_violations(sources | {f"executorch_mm/{path}": line})
+
+    assert expected in found
 
 
 @pytest.mark.parametrize(
@@ -178,3 +375,23 @@ def test_a_downward_arrow_passes(tmp_path: Path, path: str, line: str) -> None:
 def write(root: Path, path: str, text: str) -> None:
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).write_text(text + "\n", encoding="utf-8")
+
+
+def report(title: str, sources: Mapping[str, str]) -> str:
+    arrows = room_arrows(sources)
+    both_ways = sorted({" <-> ".join(sorted(pair)) for pair in arrows if pair[::-1] in arrows})
+    rooms = len({room_of(path) for path in sources})
+    circles = ", ".join(both_ways) or "none"
+    return f"{title}: {rooms} rooms, {len(arrows)} arrows, rooms that import each other: {circles}"
+
+
+def main(revisions: list[str]) -> None:
+    lines = [report(revision, sources_at(revision)) for revision in revisions]
+    lines.append(report("now", sources_in(ROOT)))
+    for room, others in sorted(MAY_IMPORT.items()):
+        lines.append(f"    {room} -> {', '.join(sorted(others)) or 'none'}")
+    sys.stdout.write("\n".join([*lines, drawing(MAY_IMPORT), ""]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 
 from executorch_mm import (
-    Audio,
     GenerationConfig,
-    Image,
     InputError,
     MultimodalInput,
-    RawAudio,
     make_audio_input,
     make_embedding_input,
     make_image_input,
@@ -78,9 +75,9 @@ KINDS: dict[str, tuple[Callable[[Any], Any], np.ndarray[Any, Any]]] = {
     "raw audio": (lambda tensor: value_of(make_raw_audio_input(tensor)), VALUES),
     "sound": (lambda tensor: to_sound(tensor[0], 16_000).samples, VALUES[0].mean(0)),
     "embeddings": (lambda tensor: value_of(make_embedding_input(tensor[0])), VALUES[0]),
-    "Image": (lambda tensor: Image(tensor, 6, 5, 3).array, VALUES),
-    "Audio": (lambda tensor: Audio(tensor, 3, 5, 6).array, VALUES),
-    "RawAudio": (lambda tensor: RawAudio(tensor, 3, 5, 6).array, VALUES),
+    "Image": (lambda tensor: compat.Image(tensor, 6, 5, 3).array, VALUES),
+    "Audio": (lambda tensor: compat.Audio(tensor, 3, 5, 6).array, VALUES),
+    "RawAudio": (lambda tensor: compat.RawAudio(tensor, 3, 5, 6).array, VALUES),
     "upstream's image": (lambda tensor: value_of(compat.make_image_input(tensor).part), VALUES),
     "upstream's audio": (lambda tensor: value_of(compat.make_audio_input(tensor).part), VALUES),
     "logits": (
@@ -107,7 +104,7 @@ def test_complex_numbers_are_resolved_and_then_no_input() -> None:
     numbers = torch.tensor([[[1 + 2j, 3 - 4j]]]).conj()
     assert numbers.is_conj()
     np.testing.assert_array_equal(to_numpy(numbers, "array"), [[[1 - 2j, 3 + 4j]]])
-    for make in (make_image_input, lambda array: Image(array, 2, 1, 1)):
+    for make in (make_image_input, lambda array: compat.Image(array, 2, 1, 1)):
         with pytest.raises(InputError, match="complex64"):
             make(numbers)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,8 +16,6 @@ from executorch_mm import GenerationConfig, Regex
 from executorch_mm._engine.constraint import Constraints
 from executorch_mm._engine.text_stream import TextStream
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools" / "fixtures" / "text"))
 
 tokenizers = pytest.importorskip("tokenizers")
 
