@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from executorch_mm import _core
-from executorch_mm._files.processor_configs import CONFIG_NAMES
 from executorch_mm.arrays import AnyArray
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import ContractError, InputError
@@ -173,6 +172,8 @@ class PromptEncoder:
         self._expect_audio_encoder()
         make = self._mel_program or self._processors.feature_extractor
         if make is None:
+            from executorch_mm._files.processor_configs import CONFIG_NAMES
+
             raise InputError(
                 f"audio: no {' or '.join(CONFIG_NAMES)} was found to say how features are made of sounds; "
                 "name it with processor_path=, or the program that makes them with audio_preprocessor=, or "
