@@ -115,7 +115,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         self._chat_folders = beside[::-1]
         mel = None if audio_preprocessor is None else Path(os.fspath(audio_preprocessor))
         encoder = PromptEncoder(session.contract, self._tokenizer, processor, beside, mel)
-        from executorch_mm._end_tokens import end_tokens  # here: imports are to be fast
+        from executorch_mm._loading.end_tokens import end_tokens  # here: imports are to be fast
 
         eos_ids = end_tokens(session.contract.eos_ids, self._tokenizer, beside)
         self._requests = Requests(session, self._tokenizer, encoder, eos_ids, start_ns)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from executorch_mm import _core
-from executorch_mm._end_tokens import end_tokens
 from executorch_mm._files.config_reader import Json
 from executorch_mm._files.json_files import read_object_if_there
+from executorch_mm._loading.end_tokens import end_tokens
 from executorch_mm.errors import ContractError, InputError
 from executorch_mm.speech._whisper_defaults import MAX_INITIAL_TIME, not_first_tokens, unspoken_tokens
 from executorch_mm.tokenizer import Tokenizer

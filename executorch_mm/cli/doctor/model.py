@@ -98,7 +98,7 @@ def _tokenizer(files: _Files, report: ModelReport) -> Iterator[Check]:
     if not tokenizer.eos_ids and not {*_END_METHODS} & set(report.metadata):
         detail = "neither the tokenizer nor the model names an end token: answers run to their limit"
         yield Check("end tokens", "warning", detail, "give stop_token_ids= or stop= with each request")
-    from executorch_mm._end_tokens import complaint, ordinary_ends
+    from executorch_mm._loading.end_tokens import complaint, ordinary_ends
 
     named = [token for name in _END_METHODS for token in _ids(report.metadata.get(name))]
     beside = files.tokenizer if files.tokenizer.is_dir() else files.tokenizer.parent

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from executorch_mm import MultimodalRunner
-from executorch_mm._end_tokens import end_tokens, ordinary_ends
+from executorch_mm._loading.end_tokens import end_tokens, ordinary_ends
 from executorch_mm.cli.doctor.model import check_model
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
