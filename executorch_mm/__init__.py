@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 try:
+    from executorch_mm._core import Contract, MethodSpec, TensorSpec, TransducerContract
     from executorch_mm._core import version as __version__
 except ImportError as _error:
     from executorch_mm._loading.import_error import explain
@@ -83,6 +84,7 @@ __all__ = [
     "BusyError",
     "CapacityError",
     "ClipModel",
+    "Contract",
     "ContractError",
     "ExecutionError",
     "ExecutorchMMError",
@@ -94,6 +96,7 @@ __all__ = [
     "LarkGrammar",
     "LoadOptions",
     "MediaLimits",
+    "MethodSpec",
     "MissingDependencyError",
     "ModelLoadError",
     "ModelReport",
@@ -108,9 +111,11 @@ __all__ = [
     "SpeechConfig",
     "SpeechRunner",
     "Stats",
+    "TensorSpec",
     "Tokenizer",
     "TokenizerError",
     "Transcription",
+    "TransducerContract",
     "UnknownOptionError",
     "XnnpackOptions",
     "__version__",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from executorch_mm import _core
 from executorch_mm._loading.handle import Handle
-from executorch_mm._loading.loaded_model import LoadedModel
+from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.methods import find_method, load_methods
 from executorch_mm._loading.options import LoadOptions, PathLike
 from executorch_mm.arrays import AnyArray, to_numpy
@@ -81,11 +81,17 @@ class ClipModel(LoadedModel):
             wanted = " or ".join([*_IMAGE_METHODS, *_TEXT_METHODS])
             raise ContractError(f"{model}: expected a method {wanted}, got {sorted(methods.methods)}")
         self._handle = Handle(methods, "model")
+        self._source = name_source(model)
         self._folder = model.parent
         self._processor_path = processor_path
         if isinstance(tokenizer_path, (str, os.PathLike)):
             tokenizer_path = load_tokenizer(tokenizer_path)
         self._given_tokenizer = tokenizer_path
+
+    def _facts(self) -> list[str]:
+        self._handle.get()
+        found = [("images", self._image), ("text", self._text)]
+        return ["+".join(name for name, method in found if method is not None)]
 
     def encode_image(self, images: ImageLike | Sequence[ImageLike], *, normalize: bool = True) -> FloatArray:
         """Embeds pictures.

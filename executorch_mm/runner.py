@@ -15,7 +15,7 @@ from executorch_mm._engine.access import Progress
 from executorch_mm._engine.prompt_encoding import PromptEncoder
 from executorch_mm._engine.requests import Requests
 from executorch_mm._engine.result import GenerationResult
-from executorch_mm._loading.loaded_model import LoadedModel
+from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.model import load_model
 from executorch_mm._loading.options import NumThreads, PathLike, RunnerOptions, core_options
 from executorch_mm.chat.methods import ChatMethods
@@ -119,6 +119,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
 
         eos_ids = end_tokens(session.contract.eos_ids, self._tokenizer, beside)
         self._requests = Requests(session, self._tokenizer, encoder, eos_ids, start_ns)
+        self._source = name_source(model_path)
 
     @classmethod
     def demo(cls, *, num_threads: NumThreads = "auto") -> Self:
@@ -378,6 +379,16 @@ class MultimodalRunner(LoadedModel, ChatMethods):
             InputError: The profile cannot be written. The model is freed all the same.
         """
         self._requests.close()
+
+    def _facts(self) -> list[str]:
+        contract, session = self.contract, self._session
+        heard = [("images", contract.has_image_encoder), ("audio", contract.has_audio_encoder)]
+        kinds = ["text", *(name for name, is_there in heard if is_there)]
+        return [
+            "+".join(kinds),
+            f"context {session.position} of {contract.capacity}",
+            counted(session.num_threads, "thread"),
+        ]
 
     @property
     def stats(self) -> Stats:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executorch_mm import _core
-from executorch_mm._loading.loaded_model import LoadedModel
+from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.model import load_model
 from executorch_mm._loading.options import PathLike, RunnerOptions, core_options
 from executorch_mm.errors import ContractError
@@ -20,7 +20,7 @@ from executorch_mm.speech._whisper import WhisperModel
 from executorch_mm.speech.config import SpeechConfig, SpeechOptions
 from executorch_mm.speech.segment import SpeechEvent
 from executorch_mm.speech.transcription import Transcription
-from executorch_mm.stats import Stats
+from executorch_mm.stats import Stats, counted
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class SpeechRunner(LoadedModel):
         loading = core_options(model_path, data_path, **options)
         self._requests: _WhisperRequests | _TransducerRequests
         loaded, self._tokenizer, folders = load_model(loading, tokenizer_path, _core.load_speech)
+        self._source = name_source(model_path)
         if isinstance(loaded, _core.Transduction):
             transducer = TransducerModel(loaded.contract, self._tokenizer)
             self._requests = SpeechRequests(loaded, transducer, start_ns)
@@ -116,6 +117,11 @@ class SpeechRunner(LoadedModel):
             data_path=files.data,
             **options,
         )
+
+    def _facts(self) -> list[str]:
+        session = self._requests.session
+        kind = "transducer" if isinstance(session, _core.Transduction) else "Whisper"
+        return [kind, "audio", counted(session.num_threads, "thread")]
 
     def transcribe(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import wave
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
+from executorch_mm import Contract, MethodSpec, TensorSpec, TransducerContract
 from executorch_mm.demo import make_scene, render
 
 ROOT = Path(__file__).parents[3]
@@ -51,3 +53,12 @@ def test_the_readmes_program_prints_what_the_readme_says(capsys: pytest.CaptureF
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out == text.partition("```text\n")[2].partition("\n```")[0]
+
+
+@pytest.mark.parametrize("kind", [Contract, TransducerContract, MethodSpec, TensorSpec])
+def test_the_page_of_contracts_names_every_attribute(kind: type) -> None:
+    page = (ROOT / "docs" / "api" / "contract.md").read_text(encoding="utf-8")
+    section = page.partition(f"## {kind.__name__}\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE)) == {
+        name for name in vars(kind) if not name.startswith("_")
+    }
