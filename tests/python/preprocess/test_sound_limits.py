@@ -190,7 +190,6 @@ def test_parts_that_are_allowed_one_by_one_are_not_together() -> None:
     ("changes", "key"),
     [
         ({"sampling_rate": 10**9}, "sampling_rate"),
-        ({"sampling_rate": 10**30}, "sampling_rate"),
         ({"chunk_length": 10**9}, "chunk_length"),
         ({"chunk_length": 10**5, "hop_length": 1600}, "chunk_length"),
         ({"n_fft": 10**9}, "n_fft"),
@@ -239,25 +238,29 @@ def test_integers_are_scaled_by_their_type(dtype: str, middle: int, half_range: 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint64", "bool", "complex64", "datetime64[s]", "S3"])
 def test_numbers_that_have_no_scale_are_refused(dtype: str) -> None:
-    with pytest.raises(InputError, match=r"expected floats, int8, int16, int32.*got"):
+    with pytest.raises(InputError, match=r"expected (floats, int8, int16, int32|an array of numbers).*got"):
         sound_of(np.zeros(10, dtype), 16_000)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])
 @pytest.mark.parametrize(
-    ("loudest", "cause"),
-    [(2.01, "16 bits"), (100, "16 bits"), (12_000, "16 bits"), (32_768, "16 bits"), (50_000, "24 or 32 bits"),
-     (8_388_607, "24 or 32 bits"), (1e300, "24 or 32 bits|infinity")],
-)  # fmt: skip
+    ("dtypes", "loudest", "cause"),
+    [
+        ("float16 float32 float64 longdouble", 2.01, "16 bits"),
+        ("float16 float32 float64 longdouble", 100, "16 bits"),
+        ("float16 float32 float64 longdouble", 32_768, "16 bits"),
+        ("float16 float32 float64 longdouble", 50_000, "24 or 32 bits"),
+        ("float32 float64 longdouble", 8_388_607, "24 or 32 bits"),
+        ("float64 longdouble", 1e300, "24 or 32 bits"),
+    ],
+)
 def test_floats_far_outside_of_their_range_are_refused_with_the_likely_cause(
-    dtype: type, loudest: float, cause: str
+    dtypes: str, loudest: float, cause: str
 ) -> None:
-    if loudest > float(np.finfo(dtype).max):
-        pytest.skip("beyond the type")
-    for samples in (np.array([0, loudest]), np.array([0.5, -loudest]), np.array([[0, 0.1], [0, loudest]])):
-        message = rf"expected floats in -1\.\.1.*likely samples of ({cause})"
-        with pytest.raises(InputError, match=message):
-            make_audio_input(samples.astype(dtype), sampling_rate=16_000)
+    message = rf"expected floats in -1\.\.1.*likely samples of {cause}"
+    for dtype in dtypes.split():
+        for samples in ([0, loudest], [0.5, -loudest], [[0, 0.1], [0, loudest]]):
+            with pytest.raises(InputError, match=message):
+                make_audio_input(np.array(samples, dtype), sampling_rate=16_000)
 
 
 @pytest.mark.parametrize("loudest", [0, 1e-30, 1.0, 1.0001, 1.5, 2.0])
