@@ -31,7 +31,6 @@ from executorch_mm.errors import (
     ExecutorchMMError,
     ForkError,
     InputError,
-    InputWarning,
     MissingDependencyError,
     ModelLoadError,
     ResponseFormatError,
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from executorch_mm.clip import ClipModel
     from executorch_mm.inspection.build_info import BuildInfo, build_info
     from executorch_mm.inspection.model_report import ModelReport, inspect_model
+    from executorch_mm.preprocess import InputWarning
     from executorch_mm.preprocess.limits import MediaLimits, media_limits, set_media_limits
     from executorch_mm.response_format import LarkGrammar, Regex
     from executorch_mm.speech import Partial, Segment, SpeechConfig, SpeechRunner, Transcription
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 _LATER = {
     "BuildInfo": "executorch_mm.inspection.build_info",
     "ClipModel": "executorch_mm.clip",
+    "InputWarning": "executorch_mm.preprocess",
     "LarkGrammar": "executorch_mm.response_format",
     "MediaLimits": "executorch_mm.preprocess.limits",
     "ModelReport": "executorch_mm.inspection.model_report",

@@ -105,10 +105,3 @@ class ForkError(ExecutorchMMError):
 
 class MissingDependencyError(ExecutorchMMError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
-
-
-class InputWarning(UserWarning):
-    """A sound file was read, but not all of it may be there or right; the message says why.
-
-    It is in `Sound.notes` and `Stats.input_notes` too.
-    """

@@ -6,13 +6,14 @@ from executorch_mm.preprocess.image import ImageProcessor
 from executorch_mm.preprocess.mel_program import MelProgram
 from executorch_mm.preprocess.pictures import image_to_hwc_uint8, load_image, open_image
 from executorch_mm.preprocess.processor import Processor
-from executorch_mm.preprocess.sounds import Sound, load_sound
+from executorch_mm.preprocess.sounds import InputWarning, Sound, load_sound
 from executorch_mm.preprocess.steps import Normalise, PreparedImage
 
 __all__ = [
     "AudioProcessor",
     "ImageConfig",
     "ImageProcessor",
+    "InputWarning",
     "LogMelConfig",
     "MelProgram",
     "Normalise",

@@ -11,13 +11,20 @@ import numpy.typing as npt
 
 from executorch_mm._files.extras import import_extra
 from executorch_mm.arrays import AnyArray, to_numpy
-from executorch_mm.errors import InputError, InputWarning
+from executorch_mm.errors import InputError
 from executorch_mm.preprocess.mixdown import Mixdown, Samples, check_length, check_rate, check_values, to_mono
 from executorch_mm.preprocess.sources import Fetch, Source, read_source
 from executorch_mm.preprocess.wav_files import WavFile, read_wav
 
 EXTRA = "audio"
 _MAX_CHANNELS = 8
+
+
+class InputWarning(UserWarning):
+    """A sound file was read, but not all of it may be there or right; the message says why.
+
+    It is in `Sound.notes` and `Stats.input_notes` too.
+    """
 
 
 @dataclass(frozen=True, eq=False)
