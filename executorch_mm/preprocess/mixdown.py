@@ -12,8 +12,9 @@ from executorch_mm.preprocess.limits import check_limit, media_limits
 
 Samples: TypeAlias = "npt.NDArray[np.float32]"
 
-# Floats may be as loud as this: mixes of several sounds are, and what resampling makes of a loud one.
-_LOUDEST = 2.0
+# Floats may be as loud as this: mixes of several sounds are, what resampling makes of a loud one, and noise
+# of unit variance. A recording in the range of 16 bits is louder, however faint it sounds.
+_LOUDEST = 8.0
 _LOUDEST_OF_16_BITS = 2.0**15
 
 

@@ -122,7 +122,7 @@ def sound_of(array: object, sampling_rate: int, *, is_samples_first: bool | None
 
     Raises:
         InputError: Another rank, dtype or number of channels, no samples, NaN or infinite values, floats
-            beyond -2..2, a sampling rate that is no positive int, or more than the limits allow (see
+            beyond -8..8, a sampling rate that is no positive int, or more than the limits allow (see
             `MediaLimits`).
     """
     rate = _checked_rate(sampling_rate)
