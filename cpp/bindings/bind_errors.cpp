@@ -32,9 +32,10 @@ void translate(const std::exception_ptr& pointer, void*) {
     const nb::object type =
         nb::module_::import_("executorch_mm.errors").attr(class_name(error.code()));
     const nb::object message = to_str(error.what());
-    const nb::object instance = error.code() == ErrorCode::kCapacity
-                                    ? type(message, error.needed(), error.available())
-                                    : type(message);
+    const nb::object instance =
+        error.code() == ErrorCode::kCapacity
+            ? call_python(type, message, nb::int_(error.needed()), nb::int_(error.available()))
+            : call_python(type, message);
     PyErr_SetObject(type.ptr(), instance.ptr());
   }
 }

@@ -11,7 +11,6 @@
 namespace emm::bindings {
 namespace {
 
-using ReleaseGil = nb::call_guard<nb::gil_scoped_release>;
 using Mask = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Processors = nb::typed<nb::tuple, nb::callable, nb::ellipsis>;
 using Row = nb::ndarray<nb::numpy, float, nb::ndim<1>, nb::c_contig>;
@@ -39,11 +38,11 @@ std::optional<std::string> finish_reason(const Generation& generation) {
 // still has memory behind it.
 void run_processors(const Processors& processors, nb::handle generation, float* row,
                     int64_t vocab_size, const std::vector<int64_t>& history) {
-  const nb::gil_scoped_acquire gil;
+  const HoldGil gil;
   const nb::object logits = nb::cast(Row(row, {static_cast<size_t>(vocab_size)}, generation));
   const nb::object tokens = nb::cast(history);
   for (size_t i = 0; i < processors.size(); ++i) {
-    const nb::object result = processors[i](tokens, logits);
+    const nb::object result = call_python(processors[i], tokens, logits);
     if (result.is_none() || result.is(logits)) continue;
     throw Error(ErrorCode::kInput,
                 "logits_processors: expected number " + std::to_string(i) +
@@ -70,7 +69,7 @@ std::optional<int32_t> next(nb::handle_t<Generation> self, const Processors& pro
     }
     hooks.allowed = allowed->data();
   }
-  const nb::gil_scoped_release release;
+  const ReleaseGil release;
   return generation.next(hooks);
 }
 
@@ -110,7 +109,7 @@ void bind_generation(nb::module_& module) {
            "allowed"_a.noconvert() = nb::none(),
            "The next token id, or None when the answer is complete; an end token is not returned.\n"
            "Processors change the logits in place; `allowed` has a bit for each token.")
-      .def("next_forced", &Generation::next_forced, "token"_a, ReleaseGil(),
+      .def("next_forced", &Generation::next_forced, "token"_a, WithoutGil(),
            "The same where the next token can only be `token`: the model reads it later.")
       .def_prop_ro("finish_reason", finish_reason,
                    "None, 'stop', 'length', 'capacity', 'timeout' or 'cancelled'.")

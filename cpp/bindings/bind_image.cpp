@@ -30,7 +30,7 @@ void bind_image(nb::module_& module) {
                                 static_cast<int64_t>(pixels.shape(1))};
         const ResampleAxis columns = to_axis(column_first, column_weights, out.shape(1), "columns");
         const ResampleAxis rows = to_axis(row_first, row_weights, out.shape(0), "rows");
-        nb::gil_scoped_release release;
+        const ReleaseGil release;
         resample(source, columns, rows, out.data());
       },
       nb::arg("pixels").noconvert(), nb::arg("column_first").noconvert(),

@@ -12,12 +12,12 @@ namespace {
 
 using TokenArray = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-// The input shares the array's memory and holds a reference to it. nanobind takes the GIL when the
-// last holder lets go, so inputs may die on any thread.
+// The input shares the array's memory and holds a reference to it, which may be dropped in the
+// midst of native work.
 template <typename Kind>
 Input from_array(Array array) {
   const TensorView view = to_view(array);
-  return Kind{view, std::make_shared<Array>(std::move(array))};
+  return Kind{view, std::shared_ptr<Array>(new Array(std::move(array)), DeleteWithGil())};
 }
 
 struct AddressOf {

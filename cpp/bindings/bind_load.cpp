@@ -32,12 +32,12 @@ WorkspaceSharing to_workspace_sharing(const std::string& name) {
       "workspace_sharing: expected 'disabled', 'per_model' or 'global', got '" + name + "'");
 }
 
-// The model shares the buffer's memory and holds a reference to it. nanobind takes the GIL when the
-// last holder lets go.
+// The model shares the buffer's memory and holds a reference to it, which may be dropped in the
+// midst of native work.
 ModelBytes to_model_bytes(Bytes bytes) {
   const void* data = bytes.data();
   const size_t size = bytes.size();
-  return {data, size, std::make_shared<Bytes>(std::move(bytes))};
+  return {data, size, std::shared_ptr<Bytes>(new Bytes(std::move(bytes)), DeleteWithGil())};
 }
 
 LoadOptions make_load_options(std::string model_path, std::optional<Bytes> model_bytes,

@@ -31,7 +31,7 @@ FloatArray run(MethodRunner& runner, const std::string& method, const std::vecto
   for (const Array& input : inputs) views.push_back(to_view(input));
   FloatTensor output;
   {
-    const nb::gil_scoped_release released;
+    const ReleaseGil released;
     output = runner.run(method, views);
   }
   return to_array(std::move(output));
@@ -41,8 +41,7 @@ FloatArray run(MethodRunner& runner, const std::string& method, const std::vecto
 
 void bind_methods(nb::module_& module) {
   nb::class_<MethodRunner>(module, "MethodRunner", "Runs methods of any program by name.")
-      .def_static("load", load, "options"_a, nb::call_guard<nb::gil_scoped_release>(),
-                  "Loads every method that takes inputs.")
+      .def_static("load", load, "options"_a, WithoutGil(), "Loads every method that takes inputs.")
       .def_prop_ro("methods", &MethodRunner::methods, "Signatures by name.")
       .def_prop_ro("num_threads", &MethodRunner::num_threads)
       .def_prop_ro("copied_input_bytes", &MethodRunner::copied_input_bytes)

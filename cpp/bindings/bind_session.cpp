@@ -19,8 +19,6 @@
 namespace emm::bindings {
 namespace {
 
-using ReleaseGil = nb::call_guard<nb::gil_scoped_release>;
-
 // What runs while a model is loaded belongs to loading.
 template <typename Load>
 auto loading(const LoadOptions& options, Load&& load) {
@@ -112,7 +110,7 @@ void bind_session(nb::module_& module) {
           "Bytes of the copied state, the history and the logits.");
   nb::class_<Session> session(module, "Session",
                               "One conversation with a model. Serves one thread at a time.");
-  session.def_static("load", load, "options"_a, ReleaseGil(), "Loads every method of the program.")
+  session.def_static("load", load, "options"_a, WithoutGil(), "Loads every method of the program.")
       .def("begin_request", &Session::begin_request,
            "Starts the clocks and forgets an earlier cancel().")
       .def("begin_answer", &Session::begin_answer,
@@ -122,9 +120,9 @@ void bind_session(nb::module_& module) {
       .def_prop_ro("is_cancelled", &Session::is_cancelled)
       .def("begin_prefill", begin_prefill, "parts"_a,
            "Plans a prompt; raises before anything has changed.")
-      .def("step_prefill", &Session::step_prefill, ReleaseGil(),
+      .def("step_prefill", &Session::step_prefill, WithoutGil(),
            "One encoder or decoder call; False when done.")
-      .def("abort_prefill", &Session::abort_prefill, ReleaseGil(),
+      .def("abort_prefill", &Session::abort_prefill, WithoutGil(),
            "Goes back to where begin_prefill() started.")
       .def_prop_ro("prefill_done", &Session::prefill_done, "Positions of the prompt read so far.")
       .def_prop_ro("prefill_total", &Session::prefill_total,
@@ -133,16 +131,16 @@ void bind_session(nb::module_& module) {
           "prefill_phase", prefill_phase,
           "What the next step_prefill() does: 'encode_image', 'encode_audio' or 'prefill'; "
           "None when no prompt is being read.")
-      .def("logprobs", &Session::logprobs, "ids"_a, ReleaseGil(),
+      .def("logprobs", &Session::logprobs, "ids"_a, WithoutGil(),
            "ln p of each of these tokens coming next, after a prompt has been read.")
-      .def("reset", &Session::reset, ReleaseGil(), "Back to the state after loading.")
+      .def("reset", &Session::reset, WithoutGil(), "Back to the state after loading.")
       .def("rewind", &Session::rewind, "position"_a, "Forgets the positions from `position` on.")
-      .def("save", &Session::save, ReleaseGil(), "Copies the whole state.")
-      .def("restore", &Session::restore, "snapshot"_a, ReleaseGil(), "Returns to a saved state.")
-      .def("write_profile", &Session::write_profile, ReleaseGil(),
+      .def("save", &Session::save, WithoutGil(), "Copies the whole state.")
+      .def("restore", &Session::restore, "snapshot"_a, WithoutGil(), "Returns to a saved state.")
+      .def("write_profile", &Session::write_profile, WithoutGil(),
            "Ends the profile that LoadOptions asked for, if it did, and writes its file.");
   bind_state(session);
-  module.def("load_speech", load_speech_model, "options"_a, ReleaseGil(),
+  module.def("load_speech", load_speech_model, "options"_a, WithoutGil(),
              "Loads a speech model, a transducer as a Transduction.");
 }
 

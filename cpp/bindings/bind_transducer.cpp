@@ -8,17 +8,15 @@
 namespace emm::bindings {
 namespace {
 
-using ReleaseGil = nb::call_guard<nb::gil_scoped_release>;
-
 void begin_samples(Transduction& transduction, const Array& samples) {
   const TensorView view = to_view(samples);
-  const nb::gil_scoped_release released;
+  const ReleaseGil released;
   transduction.begin_samples(view);
 }
 
 void begin_features(Transduction& transduction, const Array& columns, int64_t length) {
   const TensorView view = to_view(columns);
-  const nb::gil_scoped_release released;
+  const ReleaseGil released;
   transduction.begin_features({view, length});
 }
 
@@ -63,11 +61,11 @@ void bind_transducer(nb::module_& module) {
       .def("begin_features", begin_features, "columns"_a, "length"_a,
            "Runs the encoder over floats (1, num_bins, num_columns), `length` of which are no "
            "padding.")
-      .def("next", &Transduction::next, ReleaseGil(),
+      .def("next", &Transduction::next, WithoutGil(),
            "The next symbol; None at the end of the clip, after cancel() and after an error.")
       .def("cancel", &Transduction::cancel,
            "Ends the running request before its next call of the model; from any thread.")
-      .def("write_profile", &Transduction::write_profile, ReleaseGil(), "As in Session.");
+      .def("write_profile", &Transduction::write_profile, WithoutGil(), "As in Session.");
 }
 
 }  // namespace emm::bindings

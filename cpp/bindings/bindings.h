@@ -11,12 +11,15 @@
 
 #include <string_view>
 
+#include "bindings/gil.h"
 #include "runtime/inputs.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;  // "name"_a is unreadable otherwise
 
 namespace emm::bindings {
+
+using WithoutGil = nb::call_guard<ReleaseGil>;
 
 // One part of a prompt as Python holds it; a class of its own because nanobind takes std::variant
 // apart.
@@ -31,8 +34,17 @@ inline nb::str to_str(std::string_view text) {
       PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
 }
 
+template <typename... Arguments>
+nb::object call_python(nb::handle callable, const Arguments&... arguments) {
+  PyObject* result = outlast_exit(
+      [&] { return PyObject_CallFunctionObjArgs(callable.ptr(), arguments.ptr()..., nullptr); });
+  if (result == nullptr) throw nb::python_error();
+  return nb::steal(result);
+}
+
 void bind_build_info(nb::module_& module);
 void bind_errors(nb::module_& module);
+void bind_exit(nb::module_& module);
 void bind_contract(nb::module_& module);
 void bind_image(nb::module_& module);
 void bind_inputs(nb::module_& module);

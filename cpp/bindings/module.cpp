@@ -6,6 +6,7 @@ NB_MODULE(_core, module) {
   module.attr("version") = EMM_VERSION;
   module.attr("executorch_version") = EMM_EXECUTORCH_VERSION;
   emm::bindings::bind_errors(module);
+  emm::bindings::bind_exit(module);
   emm::bindings::bind_build_info(module);
   emm::bindings::bind_contract(module);
   emm::bindings::bind_image(module);

@@ -124,6 +124,8 @@ void Session::back_to_checkpoint() {
   const bool has_state = checkpoint_.state != nullptr;
   if (has_state) executor_->restore_state(*checkpoint_.state);
   checkpoint_.state.reset();
+  chunks_.clear();
+  prompt_.clear();  // its owners may wait for a lock of their own, and so not under that of the books
   const std::lock_guard books(books_);
   if (has_state) {
     position_ = checkpoint_.position;
@@ -132,8 +134,6 @@ void Session::back_to_checkpoint() {
   }
   history_.resize(checkpoint_.history_size);
   pending_tokens_ = checkpoint_.pending_tokens;
-  chunks_.clear();
-  prompt_.clear();
 }
 
 void Session::run_chunk(const Chunk& chunk) {

@@ -82,7 +82,8 @@ class Constraints:
         module = import_extra("llguidance", "guidance", "response_format")
         if self._vocabulary is None:
             vocabulary = Vocabulary(self._tokenizer, self._eos_ids, self._vocab_size)
-            self._vocabulary = module.LLTokenizer(vocabulary, eos_token=self._eos_ids or None)
+            with _core.ForeignWork():
+                self._vocabulary = module.LLTokenizer(vocabulary, eos_token=self._eos_ids or None)
             vocabulary.tokens = []  # llguidance has its own copy
         wanted = read_format(config.response_format)
         if isinstance(wanted, dict):
@@ -92,7 +93,8 @@ class Constraints:
         except ValueError as error:
             raise InputError(f"response_format: {error}") from error
         limits = module.LLParserLimits(verbose_errors=False)
-        matcher: _Matcher = module.LLMatcher(self._vocabulary, grammar, log_level=0, limits=limits)
+        with _core.ForeignWork():
+            matcher: _Matcher = module.LLMatcher(self._vocabulary, grammar, log_level=0, limits=limits)
         if matcher.is_error():
             if isinstance(wanted, dict):
                 raise located(wanted, _complaint(wanted) or matcher.get_error(), _complaint)
@@ -196,7 +198,8 @@ class Constraint:
         """
         if not self._forced:
             start_ns = _core.now_ns()
-            self._look_ahead()
+            with _core.ForeignWork():
+                self._look_ahead()
             self.mask_ns += _core.now_ns() - start_ns
         if self._forced:
             return generation.next_forced(self._forced.popleft())
@@ -205,7 +208,8 @@ class Constraint:
         token = generation.next(processors, self._mask)
         if token is not None:
             start_ns = _core.now_ns()
-            self._matcher.consume_token(token)
+            with _core.ForeignWork():
+                self._matcher.consume_token(token)
             self.mask_ns += _core.now_ns() - start_ns
         return token
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from executorch_mm import _core
+from executorch_mm._loading.background import Background
 from executorch_mm._loading.log_lines import forward_log_lines
 from executorch_mm._loading.options import PathLike
 from executorch_mm.errors import TokenizerError
@@ -34,8 +35,6 @@ def load_model(
     Raises:
         TokenizerError: The tokenizer file is missing, malformed or of an unknown kind.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     beside = [Path(options.model_path).parent] if options.model_path else []
     if tokenizer_path is None:
         if not beside:
@@ -46,11 +45,12 @@ def load_model(
     if isinstance(tokenizer_path, (str, os.PathLike)):
         tokenizer_path = Path(os.fspath(tokenizer_path))
         beside.append(tokenizer_path if tokenizer_path.is_dir() else tokenizer_path.parent)
+    given = tokenizer_path
+    tokenizer = Background(lambda: _tokenizer(given))  # a large vocabulary takes half as long as the model
     try:
-        with ThreadPoolExecutor(1) as background:  # a large vocabulary takes half as long as the model
-            tokenizer = background.submit(_tokenizer, tokenizer_path)
-            loaded = load(options)
+        loaded = load(options)
     finally:
+        tokenizer.wait()
         forward_log_lines()
     return loaded, tokenizer.result(), beside
 

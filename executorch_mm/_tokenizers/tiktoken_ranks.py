@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from executorch_mm import _core
 from executorch_mm._files.extras import import_extra
 from executorch_mm._files.json_files import read_object
 from executorch_mm._files.side_files import BOS_TOKENS, SideFiles
@@ -80,7 +81,8 @@ class TiktokenTokenizer(PieceTokenizer):
             if isinstance(part, int):
                 ids.append(part)
             else:
-                ids += self._encoding.encode_ordinary(part)
+                with _core.ForeignWork():
+                    ids += self._encoding.encode_ordinary(part)
         return ids
 
     def _piece_of(self, token_id: int, start: int) -> tuple[bytes, int]:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from executorch_mm import _core
 from executorch_mm._files.extras import import_extra
 from executorch_mm.arrays import AnyArray, to_numpy
 from executorch_mm.errors import InputError
@@ -61,7 +62,8 @@ class Sound:
         check_rate("audio", sampling_rate)
         check_length("audio", round(before * sampling_rate / self.sampling_rate), 1, sampling_rate)
         soxr = import_extra("soxr", EXTRA, f"resampling from {self.sampling_rate} to {sampling_rate} Hz")
-        samples: Samples = soxr.resample(self.samples, self.sampling_rate, sampling_rate)
+        with _core.ForeignWork():
+            samples: Samples = soxr.resample(self.samples, self.sampling_rate, sampling_rate)
         if not len(samples):
             raise InputError(
                 f"audio: expected a sound that lasts, got {before} samples at {self.sampling_rate} Hz, which "

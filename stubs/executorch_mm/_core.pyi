@@ -12,6 +12,20 @@ version: str = '0.1.0'
 
 executorch_version: str = '1.5.1'
 
+class ForeignWork:
+    """Surrounds a call of another library that gives back the GIL."""
+
+    def __init__(self) -> None: ...
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+def prepare_exit() -> None:
+    """
+    Waits a while for the native work of other threads, and lets them begin no more.
+    """
+
 class BuildInfo:
     """What this build of the library consists of."""
 
