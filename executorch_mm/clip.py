@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from executorch_mm import _core
 from executorch_mm._loading.handle import Handle
+from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.methods import find_method, load_methods
 from executorch_mm._loading.options import LoadOptions, PathLike
@@ -168,11 +168,11 @@ class ClipModel(LoadedModel):
     def _methods(self) -> _core.MethodRunner:
         return self._handle.get()
 
-    @functools.cached_property
+    @BuiltOnce
     def _tokenizer(self) -> Tokenizer:
         return self._given_tokenizer or load_tokenizer(self._folder)
 
-    @functools.cached_property
+    @BuiltOnce
     def _processor(self) -> ImageProcessor:
         from executorch_mm.preprocess.find import FoundProcessors
 

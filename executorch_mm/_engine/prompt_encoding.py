@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from executorch_mm import _core
+from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm.arrays import AnyArray
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import ContractError, InputError
@@ -187,7 +187,7 @@ class PromptEncoder:
             raise InputError("audio: the model has no audio_encoder and takes no sounds")
         return encoder
 
-    @functools.cached_property
+    @BuiltOnce
     def _mel_program(self) -> MelProgram | None:
         wanted = self._expect_audio_encoder().inputs[0].shape
         program = self._processors.mel_program
@@ -197,7 +197,7 @@ class PromptEncoder:
             )
         return program
 
-    @functools.cached_property
+    @BuiltOnce
     def _processors(self) -> FoundProcessors:
         from executorch_mm.preprocess.find import FoundProcessors
         from executorch_mm.preprocess.mel_program import CHUNK_FRAMES

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from executorch_mm._files.json_files import read_object_if_there
+from executorch_mm._loading.lazy import once
 from executorch_mm.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens or {})
         self.source = source
         try:
-            self._template: Template = _sandbox().load(source)
+            self._sandbox = _sandbox()  # whose budgets the compiled template counts against
+            self._template: Template = self._sandbox.load(source)
         except (TemplateError, *_FAILURES) as error:
             raise _failed(error) from error
 
@@ -91,7 +93,7 @@ class ChatTemplate:
         }
         try:
             plain = {name: _plain(value) for name, value in variables.items()}
-            return _sandbox().render(self._template, plain)
+            return self._sandbox.render(self._template, plain)
         except (TemplateError, *_FAILURES) as error:
             raise _failed(error) from error
 
@@ -116,7 +118,7 @@ class ChatTemplate:
 _PROBE = "zq7probe"
 
 
-@functools.cache
+@once
 def _sandbox() -> Sandbox:
     from executorch_mm.chat.sandbox import Sandbox
 

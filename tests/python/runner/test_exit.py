@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-MODELS = Path(__file__).parents[1] / "models"
+MODELS = Path(__file__).parents[2] / "models"
 SOON = 2.0  # half a second is the package's, the rest the interpreter's on a busy machine
 SMOLLM2 = "smollm2-135m-instruct-8da4w"
 
