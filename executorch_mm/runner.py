@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +11,9 @@ from typing import TYPE_CHECKING
 from executorch_mm import _core
 from executorch_mm._engine.access import Progress
 from executorch_mm._engine.prompt_encoding import PromptEncoder
-from executorch_mm._engine.requests import Requests
+from executorch_mm._engine.requests import Request, Requests
 from executorch_mm._engine.result import GenerationResult
+from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.model import load_model
 from executorch_mm._loading.options import NumThreads, PathLike, RunnerOptions, core_options
@@ -28,7 +27,7 @@ from executorch_mm.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self, Unpack
 
-    from executorch_mm._engine.prefix_reuse import ChatPrompt
+    from executorch_mm._engine.streams import AsyncStream, Stream
     from executorch_mm.chat.chat import Chat
 
 
@@ -207,10 +206,8 @@ class MultimodalRunner(LoadedModel, ChatMethods):
             BusyError: Another request is running.
         """
         config = _with_options(config, options)
-        with contextlib.closing(self._stream(inputs, config, progress)) as pieces:
-            for piece in pieces:
-                if token_callback is not None:
-                    token_callback(piece)
+        on_piece = token_callback if token_callback is not None else lambda _: None
+        self._requests.answer(_for_one_answer(Request(inputs, config)), on_piece, progress)
         if stats_callback is not None:
             stats_callback(self._requests.stats)
 
@@ -218,7 +215,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
     ) -> str:
         """The whole answer as one string; parameters and errors are those of `generate`."""
-        return self._result(inputs, _for_one_answer(_with_options(config, options))).text
+        return self._result(_for_one_answer(Request(inputs, _with_options(config, options)))).text
 
     def generate_result(
         self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
@@ -227,7 +224,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
 
         Parameters and errors are those of `generate`.
         """
-        return self._result(inputs, _with_options(config, options))
+        return self._result(Request(inputs, _with_options(config, options)))
 
     def stream(
         self,
@@ -236,13 +233,14 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         *,
         progress: Progress | None = None,
         **options: Unpack[GenerationOptions],
-    ) -> Generator[str, None, None]:
+    ) -> Stream[str, GenerationResult]:
         """The answer piece by piece, as an iterator; parameters and errors are those of `generate`.
 
         Work starts with the first piece asked for. Leaving the loop early closes the stream and ends the
-        request; the conversation holds what was generated until then.
+        request; the conversation holds what was generated until then. When it is exhausted, the stream's
+        `result` is what `generate_result` returns.
         """
-        return self._stream(inputs, _with_options(config, options), progress)
+        return self._stream(Request(inputs, _with_options(config, options)), progress)
 
     def astream(
         self,
@@ -251,31 +249,34 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         *,
         progress: Progress | None = None,
         **options: Unpack[GenerationOptions],
-    ) -> AsyncGenerator[str, None]:
+    ) -> AsyncStream[str, GenerationResult]:
         """The answer piece by piece, as an asynchronous iterator; parameters are those of `generate`.
 
         The model, and with it `progress` and logits processors, runs in a thread that ends with the stream.
         Where another request is running, the stream waits until it is over, in the order in which streams
-        and `agenerate_*` came; `timeout` counts from then on. Cancelling the task ends the request before the
-        model's next call, and what awaits the task gets control once that is done. Close a stream that is
-        left early: `async with contextlib.aclosing(runner.astream(...)) as pieces`.
+        and `agenerate_*` came; `timeout` counts from then on, whether the stream is read or not. While others
+        wait, up to 1,024 pieces are made before they are asked for. Cancelling the task ends the request
+        before the model's next call, and what awaits the task gets control once that is done. Close a stream
+        that is left early: `async with contextlib.aclosing(runner.astream(...)) as pieces`.
 
         Raises:
             InputError, CapacityError, ExecutionError: As in `generate`.
         """
-        return self._astream(inputs, _with_options(config, options), progress)
+        request = _for_one_answer(Request(inputs, _with_options(config, options)))
+        return self._astream(_ready(request), progress)
 
     async def agenerate_text(
         self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
     ) -> str:
         """`generate_text` for a task, which waits and is cancelled as in `astream`."""
-        return (await self._aresult(inputs, _for_one_answer(_with_options(config, options)))).text
+        request = _for_one_answer(Request(inputs, _with_options(config, options)))
+        return (await self._aresult(_ready(request))).text
 
     async def agenerate_result(
         self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
     ) -> GenerationResult:
         """`generate_result` for a task, which waits and is cancelled as in `astream`."""
-        return await self._aresult(inputs, _with_options(config, options))
+        return await self._aresult(_ready(Request(inputs, _with_options(config, options))))
 
     def warmup(self) -> None:
         """Runs each method of the model once, so that the first request does not pay for what comes once.
@@ -319,8 +320,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         Raises:
             BusyError: A request is running.
         """
-        with self._requests.exclusive():
-            self._session.reset()
+        self._requests.run(lambda session: session.reset())
 
     def rewind(self, position: int) -> None:
         """Forgets the positions from `position` on, so that the next prompt continues there.
@@ -334,8 +334,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
             InputError: Another position than these; the message names those that are possible.
             BusyError: A request is running.
         """
-        with self._requests.exclusive():
-            self._session.rewind(position)
+        self._requests.run(lambda session: session.rewind(position))
 
     def save(self) -> Snapshot:
         """Copies the conversation's state: cache, position, history.
@@ -343,8 +342,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         Raises:
             BusyError: A request is running.
         """
-        with self._requests.exclusive():
-            return Snapshot(self._session.save(), self._session)
+        return self._requests.run(lambda session: Snapshot(session.save(), session))
 
     def restore(self, snapshot: Snapshot) -> None:
         """Returns to a saved conversation; a snapshot can be restored any number of times.
@@ -356,11 +354,14 @@ class MultimodalRunner(LoadedModel, ChatMethods):
             InputError: The snapshot is another runner's.
             BusyError: A request is running.
         """
-        with self._requests.exclusive():
-            if snapshot._session is not self._session:
+
+        def restore(session: _core.Session) -> None:
+            if snapshot._session is not session:
                 raise InputError("snapshot: expected one that this runner saved, got another runner's")
-            self._session.restore(snapshot._state)
+            session.restore(snapshot._state)
             self._requests.context.forget()
+
+        self._requests.run(restore)
 
     def stop(self) -> None:
         """Ends the running request before its next token, prompt chunk or encoder call; from any thread.
@@ -420,23 +421,24 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         """Token ids in the context; -1 for each position that came from an image, audio or embeddings."""
         return self._session.history
 
-    def _stream(
-        self, inputs: Prompt | ChatPrompt, config: GenerationConfig, progress: Progress | None = None
-    ) -> Generator[str, None, None]:
-        return self._requests.answer(inputs, _for_one_answer(config), progress)
+    def _stream(self, request: Request, progress: Progress | None) -> Stream[str, GenerationResult]:
+        return self._requests.answer_stream(_for_one_answer(request), progress)
 
     def _astream(
-        self, inputs: Prompt | ChatPrompt, config: GenerationConfig, progress: Progress | None = None
-    ) -> AsyncGenerator[str, None]:
-        return self._requests.answer_async(inputs, _for_one_answer(config), progress)
+        self, prepare: Callable[[], Awaitable[Request]], progress: Progress | None
+    ) -> AsyncStream[str, GenerationResult]:
+        async def prepare_one() -> Request:
+            return _for_one_answer(await prepare())
 
-    def _result(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
-        return self._requests.result(inputs, config)
+        return self._requests.answer_async(prepare_one, progress)
 
-    async def _aresult(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
-        return await self._requests.result_async(inputs, config)
+    def _result(self, request: Request) -> GenerationResult:
+        return self._requests.result(request)
 
-    @functools.cached_property
+    async def _aresult(self, prepare: Callable[[], Awaitable[Request]]) -> GenerationResult:
+        return await self._requests.result_async(prepare)
+
+    @BuiltOnce
     def _chat(self) -> Chat:
         from executorch_mm.chat.chat import Chat
 
@@ -451,10 +453,17 @@ def _with_options(config: GenerationConfig | None, options: GenerationOptions) -
     return (config or GenerationConfig()).replace(**options)
 
 
-def _for_one_answer(config: GenerationConfig) -> GenerationConfig:
-    if config.num_return_sequences > 1:
+def _for_one_answer(request: Request) -> Request:
+    if (count := request.config.num_return_sequences) > 1:
         raise InputError(
-            f"num_return_sequences: expected 1 where text is returned or streamed, got "
-            f"{config.num_return_sequences}: generate_result and chat return several answers"
+            f"num_return_sequences: expected 1 where text is returned or streamed, got {count}: "
+            "generate_result and chat return several answers"
         )
-    return config
+    return request
+
+
+def _ready(request: Request) -> Callable[[], Awaitable[Request]]:
+    async def prepare() -> Request:
+        return request
+
+    return prepare

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from executorch_mm import _core
 from executorch_mm._engine.turnstile import Turnstile
 from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.log_lines import forward_log_lines
+from executorch_mm.sampling import timeout_ns
 from executorch_mm.stats import Stats, peak_memory_bytes
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from executorch_mm._engine.jobs import Channel
+    from executorch_mm._engine.streams import AsyncStream
 
 PieceT = TypeVar("PieceT")
+PreparedT = TypeVar("PreparedT")
+ResultT = TypeVar("ResultT")
+FoundT = TypeVar("FoundT")
 Progress = Callable[[int, int, str], object]
 
 
@@ -75,10 +80,12 @@ class Access(Generic[SessionT]):
         if self._handle.is_forked or self._handle.is_closed:
             self._handle.close()
             return
-        with self.exclusive() as session:
-            self._handle.close()
-            self._release()
-            session.write_profile()
+        self.run(self._close)
+
+    def _close(self, session: SessionT) -> None:
+        self._handle.close()
+        self._release()
+        session.write_profile()
 
     def _release(self) -> None:
         """Lets go of whatever else holds the session."""
@@ -87,51 +94,152 @@ class Access(Generic[SessionT]):
         if not self._handle.is_forked:  # where a lock may have been copied in its locked state
             forward_log_lines()
 
-    @contextlib.contextmanager
-    def exclusive(self) -> Iterator[SessionT]:
-        """The session, for one request or change at a time.
+    def run(self, request: Callable[[SessionT], ResultT]) -> ResultT:
+        """Does something with the session that nobody else may use meanwhile.
 
         Raises:
-            BusyError: Another one is under way.
+            BusyError: Another request is under way.
         """
         self._handle.expect_usable()
-        with self._turnstile.passed():
-            try:
-                yield self.session
-            finally:
-                self._forward_log_lines()
+        return self._turnstile.call(lambda: self._let_in(request))
+
+    def _let_in(self, request: Callable[[SessionT], ResultT]) -> ResultT:
+        try:
+            return request(self.session)
+        finally:
+            self._forward_log_lines()
+
+    def serve(self, request: Callable[[SessionT], ResultT]) -> ResultT:
+        """`run` for a request to the model, from its beginning."""
+
+        def begin(session: SessionT) -> ResultT:
+            session.begin_request()
+            return request(session)
+
+        return self.run(begin)
+
+    def pieces(
+        self, session: SessionT, request: Callable[[SessionT], Generator[PieceT, None, None]]
+    ) -> Generator[PieceT, None, None]:
+        """What a request gives out; for the one who has been let in."""
+        pieces = request(session)
+        try:
+            for piece in pieces:
+                yield piece
+                self._handle.expect_usable()  # a stream can be carried over a fork
+        finally:
+            pieces.close()
 
     def stream(
         self, request: Callable[[SessionT], Generator[PieceT, None, None]]
     ) -> Generator[PieceT, None, None]:
         """What a request gives out, piece by piece."""
-        with self.exclusive() as session:
-            session.begin_request()
-            with contextlib.closing(request(session)) as pieces:
-                for piece in pieces:
-                    yield piece
-                    self._handle.expect_usable()  # a stream can be carried over a fork
+        self._handle.expect_usable()
+        yield from self._turnstile.stream(lambda: self._stream(request))
 
-    async def stream_async(
+    def _stream(
         self, request: Callable[[SessionT], Generator[PieceT, None, None]]
-    ) -> AsyncGenerator[PieceT, None]:
-        """`stream` for a task: it waits its turn, and the model runs in a thread of the request's own."""
-        from concurrent.futures import ThreadPoolExecutor
+    ) -> Generator[PieceT, None, None]:
+        session = self.session
+        session.begin_request()
+        try:
+            yield from self.pieces(session, request)
+        finally:
+            self._forward_log_lines()
+
+    async def run_async(
+        self,
+        prepare: Callable[[], Awaitable[PreparedT]],
+        request: Callable[[SessionT, PreparedT], ResultT],
+    ) -> ResultT:
+        """`serve` for a task: it waits its turn, and the model works in a thread of the request's own.
+
+        Args:
+            prepare: Gets ready what the request needs, while the task waits.
+            request: What is done with the session and with that.
+        """
+        from executorch_mm._engine.jobs import Job  # here: asyncio takes as long to import as all the rest
 
         self._handle.expect_usable()
-        async with self._turnstile.awaited():
+        ticket = self._turnstile.queue()
+        try:
+            prepared = await prepare()
+            await ticket.turn()
             session = self.session
-            session.begin_request()  # here, so that no cancellation comes before it and is forgotten
-            pieces = request(session)
-            worker = ThreadPoolExecutor(1, "executorch_mm")
-            try:
-                while (piece := await _pull(session, worker, pieces)) is not None:
-                    yield piece
-                    self._handle.expect_usable()
-            finally:
-                worker.shutdown()  # waits for nothing, unless the event loop is gone
-                pieces.close()
-                self._forward_log_lines()
+            job = Job(self._turnstile, session, lambda: self._let_in(lambda _: request(session, prepared)))
+            job.start(ticket)
+        except BaseException:
+            ticket.leave()
+            raise
+        return await job.result()
+
+    def stream_async(
+        self,
+        prepare: Callable[[], Awaitable[PreparedT]],
+        request: Callable[[SessionT, PreparedT], Generator[PieceT, None, None]],
+        timeout: Callable[[PreparedT], float | None],
+        find_result: Callable[[], FoundT | None],
+    ) -> AsyncStream[PieceT, FoundT]:
+        """`stream` for a task.
+
+        Args:
+            prepare: As in `run_async`.
+            request: As in `run_async`.
+            timeout: Seconds after which the request comes to an end, read or not.
+            find_result: What the stream's result is, once it is over.
+        """
+        from executorch_mm._engine.jobs import Channel
+        from executorch_mm._engine.streams import AsyncStream
+
+        channel: Channel[PieceT] = Channel(self._turnstile)
+        is_over: list[bool] = []
+        pieces = self._read_pieces(channel, prepare, request, timeout, is_over)
+        return AsyncStream(pieces, channel.leave, lambda: find_result() if is_over else None)
+
+    async def _read_pieces(
+        self,
+        channel: Channel[PieceT],
+        prepare: Callable[[], Awaitable[PreparedT]],
+        request: Callable[[SessionT, PreparedT], Generator[PieceT, None, None]],
+        timeout: Callable[[PreparedT], float | None],
+        is_over: list[bool],
+    ) -> AsyncGenerator[PieceT, None]:
+        from executorch_mm._engine.jobs import Job
+
+        def work() -> None:
+            limit = timeout(prepared)
+            deadline_ns = math.inf if limit is None else session.timings.start_ns + timeout_ns(limit)
+            channel.fill(self.pieces(session, lambda session: request(session, prepared)), deadline_ns)
+
+        self._handle.expect_usable()
+        ticket = self._turnstile.queue()
+        try:
+            prepared = await prepare()
+            await ticket.turn()
+            session = self.session
+            job = Job(self._turnstile, session, lambda: self._let_in(lambda _: work()), channel.complete)
+            job.start(ticket)
+        except BaseException:
+            ticket.leave()
+            raise
+        is_at_yield, has_loop = False, True
+        try:
+            while (piece := await channel.get()) is not None:
+                is_at_yield = True
+                yield piece
+                is_at_yield = False
+                self._handle.expect_usable()
+            await job.result()
+        except GeneratorExit:
+            has_loop = is_at_yield
+            raise
+        finally:
+            is_over.append(True)
+            if not self._handle.is_forked:
+                channel.leave()
+                job.cancel()
+                if has_loop:
+                    await job.ended()
 
     def make_stats(
         self,
@@ -186,23 +294,3 @@ def read_prompt(session: _core.Session, deadline_ns: float, progress: Progress |
             return False
         session.step_prefill()
     return True
-
-
-async def _pull(
-    session: CoreSession, worker: ThreadPoolExecutor, pieces: Generator[PieceT, None, None]
-) -> PieceT | None:
-    """The next piece, None at the end. Whatever ends the wait, the worker is idle afterwards."""
-    import asyncio
-
-    step = asyncio.wrap_future(worker.submit(next, pieces, None))
-    try:
-        return await asyncio.shield(step)
-    except asyncio.CancelledError:
-        session.cancel()
-        while not step.done():
-            with contextlib.suppress(asyncio.CancelledError):  # again: what it asks for is being done
-                await asyncio.wait([step])
-        raise
-    except GeneratorExit:  # the event loop is gone
-        session.cancel()
-        raise

@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from executorch_mm import _core
 from executorch_mm._engine.access import Access, Progress, read_prompt
+from executorch_mm._engine.answer import Answer, Answers
 from executorch_mm._engine.prompt_encoding import PromptEncoder
-from executorch_mm._engine.result import GenerationResult, make_result
+from executorch_mm._engine.result import GenerationResult
 from executorch_mm._engine.steps import Steps
 from executorch_mm._engine.text_stream import TextStream
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import CapacityError
 from executorch_mm.inputs import MultimodalInput, Prompt
 from executorch_mm.sampling import generation_options, timeout_ns
-from executorch_mm.stats import Stats
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from executorch_mm._engine.constraint import Constraints
     from executorch_mm._engine.json_answer import JsonAnswer
     from executorch_mm._engine.prefix_reuse import ChatPrompt
+    from executorch_mm._engine.streams import AsyncStream, Stream
     from executorch_mm.preprocess.tiling import CutPicture
 
 
-class Ending(NamedTuple):
-    """What is known once an answer is complete.
+class Request(NamedTuple):
+    """What is asked of the model."""
 
-    Attributes:
-        json: A complete answer to a request for JSON.
-        text: Of an alternative; the pieces of the answer itself went out one by one.
-    """
-
-    records: list[_core.TokenRecord]
-    stats: Stats
-    json: JsonAnswer | None = None
-    text: str = ""
-
-    def after(self, text: str) -> Ending:
-        return self._replace(text=text + self.text)
+    inputs: Prompt | ChatPrompt
+    config: GenerationConfig
 
 
 class Requests(Access[_core.Session]):
@@ -82,88 +72,97 @@ class Requests(Access[_core.Session]):
         _ = self.session  # refuses once closed
         return self.encoder.cut(picture)
 
-    def result(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
+    def result(self, request: Request) -> GenerationResult:
         """A whole answer."""
-        endings: list[Ending] = []
-        with contextlib.closing(self.answer(inputs, config, None, endings.append)) as pieces:
-            text = "".join(pieces)
-        return _result(text, endings, config)
+        return self.serve(lambda session: self._whole(session, request))
 
-    async def result_async(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
-        """A whole answer for a task."""
-        endings: list[Ending] = []
-        text = "".join([piece async for piece in self.answer_async(inputs, config, None, endings.append)])
-        return _result(text, endings, config)
+    async def result_async(self, prepare: Callable[[], Awaitable[Request]]) -> GenerationResult:
+        """A whole answer for a task; see `run_async`."""
+        return await self.run_async(prepare, self._whole)
 
     def prefill(self, inputs: Prompt, config: GenerationConfig, progress: Progress | None) -> int:
         """Reads a prompt; returns the position behind it."""
-        with self.exclusive() as session:
-            session.begin_request()
+
+        def read(session: _core.Session) -> int:
             self._read(session, self.context.to_read(inputs, session), config, progress)
             self.stats = self.make_stats(session, prepare_ns=self._prepare_ns, input_notes=self._input_notes)
             return session.position
 
-    def answer(
-        self,
-        inputs: Prompt | ChatPrompt,
-        config: GenerationConfig,
-        progress: Progress | None = None,
-        on_end: Callable[[Ending], object] = lambda _: None,
-    ) -> Generator[str, None, None]:
-        """An answer, piece by piece; `on_end` gets what is known when it is complete or left."""
-        return self.stream(lambda session: self._answer(session, inputs, config, progress, on_end))
+        return self.serve(read)
+
+    def answer(self, request: Request, on_piece: Callable[[str], object], progress: Progress | None) -> None:
+        """Gives out an answer by callback."""
+
+        def give_out(session: _core.Session) -> None:
+            for piece in self.pieces(session, lambda _: self._answer(session, request, progress, Answers())):
+                on_piece(piece)
+
+        self.serve(give_out)
+
+    def answer_stream(self, request: Request, progress: Progress | None) -> Stream[str, GenerationResult]:
+        """An answer, piece by piece."""
+        from executorch_mm._engine.streams import Stream  # here: imports are to be fast
+
+        answers = Answers()
+        pieces = self.stream(lambda session: self._answer(session, request, progress, answers))
+        return Stream(pieces, answers.result)
 
     def answer_async(
-        self,
-        inputs: Prompt | ChatPrompt,
-        config: GenerationConfig,
-        progress: Progress | None = None,
-        on_end: Callable[[Ending], object] = lambda _: None,
-    ) -> AsyncGenerator[str, None]:
-        """`answer` for a task."""
-        return self.stream_async(lambda session: self._answer(session, inputs, config, progress, on_end))
+        self, prepare: Callable[[], Awaitable[Request]], progress: Progress | None
+    ) -> AsyncStream[str, GenerationResult]:
+        """`answer_stream` for a task; see `stream_async`."""
+        answers = Answers()
+        return self.stream_async(
+            prepare,
+            lambda session, request: self._answer(session, request, progress, answers),
+            lambda request: request.config.timeout,
+            answers.result,
+        )
+
+    def _whole(self, session: _core.Session, request: Request) -> GenerationResult:
+        answers = Answers()
+        for _ in self.pieces(session, lambda _: self._answer(session, request, None, answers)):
+            pass
+        return cast(GenerationResult, answers.result())
 
     def _answer(
-        self,
-        session: _core.Session,
-        inputs: Prompt | ChatPrompt,
-        config: GenerationConfig,
-        progress: Progress | None,
-        on_end: Callable[[Ending], object],
+        self, session: _core.Session, request: Request, progress: Progress | None, answers: Answers
     ) -> Generator[str, None, None]:
+        inputs, config = request
+        answers.has_logprobs = config.logprobs is not None
         # Made before the prompt is read, because they check options against the model.
         steps = self._steps(session, config)
         parts = self.context.to_read(inputs, session)
         echoed = "".join(part.value for part in parts if isinstance(part.value, str)) if config.echo else ""
         if echoed:
+            answers.first.pieces.append(echoed)
             yield echoed
         self._read(session, parts, config, progress, is_answered=True)
         if config.num_return_sequences == 1:
-            yield from self._generate(session, steps, config, on_end)
+            yield from self._generate(session, steps, config, answers.first)
             return
         start = session.save()
-        yield from self._generate(session, steps, config, on_end)
-        self._generate_alternatives(session, start, config, lambda ending: on_end(ending.after(echoed)))
+        yield from self._generate(session, steps, config, answers.first)
+        answers.others = [Answer(echoed) for _ in range(1, config.num_return_sequences)]
+        self._generate_alternatives(session, start, config, answers.others)
 
     def _generate_alternatives(
         self,
         session: _core.Session,
         start: _core.Snapshot,
         config: GenerationConfig,
-        on_end: Callable[[Ending], object],
+        others: list[Answer],
     ) -> None:
         """More answers from `start`; the conversation then goes on from the one it holds now."""
         answer, stats = session.save(), self.stats
         try:
-            for index in range(1, config.num_return_sequences):
+            for index, other in enumerate(others, 1):
                 session.restore(start)
                 session.begin_answer()
                 seed = None if config.seed is None else config.seed + index
                 steps = self._steps(session, config.replace(seed=seed))
-                endings: list[Ending] = []
-                pieces = self._generate(session, steps, config, endings.append)
-                text = "".join(pieces)
-                on_end(endings[0].after(text))
+                for _ in self._generate(session, steps, config, other):
+                    pass
         finally:
             session.restore(answer)
             self.stats = stats
@@ -173,17 +172,17 @@ class Requests(Access[_core.Session]):
         session: _core.Session,
         steps: Steps,
         config: GenerationConfig,
-        on_end: Callable[[Ending], object],
+        answer: Answer,
     ) -> Generator[str, None, None]:
         """The answer to the prompt that the session has read."""
         text = TextStream(
             self._tokenizer, config.stop_strings, config.include_stop, after=_tokens_so_far(session)
         )
         reason: str | None = None
-        json: JsonAnswer | None = None
         try:
             while (token := steps.next()) is not None:
                 if piece := text.push(token):
+                    answer.pieces.append(piece)
                     yield piece
                 if text.stopped is not None:
                     reason = "stop"
@@ -192,8 +191,9 @@ class Requests(Access[_core.Session]):
                 piece = text.finish(_unseen_end(steps.generation.stop_token, config))
                 reason = steps.finish_reason if text.stopped is None else "stop"
                 if piece:
+                    answer.pieces.append(piece)
                     yield piece
-                json = self._json_answer(steps, config)
+                answer.json = self._json_answer(steps, config)
         finally:
             records = steps.generation.records
             stats = self.make_stats(
@@ -206,7 +206,7 @@ class Requests(Access[_core.Session]):
                 input_notes=self._input_notes,
             )
             self.stats = stats
-            on_end(Ending(records, stats, json))
+            answer.records, answer.stats = records, stats
 
     def _json_answer(self, steps: Steps, config: GenerationConfig) -> JsonAnswer | None:
         """What an answer says that is complete by a JSON schema; None for any other."""
@@ -258,9 +258,10 @@ class Requests(Access[_core.Session]):
 
     def warmup(self) -> None:
         """`MultimodalRunner.warmup`."""
-        with self.exclusive() as session:
-            if session.position:
-                return
+        self.run(self._warm_up)
+
+    def _warm_up(self, session: _core.Session) -> None:
+        if not session.position:
             options = generation_options(GenerationConfig(max_new_tokens=2, ignore_eos=True), ())
             for part in self.encoder.rehearsal():
                 try:
@@ -273,22 +274,6 @@ class Requests(Access[_core.Session]):
                         pass
                 finally:
                     session.reset()
-
-
-def _result(text: str, endings: list[Ending], config: GenerationConfig) -> GenerationResult:
-    has_logprobs = config.logprobs is not None
-    first, *others = endings
-    return make_result(
-        text,
-        first.records,
-        first.stats,
-        has_logprobs=has_logprobs,
-        json=first.json,
-        alternatives=[
-            make_result(other.text, other.records, other.stats, has_logprobs=has_logprobs, json=other.json)
-            for other in others
-        ],
-    )
 
 
 def _unseen_end(token: int | None, config: GenerationConfig) -> int | None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from executorch_mm._engine.requests import Request
 from executorch_mm.config import GenerationConfig, GenerationOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from executorch_mm._engine.access import Progress
-    from executorch_mm._engine.prefix_reuse import ChatPrompt
     from executorch_mm._engine.result import GenerationResult
+    from executorch_mm._engine.streams import AsyncStream, Stream
     from executorch_mm.chat.chat import Chat, ChatOptions
     from executorch_mm.chat.template import Message, Tool
-    from executorch_mm.inputs import Prompt
 
 _T = TypeVar("_T")
 
@@ -35,21 +35,21 @@ class ChatMethods(ABC):
         """Makes prompts of messages."""
 
     @abstractmethod
-    def _stream(
-        self, inputs: Prompt | ChatPrompt, config: GenerationConfig, progress: Progress | None
-    ) -> Generator[str, None, None]:
+    def _stream(self, request: Request, progress: Progress | None) -> Stream[str, GenerationResult]:
         """The answer to a prompt, piece by piece."""
 
     @abstractmethod
-    def _astream(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> AsyncGenerator[str, None]:
-        """The answer to a prompt, piece by piece, for a task."""
+    def _astream(
+        self, prepare: Callable[[], Awaitable[Request]], progress: Progress | None
+    ) -> AsyncStream[str, GenerationResult]:
+        """The answer to a prompt, piece by piece, for a task, which prepares the request while it waits."""
 
     @abstractmethod
-    async def _aresult(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
-        """The whole answer to a prompt, for a task."""
+    async def _aresult(self, prepare: Callable[[], Awaitable[Request]]) -> GenerationResult:
+        """The whole answer to a prompt, for a task, which prepares the request while it waits."""
 
     @abstractmethod
-    def _result(self, inputs: Prompt | ChatPrompt, config: GenerationConfig) -> GenerationResult:
+    def _result(self, request: Request) -> GenerationResult:
         """The whole answer to a prompt."""
 
     @property
@@ -101,7 +101,7 @@ class ChatMethods(ABC):
             >>> runner.chat([{"role": "user", "content": [picture, question]}]).text
             '...'
         """
-        return self._result(*self._chat_request(messages, config, tools, chat_options, options))
+        return self._result(self._chat_request(messages, config, tools, chat_options, options))
 
     def stream_chat(
         self,
@@ -112,13 +112,13 @@ class ChatMethods(ABC):
         chat_options: ChatOptions | None = None,
         progress: Progress | None = None,
         **options: Unpack[GenerationOptions],
-    ) -> Generator[str, None, None]:
+    ) -> Stream[str, GenerationResult]:
         """The answer piece by piece, as an iterator; parameters and errors are those of `chat`.
 
         The messages are checked by this call, the model runs with the first piece asked for. Leaving the loop
         early closes the stream and ends the request.
         """
-        return self._stream(*self._chat_request(messages, config, tools, chat_options, options), progress)
+        return self._stream(self._chat_request(messages, config, tools, chat_options, options), progress)
 
     async def achat(
         self,
@@ -129,13 +129,13 @@ class ChatMethods(ABC):
         chat_options: ChatOptions | None = None,
         **options: Unpack[GenerationOptions],
     ) -> GenerationResult:
-        """`chat` without holding up the event loop; cancelling the task ends the request."""
-        import asyncio  # not at the top: it takes as long as all the rest
+        """`chat` for a task, which waits and is cancelled as in `astream`.
 
-        request = await asyncio.to_thread(self._chat_request, messages, config, tools, chat_options, options)
-        return await self._aresult(*request)
+        The messages are made ready in a thread while the task waits; it keeps its place meanwhile.
+        """
+        return await self._aresult(self._preparation(messages, config, tools, chat_options, options))
 
-    async def astream_chat(
+    def astream_chat(
         self,
         messages: Sequence[Message],
         config: GenerationConfig | None = None,
@@ -143,18 +143,12 @@ class ChatMethods(ABC):
         tools: Sequence[Tool] | None = None,
         chat_options: ChatOptions | None = None,
         **options: Unpack[GenerationOptions],
-    ) -> AsyncGenerator[str, None]:
-        """`stream_chat` without holding up the event loop; cancelling the task ends the request.
+    ) -> AsyncStream[str, GenerationResult]:
+        """`stream_chat` for a task; it waits and is cancelled as `astream` is.
 
-        The model runs in a thread of the answer's own while a piece is awaited.
+        The messages are made ready in a thread while the task waits; it keeps its place meanwhile.
         """
-        import asyncio
-        import contextlib
-
-        request = await asyncio.to_thread(self._chat_request, messages, config, tools, chat_options, options)
-        async with contextlib.aclosing(self._astream(*request)) as pieces:
-            async for piece in pieces:
-                yield piece
+        return self._astream(self._preparation(messages, config, tools, chat_options, options), None)
 
     def _chat_request(
         self,
@@ -163,9 +157,24 @@ class ChatMethods(ABC):
         tools: Sequence[Tool] | None,
         chat_options: ChatOptions | None,
         options: GenerationOptions,
-    ) -> tuple[ChatPrompt, GenerationConfig]:
+    ) -> Request:
         from executorch_mm.chat.chat import ChatOptions
 
         config = (config or GenerationConfig()).replace(**options)
         prompt = self._chat.prompt(messages, tools, chat_options or ChatOptions(), config.num_bos)
-        return prompt, config.replace(num_bos=0)
+        return Request(prompt, config.replace(num_bos=0))
+
+    def _preparation(
+        self,
+        messages: Sequence[Message],
+        config: GenerationConfig | None,
+        tools: Sequence[Tool] | None,
+        chat_options: ChatOptions | None,
+        options: GenerationOptions,
+    ) -> Callable[[], Awaitable[Request]]:
+        async def prepare() -> Request:
+            import asyncio  # not at the top: it takes as long as all the rest
+
+            return await asyncio.to_thread(self._chat_request, messages, config, tools, chat_options, options)
+
+        return prepare

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator
-from typing import TYPE_CHECKING, Generic
+from collections.abc import Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, Generic, NamedTuple
 
 from executorch_mm._engine.access import Access, SessionT
+from executorch_mm._engine.streams import AsyncStream, Stream
 from executorch_mm.preprocess import Sound
 from executorch_mm.speech._model import HeardT, Hearing, SpeechModel, SpeechProgress
 from executorch_mm.speech.config import SpeechConfig
@@ -14,6 +15,15 @@ from executorch_mm.speech.transcription import Transcription
 
 if TYPE_CHECKING:
     from executorch_mm.speech._model import Speech
+
+
+class SpeechRequest(NamedTuple):
+    """What is asked of the model; the fields are the parameters of `SpeechRunner.transcribe`."""
+
+    audio: Speech
+    config: SpeechConfig
+    sampling_rate: int | None
+    progress: SpeechProgress | None
 
 
 class SpeechRequests(Access[SessionT], Generic[SessionT, HeardT]):
@@ -29,43 +39,44 @@ class SpeechRequests(Access[SessionT], Generic[SessionT, HeardT]):
         super().__init__(session, load_start_ns)
         self.model = model
 
-    def events(
-        self,
-        audio: Speech,
-        config: SpeechConfig,
-        sampling_rate: int | None,
-        progress: SpeechProgress | None,
-        on_end: Callable[[Transcription], object] = lambda _: None,
-    ) -> Generator[SpeechEvent, None, None]:
-        """What is said, bit by bit; `on_end` gets all of it when the sound is over or left."""
-        return self.stream(
-            lambda session: self._hear(session, audio, config, sampling_rate, progress, on_end)
+    def whole(self, request: SpeechRequest) -> Transcription:
+        """All that is said."""
+        return self.serve(lambda session: self._whole(session, request))
+
+    async def whole_async(self, request: SpeechRequest) -> Transcription:
+        """`whole` for a task."""
+        return await self.run_async(_ready(request), self._whole)
+
+    def events(self, request: SpeechRequest) -> Stream[SpeechEvent, Transcription]:
+        """What is said, bit by bit."""
+        made: list[Transcription] = []
+        return Stream(self.stream(lambda session: self._hear(session, request, made)), lambda: _last(made))
+
+    def events_async(self, request: SpeechRequest) -> AsyncStream[SpeechEvent, Transcription]:
+        """`events` for a task."""
+        made: list[Transcription] = []
+        return self.stream_async(
+            _ready(request),
+            lambda session, request: self._hear(session, request, made),
+            lambda request: request.config.timeout,
+            lambda: _last(made),
         )
 
-    def events_async(
-        self,
-        audio: Speech,
-        config: SpeechConfig,
-        sampling_rate: int | None,
-        progress: SpeechProgress | None,
-        on_end: Callable[[Transcription], object] = lambda _: None,
-    ) -> AsyncGenerator[SpeechEvent, None]:
-        """`events` for a task."""
-        return self.stream_async(
-            lambda session: self._hear(session, audio, config, sampling_rate, progress, on_end)
-        )
+    def _whole(self, session: SessionT, request: SpeechRequest) -> Transcription:
+        made: list[Transcription] = []
+        for _ in self.pieces(session, lambda session: self._hear(session, request, made)):
+            pass
+        return made[0]
 
     def _hear(
         self,
         session: SessionT,
-        audio: Speech,
-        config: SpeechConfig,
-        sampling_rate: int | None,
-        progress: SpeechProgress | None,
-        on_end: Callable[[Transcription], object],
+        request: SpeechRequest,
+        made: list[Transcription],
     ) -> Generator[SpeechEvent, None, None]:
+        config, progress = request.config, request.progress
         self.model.check(config)
-        heard = self.model.prepare(audio, sampling_rate)
+        heard = self.model.prepare(request.audio, request.sampling_rate)
         hearing = Hearing()
         try:
             yield from self.model.transcribe(
@@ -79,7 +90,7 @@ class SpeechRequests(Access[SessionT], Generic[SessionT, HeardT]):
                 prepare_ns=hearing.prepare_ns,
                 input_notes=heard.notes if isinstance(heard, Sound) else (),
             )
-            on_end(
+            made.append(
                 Transcription(
                     text="".join(segment.text for segment in hearing.segments),
                     segments=tuple(hearing.segments),
@@ -88,3 +99,14 @@ class SpeechRequests(Access[SessionT], Generic[SessionT, HeardT]):
                     stats=self.stats,
                 )
             )
+
+
+def _ready(request: SpeechRequest) -> Callable[[], Awaitable[SpeechRequest]]:
+    async def prepare() -> SpeechRequest:
+        return request
+
+    return prepare
+
+
+def _last(made: list[Transcription]) -> Transcription | None:
+    return made[-1] if made else None

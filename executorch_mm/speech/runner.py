@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executorch_mm import _core
+from executorch_mm._engine.streams import AsyncStream, Stream
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.model import load_model
 from executorch_mm._loading.options import PathLike, RunnerOptions, core_options
 from executorch_mm.errors import ContractError
 from executorch_mm.speech._model import SpeechProgress
-from executorch_mm.speech._requests import SpeechRequests
+from executorch_mm.speech._requests import SpeechRequest, SpeechRequests
 from executorch_mm.speech._transducer import Heard, TransducerModel
 from executorch_mm.speech._whisper import WhisperModel
 from executorch_mm.speech.config import SpeechConfig, SpeechOptions
@@ -155,15 +155,8 @@ class SpeechRunner(LoadedModel):
             ExecutionError: The model failed.
             BusyError: Another request is running.
         """
-        results: list[Transcription] = []
-        with contextlib.closing(
-            self._requests.events(
-                audio, _with_options(config, options), sampling_rate, progress, results.append
-            )
-        ) as events:
-            for _ in events:
-                pass
-        return results[0]
+        request = SpeechRequest(audio, _with_options(config, options), sampling_rate, progress)
+        return self._requests.whole(request)
 
     def stream_transcribe(
         self,
@@ -173,13 +166,15 @@ class SpeechRunner(LoadedModel):
         sampling_rate: int | None = None,
         progress: SpeechProgress | None = None,
         **options: Unpack[SpeechOptions],
-    ) -> Generator[SpeechEvent, None, None]:
+    ) -> Stream[SpeechEvent, Transcription]:
         """Writes down a sound while it is heard; parameters and errors are those of `transcribe`.
 
         Yields a `Partial` with each piece of text, and the `Segment`s, which are final, at the end of each
         window. Leaving the loop early closes the stream and ends the request.
         """
-        return self._requests.events(audio, _with_options(config, options), sampling_rate, progress)
+        return self._requests.events(
+            SpeechRequest(audio, _with_options(config, options), sampling_rate, progress)
+        )
 
     async def atranscribe(
         self,
@@ -191,12 +186,8 @@ class SpeechRunner(LoadedModel):
         **options: Unpack[SpeechOptions],
     ) -> Transcription:
         """`transcribe` for a task, which waits and is cancelled as in `astream_transcribe`."""
-        results: list[Transcription] = []
-        async for _ in self._requests.events_async(
-            audio, _with_options(config, options), sampling_rate, progress, results.append
-        ):
-            pass
-        return results[0]
+        request = SpeechRequest(audio, _with_options(config, options), sampling_rate, progress)
+        return await self._requests.whole_async(request)
 
     def astream_transcribe(
         self,
@@ -206,12 +197,14 @@ class SpeechRunner(LoadedModel):
         sampling_rate: int | None = None,
         progress: SpeechProgress | None = None,
         **options: Unpack[SpeechOptions],
-    ) -> AsyncGenerator[SpeechEvent, None]:
+    ) -> AsyncStream[SpeechEvent, Transcription]:
         """`stream_transcribe` for a task; it waits and is cancelled as `MultimodalRunner.astream` is.
 
         The model, and with it `progress`, runs in a thread that ends with the stream.
         """
-        return self._requests.events_async(audio, _with_options(config, options), sampling_rate, progress)
+        return self._requests.events_async(
+            SpeechRequest(audio, _with_options(config, options), sampling_rate, progress)
+        )
 
     def stop(self) -> None:
         """Ends the running request before the model's next call; from any thread."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from executorch_mm import (
     media_limits,
     set_media_limits,
 )
+from executorch_mm._engine.streams import AsyncStream, Stream
 from executorch_mm.chat import ChatOptions, ChatTemplate
 from executorch_mm.compat import executorch as compat
 from executorch_mm.utils import (
@@ -77,7 +78,11 @@ def answers(runner: MultimodalRunner) -> None:
     config = GenerationConfig(max_new_tokens=5, stop="x")
     picture = make_image_input(np.zeros((4, 4, 3), np.uint8), layout="HWC")
     assert_type(runner.generate_text(["a", picture], config), str)
-    assert_type(runner.stream("a"), Generator[str, None, None])
+    stream = runner.stream("a")
+    assert_type(stream, Stream[str, GenerationResult])
+    assert_type(stream.result, GenerationResult | None)
+    pieces: Generator[str, None, None] = stream
+    assert_type(next(pieces), str)
     assert_type(runner.prefill([picture]), int)
     assert_type(runner.stats, Stats)
     assert_type(runner.stats.tokens_per_second, float)
@@ -101,9 +106,9 @@ def keep_even(tokens: list[int], logits: NDArray[np.float32]) -> None:
 async def chats(runner: MultimodalRunner) -> None:
     messages: list[dict[str, object]] = [{"role": "user", "content": "hello"}]
     assert_type(runner.chat(messages, max_new_tokens=5), GenerationResult)
-    assert_type(runner.stream_chat(messages), Generator[str, None, None])
+    assert_type(runner.stream_chat(messages), Stream[str, GenerationResult])
     assert_type(await runner.achat(messages, tools=[{"type": "function"}]), GenerationResult)
-    assert_type(runner.astream_chat(messages), AsyncGenerator[str, None])
+    assert_type(runner.astream_chat(messages), AsyncStream[str, GenerationResult])
     runner.chat("hello", chat_options=ChatOptions(template_options={"enable_thinking": False}))  # type: ignore[arg-type]
     runner.chat(messages, top_q=1)  # type: ignore[call-arg]
     assert_type(MultimodalRunner.from_pretrained("owner/name", revision="main"), MultimodalRunner)
@@ -140,8 +145,8 @@ def speech(runner: SpeechRunner) -> None:
     result = runner.transcribe(samples, sampling_rate=16000, language="en", temperature=(0.0, 0.4))
     assert_type(result, Transcription)
     assert_type(result.segments, tuple[Segment, ...])
-    assert_type(runner.stream_transcribe("a.wav", timestamps=True), Generator[Partial | Segment, None, None])
-    assert_type(runner.astream_transcribe(b"RIFF"), AsyncGenerator[Partial | Segment, None])
+    assert_type(runner.stream_transcribe("a.wav", timestamps=True), Stream[Partial | Segment, Transcription])
+    assert_type(runner.astream_transcribe(b"RIFF"), AsyncStream[Partial | Segment, Transcription])
     runner.transcribe("a.wav", task="sing")  # type: ignore[arg-type]
     runner.transcribe("a.wav", beams=5)  # type: ignore[call-arg]
 

@@ -279,6 +279,17 @@ def test_the_documents_draw_the_rooms_as_they_are() -> None:
     assert drawn in page, "python tests/python/build/test_layers.py prints the drawing"
 
 
+def test_the_gil_is_given_back_and_taken_by_gil_h_alone() -> None:
+    """nanobind's guards end the process when a thread outlives the interpreter."""
+    guards = re.compile(r"nb::gil_scoped_\w+|PyGILState_\w+|PyEval_\w+Thread")
+    found = {
+        (path.name, guard)
+        for path in cpp_files(ROOT / "cpp")
+        for guard in guards.findall(path.read_text(encoding="utf-8"))
+    }
+    assert found == {("gil.cpp", "PyEval_SaveThread"), ("gil.cpp", "PyEval_RestoreThread")}
+
+
 @pytest.mark.parametrize(
     ("path", "line", "expected"),
     [

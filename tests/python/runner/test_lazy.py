@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from executorch_mm import ClipModel, MultimodalRunner, make_image_input, tokenizer
-from executorch_mm._background import Background
+from executorch_mm._loading.background import Background
 from executorch_mm._loading.lazy import BuiltOnce, once
 from executorch_mm.chat import ChatTemplate, sandbox, template
 
