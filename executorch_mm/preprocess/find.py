@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from executorch_mm._files.config_reader import Json, read_family
 from executorch_mm._files.processor_configs import CONFIG_NAMES, Part, find_config
+from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm._loading.pretrained import find_audio_preprocessor
 from executorch_mm.errors import InputError
 from executorch_mm.preprocess.audio import AudioProcessor, parse_audio_config
@@ -45,7 +45,7 @@ class FoundProcessors:
         self._audio_preprocessor = audio_preprocessor
         self._chunk_frames = chunk_frames
 
-    @functools.cached_property
+    @BuiltOnce
     def image(self) -> ImageProcessor | None:
         """Prepares pictures; None for a model whose files describe no image processor."""
         found = self._find("image_processor")
@@ -56,7 +56,7 @@ class FoundProcessors:
         """Whether preprocessor_config.json is there, but none that describes an image processor."""
         return self.image is None and any(find_config(place, "image_processor") for place in self._places)
 
-    @functools.cached_property
+    @BuiltOnce
     def video(self) -> ImageProcessor | None:
         """Prepares frames; None for a model whose files describe no video processor."""
         for place in self._places:
@@ -67,13 +67,13 @@ class FoundProcessors:
                 return ImageProcessor(steps)
         return None
 
-    @functools.cached_property
+    @BuiltOnce
     def feature_extractor(self) -> AudioProcessor | None:
         """Makes features of sounds; None for a model whose files describe no feature extractor."""
         found = self._find("feature_extractor")
         return None if found is None else AudioProcessor(parse_audio_config(*found))
 
-    @functools.cached_property
+    @BuiltOnce
     def mel_program(self) -> MelProgram | None:
         """The program that makes features of sounds; None for a model without one.
 

@@ -157,21 +157,20 @@ def test_a_clip_models_tokenizer_is_read_once(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_models_image_processor_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from executorch_mm import preprocess
-    from executorch_mm.preprocess import ImageProcessor
+    from executorch_mm.preprocess import find
 
     loaded: list[object] = []
 
-    def read(path: Path, original: Callable[..., object] = ImageProcessor.from_pretrained) -> object:
-        loaded.append(path)
+    def read(*found: object, original: Callable[..., object] = find.parse_image_config) -> object:
+        loaded.append(found)
         time.sleep(0.05)
-        return original(path)
+        return original(*found)
 
     with MultimodalRunner.demo(num_threads=1) as runner:
-        monkeypatch.setattr(preprocess.ImageProcessor, "from_pretrained", read)
+        monkeypatch.setattr(find, "parse_image_config", read)
         picture = np.zeros((64, 64, 3), np.uint8)
         encoder = runner._requests.encoder
-        at_once(*[lambda: encoder._image_processor] * 4)
+        at_once(*[lambda: encoder._processors.image] * 4)
         runner.prefill([make_image_input(picture)])
     assert len(loaded) == 1
 
