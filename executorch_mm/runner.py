@@ -95,7 +95,8 @@ class MultimodalRunner(LoadedModel, ChatMethods):
             audio_preprocessor: The .pte file that makes features of sounds, such as ExecuTorch's exporter of
                 mel spectrograms writes. None looks for one that has "preprocess" in its name beside model and
                 tokenizer when the first sound comes; without one, features are made as `processor_path` says.
-            **options: Fields of `RunnerOptions`: `load_mode`, `num_threads`, `xnnpack`, `profile_path`.
+            **options: Fields of `RunnerOptions`: `load_mode`, `num_threads`, `max_context_len`, `method`,
+                `xnnpack`, `profile_path`.
 
         Raises:
             ModelLoadError: The file cannot be read, verified or initialised, or needs a backend that is not

@@ -1,3 +1,5 @@
+#include <nanobind/stl/map.h>
+
 #include "bindings/bindings.h"
 #include "model/cache_kind.h"
 #include "model/contract_reader.h"
@@ -110,8 +112,12 @@ void bind_program(nb::module_& module) {
                    [](const ProgramInfo& program) { return program.named_data.size(); });
   module.def("model_kind", name_of_kind, "program"_a,
              "'text', 'multimodal', 'speech', 'transducer' or 'other'.");
-  module.def("read_contract", read_contract, "program"_a,
+  module.def("read_contract", read_contract, "program"_a, "max_context_len"_a = 0,
              "What the program promises, as a session reads it; raises ContractError.");
+  module.def(
+      "shared_memories", [](const ProgramInfo& program) { return find_sharing(program).memories; },
+      "program"_a,
+      "Bytes of each planned memory that the methods share, by its number; entry 0 is unused.");
   module.def(
       "read_transducer", [](const ProgramInfo& program) { return read_transducer(program); },
       "program"_a, "The same for a transducer.");

@@ -27,49 +27,55 @@ bool is_zero(const uint8_t* bytes, size_t size) {
 
 }  // namespace
 
-Arena::Arena(const std::vector<int64_t>& buffer_bytes) {
-  buffers_.reserve(buffer_bytes.size());
-  for (const int64_t bytes : buffer_bytes) {
-    const size_t size = static_cast<size_t>(std::max<int64_t>(bytes, 1));
-    void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) {
-      for (auto& mapped : buffers_) munmap(mapped.data(), mapped.size());
-      throw Error(ErrorCode::kLoad,
-                  "planned memory: cannot get " + std::to_string(size) + " bytes");
-    }
-    buffers_.emplace_back(static_cast<uint8_t*>(memory), size);
+PlannedMemory::PlannedMemory(int64_t bytes) {
+  const size_t size = static_cast<size_t>(std::max<int64_t>(bytes, 1));
+  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) {
+    throw Error(ErrorCode::kLoad, "planned memory: cannot get " + std::to_string(size) + " bytes");
   }
-  allocator_ = std::make_unique<executorch::runtime::HierarchicalAllocator>(
-      executorch::runtime::Span<executorch::runtime::Span<uint8_t>>(buffers_.data(),
-                                                                    buffers_.size()));
+  bytes_ = {static_cast<uint8_t*>(memory), size};
 }
 
-Arena::~Arena() {
-  for (auto& buffer : buffers_) munmap(buffer.data(), buffer.size());
+PlannedMemory::~PlannedMemory() { munmap(bytes_.data(), bytes_.size()); }
+
+void PlannedMemory::remember_initial_state() {
+  initial_pages_.clear();
+  for (size_t offset = 0; offset < bytes_.size(); offset += kPageBytes) {
+    const size_t size = std::min(kPageBytes, bytes_.size() - offset);
+    const uint8_t* page = bytes_.data() + offset;
+    if (!is_zero(page, size)) initial_pages_.push_back({offset, {page, page + size}});
+  }
+}
+
+void PlannedMemory::reset() {
+#ifdef __linux__
+  // Private anonymous pages read as zero afterwards, and untouched ones cost nothing.
+  const bool is_zeroed = madvise(bytes_.data(), bytes_.size(), MADV_DONTNEED) == 0;
+#else
+  const bool is_zeroed = false;
+#endif
+  if (!is_zeroed) std::memset(bytes_.data(), 0, bytes_.size());
+  for (const Page& page : initial_pages_)
+    std::memcpy(bytes_.data() + page.offset, page.bytes.data(), page.bytes.size());
+}
+
+Arena::Arena(const std::vector<int64_t>& buffer_bytes, const SharedBuffers& shared) {
+  for (size_t i = 0; i < buffer_bytes.size(); ++i) {
+    const auto found = shared.find(i);
+    buffers_.push_back(found != shared.end() ? found->second
+                                             : std::make_shared<PlannedMemory>(buffer_bytes[i]));
+    spans_.push_back(buffers_[i]->bytes());
+  }
+  allocator_ = std::make_unique<executorch::runtime::HierarchicalAllocator>(
+      executorch::runtime::Span<executorch::runtime::Span<uint8_t>>(spans_.data(), spans_.size()));
 }
 
 void Arena::remember_initial_state() {
-  initial_pages_.clear();
-  for (size_t b = 0; b < buffers_.size(); ++b) {
-    for (size_t offset = 0; offset < buffers_[b].size(); offset += kPageBytes) {
-      const size_t size = std::min(kPageBytes, buffers_[b].size() - offset);
-      const uint8_t* page = buffers_[b].data() + offset;
-      if (!is_zero(page, size)) initial_pages_.push_back({b, offset, {page, page + size}});
-    }
-  }
+  for (const auto& buffer : buffers_) buffer->remember_initial_state();
 }
 
 void Arena::reset() {
-  for (auto& buffer : buffers_) {
-#ifdef __linux__
-    // Private anonymous pages read as zero afterwards, and untouched ones cost nothing.
-    if (madvise(buffer.data(), buffer.size(), MADV_DONTNEED) == 0) continue;
-#endif
-    std::memset(buffer.data(), 0, buffer.size());
-  }
-  for (const Page& page : initial_pages_) {
-    std::memcpy(buffers_[page.buffer].data() + page.offset, page.bytes.data(), page.bytes.size());
-  }
+  for (const auto& buffer : buffers_) buffer->reset();
 }
 
 }  // namespace emm

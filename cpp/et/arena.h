@@ -7,40 +7,61 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <vector>
 
 namespace emm {
 
-class Arena {
+// One planned buffer, an anonymous mapping of its own: it starts zeroed and takes room only once
+// touched.
+class PlannedMemory {
  public:
-  // buffer_bytes: one entry per planned buffer. Memory starts zeroed and takes room only once
-  // touched.
-  explicit Arena(const std::vector<int64_t>& buffer_bytes);
-  ~Arena();
-  Arena(const Arena&) = delete;
-  Arena& operator=(const Arena&) = delete;
+  explicit PlannedMemory(int64_t bytes);
+  ~PlannedMemory();
+  PlannedMemory(const PlannedMemory&) = delete;
+  PlannedMemory& operator=(const PlannedMemory&) = delete;
 
-  executorch::runtime::HierarchicalAllocator* allocator() { return &*allocator_; }
+  executorch::runtime::Span<uint8_t> bytes() const { return bytes_; }
 
-  // Call once, after the method is loaded: remembers the pages that loading wrote (initialised
-  // mutable buffers), so that reset() can bring them back.
+  // Remembers the pages that are not zero, so that reset() can bring them back.
   void remember_initial_state();
   void reset();
 
-  // A byte of a buffer, which the caller has checked to be there.
-  uint8_t* at(size_t buffer, uint64_t offset) const { return buffers_[buffer].data() + offset; }
-
  private:
   struct Page {
-    size_t buffer;
     size_t offset;
     std::vector<uint8_t> bytes;
   };
 
-  std::vector<executorch::runtime::Span<uint8_t>> buffers_;  // each its own anonymous mapping
-  std::unique_ptr<executorch::runtime::HierarchicalAllocator> allocator_;
+  executorch::runtime::Span<uint8_t> bytes_;
   std::vector<Page> initial_pages_;
+};
+
+// Buffers that several methods have in common, by their number.
+using SharedBuffers = std::map<size_t, std::shared_ptr<PlannedMemory>>;
+
+class Arena {
+ public:
+  // buffer_bytes: one entry per planned buffer; those in `shared` are not made anew.
+  explicit Arena(const std::vector<int64_t>& buffer_bytes, const SharedBuffers& shared = {});
+
+  executorch::runtime::HierarchicalAllocator* allocator() { return &*allocator_; }
+
+  // Call after a method is loaded and before any that shares memory with it has run: remembers what
+  // loading wrote (initialised mutable buffers).
+  void remember_initial_state();
+  void reset();
+
+  // A byte of a buffer, which the caller has checked to be there.
+  uint8_t* at(size_t buffer, uint64_t offset) const {
+    return buffers_[buffer]->bytes().data() + offset;
+  }
+
+ private:
+  std::vector<std::shared_ptr<PlannedMemory>> buffers_;
+  std::vector<executorch::runtime::Span<uint8_t>> spans_;  // of these, as the allocator takes them
+  std::unique_ptr<executorch::runtime::HierarchicalAllocator> allocator_;
 };
 
 }  // namespace emm

@@ -42,9 +42,10 @@ void for_each_piece(const std::vector<StateTensor>& state, const Arena& arena,
 
 }  // namespace
 
-EtExecutor::EtExecutor(std::unique_ptr<EtProgram> program, int64_t num_threads)
-    : program_(std::move(program)), contract_(read_contract(program_->take_structure())) {
-  load_decoder(num_threads);
+EtExecutor::EtExecutor(std::unique_ptr<EtProgram> program, const LoadOptions& options)
+    : program_(std::move(program)),
+      contract_(read_contract(program_->take_structure(), options.max_context_len)) {
+  load_decoder(options.num_threads);
   for (const MethodSpec* encoder : {contract_.image_encoder(), contract_.audio_encoder()}) {
     if (encoder != nullptr) program_->load_method(*encoder);
   }

@@ -14,10 +14,10 @@ namespace emm {
 
 class EtExecutor final : public Executor {
  public:
-  // Loads every method; num_threads as in LoadOptions. Throws Error(kLoad) or Error(kContract).
-  EtExecutor(std::unique_ptr<EtProgram> program, int64_t num_threads);
+  // Loads every method. Throws Error(kLoad), Error(kContract), or Error(kInput) for an option.
+  EtExecutor(std::unique_ptr<EtProgram> program, const LoadOptions& options);
   explicit EtExecutor(const LoadOptions& options)
-      : EtExecutor(std::make_unique<EtProgram>(options), options.num_threads) {}
+      : EtExecutor(std::make_unique<EtProgram>(options), options) {}
 
   const Contract& contract() const override { return contract_; }
   TensorView decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) override;

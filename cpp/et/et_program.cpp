@@ -20,6 +20,7 @@
 #include "et/et_result.h"
 #include "et/et_tensor.h"
 #include "et/thread_pool.h"
+#include "model/cache_kind.h"
 #include "ops/kernels.h"
 #include "program/program_check.h"
 
@@ -152,6 +153,8 @@ EtProgram::EtProgram(const LoadOptions& options) : openvino_library_(options.ope
   structure_ = is_file ? check_program_file(what)
                        : check_program(static_cast<const uint8_t*>(model_bytes_.data),
                                        model_bytes_.size, what);
+  for (const auto& [id, bytes] : find_sharing(structure_).memories)
+    shared_.emplace(id - 1, std::make_shared<PlannedMemory>(bytes));
   module_ = make_module(options, model_bytes_);
 
   LogCapture log;
@@ -179,7 +182,7 @@ void EtProgram::load_method(const MethodSpec& spec) {
   module_->unload_method(spec.name);  // before its arena goes
   loaded = {};
   loaded.spec = &spec;
-  loaded.arena = std::make_unique<Arena>(spec.arena_bytes);
+  loaded.arena = std::make_unique<Arena>(spec.arena_bytes, shared_);
 
   // XNNPACK fixes its thread use when a method is loaded, not when it runs.
   std::optional<NoThreadPoolGuard> single_thread;

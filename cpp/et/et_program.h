@@ -74,6 +74,7 @@ class EtProgram {
   // All of these outlive module_, whose methods point into them.
   ModelBytes model_bytes_;
   std::optional<Profile> profile_;
+  SharedBuffers shared_;
   std::map<std::string, LoadedMethod> methods_;
 
   ProgramInfo structure_;

@@ -12,7 +12,7 @@ SpeechExecutor load_speech(const LoadOptions& options) {
   auto program = std::make_unique<EtProgram>(options);
   if (model_kind(read_signatures(program->structure())) == ModelKind::kTransducer)
     return std::make_unique<EtTransducer>(std::move(program), options.num_threads);
-  return std::make_unique<EtExecutor>(std::move(program), options.num_threads);
+  return std::make_unique<EtExecutor>(std::move(program), options);
 }
 
 }  // namespace emm

@@ -1,10 +1,11 @@
 #include "model/cache_kind.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
-#include <string_view>
+#include <utility>
 
-#include "program/op_signatures.h"
+#include "model/value_uses.h"
 
 namespace emm {
 namespace {
@@ -13,130 +14,6 @@ constexpr int8_t kUInt8 = 0;
 constexpr int8_t kInt8 = 1;
 constexpr int8_t kInt64 = 4;
 
-std::string_view base_name(std::string_view op) {
-  op = op.substr(0, op.find('.'));
-  return op.size() > 1 && op.back() == '_' ? op.substr(0, op.size() - 1) : op;
-}
-
-// What the instructions do to one value, in their order.
-struct Use {
-  bool is_temporary = false;  // a kernel filled it before anything else used it
-  bool is_used = false;
-  bool by_rows = false;
-  bool by_indices = false;   // llama::update_cache_with_indices: a ring
-  bool by_position = false;  // llama::update_cache: flat
-  bool as_a_whole = false;
-  int64_t row_dim = -1;      // of the rows, where it is written by rows
-  bool is_computed = false;  // a kernel writes it
-  int64_t changed_dim = -1;  // row_dim(): it was last filled with a copy that differs in some rows
-
-  bool is_written() const { return by_rows || by_indices || by_position || as_a_whole; }
-};
-
-class Uses {
- public:
-  explicit Uses(const ProgramMethod& method) : method_(method), uses_(method.values.size()) {
-    for (const auto& chain : method.chains) {
-      for (const ProgramInstruction& instruction : chain) {
-        if (instruction.kind == InstructionKind::kKernel) {
-          see_kernel(instruction);
-        } else {
-          for (const int32_t arg : instruction.args) touch(arg);
-        }
-      }
-    }
-  }
-
-  const Use& operator[](size_t value) const { return uses_[value]; }
-
- private:
-  bool is_known(int64_t value) const {
-    return value >= 0 && static_cast<size_t>(value) < uses_.size();
-  }
-  void touch(int32_t value) {
-    if (is_known(value)) uses_[static_cast<size_t>(value)].is_used = true;
-  }
-
-  void see_kernel(const ProgramInstruction& call) {
-    if (call.index < 0 || static_cast<size_t>(call.index) >= method_.operators.size()) return;
-    const std::string_view op = method_.operators[static_cast<size_t>(call.index)];
-    const auto signature = op_signature(op);
-    if (!signature || call.args.size() != signature->num_args()) {
-      for (const int32_t arg : call.args) touch(arg);
-      return;
-    }
-    for (size_t i = 0; i < call.args.size(); ++i) {
-      const int32_t arg = call.args[i];
-      if (!is_known(arg)) continue;
-      Use& use = uses_[static_cast<size_t>(arg)];
-      if (signature->is_output(i) || signature->kind(i) == 'X') {
-        if (!use.is_used) use.is_temporary = true;
-        use.is_computed = true;
-        use.changed_dim = row_dim(op, call);
-      } else if (i < signature->args.size() && signature->kind(i) == 'o') {
-        see_write(op, use, call);
-      }
-      use.is_used = true;
-    }
-  }
-
-  void see_write(std::string_view op, Use& use, const ProgramInstruction& call) {
-    const std::string_view base = base_name(op);
-    if (base == "llama::update_cache_with_indices") {
-      use.by_indices = true;
-      use.row_dim = 1;
-    } else if (base == "llama::update_cache" || base == "llama::sdpa_with_kv_cache") {
-      use.by_position = true;
-      use.row_dim = 1;
-    } else if (base == "aten::copy") {
-      // Written back after a change to a copy of it.
-      const int64_t source = call.args.size() > 1 ? call.args[1] : -1;
-      use.row_dim = is_known(source) ? uses_[static_cast<size_t>(source)].changed_dim : -1;
-      (use.row_dim >= 0 ? use.by_rows : use.as_a_whole) = true;
-    } else {
-      use.row_dim = row_dim(op, call);
-      (use.row_dim >= 0 ? use.by_rows : use.as_a_whole) = true;
-    }
-  }
-
-  // The dimension of the rows that a call writes in its first argument or a copy of it; -1 if it
-  // writes all of it or does not tell.
-  int64_t row_dim(std::string_view op, const ProgramInstruction& call) const {
-    const std::string_view base = base_name(op);
-    const auto value = [&](size_t i) -> const ProgramValue* {
-      const bool is_there = i < call.args.size() && is_known(call.args[i]);
-      return is_there ? &method_.values[static_cast<size_t>(call.args[i])] : nullptr;
-    };
-    if (base == "aten::index_put") {
-      const ProgramValue* indices = value(1);
-      if (indices == nullptr) return -1;
-      const auto first = std::find_if(indices->items.begin(), indices->items.end(),
-                                      [](int64_t item) { return item >= 0; });
-      return first == indices->items.end() ? -1 : first - indices->items.begin();
-    }
-    size_t dim_arg = 1;
-    if (base == "aten::slice_scatter") {
-      // A slice that always begins at the same row is the batch, not a position.
-      constexpr size_t kStart = 3;
-      if (value(kStart) == nullptr || !uses_[static_cast<size_t>(call.args[kStart])].is_computed)
-        return -1;
-      dim_arg = 2;
-    } else if (base == "aten::select_scatter") {
-      dim_arg = 2;
-    } else if (base != "aten::index_copy" && base != "aten::scatter") {
-      return -1;
-    }
-    const ProgramValue* dim = value(dim_arg);
-    const ProgramTensor* self = call.args.empty() ? nullptr : method_.tensor(call.args[0]);
-    if (dim == nullptr || dim->kind != ValueKind::kInt || self == nullptr) return -1;
-    return dim->integer < 0 ? dim->integer + static_cast<int64_t>(self->sizes.size())
-                            : dim->integer;
-  }
-
-  const ProgramMethod& method_;
-  std::vector<Use> uses_;
-};
-
 // A table of the positions that the rows of a ring hold.
 bool is_position_table(const ProgramTensor& tensor, const Use& use) {
   return use.by_rows && tensor.scalar_type == kInt64 && tensor.sizes.size() == 1 &&
@@ -144,68 +21,164 @@ bool is_position_table(const ProgramTensor& tensor, const Use& use) {
 }
 
 struct Buffer {
+  const ProgramMethod* method;
   const ProgramTensor* tensor;
-  const Use* use;
+  Use use;
 };
 
-std::vector<Buffer> surviving_buffers(const ProgramMethod& method, const Uses& uses) {
+std::vector<Buffer> written_buffers(const ProgramMethod& method) {
+  const Uses uses(method);
   std::vector<Buffer> buffers;
   for (size_t i = 0; i < method.values.size(); ++i) {
     const ProgramTensor* tensor = method.tensor(static_cast<int64_t>(i));
     if (tensor == nullptr || !tensor->is_planned || uses[i].is_temporary) continue;
-    if (uses[i].is_written()) buffers.push_back({tensor, &uses[i]});
+    if (uses[i].is_written() && tensor_bytes(*tensor))
+      buffers.push_back({&method, tensor, uses[i]});
   }
   return buffers;
 }
 
+// One place in memory, as each method that shares it writes it.
+using Place = std::vector<Buffer>;
+
+bool is_used(const ProgramMethod& method, const ProgramTensor& tensor) {
+  return std::any_of(method.tensors.begin(), method.tensors.end(),
+                     [&](const ProgramTensor& other) { return overlap(tensor, other); });
+}
+
+// The places that survive a call, in the order of the methods.
+std::vector<Place> surviving_places(const Sharing& sharing, const ProgramMethod& method) {
+  std::vector<Place> places;
+  std::map<std::pair<uint32_t, uint64_t>, size_t> found;
+  const auto add = [&](const Buffer& buffer) {
+    const auto key = std::pair(buffer.tensor->memory_id, buffer.tensor->memory_offset);
+    const auto [entry, is_new] = found.emplace(key, places.size());
+    if (is_new) places.emplace_back();
+    places[entry->second].push_back(buffer);
+  };
+  for (const Buffer& buffer : written_buffers(method)) add(buffer);
+  for (const ProgramMethod* other : sharing.methods) {
+    if (other == &method) continue;
+    for (const Buffer& buffer : written_buffers(*other)) {
+      if (sharing.has(*buffer.tensor)) add(buffer);
+    }
+  }
+  const auto is_forgotten = [&](const Place& place) {
+    if (!place[0].use.as_a_whole) return false;
+    const ProgramTensor& tensor = *place[0].tensor;
+    if (!is_filled_first(method, tensor) && is_used(method, tensor)) return false;
+    return !sharing.has(tensor) || std::all_of(sharing.methods.begin(), sharing.methods.end(),
+                                               [&](const ProgramMethod* other) {
+                                                 return is_filled_first(*other, tensor) ||
+                                                        !is_used(*other, tensor);
+                                               });
+  };
+  places.erase(std::remove_if(places.begin(), places.end(), is_forgotten), places.end());
+  return places;
+}
+
 int64_t num_rows(const Buffer& buffer) {
   const auto& sizes = buffer.tensor->sizes;
-  const int64_t dim = buffer.use->row_dim;
+  const int64_t dim = buffer.use.row_dim;
   return dim >= 0 && static_cast<size_t>(dim) < sizes.size() ? sizes[static_cast<size_t>(dim)] : 0;
 }
 
 StateKind kind_of(const Buffer& buffer, const std::set<int64_t>& ring_sizes, int64_t capacity) {
-  const Use& use = *buffer.use;
+  const Use& use = buffer.use;
   const int64_t rows = num_rows(buffer);
   if (use.as_a_whole || rows == 0) return StateKind::kWhole;
-  if (use.by_position) return StateKind::kFlat;
+  if (use.by_position || use.row_origin == Origin::kPosition) return StateKind::kFlat;
   if (use.by_indices || ring_sizes.count(rows) != 0) return StateKind::kRing;
   // Recurrences are written by rows too, always the same ones.
   return rows >= std::max<int64_t>(capacity, 2) ? StateKind::kFlat : StateKind::kWhole;
 }
 
-StateTensor to_state(const Buffer& buffer, StateKind kind) {
+StateTensor to_state(const Place& place, const std::set<int64_t>& ring_sizes, int64_t capacity) {
+  const Buffer& buffer = place[0];
   StateTensor state;
-  state.kind = kind;
+  state.kind = StateKind::kFlat;
+  for (const Buffer& seen : place) {
+    // What one method writes in a less orderly way is no more orderly for the others.
+    state.kind = std::max(state.kind, kind_of(seen, ring_sizes, capacity));
+    state.has_initial_value |= seen.tensor->data_index != 0;
+    if (num_rows(seen) != num_rows(buffer)) state.kind = StateKind::kWhole;
+  }
   state.arena_buffer = buffer.tensor->memory_id - 1;
   state.offset = buffer.tensor->memory_offset;
-  state.has_initial_value = buffer.tensor->data_index != 0;
   const auto bytes = static_cast<int64_t>(tensor_bytes(*buffer.tensor).value_or(0));
   state.rows = std::max<int64_t>(num_rows(buffer), 1);
-  for (int64_t i = 0; i < buffer.use->row_dim && state.rows > 1; ++i)
+  for (int64_t i = 0; i < buffer.use.row_dim && state.rows > 1; ++i)
     state.outer *= buffer.tensor->sizes[static_cast<size_t>(i)];
   const int64_t num_blocks = state.outer * state.rows;
   state.row_bytes = num_blocks > 0 ? bytes / num_blocks : 0;
   return state;
 }
 
+// Shared memory holds state alone, each piece in the same place for all: what lies there of any
+// two methods is the same tensor or apart.
+bool is_laid_out_as_one(const std::vector<const ProgramMethod*>& methods, uint32_t memory_id) {
+  std::vector<const ProgramTensor*> seen;
+  for (const ProgramMethod* method : methods) {
+    const Uses uses(*method);
+    for (size_t i = 0; i < method->values.size(); ++i) {
+      const ProgramTensor* tensor = method->tensor(static_cast<int64_t>(i));
+      if (tensor == nullptr || !tensor->is_planned || tensor->memory_id != memory_id) continue;
+      if (uses[i].is_temporary) return false;
+      for (const ProgramTensor* other : seen) {
+        const bool is_same = other->memory_offset == tensor->memory_offset &&
+                             other->sizes == tensor->sizes &&
+                             other->scalar_type == tensor->scalar_type;
+        if (!is_same && overlap(*other, *tensor)) return false;
+      }
+      seen.push_back(tensor);
+    }
+  }
+  return !seen.empty();
+}
+
 }  // namespace
 
-std::vector<StateTensor> find_state(const ProgramMethod& method, int64_t capacity) {
-  const Uses uses(method);
-  const std::vector<Buffer> buffers = surviving_buffers(method, uses);
+std::vector<StateTensor> find_state(const Sharing& sharing, const ProgramMethod& method,
+                                    int64_t capacity) {
+  const std::vector<Place> places = surviving_places(sharing, method);
   // A ring without update_cache_with_indices writes its rows as a flat cache does: what tells is
   // the table of positions of the same size.
   std::set<int64_t> ring_sizes;
-  for (const Buffer& buffer : buffers) {
-    if (buffer.use->by_indices || is_position_table(*buffer.tensor, *buffer.use))
-      ring_sizes.insert(num_rows(buffer));
+  for (const Place& place : places) {
+    for (const Buffer& buffer : place) {
+      if (buffer.use.by_indices || is_position_table(*buffer.tensor, buffer.use))
+        ring_sizes.insert(num_rows(buffer));
+    }
   }
   std::vector<StateTensor> state;
-  state.reserve(buffers.size());
-  for (const Buffer& buffer : buffers)
-    state.push_back(to_state(buffer, kind_of(buffer, ring_sizes, capacity)));
+  state.reserve(places.size());
+  for (const Place& place : places) state.push_back(to_state(place, ring_sizes, capacity));
   return state;
+}
+
+Sharing find_sharing(const ProgramInfo& program) {
+  Sharing sharing;
+  for (const ProgramMethod& method : program.methods) {
+    if (!method.inputs.empty()) sharing.methods.push_back(&method);
+  }
+  const auto& methods = sharing.methods;
+  if (methods.size() < 2) return {};
+  // Exporters put what methods share into a memory of its own, which has its whole size in each of
+  // them; the first memory is the method's alone.
+  for (size_t id = 2; id < methods[0]->arena_bytes.size(); ++id) {
+    const int64_t bytes = methods[0]->arena_bytes[id];
+    const bool is_everywhere =
+        bytes > 0 && std::all_of(methods.begin(), methods.end(), [&](const auto* method) {
+          return id < method->arena_bytes.size() && method->arena_bytes[id] == bytes;
+        });
+    if (is_everywhere && is_laid_out_as_one(methods, static_cast<uint32_t>(id)))
+      sharing.memories.emplace(static_cast<uint32_t>(id), bytes);
+  }
+  return sharing;
+}
+
+std::vector<StateTensor> find_state(const ProgramMethod& method, int64_t capacity) {
+  return find_state({}, method, capacity);
 }
 
 CacheLimits cache_limits(const std::vector<StateTensor>& state) {
@@ -237,10 +210,9 @@ CacheKind find_cache_kind(const ProgramMethod& method, int64_t capacity) {
     kind.has_ring |= tensor.kind == StateKind::kRing;
     kind.has_state |= tensor.kind == StateKind::kWhole;
   }
-  const Uses uses(method);
-  for (const Buffer& buffer : surviving_buffers(method, uses)) {
-    const int8_t type = buffer.tensor->scalar_type;
-    kind.is_quantized |= !buffer.use->as_a_whole && (type == kInt8 || type == kUInt8);
+  for (const Place& place : surviving_places({}, method)) {
+    const int8_t type = place[0].tensor->scalar_type;
+    kind.is_quantized |= !place[0].use.as_a_whole && (type == kInt8 || type == kUInt8);
   }
   return kind;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -24,10 +25,25 @@ struct CacheKind {
   std::string name() const;
 };
 
+// The planned memory that the methods of a program have in common: what one leaves there another
+// finds.
+struct Sharing {
+  std::map<uint32_t, int64_t> memories;       // bytes of each, by its number in the file
+  std::vector<const ProgramMethod*> methods;  // those with inputs
+
+  bool has(const ProgramTensor& tensor) const { return memories.count(tensor.memory_id) != 0; }
+};
+
+// Found by how the memory is used; names are not asked, which a file need not have.
+Sharing find_sharing(const ProgramInfo& program);
+
 // `capacity`: a flat cache has at least that many rows, as far as known.
 CacheKind find_cache_kind(const ProgramMethod& method, int64_t capacity = 2);
 
-// The buffers that survive a call, in the order of the program.
+// The buffers that survive a call of the method, in the order of the program; of shared memory also
+// what the other methods keep there.
+std::vector<StateTensor> find_state(const Sharing& sharing, const ProgramMethod& method,
+                                    int64_t capacity);
 std::vector<StateTensor> find_state(const ProgramMethod& method, int64_t capacity = 2);
 CacheLimits cache_limits(const std::vector<StateTensor>& state);
 

@@ -7,6 +7,7 @@
 #include "model/cache_kind.h"
 #include "model/contract_checks.h"
 #include "model/signatures.h"
+#include "model/value_uses.h"
 
 namespace emm {
 namespace {
@@ -96,19 +97,27 @@ void read_position_style(const MethodSpec& decoder, Contract& contract) {
       decoder.inputs[last].shape[0] > 1 ? PositionStyle::kRange : PositionStyle::kStart;
 }
 
-void read_state(const MethodSpec& decoder, const ProgramInfo& program, Contract& contract) {
+// `stated`: the capacity that the program or the caller names, 0 for none. What the instructions
+// prove counts more: positions beyond the rows of a cache fail.
+void read_state(const MethodSpec& decoder, const ProgramInfo& program, int64_t stated,
+                Contract& contract) {
   const ProgramMethod* method = program.find(decoder.name);
   if (method == nullptr) return;
-  contract.state = find_state(*method, contract.capacity);
+  const int64_t fewest_rows = stated > 0 ? stated : contract.max_chunk;
+  contract.state = find_state(find_sharing(program), *method, fewest_rows);
   contract.cache = cache_limits(contract.state);
+  // Keys that an attention reads up to the position may also be a ring, which then is no longer
+  // than its rows.
+  for (const int64_t rows : {contract.cache.flat_rows, num_attended_rows(*method)}) {
+    if (rows > 0)
+      contract.capacity = contract.capacity > 0 ? std::min(contract.capacity, rows) : rows;
+  }
   for (const StateTensor& tensor : contract.state) {
     const bool is_inside = tensor.arena_buffer < decoder.arena_bytes.size() &&
                            tensor.offset + tensor.bytes() <=
                                static_cast<uint64_t>(decoder.arena_bytes[tensor.arena_buffer]);
     if (!is_inside) refuse_contract(decoder.name + ": a cache lies outside of the planned memory");
   }
-  if (contract.cache.flat_rows > 0)
-    contract.capacity = std::min(contract.capacity, contract.cache.flat_rows);
   if (contract.cache.ring_rows > 0) {
     // More would overwrite rows that the call itself still has to read.
     contract.max_chunk = std::min(contract.max_chunk, contract.cache.ring_window);
@@ -124,7 +133,8 @@ void expect_flexible_length(const MethodSpec& method) {
                   "fixed shape " + shape_string(input.shape));
 }
 
-void read_limits(const MethodSpec& decoder, const ProgramInfo& program, Contract& contract) {
+void read_limits(const MethodSpec& decoder, const ProgramInfo& program, int64_t max_context_len,
+                 Contract& contract) {
   // The serialised bound is what a call may carry; get_max_seq_len is often one more than that.
   contract.max_chunk = decoder.inputs[0].shape[1];
   if (const MethodSpec* embedding = contract.find("token_embedding")) {
@@ -134,21 +144,30 @@ void read_limits(const MethodSpec& decoder, const ProgramInfo& program, Contract
     contract.max_chunk = std::min(contract.max_chunk, decoder.inputs.back().shape[0]);
   }
   const auto max_seq_len = one_int(contract, "get_max_seq_len");
-  const auto max_context_len = one_int(contract, "get_max_context_len");
   if (max_seq_len) contract.max_chunk = std::min(contract.max_chunk, *max_seq_len);
+  const bool is_asked = max_context_len > 0;
   if (contract.position_style == PositionStyle::kNone) {
-    contract.capacity = contract.max_chunk;
-  } else if (max_context_len || max_seq_len) {
-    contract.capacity = max_context_len ? *max_context_len : *max_seq_len;
-    read_state(decoder, program, contract);
-    // optimum-executorch without its ring caches: a layer with a window has a cache of just that,
-    // and the step that would move it along is not in the program.
-    const auto window = one_int(contract, "sliding_window");
-    if (window && *window > 0 && contract.cache.ring_rows == 0)
-      contract.capacity = std::min(contract.capacity, *window);
+    contract.capacity =
+        is_asked ? std::min(max_context_len, contract.max_chunk) : contract.max_chunk;
   } else {
-    refuse_contract(
-        "get_max_context_len and get_max_seq_len: expected at least one, the program has neither");
+    const auto named = one_int(contract, "get_max_context_len");
+    const bool is_stated = is_asked || named || max_seq_len;
+    contract.capacity = is_asked ? max_context_len : named ? *named : max_seq_len.value_or(0);
+    read_state(decoder, program, contract.capacity, contract);
+    if (!is_stated && contract.capacity == 0) {
+      refuse_contract(
+          decoder.name +
+          ": nothing tells how many positions the context has: expected a constant method "
+          "get_max_context_len (or get_max_seq_len), or a cache with a row for each position. "
+          "Export again with constant_methods={\"get_max_context_len\": N}, or load with "
+          "max_context_len=N");
+    }
+  }
+  if (is_asked && contract.capacity < max_context_len) {
+    throw Error(ErrorCode::kInput, "max_context_len: expected at most " +
+                                       std::to_string(contract.capacity) + ", which " +
+                                       decoder.name + " has room for, got " +
+                                       std::to_string(max_context_len));
   }
   if (contract.max_chunk < 1 || contract.capacity < 1) {
     refuse_contract(decoder.name + ": expected room for at least one token, got a chunk of " +
@@ -157,7 +176,7 @@ void read_limits(const MethodSpec& decoder, const ProgramInfo& program, Contract
   }
 }
 
-void interpret(const ProgramInfo& program, Contract& contract) {
+void interpret(const ProgramInfo& program, int64_t max_context_len, Contract& contract) {
   contract.kind = model_kind(contract);
   if (contract.kind == ModelKind::kTransducer || contract.kind == ModelKind::kOther) {
     std::string names;
@@ -191,7 +210,7 @@ void interpret(const ProgramInfo& program, Contract& contract) {
   check_logits(decoder);
   contract.vocab_size = decoder.outputs[0].shape.back();
   read_position_style(decoder, contract);
-  read_limits(decoder, program, contract);
+  read_limits(decoder, program, max_context_len, contract);
 
   std::set<int64_t> eos;
   for (const char* name : {"get_eos_ids", "get_eos_id"}) {
@@ -203,10 +222,10 @@ void interpret(const ProgramInfo& program, Contract& contract) {
 
 }  // namespace
 
-Contract read_contract(const ProgramInfo& program) {
+Contract read_contract(const ProgramInfo& program, int64_t max_context_len) {
   Contract contract;
   static_cast<Signatures&>(contract) = read_signatures(program);
-  interpret(program, contract);
+  interpret(program, max_context_len, contract);
   return contract;
 }
 

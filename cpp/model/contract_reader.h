@@ -7,8 +7,8 @@
 namespace emm {
 
 // What the file says of the methods, their limits and, from the decoder's instructions, what it
-// remembers. Throws Error(kContract) that names the method, what was expected and what the program
-// has.
-Contract read_contract(const ProgramInfo& program);
+// remembers. max_context_len: as in LoadOptions. Throws Error(kContract) that names the method,
+// what was expected and what the program has, Error(kInput) for a context that does not fit.
+Contract read_contract(const ProgramInfo& program, int64_t max_context_len = 0);
 
 }  // namespace emm

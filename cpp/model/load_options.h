@@ -32,7 +32,8 @@ struct LoadOptions {
   ModelBytes model_bytes;
   std::vector<std::string> data_paths;  // .ptd files with weights kept outside the program
   LoadMode load_mode = LoadMode::kMmap;
-  int64_t num_threads = 0;  // 0: chosen from the model's size
+  int64_t num_threads = 0;      // 0: chosen from the model's size
+  int64_t max_context_len = 0;  // positions; 0: as the program says
   XnnpackOptions xnnpack;
   std::string openvino_library;  // libopenvino_c.so; empty: the loader looks for it
   std::string profile_path;      // empty: no profile

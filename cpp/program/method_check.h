@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "base/error.h"
 #include "program/program_file.h"
@@ -23,8 +24,9 @@ inline bool is_inside(uint64_t offset, uint64_t bytes, uint64_t end) {
   return offset <= end && bytes <= end - offset;
 }
 
-// Throws Error(kLoad), which names the place in the method. `data` is the whole file.
-void check_method(const ProgramInfo& program, const ProgramMethod& method, const uint8_t* data,
-                  const NamedSizes& named_bytes);
+// Returns how many bytes of each planned memory its tensors need. Throws Error(kLoad), which names
+// the place in the method. `data` is the whole file.
+std::vector<uint64_t> check_method(const ProgramInfo& program, const ProgramMethod& method,
+                                   const uint8_t* data, const NamedSizes& named_bytes);
 
 }  // namespace emm

@@ -7,13 +7,19 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <map>
 #include <system_error>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "program/method_check.h"
 
 namespace emm {
 namespace {
+
+// Planned memory that no tensor uses, beyond which a size is taken for damage.
+constexpr uint64_t kSpareArenaBytes = uint64_t{1} << 20;
 
 void check_segments(const ProgramInfo& program) {
   if (program.methods.empty()) refuse_program("program: it has no methods");
@@ -39,6 +45,30 @@ void check_segments(const ProgramInfo& program) {
   for (const ProgramNamedData& named : program.named_data) {
     if (named.key.empty() || named.segment >= program.segments.size())
       refuse_program("program: named data '" + named.key + "' is in no segment");
+  }
+}
+
+// A plan has little room to spare; memory that nothing uses is a size that was changed. Memory that
+// methods share has its whole size in each of them, whatever they use of it: so what counts is the
+// most that any method with the same size uses. `used`: for each method, of each memory.
+void check_arenas(const ProgramInfo& program, const std::vector<std::vector<uint64_t>>& used) {
+  std::map<std::pair<size_t, int64_t>, uint64_t> most;
+  for (size_t m = 0; m < used.size(); ++m) {
+    for (size_t i = 1; i < used[m].size(); ++i) {
+      uint64_t& bytes = most[{i, program.methods[m].arena_bytes[i]}];
+      bytes = std::max(bytes, used[m][i]);
+    }
+  }
+  for (const ProgramMethod& method : program.methods) {
+    for (size_t i = 1; i < method.arena_bytes.size(); ++i) {
+      const int64_t bytes = method.arena_bytes[i];
+      const uint64_t needed = most[{i, bytes}];
+      if (bytes < 0 || static_cast<uint64_t>(bytes) > 2 * needed + kSpareArenaBytes) {
+        refuse_program("method " + method.name + ": planned memory " + std::to_string(i) + " has " +
+                       std::to_string(bytes) + " bytes, its tensors need " +
+                       std::to_string(needed));
+      }
+    }
   }
 }
 
@@ -88,8 +118,11 @@ ProgramInfo check_program(const uint8_t* data, size_t size, const std::string& n
     NamedSizes named_bytes;
     for (const ProgramNamedData& data_of : program.named_data)
       named_bytes.emplace(data_of.key, program.segments[data_of.segment].bytes);
+    std::vector<std::vector<uint64_t>> used;
+    used.reserve(program.methods.size());
     for (const ProgramMethod& method : program.methods)
-      check_method(program, method, data, named_bytes);
+      used.push_back(check_method(program, method, data, named_bytes));
+    check_arenas(program, used);
     return program;
   });
 }

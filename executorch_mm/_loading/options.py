@@ -74,13 +74,19 @@ class LoadOptions(TypedDict, total=False):
 
 
 class RunnerOptions(LoadOptions, total=False):
-    """Keywords that say how a runner's program is loaded: those of `LoadOptions` and one more.
+    """Keywords that say how a runner's program is loaded: those of `LoadOptions` and three more.
 
     Attributes:
+        max_context_len: Positions of the context, at most as many as the model's caches have room for. None
+            (the default) takes what the program says: get_max_context_len, get_max_seq_len, or its caches.
+        method: The decoder, where the program has several (`MultimodalRunner.methods`). None (the default)
+            takes "forward", "base_forward", "prefill" with "decode", or the only one.
         profile_path: Where `close()` writes an ETDump of every method call, for ExecuTorch's Inspector.
             Until then it is kept in memory and grows with each operator that is run.
     """
 
+    max_context_len: int | None
+    method: str | None
     profile_path: PathLike | None
 
 
@@ -115,6 +121,7 @@ def core_options(
         data_paths=[os.fspath(path) for path in data],
         load_mode=options.get("load_mode", "mmap"),
         num_threads=_thread_count(options.get("num_threads", "auto")),
+        max_context_len=_context_len(options.get("max_context_len")),
         workspace_sharing=xnnpack.workspace_sharing,
         weight_cache=xnnpack.weight_cache or packed_cache is not None,
         packed_cache_path="" if packed_cache is None else os.path.realpath(packed_cache),
@@ -149,6 +156,24 @@ def _thread_count(num_threads: object) -> int:
     if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
         raise InputError(f"num_threads: expected 1 or more, or 'auto', got {num_threads!r}")
     return num_threads
+
+
+def _context_len(positions: object) -> int:
+    """As the core takes it: 0 for None."""
+    if positions is None:
+        return 0
+    if isinstance(positions, bool) or not isinstance(positions, int) or not 1 <= positions < 2**62:
+        raise InputError(f"max_context_len: expected 1 or more, or None, got {positions!r}")
+    return positions
+
+
+def _method_name(name: object) -> str:
+    """As the core takes it: "" for None."""
+    if name is None:
+        return ""
+    if not isinstance(name, str) or not name:
+        raise InputError(f"method: expected a method's name, or None, got {name!r}")
+    return name
 
 
 def _openvino_library() -> str:

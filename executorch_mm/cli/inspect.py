@@ -58,7 +58,8 @@ def _method_lines(method: MethodReport) -> Iterator[str]:
     yield from (f"  in   {_describe(tensor)}" for tensor in method.inputs)
     yield from (f"  out  {_describe(tensor)}" for tensor in method.outputs)
     memory = ", ".join(map(_size, method.arena_bytes)) or "none"
-    yield f"  planned memory {memory}; cache {method.cache} ({_size(method.cache_bytes)})"
+    shared = f" ({_size(method.shared_bytes)} shared by all methods)" if method.shared_bytes else ""
+    yield f"  planned memory {memory}{shared}; cache {method.cache} ({_size(method.cache_bytes)})"
     yield f"  {method.num_instructions} instructions, {method.delegated_share:.0%} of the calls delegated"
     for delegate in method.delegates:
         missing = "" if delegate.is_linked else ", MISSING"

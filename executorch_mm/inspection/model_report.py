@@ -102,6 +102,7 @@ class MethodReport:
         operators: By falling number of calls.
         delegates: By backend.
         arena_bytes: Planned memory, one entry for each buffer.
+        shared_bytes: Of these, what all methods have in common.
         cache: "none", "flat", "ring", "recurrent" or several joined by "+", with "quantized " before it.
         cache_bytes: Of the buffers that survive a call; a part of the planned memory.
         num_external_tensors: Weights that a .ptd file has to bring.
@@ -115,6 +116,7 @@ class MethodReport:
     operators: tuple[OperatorReport, ...]
     delegates: tuple[DelegateReport, ...]
     arena_bytes: tuple[int, ...]
+    shared_bytes: int
     cache: str
     cache_bytes: int
     num_external_tensors: int
@@ -170,7 +172,8 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelReport:
     program = _core.read_program(file)
     runs = [method for method in program.methods if method.inputs]
     sources = _operator_sources()
-    methods = tuple(_report_method(method, sources) for method in runs)
+    shared_bytes = sum(_core.shared_memories(program).values())
+    methods = tuple(_report_method(method, sources, shared_bytes) for method in runs)
     metadata = {method.name: _constant(method) for method in program.methods if not method.inputs}
     contract, refusal = _contract(program)
     report = ModelReport(
@@ -206,7 +209,7 @@ def _operator_sources() -> dict[str, Literal["sdk", "executorch_mm"]]:
 
 
 def _report_method(
-    method: _core.ProgramMethod, sources: dict[str, Literal["sdk", "executorch_mm"]]
+    method: _core.ProgramMethod, sources: dict[str, Literal["sdk", "executorch_mm"]], shared_bytes: int
 ) -> MethodReport:
     values, tensors, operators, delegates = method.values, method.tensors, method.operators, method.delegates
     instructions = [instruction for chain in method.chains for instruction in chain]
@@ -249,6 +252,7 @@ def _report_method(
             for backend in sorted({delegate.id for delegate in delegates})
         ),
         arena_bytes=tuple(method.arena_bytes[1:]),
+        shared_bytes=shared_bytes,
         cache=method.cache.name,
         cache_bytes=method.cache.bytes,
         num_external_tensors=sum(tensor.is_external for tensor in tensors),
@@ -318,6 +322,12 @@ def _decoder_problems(report: ModelReport, decoder: MethodReport) -> Iterator[st
             yield f"portable op in the decode loop: {base} ({operator.calls} calls for each token)"
     if decoder.cache == "none":
         yield "no KV cache: the whole sequence is read again for each token"
+    promised = report.metadata.get("get_max_context_len")
+    if isinstance(promised, int) and report.capacity is not None and report.capacity < promised:
+        yield (
+            f"the context is {report.capacity} positions, not the {promised} of get_max_context_len: "
+            "its smallest cache has no more rows, or is a ring that attention reads as if it were none"
+        )
     if report.max_chunk == 1:
         yield "prompts are read token by token: the export has static shapes"
     logits = decoder.outputs[0].shape if decoder.outputs else None

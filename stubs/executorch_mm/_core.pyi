@@ -200,9 +200,9 @@ class PromptPart:
 class LoadOptions:
     """How a model is loaded."""
 
-    def __init__(self, *, model_path: str, model_bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, data_paths: Sequence[str], load_mode: str, num_threads: int, workspace_sharing: str, weight_cache: bool, packed_cache_path: str, openvino_library: str, profile_path: str) -> None:
+    def __init__(self, *, model_path: str, model_bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, data_paths: Sequence[str], load_mode: str, num_threads: int, max_context_len: int = 0, workspace_sharing: str, weight_cache: bool, packed_cache_path: str, openvino_library: str, profile_path: str) -> None:
         """
-        model_bytes is shared, not copied. num_threads 0: chosen from the model's size. Empty strings stand for what is not given.
+        model_bytes is shared, not copied. num_threads 0: chosen from the model's size; max_context_len 0: as the program says. Empty strings stand for what is not given.
         """
 
     @property
@@ -410,9 +410,14 @@ class ProgramInfo:
 def model_kind(program: ProgramInfo) -> str:
     """'text', 'multimodal', 'speech', 'transducer' or 'other'."""
 
-def read_contract(program: ProgramInfo) -> Contract:
+def read_contract(program: ProgramInfo, max_context_len: int = 0) -> Contract:
     """
     What the program promises, as a session reads it; raises ContractError.
+    """
+
+def shared_memories(program: ProgramInfo) -> dict[int, int]:
+    """
+    Bytes of each planned memory that the methods share, by its number; entry 0 is unused.
     """
 
 def read_transducer(program: ProgramInfo) -> TransducerContract:

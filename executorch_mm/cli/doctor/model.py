@@ -80,7 +80,9 @@ def _program(report: ModelReport) -> Iterator[Check]:
 
 def _memory(report: ModelReport) -> Iterator[Check]:
     """The file is mapped, and delegates keep a second, packed copy of the weights."""
-    needed = 2 * report.file_bytes + sum(sum(method.arena_bytes) for method in report.methods)
+    shared = max((method.shared_bytes for method in report.methods), default=0)
+    planned = shared + sum(sum(method.arena_bytes) - method.shared_bytes for method in report.methods)
+    needed = 2 * report.file_bytes + planned
     detail = f"it needs up to {needed // MIB} MiB"
     available = available_memory()
     if available is not None and needed > available:
