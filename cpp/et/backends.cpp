@@ -17,11 +17,12 @@ namespace {
 namespace et = executorch::ET_RUNTIME_NAMESPACE;
 
 constexpr const char* kOpenvino = "OpenvinoBackend";
+constexpr const char* kXnnpack = "XnnpackBackend";
 constexpr const char* kOpenvinoVariable = "OPENVINO_LIB_PATH";
 
 const std::map<std::string, std::string>& providers() {
   static const std::map<std::string, std::string> table = {
-      {"XnnpackBackend", "executorch_mm on every platform"},
+      {kXnnpack, "executorch_mm on every platform"},
       {kOpenvino, "executorch_mm on Linux with pip install 'executorch_mm[openvino]'"},
       {"CoreMLBackend", "executorch_mm on macOS"},
       {"MLXBackend", "executorch_mm on macOS with Apple Silicon"},
@@ -39,11 +40,18 @@ const std::map<std::string, std::string>& providers() {
   return table;
 }
 
+// What works for a file that was exported for anything else.
+constexpr const char* kExportAgain =
+    "; export it again for XNNPACK, which is in every build of executorch_mm "
+    "(partitioner=[XnnpackPartitioner()], export_llm's backend.xnnpack.enabled=True, "
+    "optimum-cli's --recipe xnnpack)";
+
 [[noreturn]] void refuse(const MethodSpec& method, const std::string& backend,
                          const std::string& reason) {
   const std::string provider = backend_provider(backend);
   throw Error(ErrorCode::kLoad, method.name + ": exported for " + backend + ", " + reason +
-                                    (provider.empty() ? "" : "; it takes " + provider));
+                                    (provider.empty() ? "" : "; it takes " + provider) +
+                                    (backend == kXnnpack ? "" : kExportAgain));
 }
 
 // ExecuTorch's delegate opens the runtime by the name in an environment variable, once in a

@@ -298,6 +298,11 @@ def _problems(
         )
     for method in report.methods:
         yield from _method_problems(method)
+    if any(not delegate.is_linked for method in report.methods for delegate in method.delegates):
+        yield (
+            "export it again for XNNPACK, which every installation has: partitioner=[XnnpackPartitioner()], "
+            "export_llm's backend.xnnpack.enabled=True, optimum-cli's --recipe xnnpack"
+        )
     decoder = report.find(contract.decoder) if contract else None
     if decoder is not None:
         yield from _decoder_problems(report, decoder)

@@ -106,6 +106,7 @@ def test_a_file_that_cannot_run_here_is_described(tmp_path: Path) -> None:
     report = inspect_model(path)
     assert "text_decoder: nobody provides the operator llama::costum_sdpa.out" in report.problems
     assert "vision_encoder: the backend XnnpackBrigade is not in this installation" in report.problems
+    assert sum("export it again for XNNPACK" in problem for problem in report.problems) == 1
     with pytest.raises(ModelLoadError):
         MultimodalRunner(path, TINY_VLM.parent)
 

@@ -92,6 +92,9 @@ def test_without_its_runtime_an_openvino_program_names_the_extra(demo_folder: Pa
         ("VulkanBackend", "Vulkan"),
         ("CudaBackend", "CUDA"),
         ("EthosUBackend", "Ethos-U"),
+        ("MPSBackend", "MPS"),
+        pytest.param("MLXBackend", "Apple Silicon", marks=on_linux),
+        ("VgfBackend", "Vulkan"),
         pytest.param("CoreMLBackend", "macOS", marks=on_linux),
         ("SomeOtherName", "which this build does not have"),
     ],
@@ -108,3 +111,4 @@ def test_a_delegate_that_is_not_here_is_named_with_what_provides_it(
     with pytest.raises(ModelLoadError, match=f"text_decoder: exported for {backend}") as caught:
         MultimodalRunner(content.replace(ours, theirs), demo_folder)
     assert provider in str(caught.value)
+    assert "export it again for XNNPACK" in str(caught.value)
