@@ -337,6 +337,35 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         """
         self._requests.run(lambda session: session.rewind(position))
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The decoders of the program, from which `method=` and `use_method` choose."""
+        return tuple(self._session.contract.choices)
+
+    @property
+    def method(self) -> str:
+        """The decoder in use; of "prefill" with "decode" the one that reads prompts."""
+        return self._session.contract.decoder
+
+    def use_method(self, name: str) -> None:
+        """Another decoder answers from now on, such as one with an adapter (LoRA).
+
+        It is loaded when it is first used. Where the decoders share their cache
+        (`contract.is_state_shared`), the conversation goes on: what was read stays as the method before has
+        read it, and is not read anew. Where each has its own, the conversation must be empty.
+
+        Args:
+            name: One of `methods`.
+
+        Raises:
+            InputError: There is no such method; or it has a cache of its own and the conversation has begun:
+                `reset()` first.
+            ModelLoadError: It cannot be loaded.
+            BusyError: A request is running.
+        """
+        with self._requests.exclusive():
+            self._session.use_method(name)
+
     def save(self) -> Snapshot:
         """Copies the conversation's state: cache, position, history.
 

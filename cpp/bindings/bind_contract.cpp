@@ -64,7 +64,12 @@ void bind_contract(nb::module_& module) {
           "An encoder of sounds whose outputs the decoder takes beside the tokens.")
       .def_prop_ro(
           "decoder", [](const Contract& contract) { return contract.decoder().name; },
-          "Name of the method that writes tokens.")
+          "Name of the method that reads prompts and writes tokens.")
+      .def_ro("step_method", &Contract::step_name,
+              "Of the method that reads single tokens; empty where that is the decoder.")
+      .def_ro("choices", &Contract::choices, "Names of all decoders of the program.")
+      .def_ro("is_state_shared", &Contract::is_state_shared,
+              "The cache lies where the other decoders that say so have theirs.")
       .def_ro("methods", &Contract::methods, "Methods with inputs, by name.")
       .def_ro("metadata", &Contract::metadata, "Values of the constant methods, by name.")
       .def_ro("capacity", &Contract::capacity, "Positions the context holds.")

@@ -42,7 +42,7 @@ ModelBytes to_model_bytes(Bytes bytes) {
 
 LoadOptions make_load_options(std::string model_path, std::optional<Bytes> model_bytes,
                               std::vector<std::string> data_paths, const std::string& load_mode,
-                              int64_t num_threads, int64_t max_context_len,
+                              int64_t num_threads, int64_t max_context_len, std::string method,
                               const std::string& workspace_sharing, bool weight_cache,
                               std::string packed_cache_path, std::string openvino_library,
                               std::string profile_path) {
@@ -53,6 +53,7 @@ LoadOptions make_load_options(std::string model_path, std::optional<Bytes> model
   options.load_mode = to_load_mode(load_mode);
   options.num_threads = num_threads;
   options.max_context_len = max_context_len;
+  options.method = std::move(method);
   options.xnnpack = {to_workspace_sharing(workspace_sharing), weight_cache,
                      std::move(packed_cache_path)};
   options.openvino_library = std::move(openvino_library);
@@ -89,7 +90,7 @@ std::vector<PythonLogLine> take_log_lines() {
 void bind_load(nb::module_& module) {
   nb::class_<LoadOptions>(module, "LoadOptions", "How a model is loaded.")
       .def(nb::new_(&make_load_options), nb::kw_only(), "model_path"_a, "model_bytes"_a.none(),
-           "data_paths"_a, "load_mode"_a, "num_threads"_a, "max_context_len"_a = 0,
+           "data_paths"_a, "load_mode"_a, "num_threads"_a, "max_context_len"_a = 0, "method"_a = "",
            "workspace_sharing"_a, "weight_cache"_a, "packed_cache_path"_a, "openvino_library"_a,
            "profile_path"_a,
            "model_bytes is shared, not copied. num_threads 0: chosen from the model's size; "

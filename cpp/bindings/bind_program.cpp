@@ -112,8 +112,9 @@ void bind_program(nb::module_& module) {
                    [](const ProgramInfo& program) { return program.named_data.size(); });
   module.def("model_kind", name_of_kind, "program"_a,
              "'text', 'multimodal', 'speech', 'transducer' or 'other'.");
-  module.def("read_contract", read_contract, "program"_a, "max_context_len"_a = 0,
-             "What the program promises, as a session reads it; raises ContractError.");
+  module.def(
+      "read_contract", [](const ProgramInfo& program) { return read_contract(program); },
+      "program"_a, "What the program promises, as a session reads it; raises ContractError.");
   module.def(
       "shared_memories", [](const ProgramInfo& program) { return find_sharing(program).memories; },
       "program"_a,

@@ -134,6 +134,8 @@ void bind_session(nb::module_& module) {
       .def("logprobs", &Session::logprobs, "ids"_a, WithoutGil(),
            "ln p of each of these tokens coming next, after a prompt has been read.")
       .def("reset", &Session::reset, WithoutGil(), "Back to the state after loading.")
+      .def("use_method", &Session::use_method, "name"_a, WithoutGil(),
+           "Another decoder of the program goes on, where they share their cache.")
       .def("rewind", &Session::rewind, "position"_a, "Forgets the positions from `position` on.")
       .def("save", &Session::save, WithoutGil(), "Copies the whole state.")
       .def("restore", &Session::restore, "snapshot"_a, WithoutGil(), "Returns to a saved state.")

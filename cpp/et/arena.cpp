@@ -38,25 +38,60 @@ PlannedMemory::PlannedMemory(int64_t bytes) {
 
 PlannedMemory::~PlannedMemory() { munmap(bytes_.data(), bytes_.size()); }
 
-void PlannedMemory::remember_initial_state() {
-  initial_pages_.clear();
+std::vector<PlannedMemory::Page> PlannedMemory::used_pages() const {
+  std::vector<Page> pages;
   for (size_t offset = 0; offset < bytes_.size(); offset += kPageBytes) {
     const size_t size = std::min(kPageBytes, bytes_.size() - offset);
     const uint8_t* page = bytes_.data() + offset;
-    if (!is_zero(page, size)) initial_pages_.push_back({offset, {page, page + size}});
+    if (!is_zero(page, size)) pages.push_back({offset, {page, page + size}});
   }
+  return pages;
 }
 
-void PlannedMemory::reset() {
+void PlannedMemory::clear() {
 #ifdef __linux__
   // Private anonymous pages read as zero afterwards, and untouched ones cost nothing.
-  const bool is_zeroed = madvise(bytes_.data(), bytes_.size(), MADV_DONTNEED) == 0;
-#else
-  const bool is_zeroed = false;
+  if (madvise(bytes_.data(), bytes_.size(), MADV_DONTNEED) == 0) return;
 #endif
-  if (!is_zeroed) std::memset(bytes_.data(), 0, bytes_.size());
-  for (const Page& page : initial_pages_)
+  std::memset(bytes_.data(), 0, bytes_.size());
+}
+
+void PlannedMemory::write(const std::vector<Page>& pages) {
+  for (const Page& page : pages)
     std::memcpy(bytes_.data() + page.offset, page.bytes.data(), page.bytes.size());
+}
+
+void PlannedMemory::remember_initial_state() { initial_pages_ = used_pages(); }
+
+void PlannedMemory::reset() {
+  clear();
+  write(initial_pages_);
+}
+
+void PlannedMemory::set_aside() {
+  kept_pages_ = used_pages();
+  replaced_pages_ = initial_pages_;
+  reset();
+}
+
+void PlannedMemory::bring_back() {
+  struct Both {
+    const std::vector<uint8_t>* kept = nullptr;
+    const std::vector<uint8_t>* initial = nullptr;
+  };
+  std::map<size_t, Both> pages;
+  for (const Page& page : kept_pages_) pages[page.offset].kept = &page.bytes;
+  for (const Page& page : replaced_pages_) pages[page.offset].initial = &page.bytes;
+  for (const auto& [offset, page] : pages) {
+    const size_t size = page.kept != nullptr ? page.kept->size() : page.initial->size();
+    for (size_t i = 0; i < size; ++i) {
+      const uint8_t kept = page.kept != nullptr ? (*page.kept)[i] : 0;
+      const uint8_t initial = page.initial != nullptr ? (*page.initial)[i] : 0;
+      if (kept != initial) bytes_.data()[offset + i] = kept;
+    }
+  }
+  kept_pages_.clear();
+  replaced_pages_.clear();
 }
 
 Arena::Arena(const std::vector<int64_t>& buffer_bytes, const SharedBuffers& shared) {

@@ -28,14 +28,24 @@ class PlannedMemory {
   void remember_initial_state();
   void reset();
 
+  // Keeps a copy of the content and resets it, until bring_back() returns what differed from the
+  // start: the rest may have got another one meanwhile.
+  void set_aside();
+  void bring_back();
+
  private:
   struct Page {
     size_t offset;
     std::vector<uint8_t> bytes;
   };
+  std::vector<Page> used_pages() const;
+  void clear();
+  void write(const std::vector<Page>& pages);
 
   executorch::runtime::Span<uint8_t> bytes_;
   std::vector<Page> initial_pages_;
+  std::vector<Page> kept_pages_;
+  std::vector<Page> replaced_pages_;  // initial_pages_ when those were kept
 };
 
 // Buffers that several methods have in common, by their number.

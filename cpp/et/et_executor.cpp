@@ -22,6 +22,7 @@ TensorView as_rows(TensorView view) {
 }
 
 struct EtSnapshot final : StateSnapshot {
+  const Contract* contract = nullptr;
   int64_t num_flat_rows = 0;
   std::vector<uint8_t> bytes;
   size_t size_bytes() const override { return bytes.size(); }
@@ -44,9 +45,11 @@ void for_each_piece(const std::vector<StateTensor>& state, const Arena& arena,
 
 EtExecutor::EtExecutor(std::unique_ptr<EtProgram> program, const LoadOptions& options)
     : program_(std::move(program)),
-      contract_(read_contract(program_->take_structure(), options.max_context_len)) {
+      contracts_(
+          read_contracts(program_->take_structure(), {options.method, options.max_context_len})),
+      current_(&contracts_[0]) {
   load_decoder(options.num_threads);
-  for (const MethodSpec* encoder : {contract_.image_encoder(), contract_.audio_encoder()}) {
+  for (const MethodSpec* encoder : {current_->image_encoder(), current_->audio_encoder()}) {
     if (encoder != nullptr) program_->load_method(*encoder);
   }
   program_->restart_profile();  // calls that only measured are nobody's
@@ -58,7 +61,7 @@ void EtExecutor::load_decoder(int64_t num_threads) {
   const size_t pool_size = std::min(thread_pool_size(), usable_cores());
   ThreadChoice choice = choose_threads(program_->file_bytes(), pool_size);
   // Half a minute of sound in one call is work enough for the pool.
-  if (choice == ThreadChoice::kMeasure && contract_.kind == ModelKind::kSpeech)
+  if (choice == ThreadChoice::kMeasure && current_->kind == ModelKind::kSpeech)
     choice = ThreadChoice::kPool;
   if (choice != ThreadChoice::kPool) load_decoder_on(1);
   if (choice == ThreadChoice::kOne) return;
@@ -72,9 +75,50 @@ void EtExecutor::load_decoder(int64_t num_threads) {
 
 void EtExecutor::load_decoder_on(int64_t num_threads) {
   program_->use_threads(num_threads);
-  if (contract_.kind == ModelKind::kMultimodal)
-    program_->load_method(contract_.methods.at("token_embedding"));
-  program_->load_method(contract_.decoder());
+  if (current_->kind == ModelKind::kMultimodal)
+    program_->load_method(current_->methods.at("token_embedding"));
+  load_current();
+}
+
+void EtExecutor::load_current() {
+  program_->load_method(current_->decoder());
+  if (!current_->step_name.empty())
+    program_->load_method(current_->methods.at(current_->step_name));
+}
+
+void EtExecutor::use_method(const std::string& name, int64_t position) {
+  const auto& names = current_->choices;
+  const auto found = std::find(names.begin(), names.end(), name);
+  const auto next = std::find_if(contracts_.begin(), contracts_.end(), [&](const Contract& other) {
+    return other.decoder_name == name || other.step_name == name;
+  });
+  if (found == names.end() || next == contracts_.end()) {
+    std::string expected;
+    for (const std::string& choice : names) expected += (expected.empty() ? "" : ", ") + choice;
+    throw Error(ErrorCode::kInput, "method: expected one of " + expected + ", got " + name);
+  }
+  const bool has_no_cache = current_->position_style == PositionStyle::kNone &&
+                            next->position_style == PositionStyle::kNone;
+  const bool is_same = current_->decoder_name == next->decoder_name;
+  const bool is_shared = current_->is_state_shared && next->is_state_shared;
+  if (position > 0 && !is_same && !is_shared && !has_no_cache) {
+    throw Error(ErrorCode::kInput, "method: " + name + " has a cache of its own, without the " +
+                                       std::to_string(position) +
+                                       " positions of this conversation: reset() first");
+  }
+  if (position > next->capacity) {
+    throw Error(ErrorCode::kInput, "method: " + name + " has room for " +
+                                       std::to_string(next->capacity) + " positions, " +
+                                       std::to_string(position) + " are in use");
+  }
+  const Contract* before = std::exchange(current_, &*next);
+  if (program_->methods().count(next->decoder_name) != 0) return;
+  try {
+    load_current();
+  } catch (...) {
+    current_ = before;
+    throw;
+  }
 }
 
 int64_t EtExecutor::time_turn() {
@@ -84,7 +128,7 @@ int64_t EtExecutor::time_turn() {
   constexpr int64_t kTimedSteps = 16;
   const std::vector<int64_t> ids(kPromptTokens, 0);
   const int64_t num_tokens =
-      std::min({kPromptTokens, contract_.max_chunk, std::max<int64_t>(1, contract_.capacity / 2)});
+      std::min({kPromptTokens, current_->max_chunk, std::max<int64_t>(1, current_->capacity / 2)});
   const auto time_call = [&](int64_t count, int64_t position) {
     int64_t elapsed = 0;
     {
@@ -96,9 +140,9 @@ int64_t EtExecutor::time_turn() {
   time_call(num_tokens, 0);  // the first call also prepares memory
   int64_t turn_ns = INT64_MAX;
   for (int64_t i = 0; i < kTimedPrompts; ++i) turn_ns = std::min(turn_ns, time_call(num_tokens, 0));
-  if (contract_.position_style != PositionStyle::kNone) {
+  if (current_->position_style != PositionStyle::kNone) {
     int64_t step_ns = INT64_MAX;
-    for (int64_t i = 0; i < kTimedSteps && num_tokens + i < contract_.capacity; ++i)
+    for (int64_t i = 0; i < kTimedSteps && num_tokens + i < current_->capacity; ++i)
       step_ns = std::min(step_ns, time_call(1, num_tokens + i));
     turn_ns += kAnswerTokens * step_ns;
   }
@@ -107,21 +151,22 @@ int64_t EtExecutor::time_turn() {
 }
 
 TensorView EtExecutor::run_embedding(const TensorView& tokens) {
-  const DType wanted = contract_.methods.at("token_embedding").inputs[0].dtype;
+  const DType wanted = current_->methods.at("token_embedding").inputs[0].dtype;
   const TensorView ids = convert(tokens, wanted, converted_ids_, "tokens");
   return program_->run("token_embedding", {ids}, ErrorCode::kExecution)[0];
 }
 
 TensorView EtExecutor::run_decoder(const TensorView& first, int64_t num_tokens, int64_t position) {
   if (num_tokens == 1) program_->large_pages().advise();
-  const MethodSpec& decoder = contract_.decoder();
+  const MethodSpec& decoder = current_->decoder_of(num_tokens);
   std::vector<uint8_t>& converted =
-      contract_.kind == ModelKind::kMultimodal ? converted_embeddings_ : converted_ids_;
+      current_->kind == ModelKind::kMultimodal ? converted_embeddings_ : converted_ids_;
   std::vector<TensorView> inputs = {
       convert(first, decoder.inputs[0].dtype, converted, "decoder input")};
   inputs.insert(inputs.end(), heard_.begin(), heard_.end());
-  if (contract_.position_style != PositionStyle::kNone) {
-    const bool is_range = contract_.position_style == PositionStyle::kRange;
+  const PositionStyle style = position_style(decoder);
+  if (style != PositionStyle::kNone) {
+    const bool is_range = style == PositionStyle::kRange;
     positions_.resize(is_range ? static_cast<size_t>(num_tokens) : 1);
     for (size_t i = 0; i < positions_.size(); ++i)
       positions_[i] = position + static_cast<int64_t>(i);
@@ -140,9 +185,9 @@ TensorView EtExecutor::run_decoder(const TensorView& first, int64_t num_tokens, 
 
 TensorView EtExecutor::decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) {
   const TensorView tokens{ids, DType::kInt64, {1, num_tokens}};
-  if (contract_.kind == ModelKind::kSpeech && heard_.empty())
+  if (current_->kind == ModelKind::kSpeech && heard_.empty())
     throw Error(ErrorCode::kInput, "prompt: expected a clip before the first token");
-  const bool is_embedded = contract_.kind == ModelKind::kMultimodal;
+  const bool is_embedded = current_->kind == ModelKind::kMultimodal;
   return run_decoder(is_embedded ? run_embedding(tokens) : tokens, num_tokens, position);
 }
 
@@ -163,7 +208,7 @@ std::vector<TensorView> EtExecutor::encode(const MethodSpec* encoder, const char
     if (!all_finite(input))
       throw Error(ErrorCode::kInput,
                   std::string(what) + ": expected finite values, got NaN or infinity");
-    TensorView view = encoder == contract_.image_encoder()
+    TensorView view = encoder == current_->image_encoder()
                           ? convert_image(input, wanted.dtype, converted_media_)
                           : convert(input, wanted.dtype, converted_media_, what);
     if (view.data != input.data) converted_input_bytes_ += static_cast<int64_t>(input.size_bytes());
@@ -182,12 +227,12 @@ std::vector<TensorView> EtExecutor::encode(const MethodSpec* encoder, const char
 }
 
 TensorView EtExecutor::encode_image(const TensorView& image) {
-  return as_rows(encode(contract_.image_encoder(), "image", image)[0]);
+  return as_rows(encode(current_->image_encoder(), "image", image)[0]);
 }
 
 TensorView EtExecutor::encode_audio(const TensorView& audio) {
-  std::vector<TensorView> outputs = encode(contract_.audio_encoder(), "audio", audio);
-  if (contract_.kind != ModelKind::kSpeech) return as_rows(outputs[0]);
+  std::vector<TensorView> outputs = encode(current_->audio_encoder(), "audio", audio);
+  if (current_->kind != ModelKind::kSpeech) return as_rows(outputs[0]);
   heard_ = std::move(outputs);
   return {nullptr, heard_[0].dtype, {0, 0}};
 }
@@ -195,20 +240,21 @@ TensorView EtExecutor::encode_audio(const TensorView& audio) {
 void EtExecutor::reset_state() {
   for (auto& [name, method] : program_->methods()) {
     // What was heard lies in the encoder's.
-    const bool is_heard = contract_.kind == ModelKind::kSpeech && name != contract_.decoder().name;
+    const bool is_heard = current_->kind == ModelKind::kSpeech && name != current_->decoder().name;
     if (!is_heard) method.arena->reset();
   }
 }
 
 std::unique_ptr<StateSnapshot> EtExecutor::save_state(int64_t num_flat_rows) const {
-  if (contract_.state.empty() && contract_.position_style != PositionStyle::kNone) {
-    throw Error(ErrorCode::kInput, contract_.decoder().name +
+  if (current_->state.empty() && current_->position_style != PositionStyle::kNone) {
+    throw Error(ErrorCode::kInput, current_->decoder().name +
                                        ": its state lies where it cannot be copied, in a delegate");
   }
-  const Arena& arena = *program_->methods().at(contract_.decoder().name).arena;
+  const Arena& arena = *program_->methods().at(current_->decoder().name).arena;
   auto snapshot = std::make_unique<EtSnapshot>();
+  snapshot->contract = current_;
   snapshot->num_flat_rows = num_flat_rows;
-  for_each_piece(contract_.state, arena, num_flat_rows, [&](const uint8_t* piece, size_t size) {
+  for_each_piece(current_->state, arena, num_flat_rows, [&](const uint8_t* piece, size_t size) {
     snapshot->bytes.insert(snapshot->bytes.end(), piece, piece + size);
   });
   return snapshot;
@@ -218,9 +264,14 @@ void EtExecutor::restore_state(const StateSnapshot& snapshot) {
   const auto* ours = dynamic_cast<const EtSnapshot*>(&snapshot);
   if (ours == nullptr)
     throw Error(ErrorCode::kInput, "snapshot: it was not made by this kind of executor");
-  const Arena& arena = *program_->methods().at(contract_.decoder().name).arena;
+  const Arena& arena = *program_->methods().at(current_->decoder().name).arena;
+  if (ours->contract != current_ &&
+      !(ours->contract->is_state_shared && current_->is_state_shared)) {
+    throw Error(ErrorCode::kInput, "snapshot: it is of the method " + ours->contract->decoder_name +
+                                       ", which has a cache of its own: use_method() first");
+  }
   const uint8_t* from = ours->bytes.data();
-  for_each_piece(contract_.state, arena, ours->num_flat_rows, [&](uint8_t* piece, size_t size) {
+  for_each_piece(current_->state, arena, ours->num_flat_rows, [&](uint8_t* piece, size_t size) {
     std::memcpy(piece, from, size);
     from += size;
   });

@@ -19,7 +19,8 @@ class EtExecutor final : public Executor {
   explicit EtExecutor(const LoadOptions& options)
       : EtExecutor(std::make_unique<EtProgram>(options), options) {}
 
-  const Contract& contract() const override { return contract_; }
+  const Contract& contract() const override { return *current_; }
+  void use_method(const std::string& name, int64_t position) override;
   TensorView decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) override;
   TensorView decode_embeddings(const TensorView& embeddings, int64_t position) override;
   TensorView encode_image(const TensorView& image) override;
@@ -39,13 +40,16 @@ class EtExecutor final : public Executor {
   void load_decoder_on(int64_t num_threads);
   // Nanoseconds of a short prompt and answer.
   int64_t time_turn();
+  // Loads what the decoder in use consists of.
+  void load_current();
   TensorView run_embedding(const TensorView& tokens);
   TensorView run_decoder(const TensorView& first, int64_t num_tokens, int64_t position);
   std::vector<TensorView> encode(const MethodSpec* encoder, const char* what,
                                  const TensorView& input);
 
   std::unique_ptr<EtProgram> program_;
-  Contract contract_;
+  const std::vector<Contract> contracts_;  // one for each decoder
+  const Contract* current_;
   std::vector<TensorView> heard_;   // speech: what the encoder made of the last clip
   std::vector<int64_t> positions_;  // the position input: (1) or (num_tokens)
   // Inputs in the dtype that the method wants, where the caller's is another.

@@ -139,6 +139,22 @@ std::vector<executorch::ET_RUNTIME_NAMESPACE::Kernel> kernel_list() {
   return kernels;
 }
 
+// What other methods have left in shared memory comes back once the new one has written its start.
+class AsideWhileLoading {
+ public:
+  explicit AsideWhileLoading(const SharedBuffers& buffers) : buffers_(buffers) {
+    for (const auto& [index, memory] : buffers_) memory->set_aside();
+  }
+  ~AsideWhileLoading() {
+    for (const auto& [index, memory] : buffers_) memory->bring_back();
+  }
+  AsideWhileLoading(const AsideWhileLoading&) = delete;
+  AsideWhileLoading& operator=(const AsideWhileLoading&) = delete;
+
+ private:
+  const SharedBuffers& buffers_;
+};
+
 }  // namespace
 
 EtProgram::EtProgram(const LoadOptions& options) : openvino_library_(options.openvino_library) {
@@ -183,6 +199,7 @@ void EtProgram::load_method(const MethodSpec& spec) {
   loaded = {};
   loaded.spec = &spec;
   loaded.arena = std::make_unique<Arena>(spec.arena_bytes, shared_);
+  const AsideWhileLoading aside(shared_);
 
   // XNNPACK fixes its thread use when a method is loaded, not when it runs.
   std::optional<NoThreadPoolGuard> single_thread;

@@ -84,6 +84,13 @@ struct CacheLimits {
 using MetadataValue =
     std::variant<int64_t, double, bool, std::string, std::vector<int64_t>, std::vector<double>>;
 
+// Positions are the last input of a decoder, if it has more than tokens or embeddings.
+inline PositionStyle position_style(const MethodSpec& decoder) {
+  if (decoder.inputs.size() < 2) return PositionStyle::kNone;
+  const Shape& positions = decoder.inputs.back().shape;
+  return !positions.empty() && positions[0] > 1 ? PositionStyle::kRange : PositionStyle::kStart;
+}
+
 // What programs of any kind say about themselves.
 struct Signatures {
   std::map<std::string, MethodSpec> methods;      // those with inputs, by name
@@ -97,6 +104,13 @@ struct Signatures {
 
 struct Contract : Signatures {
   ModelKind kind = ModelKind::kText;
+  std::string decoder_name = "forward";
+  // What reads a single token, where a method of its own does: `decode` beside `prefill`.
+  std::string step_name;
+  std::vector<std::string> choices;  // decoders of the program, by name
+  // What the decoder remembers is where the others that say so have theirs: a conversation may go
+  // on with any of these.
+  bool is_state_shared = false;
   int64_t capacity = 0;            // positions the KV cache holds
   std::vector<StateTensor> state;  // of the decoder
   CacheLimits cache;
@@ -107,8 +121,10 @@ struct Contract : Signatures {
   int64_t vocab_size = 0;   // last dimension of the logits
   int64_t hidden_size = 0;  // of the embeddings; 0 for text models
 
-  const MethodSpec& decoder() const {
-    return methods.at(kind == ModelKind::kText ? "forward" : "text_decoder");
+  const MethodSpec& decoder() const { return methods.at(decoder_name); }
+  // The method for a call of so many tokens.
+  const MethodSpec& decoder_of(int64_t num_tokens) const {
+    return num_tokens == 1 && !step_name.empty() ? methods.at(step_name) : decoder();
   }
   const MethodSpec* image_encoder() const { return find("vision_encoder"); }
   const MethodSpec* audio_encoder() const {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "base/error.h"
 #include "model/cache_kind.h"
@@ -93,8 +94,7 @@ void read_position_style(const MethodSpec& decoder, Contract& contract) {
                     "not supported)");
   }
   expect_tensor(decoder, Side::kInput, last, 1, kIds);
-  contract.position_style =
-      decoder.inputs[last].shape[0] > 1 ? PositionStyle::kRange : PositionStyle::kStart;
+  contract.position_style = position_style(decoder);
 }
 
 // `stated`: the capacity that the program or the caller names, 0 for none. What the instructions
@@ -104,7 +104,13 @@ void read_state(const MethodSpec& decoder, const ProgramInfo& program, int64_t s
   const ProgramMethod* method = program.find(decoder.name);
   if (method == nullptr) return;
   const int64_t fewest_rows = stated > 0 ? stated : contract.max_chunk;
-  contract.state = find_state(find_sharing(program), *method, fewest_rows);
+  const Sharing sharing = find_sharing(program);
+  contract.state = find_state(sharing, *method, fewest_rows);
+  contract.is_state_shared =
+      !contract.state.empty() &&
+      std::all_of(contract.state.begin(), contract.state.end(), [&](const StateTensor& tensor) {
+        return sharing.memories.count(static_cast<uint32_t>(tensor.arena_buffer + 1)) != 0;
+      });
   contract.cache = cache_limits(contract.state);
   // Keys that an attention reads up to the position may also be a ring, which then is no longer
   // than its rows.
@@ -176,16 +182,41 @@ void read_limits(const MethodSpec& decoder, const ProgramInfo& program, int64_t 
   }
 }
 
-void interpret(const ProgramInfo& program, int64_t max_context_len, Contract& contract) {
-  contract.kind = model_kind(contract);
-  if (contract.kind == ModelKind::kTransducer || contract.kind == ModelKind::kOther) {
-    std::string names;
-    for (const auto& [name, method] : contract.methods) names += (names.empty() ? "" : ", ") + name;
-    refuse_contract(
-        "expected a method forward, or token_embedding and text_decoder, or encoder and "
-        "text_decoder; the program has: " +
-        (names.empty() ? "none" : names));
+std::string joined(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text.empty() ? "none" : text;
+}
+
+bool has_name(const std::vector<std::string>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+std::vector<std::string> names_of_decoders(const Contract& contract) {
+  if (contract.kind == ModelKind::kSpeech) return {"text_decoder"};
+  // The usual one is meant also where it does not look like a decoder, and is refused for that.
+  const bool is_text = contract.kind == ModelKind::kText;
+  const MethodSpec* usual = contract.find(is_text ? "forward" : "text_decoder");
+  std::vector<std::string> names;
+  if (is_text)
+    names = find_decoders(contract);
+  else if (!usual->inputs.empty() && usual->inputs[0].shape.size() == 3)
+    names = find_decoders(contract, usual->inputs[0].shape[2]);
+  if (usual != nullptr && !has_name(names, usual->name)) names.push_back(usual->name);
+  return names;
+}
+
+// The decoder that is meant where none is named.
+std::string usual_decoder(const std::vector<std::string>& names) {
+  for (const char* usual : {"text_decoder", "forward", "base_forward", "prefill", "decode"}) {
+    if (has_name(names, usual)) return usual;
   }
+  if (names.size() != 1)
+    refuse_contract("the program has several decoders: choose one with method=: " + joined(names));
+  return names[0];
+}
+
+void interpret(const ProgramInfo& program, int64_t max_context_len, Contract& contract) {
   const MethodSpec& decoder = contract.decoder();
   if (contract.kind == ModelKind::kMultimodal) {
     const MethodSpec& embedding = contract.methods.at("token_embedding");
@@ -220,13 +251,69 @@ void interpret(const ProgramInfo& program, int64_t max_context_len, Contract& co
   contract.bos_id = one_int(contract, "get_bos_id");
 }
 
-}  // namespace
-
-Contract read_contract(const ProgramInfo& program, int64_t max_context_len) {
-  Contract contract;
-  static_cast<Signatures&>(contract) = read_signatures(program);
+Contract read_decoder(const ProgramInfo& program, const Contract& common, const std::string& name,
+                      int64_t max_context_len) {
+  Contract contract = common;
+  contract.decoder_name = name;
   interpret(program, max_context_len, contract);
   return contract;
+}
+
+// `prefill` and `decode` over the same cache are one decoder.
+void pair_up(std::vector<Contract>& contracts) {
+  Contract* prefill = nullptr;
+  Contract* decode = nullptr;
+  for (Contract& contract : contracts) {
+    if (!contract.is_state_shared) continue;
+    if (contract.decoder_name == "prefill") prefill = &contract;
+    if (contract.decoder_name == "decode") decode = &contract;
+  }
+  if (prefill == nullptr || decode == nullptr) return;
+  prefill->step_name = "decode";
+  prefill->capacity = std::min(prefill->capacity, decode->capacity);
+  *decode = *prefill;
+}
+
+}  // namespace
+
+std::vector<Contract> read_contracts(const ProgramInfo& program, const ContractRequest& request) {
+  Contract common;
+  static_cast<Signatures&>(common) = read_signatures(program);
+  common.kind = model_kind(common);
+  if (common.kind == ModelKind::kTransducer || common.kind == ModelKind::kOther) {
+    std::vector<std::string> names;
+    for (const auto& [name, method] : common.methods) names.push_back(name);
+    refuse_contract(
+        "expected a method forward, or token_embedding and text_decoder, or encoder and "
+        "text_decoder; the program has: " +
+        joined(names));
+  }
+  const std::vector<std::string> names = names_of_decoders(common);
+  const std::string chosen = request.method.empty() ? usual_decoder(names) : request.method;
+  if (!has_name(names, chosen)) {
+    throw Error(ErrorCode::kInput, "method: expected one of " + joined(names) + ", got " + chosen);
+  }
+  std::vector<Contract> contracts = {
+      read_decoder(program, common, chosen, request.max_context_len)};
+  for (const std::string& name : names) {
+    if (name == chosen) continue;
+    try {
+      Contract other = read_decoder(program, common, name, request.max_context_len);
+      if (other.vocab_size == contracts[0].vocab_size) contracts.push_back(std::move(other));
+    } catch (const Error&) {  // NOLINT(bugprone-empty-catch)
+      // No decoder that can be driven, or one without the room that is asked for.
+    }
+  }
+  std::vector<std::string> choices;
+  for (const Contract& contract : contracts) choices.push_back(contract.decoder_name);
+  std::sort(choices.begin(), choices.end());
+  pair_up(contracts);
+  for (Contract& contract : contracts) contract.choices = choices;
+  return contracts;
+}
+
+Contract read_contract(const ProgramInfo& program, const ContractRequest& request) {
+  return std::move(read_contracts(program, request)[0]);
 }
 
 }  // namespace emm

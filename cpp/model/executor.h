@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "base/tensor_view.h"
@@ -28,7 +29,13 @@ class Executor {
  public:
   virtual ~Executor() = default;
 
+  // Of the decoder in use; one that is read stays where it is for the executor's life.
   virtual const Contract& contract() const = 0;
+
+  // Another of contract().choices decodes from now on. With `position` positions in use it must
+  // find what the one before has left. Throws Error(kInput) or Error(kLoad), and then has changed
+  // nothing.
+  virtual void use_method(const std::string& name, int64_t position) = 0;
 
   // Runs num_tokens <= contract().max_chunk ids at `position`. Returns the last row of logits,
   // (vocab_size).

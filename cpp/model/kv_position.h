@@ -15,6 +15,14 @@ class KvPosition {
   explicit KvPosition(int64_t capacity, CacheLimits limits = {})
       : capacity_(capacity), limits_(limits) {}
 
+  // The same positions under other limits.
+  KvPosition under(int64_t capacity, CacheLimits limits) const {
+    KvPosition other = *this;
+    other.capacity_ = capacity;
+    other.limits_ = limits;
+    return other;
+  }
+
   int64_t used() const { return used_; }
   int64_t capacity() const { return capacity_; }
   int64_t available() const { return limits_.is_unbounded ? capacity_ : capacity_ - used_; }

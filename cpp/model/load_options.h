@@ -35,6 +35,7 @@ struct LoadOptions {
   int64_t num_threads = 0;      // 0: chosen from the model's size
   int64_t max_context_len = 0;  // positions; 0: as the program says
   XnnpackOptions xnnpack;
+  std::string method;            // the decoder; empty: the usual one
   std::string openvino_library;  // libopenvino_c.so; empty: the loader looks for it
   std::string profile_path;      // empty: no profile
 };

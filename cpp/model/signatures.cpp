@@ -97,12 +97,30 @@ Signatures read_signatures(const ProgramInfo& program) {
   return signatures;
 }
 
+std::vector<std::string> find_decoders(const Signatures& signatures, int64_t hidden_size) {
+  const auto is_ids = [](const TensorSpec& spec, size_t rank) {
+    return spec.shape.size() == rank &&
+           (spec.dtype == DType::kInt64 || spec.dtype == DType::kInt32);
+  };
+  std::vector<std::string> names;
+  for (const auto& [name, method] : signatures.methods) {
+    if (method.inputs.size() != 2 || method.outputs.size() != 1) continue;
+    const Shape& first = method.inputs[0].shape;
+    const bool is_read = hidden_size > 0 ? first.size() == 3 && first[2] == hidden_size
+                                         : is_ids(method.inputs[0], 2);
+    const size_t rank = method.outputs[0].shape.size();
+    if (is_read && is_ids(method.inputs[1], 1) && (rank == 2 || rank == 3)) names.push_back(name);
+  }
+  return names;
+}
+
 ModelKind model_kind(const Signatures& signatures) {
   const auto has = [&](const char* name) { return signatures.find(name) != nullptr; };
   if (has("encoder") && has("decoder_step") && has("joint")) return ModelKind::kTransducer;
   if (has("token_embedding") && has("text_decoder")) return ModelKind::kMultimodal;
   if (has("forward")) return ModelKind::kText;
-  return has("encoder") && has("text_decoder") ? ModelKind::kSpeech : ModelKind::kOther;
+  if (has("encoder") && has("text_decoder")) return ModelKind::kSpeech;
+  return find_decoders(signatures).empty() ? ModelKind::kOther : ModelKind::kText;
 }
 
 }  // namespace emm

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "model/contract.h"
 #include "program/program_file.h"
@@ -18,5 +19,9 @@ Signatures read_signatures(const ProgramInfo& program);
 
 // What a program with these methods is.
 ModelKind model_kind(const Signatures& signatures);
+
+// The methods that make logits of tokens and a position, or with `hidden_size` of embeddings of so
+// many features.
+std::vector<std::string> find_decoders(const Signatures& signatures, int64_t hidden_size = 0);
 
 }  // namespace emm

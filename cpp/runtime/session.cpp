@@ -303,6 +303,15 @@ void Session::rewind(int64_t position) {
   pending_tokens_.clear();
 }
 
+void Session::use_method(const std::string& name) {
+  const auto lock = enter();
+  expect_idle();
+  executor_->use_method(name, position_.used());
+  has_logits_ = false;  // they are the other's
+  const std::lock_guard books(books_);
+  position_ = position_.under(contract().capacity, contract().cache);
+}
+
 std::shared_ptr<const Session::Snapshot> Session::save() const {
   const auto lock = enter();
   expect_idle();
@@ -324,7 +333,7 @@ void Session::restore(const Snapshot& snapshot) {
   executor_->restore_state(*snapshot.state);
   {
     const std::lock_guard books(books_);
-    position_ = snapshot.position;
+    position_ = snapshot.position.under(contract().capacity, contract().cache);
     history_ = snapshot.history;
     pending_tokens_ = snapshot.pending_tokens;
   }

@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "model/executor.h"
@@ -79,6 +80,10 @@ class Session {
   // Forgets the positions from `position` on, so that the next prompt continues there. Throws
   // Error(kInput) where the model's state cannot go back that far.
   void rewind(int64_t position);
+
+  // Another of the contract's decoders goes on, where it finds what the one before has left: what
+  // was read stays as that one read it. Throws Error(kInput), and then has changed nothing.
+  void use_method(const std::string& name);
 
   struct Snapshot {
     std::unique_ptr<StateSnapshot> state;

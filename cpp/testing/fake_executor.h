@@ -84,6 +84,7 @@ class FakeExecutor : public Executor, public Memory {
   }
 
   const Contract& contract() const override { return contract_; }
+  void use_method(const std::string&, int64_t) override {}
 
   TensorView decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) override {
     return decode(std::vector<int64_t>(ids, ids + num_tokens), position);

@@ -122,6 +122,7 @@ def core_options(
         load_mode=options.get("load_mode", "mmap"),
         num_threads=_thread_count(options.get("num_threads", "auto")),
         max_context_len=_context_len(options.get("max_context_len")),
+        method=_method_name(options.get("method")),
         workspace_sharing=xnnpack.workspace_sharing,
         weight_cache=xnnpack.weight_cache or packed_cache is not None,
         packed_cache_path="" if packed_cache is None else os.path.realpath(packed_cache),

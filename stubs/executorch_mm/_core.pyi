@@ -110,7 +110,21 @@ class Contract:
 
     @property
     def decoder(self) -> str:
-        """Name of the method that writes tokens."""
+        """Name of the method that reads prompts and writes tokens."""
+
+    @property
+    def step_method(self) -> str:
+        """
+        Of the method that reads single tokens; empty where that is the decoder.
+        """
+
+    @property
+    def choices(self) -> list[str]:
+        """Names of all decoders of the program."""
+
+    @property
+    def is_state_shared(self) -> bool:
+        """The cache lies where the other decoders that say so have theirs."""
 
     @property
     def methods(self) -> dict[str, MethodSpec]:
@@ -200,7 +214,7 @@ class PromptPart:
 class LoadOptions:
     """How a model is loaded."""
 
-    def __init__(self, *, model_path: str, model_bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, data_paths: Sequence[str], load_mode: str, num_threads: int, max_context_len: int = 0, workspace_sharing: str, weight_cache: bool, packed_cache_path: str, openvino_library: str, profile_path: str) -> None:
+    def __init__(self, *, model_path: str, model_bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, data_paths: Sequence[str], load_mode: str, num_threads: int, max_context_len: int = 0, method: str = '', workspace_sharing: str, weight_cache: bool, packed_cache_path: str, openvino_library: str, profile_path: str) -> None:
         """
         model_bytes is shared, not copied. num_threads 0: chosen from the model's size; max_context_len 0: as the program says. Empty strings stand for what is not given.
         """
@@ -410,7 +424,7 @@ class ProgramInfo:
 def model_kind(program: ProgramInfo) -> str:
     """'text', 'multimodal', 'speech', 'transducer' or 'other'."""
 
-def read_contract(program: ProgramInfo, max_context_len: int = 0) -> Contract:
+def read_contract(program: ProgramInfo) -> Contract:
     """
     What the program promises, as a session reads it; raises ContractError.
     """
@@ -532,6 +546,9 @@ class Session:
 
     def reset(self) -> None:
         """Back to the state after loading."""
+
+    def use_method(self, name: str) -> None:
+        """Another decoder of the program goes on, where they share their cache."""
 
     def rewind(self, position: int) -> None:
         """Forgets the positions from `position` on."""

@@ -23,11 +23,10 @@ from executorch_mm.load_options import core_options
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "exports"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())
-TALKING = [name for name, expected in EXPECTED.items() if "turns" in expected and "prefill" not in name]
-ONE_DECODER = [name for name in TALKING if "adapters" not in name]
+ONE_DECODER = [name for name, expected in EXPECTED.items() if "turns" in expected]
 
 
-def load(name: str, **options: int) -> MultimodalRunner:
+def load(name: str, **options: object) -> MultimodalRunner:
     return MultimodalRunner(FOLDER / f"{name}.pte", NumberTokenizer(), **options)
 
 
@@ -172,3 +171,96 @@ def test_the_rows_of_the_cache_tell_what_the_metadata_would(
 ) -> None:
     assert inspect_model(FOLDER.parent / model).capacity == capacity
     assert inspect_model(without_lengths(model, tmp_path)).capacity == capacity
+
+
+@pytest.mark.parametrize("name", ["shared_adapters", "own_adapters"])
+def test_an_adapter_is_a_method_to_choose(name: str) -> None:
+    expected = EXPECTED[name]
+    with load(name, method="lora_forward") as runner:
+        assert (runner.methods, runner.method) == (("base_forward", "lora_forward"), "lora_forward")
+        assert talk(runner, expected["lora"]) == [answer for _, answer in expected["lora"]]
+        runner.reset()
+        runner.use_method("base_forward")
+        assert talk(runner, expected["turns"]) == [answer for _, answer in expected["turns"]]
+        runner.reset()
+        runner.use_method("lora_forward")
+        assert talk(runner, expected["lora"]) == [answer for _, answer in expected["lora"]]
+
+
+def test_a_shared_conversation_goes_on_with_another_adapter_and_keeps_what_was_read() -> None:
+    (prompt, _), (second, _) = EXPECTED["shared_adapters"]["lora"]
+    switched = EXPECTED["shared_adapters"]["switched"]
+    with load("shared_adapters") as runner:
+        for _ in range(2):  # the second time the method is loaded already
+            first = answer(runner, prompt, 6)
+            assert first == EXPECTED["shared_adapters"]["turns"][0][1]
+            runner.use_method("lora_forward")
+            assert runner.position == len(prompt) + 5
+            assert answer(runner, second, 6) == switched
+            runner.reset()
+            runner.use_method("base_forward")
+
+
+def test_a_conversation_of_its_own_stays_with_its_method() -> None:
+    prompt, expected = EXPECTED["own_adapters"]["turns"][0]
+    with load("own_adapters") as runner:
+        answer(runner, prompt, 2)
+        snapshot = runner.save()
+        with pytest.raises(InputError, match=r"lora_forward has a cache of its own.*reset\(\) first"):
+            runner.use_method("lora_forward")
+        assert (runner.method, runner.position) == ("base_forward", len(prompt) + 1)
+        runner.reset()
+        runner.use_method("lora_forward")
+        with pytest.raises(InputError, match=r"of the method base_forward.*use_method\(\) first"):
+            runner.restore(snapshot)
+        runner.use_method("base_forward")
+        runner.restore(snapshot)
+        runner.reset()
+        assert answer(runner, prompt, len(expected)) == expected
+
+
+def test_a_snapshot_of_a_shared_cache_is_good_for_each_method() -> None:
+    (prompt, expected), (second, _) = EXPECTED["shared_adapters"]["turns"]
+    with load("shared_adapters") as runner:
+        assert answer(runner, prompt, 6) == expected
+        snapshot = runner.save()
+        runner.reset()
+        runner.use_method("lora_forward")
+        runner.restore(snapshot)
+        assert answer(runner, second, 6) == EXPECTED["shared_adapters"]["switched"]
+
+
+@pytest.mark.parametrize("wrong", ["no_such_method", "get_eos_ids"])
+def test_a_method_that_is_no_decoder_is_refused_with_those_that_are(wrong: str) -> None:
+    with pytest.raises(InputError, match=f"expected one of base_forward, lora_forward, got {wrong}"):
+        load("shared_adapters", method=wrong)
+    with load("shared_adapters") as runner:
+        with pytest.raises(InputError, match=f"expected one of base_forward, lora_forward, got {wrong}"):
+            runner.use_method(wrong)
+        assert runner.method == "base_forward"
+
+
+@pytest.mark.parametrize("wrong", ["", 1, b"forward"])
+def test_a_method_that_is_no_name_is_refused(wrong: object) -> None:
+    with pytest.raises(InputError, match="method: expected a method's name"):
+        load("shared_adapters", method=wrong)
+
+
+def test_prefill_and_decode_over_one_cache_are_one_decoder() -> None:
+    with load("shared_prefill") as runner:
+        assert (runner.method, runner.contract.step_method) == ("prefill", "decode")
+        assert (runner.contract.max_chunk, runner.methods) == (15, ("decode", "prefill"))
+    with load("shared_prefill", method="decode") as runner:
+        assert (runner.method, runner.contract.step_method) == ("prefill", "decode")
+    with load("own_prefill") as runner:
+        assert (runner.method, runner.contract.step_method) == ("prefill", "")
+    turns = EXPECTED["own_prefill"]["turns"]
+    with load("own_prefill", method="decode") as runner:
+        assert runner.contract.max_chunk == 1
+        assert talk(runner, turns) == [answer for _, answer in turns]
+
+
+@pytest.mark.parametrize("name", ["shared_adapters", "shared_prefill"])
+def test_inspection_knows_programs_without_forward(name: str) -> None:
+    report = inspect_model(FOLDER / f"{name}.pte")
+    assert (report.kind, report.capacity, report.can_rewind, report.problems) == ("text", 64, True, ())
