@@ -22,6 +22,8 @@ _OTHER_KEYS = frozenset(
     _valid_processor_keys image_seq_length return_tensors device disable_grouping input_data_format
     do_convert_rgb model_input_names""".split()  # noqa: SIM905
 )
+# A number of pixels, samples or the like: what floats hold exactly and no picture or sound reaches.
+LARGEST_LENGTH = 2**31 - 1
 
 
 class ConfigReader:
@@ -79,7 +81,7 @@ class ConfigReader:
         """An int, such as a number of pixels."""
         value = self.get(key)
         if not is_length(value, smallest):
-            raise self.wrong(key, f"an int of {smallest} or more")
+            raise self.wrong(key, f"an int of {smallest} or more and at most {LARGEST_LENGTH}")
         return int(value)  # type: ignore[call-overload, no-any-return]  # is_length has seen it
 
     def resample(self) -> int:
@@ -194,5 +196,5 @@ def _is_number(value: object) -> bool:
 
 
 def is_length(value: object, smallest: int = 1) -> bool:
-    """Whether it is an int that pixels may be counted with: not so large that floats lose it."""
-    return isinstance(value, int) and not isinstance(value, bool) and smallest <= value < 2**31
+    """Whether it is an int that something may be counted with."""
+    return isinstance(value, int) and not isinstance(value, bool) and smallest <= value <= LARGEST_LENGTH
