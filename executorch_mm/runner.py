@@ -363,8 +363,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
             ModelLoadError: It cannot be loaded.
             BusyError: A request is running.
         """
-        with self._requests.exclusive():
-            self._session.use_method(name)
+        self._requests.run(lambda session: session.use_method(name))
 
     def save(self) -> Snapshot:
         """Copies the conversation's state: cache, position, history.

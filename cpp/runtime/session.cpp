@@ -125,7 +125,8 @@ void Session::back_to_checkpoint() {
   if (has_state) executor_->restore_state(*checkpoint_.state);
   checkpoint_.state.reset();
   chunks_.clear();
-  prompt_.clear();  // its owners may wait for a lock of their own, and so not under that of the books
+  prompt_
+      .clear();  // its owners may wait for a lock of their own, and so not under that of the books
   const std::lock_guard books(books_);
   if (has_state) {
     position_ = checkpoint_.position;

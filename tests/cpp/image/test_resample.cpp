@@ -1,5 +1,5 @@
-// Pillow is the reference, in tests/python/preprocess/test_preprocess_image.py; here is what Python's weights
-// never ask for.
+// Pillow is the reference, in tests/python/preprocess/test_preprocess_image.py; here is what
+// Python's weights never ask for.
 #include <doctest/doctest.h>
 
 #include <vector>

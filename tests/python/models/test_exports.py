@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from number_tokenizer import NumberTokenizer
+from executorch_mm._methods import load_methods
+from executorch_mm.load_options import core_options
 
 from executorch_mm import (
     CapacityError,
@@ -18,8 +19,7 @@ from executorch_mm import (
     inspect_model,
     make_token_input,
 )
-from executorch_mm._methods import load_methods
-from executorch_mm.load_options import core_options
+from number_tokenizer import NumberTokenizer
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "exports"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())
