@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from executorch_mm.load_options import core_options
 
 from executorch_mm import (
     CapacityError,
@@ -19,6 +18,7 @@ from executorch_mm import (
     make_token_input,
 )
 from executorch_mm._loading.methods import load_methods
+from executorch_mm._loading.options import core_options
 from number_tokenizer import NumberTokenizer
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "exports"
