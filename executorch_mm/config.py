@@ -98,7 +98,9 @@ def _names_unknown_options(config: type[_ConfigT]) -> type[_ConfigT]:
 @_names_unknown_options
 @dataclass(frozen=True)
 class GenerationConfig:
-    """Options of one request. docs/generation.md has the order in which they act.
+    """Options of one request.
+
+    The order in which they act: https://executorch-mm.example/docs/generation.html
 
     Args:
         max_new_tokens: Tokens to generate at most; -1 for as many as the context holds.
@@ -130,8 +132,8 @@ class GenerationConfig:
         ignore_eos: Go on after the model's end token.
         response_format: What the answer must look like: a JSON schema or a pydantic model class,
             {"type": "json_object"}, `Regex` or `LarkGrammar`. A finished answer keeps to it, one that is cut
-            short is the beginning of one that does. Needs the extra `guidance`. docs/generation.md has what
-            other options do then.
+            short is the beginning of one that does. Needs the extra `guidance`. What other options do then:
+            https://executorch-mm.example/docs/generation.html
         timeout: Seconds after which the request ends, wherever it is; None for no limit.
         num_return_sequences: Answers to one prompt, which is read once. For calls that return a
             `GenerationResult`, where the others are in `alternatives`; with a seed, answer i has seed + i.

@@ -15,7 +15,10 @@ from executorch_mm.inputs import PromptPart
 if TYPE_CHECKING:
     from executorch_mm import ModelReport, MultimodalRunner
 
-_INSPECT = "`executorch-mm inspect` shows what the file holds; docs/compatibility.md which exports run"
+_INSPECT = (
+    "`executorch-mm inspect` shows what the file holds, "
+    "https://executorch-mm.example/docs/compatibility.html which exports run"
+)
 _TOKENIZER = "put the model's tokenizer.json beside the .pte file, or name the file with --tokenizer"
 _PROCESSOR = "put the model's preprocessor_config.json beside it, or give prepared arrays"
 _TEMPLATE = "put the chat_template.jinja or tokenizer_config.json that came with the model beside it"

@@ -3,8 +3,8 @@
     from executorch_mm.compat.executorch import GenerationConfig, TextLLMRunner
 
 Names, parameters, defaults and the beginnings of messages are upstream's; the model is run by
-`executorch_mm.MultimodalRunner`, without torch. docs/migration.md lists what differs on purpose. New code is
-better off with `executorch_mm` itself, which can do more.
+`executorch_mm.MultimodalRunner`, without torch. What differs on purpose: https://executorch-mm.example/docs/migration.html
+New code is better off with `executorch_mm` itself, which can do more.
 """
 
 from executorch_mm.compat.executorch.config import GenerationConfig

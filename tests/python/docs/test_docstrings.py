@@ -8,8 +8,10 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[3]
 MODULES = [
     "",
     "chat",
@@ -114,3 +116,16 @@ def test_errors_that_a_body_raises_are_described() -> None:
     for name, (function, text) in CALLABLES.items():
         missing += [f"{name}: {error}" for error in raised(function) if error not in text]
     assert missing == []
+
+
+def test_pages_are_named_by_the_address_of_the_site() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (site,) = re.findall(r'^Documentation = "(.*)"$', project, re.MULTILINE)
+    named = []
+    for path in sorted((ROOT / "executorch_mm").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"docs/\w+\.md", text), path  # which is not in the wheel
+        named += re.findall(r"(https://executorch-mm\S*)/(\w+)\.html", text)
+    assert named
+    assert {address for address, _ in named} == {site}
+    assert all((ROOT / "docs" / f"{page}.md").is_file() for _, page in named)
