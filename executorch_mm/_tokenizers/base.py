@@ -54,6 +54,14 @@ class PieceTokenizer(ABC):
         """Ids of `text`, special tokens recognised, nothing added."""
 
     @abstractmethod
+    def text_tokens(self) -> dict[str, int]:
+        """The tokens that `encode` recognises where a text spells them, by that text."""
+
+    @abstractmethod
+    def _encode_parts(self, parts: Sequence[str | int], plain: frozenset[str]) -> list[int]:
+        """See `encode_parts`; a text that the vocabulary spells no other way may become one of `plain`."""
+
+    @abstractmethod
     def _piece_of(self, token_id: int, start: int) -> tuple[bytes, int]:
         """Bytes of a token and the next start state; (b"", start) for an id the vocabulary does not have."""
 
@@ -78,6 +86,30 @@ class PieceTokenizer(ABC):
         if add_eos and not (ids and ids[-1] in self.eos_ids):
             ids.append(self._require("add_eos", self._eos_to_add))
         return ids
+
+    def encode_parts(self, parts: Sequence[str | int], plain: frozenset[str]) -> list[int]:
+        """Token ids of a text that is given in parts.
+
+        Args:
+            parts: Texts, and ids of tokens among `plain`. Texts that follow each other do not merge.
+            plain: Those of `text_tokens` that are text where a text spells them.
+
+        Raises:
+            TokenizerError: Not a str, a lone surrogate in a text, or a text that has no other spelling.
+        """
+        for part in parts:
+            if not isinstance(part, int):
+                check_text(part)
+        known = self.text_tokens()
+        control = {known[text] for text in plain}
+        expected = sum(part in control for part in parts)
+        for attempt in (list(parts), broken(parts, plain)):
+            ids = self._encode_parts(attempt, plain)
+            if sum(token_id in control for token_id in ids) <= expected:
+                return ids
+        raise TokenizerError(
+            f"tokenizer {self._path}: a text spells a control token, for which there are no other tokens"
+        )
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """See `executorch_mm.tokenizer.Tokenizer.decode`."""
@@ -147,6 +179,15 @@ def check_text(text: str) -> None:
         raise TokenizerError(f"text to encode has a lone surrogate at position {error.start}") from None
 
 
+def broken(parts: Sequence[str | int], plain: frozenset[str]) -> list[str | int]:
+    """The parts with every text cut behind the first character of each of `plain`."""
+    tokens = SpecialTokens(dict.fromkeys(plain, 0))
+    cut: list[str | int] = []
+    for part in parts:
+        cut += [part] if isinstance(part, int) else tokens.cut(part)
+    return cut
+
+
 class SpecialTokens:
     """The control tokens of a vocabulary, found in running text (the longest wins where several begin)."""
 
@@ -164,3 +205,22 @@ class SpecialTokens:
         parts = self._pattern.split(text)
         # re.split with one group alternates: text, special, text, special, ..., text.
         return [self.ids[part] if i % 2 else part for i, part in enumerate(parts) if part]
+
+    def split_parts(self, parts: Sequence[str | int], plain: frozenset[str]) -> list[str | int]:
+        """The parts, their texts split at the tokens that are not in `plain`."""
+        others = (
+            SpecialTokens({text: i for text, i in self.ids.items() if text not in plain}) if plain else self
+        )
+        split: list[str | int] = []
+        for part in parts:
+            split += [part] if isinstance(part, int) else others.split(part)
+        return split
+
+    def cut(self, text: str) -> list[str | int]:
+        """`text` in pieces, none of which has a whole token in it."""
+        if self._pattern is None:
+            return [text]
+        ends = [match.start() + 1 for match in self._pattern.finditer(text)]
+        return [
+            text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True) if start < end
+        ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from executorch_mm._files.side_files import BOS_TOKENS, SideFiles
 from executorch_mm._tokenizers.base import PieceTokenizer, checked_id, load_failed
 from executorch_mm._tokenizers.hf_decoders import DecoderRule, byte_level_bytes, compile_decoder
+from executorch_mm._tokenizers.hf_parts import PartsEncoder
 from executorch_mm._tokenizers.utf8 import IncrementalDecoder, WindowDecoder
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class HFTokenizer(PieceTokenizer):
         self._mark_each_byte = decoding.mark_each_byte
         self._read_special_tokens(path)
         self._pieces = self._added_pieces() if decoding.is_byte_level else {}
+        self._parts_encoders: dict[frozenset[str], PartsEncoder] = {}
 
     def _read_special_tokens(self, path: Path) -> None:
         added = self._tokenizer.get_added_tokens_decoder()
@@ -87,6 +89,17 @@ class HFTokenizer(PieceTokenizer):
 
     def _encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def text_tokens(self) -> dict[str, int]:
+        """The added tokens, by their text, but for the one that stands for what the vocabulary lacks."""
+        unknown = _unknown_ids(self._tokenizer)
+        added = self._tokenizer.get_added_tokens_decoder()
+        return {token.content: i for i, token in added.items() if i not in unknown}
+
+    def _encode_parts(self, parts: Sequence[str | int], plain: frozenset[str]) -> list[int]:
+        if plain not in self._parts_encoders:
+            self._parts_encoders[plain] = PartsEncoder(self._tokenizer, plain)
+        return self._parts_encoders[plain].encode(parts)
 
     def _piece_of(self, token_id: int, start: int) -> tuple[bytes, int]:
         if start == 0 and token_id in self._pieces:
@@ -162,6 +175,14 @@ def load_hf(path: Path) -> HFTokenizer:
     if decoding is None:
         return HFWindowTokenizer(path, tokenizer)
     return HFTokenizer(path, tokenizer, decoding)
+
+
+def _unknown_ids(tokenizer: Tokenizer) -> set[int]:
+    """What a character that no vocabulary has becomes."""
+    try:
+        return {token.id for token in tokenizer.model.tokenize("\U0010fffd")}
+    except Exception:  # noqa: BLE001  # `tokenizers` raises bare Exception where there is no such token
+        return set()
 
 
 def _state(component: object) -> dict[str, object] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,13 +109,20 @@ class Llama2cTokenizer(PieceTokenizer):
         return byte_ids
 
     def _encode(self, text: str) -> list[int]:
+        return self._encode_parts([text], frozenset())
+
+    def text_tokens(self) -> dict[str, int]:
+        """The control tokens, by their text."""
+        return dict(self._special.ids)
+
+    def _encode_parts(self, parts: Sequence[str | int], plain: frozenset[str]) -> list[int]:
         ids: list[int] = []
-        parts = self._special.split(text)
-        for i, part in enumerate(parts):
+        split = self._special.split_parts(parts, plain)
+        for i, part in enumerate(split):
             if isinstance(part, int):
                 ids.append(part)
             else:
-                ids += self._merge(" " + part if self._is_beginning(parts, i) else part)
+                ids += self._merge(" " + part if self._is_beginning(split, i) else part)
         return ids
 
     def _merge(self, text: str) -> list[int]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -9,6 +12,7 @@ from executorch_mm._files.extras import import_extra
 from executorch_mm._files.side_files import SideFiles
 from executorch_mm._tokenizers.base import PieceTokenizer, SpecialTokens, checked_id, load_failed
 from executorch_mm._tokenizers.hf_decoders import byte_token_value, strip_leading_spaces
+from executorch_mm._tokenizers.sentencepiece_proto import user_defined_symbols, with_other_texts
 
 _SPACE = "\u2581"
 # ModelProto.normalizer_spec (field 3) { add_dummy_prefix (field 3): false }. Protocol buffers merge a
@@ -44,6 +48,26 @@ class _Processor(Protocol):
     def pad_id(self) -> int: ...
 
 
+class _Model:
+    """A model, and the same without the space before the first word.
+
+    Attributes:
+        processor: As the file says.
+        names: New texts of renamed pieces, by id.
+    """
+
+    def __init__(self, proto: bytes, path: Path, names: Mapping[int, str]) -> None:
+        self.processor = _load(proto, path)
+        self.names = names
+        self._proto = proto
+        self._path = path
+
+    @functools.cached_property
+    def without_dummy_prefix(self) -> _Processor:
+        """What encodes a text that is not the beginning."""
+        return _load(self._proto + _NO_DUMMY_PREFIX, self._path)
+
+
 class SentencePieceTokenizer(PieceTokenizer):
     """A SentencePiece model; other than in SentencePiece, control symbols in the text are recognised.
 
@@ -58,8 +82,9 @@ class SentencePieceTokenizer(PieceTokenizer):
     def __init__(self, path: Path, proto: bytes) -> None:
         super().__init__(str(path))
         self._proto = proto
-        self._processor = _load(proto, path)
-        self._inner: _Processor | None = None
+        self._plain = _Model(proto, path, {})
+        self._processor = self._plain.processor
+        self._models: dict[frozenset[str], _Model] = {}
         self._num_pieces = self._processor.vocab_size()
         self._pieces = [self._processor.id_to_piece(i) for i in range(self._num_pieces)]
         side = SideFiles.beside(path)
@@ -119,21 +144,51 @@ class SentencePieceTokenizer(PieceTokenizer):
         return int(drops), drops_all
 
     def _encode(self, text: str) -> list[int]:
+        return self._encode_split(self._special.split(text), self._plain)
+
+    def text_tokens(self) -> dict[str, int]:
+        """The control symbols, added tokens, and symbols that the model's maker defined, by their text."""
+        return {**self._special.ids, **user_defined_symbols(self._proto)}
+
+    def _encode_parts(self, parts: Sequence[str | int], plain: frozenset[str]) -> list[int]:
+        model = self._renamed(plain)
+        # SentencePiece finds the maker's symbols itself, by names that no text has.
+        split: list[str | int] = []
+        is_behind_text = False
+        for part in self._special.split_parts(parts, plain):
+            is_found_by_us = isinstance(part, int) and part in self._special.texts
+            text = part if isinstance(part, str) else None if is_found_by_us else model.names.get(part)
+            joins = text is not None and split and isinstance(split[-1], str)
+            if joins and not (is_behind_text and isinstance(part, str)):
+                split[-1] = f"{split[-1]}{text}"
+            else:
+                split.append(part if text is None else text)
+            is_behind_text = isinstance(part, str)
+        return self._encode_split(split, model)
+
+    def _encode_split(self, parts: Sequence[str | int], model: _Model) -> list[int]:
         ids: list[int] = []
-        parts = self._special.split(text)
         for i, part in enumerate(parts):
             if isinstance(part, int):
                 ids.append(part)
             elif self._is_beginning(parts, i):
-                ids += self._processor.encode(part)
+                ids += model.processor.encode(part)
             else:
-                ids += self._without_dummy_prefix().encode(part)
+                ids += model.without_dummy_prefix.encode(part)
         return ids
 
-    def _without_dummy_prefix(self) -> _Processor:
-        if self._inner is None:
-            self._inner = _load(self._proto + _NO_DUMMY_PREFIX, Path(self._path))
-        return self._inner
+    def _renamed(self, plain: frozenset[str]) -> _Model:
+        """The model with names that no text has for the symbols of its maker that are in `plain`."""
+        if plain not in self._models:
+            nonce = secrets.token_hex(16)
+            names = {
+                token_id: f"\ue000{nonce}{token_id}\ue000"
+                for text, token_id in user_defined_symbols(self._proto).items()
+                if text in plain
+            }
+            proto = with_other_texts(self._proto, names) if names else self._proto
+            self._models[plain] = _Model(proto, Path(self._path), names)
+        return self._models[plain]
 
     def _piece_of(self, token_id: int, start: int) -> tuple[bytes, int]:
         if token_id >= self._num_pieces:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -76,8 +76,15 @@ class TiktokenTokenizer(PieceTokenizer):
         self._eos_to_add, self.eos_ids = side.eos(self.token_to_id, self.is_special)
 
     def _encode(self, text: str) -> list[int]:
+        return self._encode_parts([text], frozenset())
+
+    def text_tokens(self) -> dict[str, int]:
+        """The special tokens, by their text."""
+        return dict(self._special.ids)
+
+    def _encode_parts(self, parts: Sequence[str | int], plain: frozenset[str]) -> list[int]:
         ids: list[int] = []
-        for part in self._special.split(text):
+        for part in self._special.split_parts(parts, plain):
             if isinstance(part, int):
                 ids.append(part)
             else:
