@@ -232,11 +232,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return self._current.budget.made(super().call_binop(context, operator, left, right))
 
     def _check_nesting(self, source: str) -> None:
-        brackets = blocks = 0
+        depth = _Nesting()
         for _, kind, value in self.lex(source):
-            brackets += (kind == "operator") * ((value in "([{") - (value in ")]}"))
-            blocks += (kind == "name") * ((value in _OPENING) - (value in _CLOSING))
-            if max(brackets, blocks) > limits.MAX_NESTING:
+            if depth.behind(kind, value) > limits.MAX_NESTING:
                 raise SecurityError(
                     f"stopped before a recursion of more than {limits.MAX_NESTING} brackets or blocks"
                 )
@@ -301,6 +299,33 @@ _OPENING = frozenset(["for", "if", "macro", "call", "filter", "set", "block", "g
 _CLOSING = frozenset(f"end{name}" for name in _OPENING)
 
 
+class _Nesting:
+    """How deep the brackets, the blocks and the conditions of one expression are in each other."""
+
+    def __init__(self) -> None:
+        self._brackets = self._blocks = self._conditions = 0
+        self._tag: str | None = None  # the first word of a tag: None outside, "" before it
+        self._assigns = False
+
+    def behind(self, kind: str, value: str) -> int:
+        """The depth behind a token."""
+        if kind in ("block_begin", "variable_begin"):
+            self._tag = "" if kind == "block_begin" else None
+            self._conditions = 0
+            self._assigns = False
+        elif kind == "operator":
+            self._brackets += (value in "([{") - (value in ")]}")
+            self._assigns |= value == "=" and self._brackets == 0
+        elif kind == "name" and self._tag == "":
+            self._tag = value
+            self._blocks += (value in _OPENING and value != "set") - (value in _CLOSING)
+        elif kind == "name":
+            self._conditions += value == "if"
+        elif kind == "block_end":
+            self._blocks += self._tag == "set" and not self._assigns  # {% set x %}...{% endset %}
+        return max(self._brackets, self._blocks, self._conditions)
+
+
 def _check_callable(function: object, args: tuple[object, ...]) -> None:
     """Refuses what chat templates have no use for: methods outside of `METHODS`, classes, other objects."""
     owner = getattr(function, "__self__", None)
@@ -357,7 +382,16 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _strftime_now(form: str) -> str:
+    return strftime(datetime.now(), form)  # local time, as transformers gives it
+
+
+def strftime(now: datetime, form: str) -> str:
+    """A time as a template writes it.
+
+    Raises:
+        SecurityError: The format asks for widths, or is too long.
+    """
     if _STRFTIME_WIDTH.search(form):
         raise SecurityError(f"strftime_now: expected a format without widths, got {form[:40]!r}")
     check_width(form)
-    return datetime.now().strftime(form)  # local time, as transformers gives it
+    return now.strftime(form)

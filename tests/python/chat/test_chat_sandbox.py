@@ -168,3 +168,31 @@ def test_a_long_conversation_takes_a_fraction_of_what_there_is() -> None:
     start = time.thread_time()
     assert len(ChatTemplate(source).render(messages)) == 20 * (6 + 99_999)
     assert time.thread_time() - start < 0.5
+
+
+# What follows each other is not in each other: Gemma 4's template sets 60 variables.
+
+
+def test_long_templates_are_no_deep_ones() -> None:
+    sets = "".join(f"{{% set x{n} = ['a', 'b'] | join(d='-') %}}" for n in range(200))
+    conditions = "{{ 'c' if x1 else 'd' }}" * 200
+    loops = "{% for n in [1] if n %}{% if n %}{% elif x2 %}{% endif %}{% endfor %}" * 200
+    macros = "{% macro m() %}{% set y %}e{% endset %}{{ y }}{% endmacro %}{{ m() }}" * 200
+    assert render(sets + conditions + loops + macros) == "c" * 200 + "e" * 200
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% set x %}" * 61 + "{% endset %}" * 61,
+        "{% set x | upper %}" * 61 + "{% endset %}" * 61,
+        "{% filter default(x=1) %}" * 61 + "{% endfilter %}" * 61,
+        "{% if x %}" * 61 + "{% endif %}" * 61,
+        "{{ " + "1 if 0 else " * 61 + "2 }}",
+        "{% set x = " + "1 if 0 else " * 61 + "2 %}",
+        "{{ " + "[" * 61 + "]" * 61 + " }}",
+    ],
+)
+def test_deep_ones_are_stopped_before_they_are_compiled(source: str) -> None:
+    with pytest.raises(InputError, match="recursion of more than 60"):
+        render(source)
