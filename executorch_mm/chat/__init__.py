@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from executorch_mm.chat.chat import ChatOptions
-    from executorch_mm.chat.template import ChatTemplate, Message, Tool
+    from executorch_mm.chat.template import ChatTemplate, Message
+    from executorch_mm.chat.tools import Tool
 
 # A runner comes with the methods; what makes prompts is imported with the first chat.
 _LATER = {
     "ChatOptions": "executorch_mm.chat.chat",
     "ChatTemplate": "executorch_mm.chat.template",
     "Message": "executorch_mm.chat.template",
-    "Tool": "executorch_mm.chat.template",
+    "Tool": "executorch_mm.chat.tools",
 }
 
 __all__ = ["ChatOptions", "ChatTemplate", "Message", "Tool"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,13 @@ import numpy as np
 
 from executorch_mm import _core
 from executorch_mm._engine.prefix_reuse import ChatPrompt
+from executorch_mm.chat.control_tokens import ControlTokens, encode_parts
 from executorch_mm.chat.messages import Fetch, read_messages
 from executorch_mm.chat.placeholders import Cut, render_conversation
-from executorch_mm.chat.template import ChatTemplate, Message, TemplateFiles, Tool
+from executorch_mm.chat.quoting import PromptText
+from executorch_mm.chat.template import ChatTemplate, Message, TemplateFiles, Variables
+from executorch_mm.chat.tools import Tool
+from executorch_mm.chat.values import Fields
 from executorch_mm.inputs import MultimodalInput, make_token_input
 
 if TYPE_CHECKING:
@@ -32,13 +37,19 @@ class ChatOptions:
         add_generation_prompt: Whether the prompt ends with the beginning of an answer.
         fetch: Called with an http(s) URL of a picture or sound, returns the bytes behind it. Nothing is
             downloaded without it.
+        now: What a template gets that asks for the time (`strftime_now`), for prompts that repeat; None for
+            the clock's.
+        special_tokens_in_text: Whether control tokens that messages, tools and documents spell are those
+            tokens. Without it they are text: nobody's `<|im_end|>` ends a turn or stands for a picture.
     """
 
-    documents: Sequence[Message] | None = None
+    documents: Sequence[Fields] | None = None
     template: str | None = None
     template_options: Mapping[str, object] | None = None
     add_generation_prompt: bool = True
     fetch: Fetch | None = None
+    now: datetime | None = None
+    special_tokens_in_text: bool = False
 
 
 class Chat:
@@ -63,21 +74,7 @@ class Chat:
         self._cut = cut
         self._takes_media = not {"vision_encoder", "audio_encoder"}.isdisjoint(contract.methods)
         self._templates: dict[str, ChatTemplate] = {}
-
-    def _parts(
-        self, messages: Sequence[Message], tools: Sequence[Tool] | None, options: ChatOptions
-    ) -> list[str | MultimodalInput]:
-        conversation = read_messages(messages, options.fetch)
-        return render_conversation(
-            self._template(options, has_tools=bool(tools)),
-            conversation,
-            self._tokenizer,
-            tools=tools,
-            documents=options.documents,
-            add_generation_prompt=options.add_generation_prompt,
-            options=options.template_options,
-            cut=self._cut,
-        )
+        self._control: dict[str, ControlTokens] = {}
 
     def prompt(
         self,
@@ -90,18 +87,31 @@ class Chat:
 
         Args:
             messages: The whole conversation.
-            tools: JSON schemas of functions that the model may call.
+            tools: What the model may call, see `read_tools`.
             options: How it is set.
             num_bos: Beginning-of-text tokens that it starts with, where the template writes none.
 
         Raises:
             InputError: A message is wrong, there is no template, or it fails.
         """
+        conversation = read_messages(messages, options.fetch)
+        variables = Variables.read(
+            tools,
+            options.documents,
+            options.template_options,
+            add_generation_prompt=options.add_generation_prompt,
+            now=options.now,
+        )
+        template = self._template(options, has_tools=bool(tools))
+        control = None if options.special_tokens_in_text else self._control_tokens(template)
+        parts = render_conversation(
+            template, conversation, self._tokenizer, variables, control=control, cut=self._cut
+        )
         encoded: list[MultimodalInput] = []
-        for part in self._parts(messages, tools, options):
+        for part in parts:
             if isinstance(part, MultimodalInput):
                 encoded.append(part)
-            elif ids := self._encode(part, is_start=not encoded):
+            elif ids := self._encode(part, control, is_start=not encoded):
                 encoded.append(make_token_input(ids))
         return ChatPrompt((*self._bos(encoded, num_bos), *encoded))
 
@@ -109,9 +119,21 @@ class Chat:
         """Whether there is one among the model's files."""
         return bool(self._files.templates)
 
-    def _encode(self, text: str, *, is_start: bool) -> list[int]:
+    def _encode(self, part: PromptText, control: ControlTokens | None, *, is_start: bool) -> list[int]:
         """Behind a picture, a text is no beginning, where some tokenizers add a space."""
-        before = None if is_start or self._tokenizer.bos_id is None else self._tokenizer.bos_id
+        before = None if is_start else self._tokenizer.bos_id
+        if control is None or not part.has_quoted:
+            ids = self._encode_whole(part.text, before)
+            # A vocabulary may spell a token in ways that are not its text.
+            if control is None or control.written_in(ids) <= len(part.tokens):
+                return ids
+        parts = part.parts(control.ids)
+        plain = control.of_users.tokens
+        if before is None or self._tokenizer.id_to_token(before) not in plain:
+            return encode_parts(self._tokenizer, parts, plain)
+        return encode_parts(self._tokenizer, [before, *parts], plain)[1:]
+
+    def _encode_whole(self, text: str, before: int | None) -> list[int]:
         mark = None if before is None else self._tokenizer.id_to_token(before)
         if mark is not None:
             ids = self._tokenizer.encode(mark + text)
@@ -139,6 +161,11 @@ class Chat:
         if source not in self._templates:
             self._templates[source] = ChatTemplate(source, self._special_tokens)
         return self._templates[source]
+
+    def _control_tokens(self, template: ChatTemplate) -> ControlTokens:
+        if template.source not in self._control:
+            self._control[template.source] = ControlTokens.of(self._tokenizer, template.facts.literals)
+        return self._control[template.source]
 
     @functools.cached_property
     def _files(self) -> TemplateFiles:

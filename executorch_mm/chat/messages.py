@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from executorch_mm.arrays import is_pil_image
+from executorch_mm.chat.values import as_mapping, is_list, plain
 from executorch_mm.errors import InputError
 from executorch_mm.inputs import MultimodalInput, make_audio_input, make_image_input
 
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 Fetch: TypeAlias = Callable[[str], bytes]
 MediaKind: TypeAlias = Literal["image", "audio"]
-Content: TypeAlias = "str | list[dict[str, object]]"
+Content: TypeAlias = "str | list[dict[str, object]] | None"
 
 _SOURCES = ("url", "path", "base64")
 _PART_TYPES = "text, image, image_url, audio, audio_url, input_audio or video"
+# A message that has one of these may have no content.
+_INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Conversation:
     """Messages for a template, and what it does not see of them.
 
     Attributes:
-        messages: Plain copies; content is a text or a list of parts of the types text, image and audio.
+        messages: Copies in plain data; content is a text, None, or a list of parts of the types text, image
+            and audio.
         media: The pictures and sounds in order of appearance.
     """
 
@@ -50,15 +53,15 @@ def read_messages(messages: Sequence[Message], fetch: Fetch | None = None) -> Co
 
     Args:
         messages: Each with a role and content: a text, or a list of parts. Other fields, such as `tool_calls`
-            and `tool_call_id`, go to the template; arguments of a tool call that are JSON in a text become
-            the object that templates expect.
+            and `tool_call_id`, go to the template as they are. Dataclasses and pydantic's models may stand
+            for mappings, members of enums for texts.
         fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
 
     Raises:
         InputError: Something is missing or of a wrong kind; the message names the place, as in
             `messages[2].content[0].image_url`.
     """
-    if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
+    if not is_list(messages):
         raise InputError(f"messages: expected a list of messages, got {type(messages).__name__}")
     if not messages:
         raise InputError("messages: expected at least one message")
@@ -75,58 +78,71 @@ def read_messages(messages: Sequence[Message], fetch: Fetch | None = None) -> Co
 def _read_message(
     message: object, where: str, media: list[MultimodalInput], fetch: Fetch | None
 ) -> dict[str, object]:
-    if not isinstance(message, Mapping):
+    fields = as_mapping(message, where)
+    if fields is None:
         raise InputError(f"{where}: expected a mapping with role and content, got {type(message).__name__}")
-    role = message.get("role")
+    read = cast("dict[str, object]", plain({**fields, "content": None}, where))
+    role = read.get("role")
     if not isinstance(role, str) or not role:
         raise InputError(f"{where}.role: expected a text such as 'user', got {role!r}")
-    if "content" not in message and not message.get("tool_calls"):
+    if "content" not in fields and not any(map(read.get, _INSTEAD_OF_CONTENT)):
         raise InputError(f"{where}.content: expected a text or a list of parts, got nothing")
-    read = {str(key): value for key, value in message.items()}
-    read["content"] = _read_content(message.get("content"), f"{where}.content", media, fetch)
-    if message.get("tool_calls"):
-        read["tool_calls"] = _read_tool_calls(message["tool_calls"], f"{where}.tool_calls")
+    read["content"] = _read_content(fields.get("content"), f"{where}.content", media, fetch)
+    _check_tool_calls(read.get("tool_calls"), f"{where}.tool_calls")
     return read
 
 
 def _read_content(content: object, where: str, media: list[MultimodalInput], fetch: Fetch | None) -> Content:
     if content is None:  # of a message that only calls tools
-        return ""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, Mapping) or not isinstance(content, Sequence):
-        raise InputError(f"{where}: expected a text or a list of parts, got {type(content).__name__}")
-    parts: list[dict[str, object]] = []
-    for index, part in enumerate(content):
-        text, inputs = _read_part(part, f"{where}[{index}]", fetch)
-        if text is not None:
-            parts.append({"type": "text", "text": text})
-        parts += [{"type": media_kind(one)} for one in inputs]
-        media += inputs
-    return parts
+        return None
+    if is_list(content):
+        parts: list[dict[str, object]] = []
+        for index, part in enumerate(cast("Sequence[object]", content)):
+            text_part, inputs = _read_part(part, f"{where}[{index}]", fetch)
+            if text_part is not None:
+                parts.append(text_part)
+            parts += [{"type": media_kind(one)} for one in inputs]
+            media += inputs
+        return parts
+    if (text := _as_text(content, where)) is not None:
+        return text
+    raise InputError(f"{where}: expected a text or a list of parts, got {type(content).__name__}")
 
 
-def _read_part(part: object, where: str, fetch: Fetch | None) -> tuple[str | None, list[MultimodalInput]]:
-    """The part's text, or its pictures and sounds."""
-    if isinstance(part, str):
-        return part, []
+def _as_text(value: object, where: str) -> str | None:
+    """A text, a subclass of one or a member of an enum of texts; None for all else."""
+    try:
+        text = plain(value, where)
+    except InputError:
+        return None
+    return text if isinstance(text, str) else None
+
+
+def _read_part(
+    part: object, where: str, fetch: Fetch | None
+) -> tuple[dict[str, object] | None, list[MultimodalInput]]:
+    """A part of text, or the pictures and sounds of one."""
     if isinstance(part, MultimodalInput) or is_pil_image(part):
         return None, [_picture(part, where, fetch)]
-    if not isinstance(part, Mapping):
+    fields = as_mapping(part, where)
+    if fields is None:
+        if (text := _as_text(part, where)) is not None:
+            return {"type": "text", "text": text}, []
         raise InputError(f"{where}: expected a mapping with a type, got {type(part).__name__}")
-    kind = part.get("type")
+    kind = plain(fields.get("type"), f"{where}.type")
     if kind == "text":
-        if not isinstance(part.get("text"), str):
-            raise InputError(f"{where}.text: expected a text, got {type(part.get('text')).__name__}")
-        return part["text"], []
+        if _as_text(fields.get("text"), where) is None:
+            raise InputError(f"{where}.text: expected a text, got {type(fields.get('text')).__name__}")
+        return cast("dict[str, object]", plain(fields, where)), []
+    given = cast("Mapping[str, object]", fields)
     if kind in ("image", "image_url"):
-        return None, [_picture(_source(part, str(kind), "image", where), f"{where}.{kind}", fetch)]
+        return None, [_picture(_source(given, str(kind), "image", where), f"{where}.{kind}", fetch)]
     if kind in ("audio", "audio_url"):
-        return None, [_sound(part, _source(part, str(kind), "audio", where), f"{where}.{kind}", fetch)]
+        return None, [_sound(given, _source(given, str(kind), "audio", where), f"{where}.{kind}", fetch)]
     if kind == "input_audio":
-        return None, [_input_audio(part.get("input_audio"), f"{where}.input_audio")]
+        return None, [_input_audio(given.get("input_audio"), f"{where}.input_audio")]
     if kind == "video":
-        return None, _frames(part.get("video"), f"{where}.video", fetch)
+        return None, _frames(given.get("video"), f"{where}.video", fetch)
     raise InputError(f"{where}.type: expected {_PART_TYPES}, got {kind!r}")
 
 
@@ -138,10 +154,11 @@ def _source(part: Mapping[str, object], key: str, name: str, where: str) -> obje
         got = " and ".join(given) or "none"
         raise InputError(f"{where}: expected one of {expected}, got {got}")
     value = part[given[0]]
-    if isinstance(value, Mapping):
-        if "url" not in value:
-            raise InputError(f"{where}.{given[0]}.url: expected a data URI, a path or a URL, got nothing")
-        value = value["url"]
+    fields = as_mapping(value, f"{where}.{given[0]}")
+    if isinstance(value, Mapping) and "url" not in value:
+        raise InputError(f"{where}.{given[0]}.url: expected a data URI, a path or a URL, got nothing")
+    if fields is not None and "url" in fields:
+        value = fields["url"]
     return _decoded(value, f"{where}.base64") if given[0] == "base64" else value
 
 
@@ -168,7 +185,7 @@ def _picture(source: object, where: str, fetch: Fetch | None) -> MultimodalInput
 def _sound(part: Mapping[str, object], source: object, where: str, fetch: Fetch | None) -> MultimodalInput:
     if isinstance(source, MultimodalInput):
         return _picture(source, where, fetch)
-    rate = part.get("sampling_rate")
+    rate = plain(part.get("sampling_rate"), f"{where}.sampling_rate")
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int)):
         raise InputError(f"{where}: sampling_rate: expected an int, got {rate!r}")
     try:
@@ -179,9 +196,10 @@ def _sound(part: Mapping[str, object], source: object, where: str, fetch: Fetch 
 
 def _input_audio(given: object, where: str) -> MultimodalInput:
     """OpenAI's form; the file says itself what format it has."""
-    if not isinstance(given, Mapping):
+    fields = as_mapping(given, where)
+    if fields is None:
         raise InputError(f"{where}: expected a mapping with data and format, got {type(given).__name__}")
-    return _sound({}, _decoded(given.get("data"), f"{where}.data"), where, None)
+    return _sound({}, _decoded(fields.get("data"), f"{where}.data"), where, None)
 
 
 def _frames(video: object, where: str, fetch: Fetch | None) -> list[MultimodalInput]:
@@ -198,29 +216,11 @@ def media_kind(media: MultimodalInput) -> MediaKind:
     return "image" if media.kind == "image" else "audio"
 
 
-def _read_tool_calls(calls: object, where: str) -> list[object]:
-    if isinstance(calls, (str, Mapping)) or not isinstance(calls, Sequence):
+def _check_tool_calls(calls: object, where: str) -> None:
+    if calls is None:
+        return
+    if not isinstance(calls, (list, tuple)):
         raise InputError(f"{where}: expected a list, got {type(calls).__name__}")
-    return [_read_tool_call(call, f"{where}[{index}]") for index, call in enumerate(calls)]
-
-
-def _read_tool_call(call: object, where: str) -> dict[str, object]:
-    if not isinstance(call, Mapping):
-        raise InputError(f"{where}: expected a mapping, got {type(call).__name__}")
-    read = {str(key): value for key, value in call.items()}
-    function = call.get("function")
-    if isinstance(function, Mapping):
-        read["function"] = {**function, "arguments": _arguments(function, f"{where}.function")}
-    elif "arguments" in call:
-        read["arguments"] = _arguments(call, where)
-    return read
-
-
-def _arguments(call: Mapping[str, object], where: str) -> object:
-    arguments = call.get("arguments", {})
-    if not isinstance(arguments, str):
-        return arguments
-    try:
-        return json.loads(arguments) if arguments.strip() else {}
-    except ValueError as error:
-        raise InputError(f"{where}.arguments: expected JSON ({error})") from error
+    for index, call in enumerate(calls):
+        if not isinstance(call, dict):
+            raise InputError(f"{where}[{index}]: expected a mapping, got {type(call).__name__}")

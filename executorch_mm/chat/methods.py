@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from executorch_mm._engine.result import GenerationResult
     from executorch_mm._engine.streams import AsyncStream, Stream
     from executorch_mm.chat.chat import Chat, ChatOptions
-    from executorch_mm.chat.template import Message, Tool
+    from executorch_mm.chat.template import Message
+    from executorch_mm.chat.tools import Tool
 
 _T = TypeVar("_T")
 
@@ -73,21 +74,24 @@ class ChatMethods(ABC):
         """Answers a conversation.
 
         Args:
-            messages: The whole conversation, in OpenAI's form or Hugging Face's: mappings with a role and
-                content, which is a text or a list of parts: `{"type": "text", "text": ...}`,
+            messages: The whole conversation, in OpenAI's form or Hugging Face's: mappings (or dataclasses,
+                or pydantic's models) with a role and content, which is a text or a list of parts:
+                `{"type": "text", "text": ...}`,
                 `{"type": "image", "image": picture}` (or url=, path=, base64=),
                 `{"type": "image_url", "image_url": {"url": ...}}`, `{"type": "audio", "audio": sound}`,
                 `{"type": "input_audio", "input_audio": {"data": base64, "format": "wav"}}`,
                 `{"type": "video", "video": [frames]}`.
             config: Options of the answer; None for the defaults. `num_bos` counts what the template writes;
                 `echo` has no effect.
-            tools: JSON schemas of functions that the model may call, as OpenAI's API and transformers take
-                them.
-            chat_options: Documents, another template and its variables.
+            tools: What the model may call: JSON schemas, as OpenAI's API and transformers take them;
+                functions with types and a docstring, which become the schemas that transformers makes;
+                pydantic's models, whose fields are the arguments.
+            chat_options: Documents, another template and its variables, the time it is told, and whether
+                control tokens that messages spell are those tokens.
             **options: Fields of `GenerationConfig`, which override those of `config`.
 
         Raises:
-            InputError: A message is wrong, there is no template, or it fails. Nothing has changed.
+            InputError: A message or tool is wrong, there is no template, or it fails. Nothing has changed.
             CapacityError: The conversation does not fit. The context holds the part in common.
             ExecutionError: The model failed.
             BusyError: Another request is running.

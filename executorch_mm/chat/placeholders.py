@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from executorch_mm.chat.messages import Content, Conversation, MediaKind, media_kind
-from executorch_mm.chat.template import ChatTemplate, Message, Tool
+from executorch_mm.chat.quoting import PromptText, Quoting
+from executorch_mm.chat.template import (
+    ChatTemplate,
+    PlainMessage,
+    StoppedError,
+    Variables,
+    first_rendered,
+)
+from executorch_mm.chat.tool_calls import in_wanted_form
 from executorch_mm.errors import InputError
 from executorch_mm.inputs import MultimodalInput, tile_inputs
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from executorch_mm.chat.control_tokens import ControlTokens
     from executorch_mm.preprocess.tiling import CutPicture
 
 
 Cut: TypeAlias = "Callable[[MultimodalInput], CutPicture | None]"
+_Render: TypeAlias = Callable[[Sequence[PlainMessage]], str]
 
 
 @dataclass(frozen=True)
@@ -92,46 +103,57 @@ _AUDIO = (
 _KNOWN: dict[MediaKind, tuple[_Placeholder, ...]] = {"image": _IMAGE, "audio": _AUDIO}
 # Voxtral's template refuses Hugging Face's names.
 _OPENAI_NAMES = {"image": "image_url", "audio": "input_audio"}
-# Stand for pictures and sounds in templates that only take texts; private-use, so no text has them by chance.
-_MARKS: dict[MediaKind, str] = {"image": "\ue000image\ue000", "audio": "\ue000audio\ue000"}
+_ANY = re.compile("|".join(placeholder.pattern for known in _KNOWN.values() for placeholder in known))
 
 
 def render_conversation(
     template: ChatTemplate,
     conversation: Conversation,
     tokenizer: Tokenizer,
+    variables: Variables | None = None,
     *,
-    tools: Sequence[Tool] | None = None,
-    documents: Sequence[Message] | None = None,
-    add_generation_prompt: bool = True,
-    options: Message | None = None,
+    control: ControlTokens | None = None,
     cut: Cut | None = None,
-) -> list[str | MultimodalInput]:
+) -> list[PromptText | MultimodalInput]:
     """A conversation as the template sets it, with pictures and sounds in their places.
 
     Args:
         template: The model's.
         conversation: From `read_messages`.
         tokenizer: Tells what the model was trained to see around a picture.
-        tools: See `ChatTemplate.render`.
-        documents: See `ChatTemplate.render`.
-        add_generation_prompt: See `ChatTemplate.render`.
-        options: See `ChatTemplate.render`.
+        variables: What else the template sees.
+        control: What texts must not become; None where they may.
         cut: Gives a picture in tiles if the encoder looks at them one by one, as `PromptEncoder.cut` does.
 
     Raises:
         InputError: The template fails, or does not say where the pictures and sounds go.
     """
+    variables = variables or Variables()
+    quoting = None if control is None else Quoting(control, _ANY if conversation.media else None)
+    pieces = _pieces(template, conversation, tokenizer, _renderer(template, variables, quoting), cut)
+    resolve = PromptText if quoting is None else quoting.resolve
+    return [piece if isinstance(piece, MultimodalInput) else resolve(piece) for piece in pieces]
 
-    def render(messages: Sequence[Message]) -> str:
-        return template.render(
-            messages,
-            tools=tools,
-            documents=documents,
-            add_generation_prompt=add_generation_prompt,
-            options=options,
-        )
 
+def _renderer(template: ChatTemplate, variables: Variables, quoting: Quoting | None) -> _Render:
+    def as_given(messages: Sequence[PlainMessage]) -> str:
+        return template.render_plain(messages, variables)
+
+    def quoted(messages: Sequence[PlainMessage]) -> str:
+        if quoting is None:
+            return as_given(messages)
+        return quoting.render(messages, variables, template.render_plain)
+
+    return lambda messages: first_rendered(in_wanted_form(messages, as_given), quoted)
+
+
+def _pieces(
+    template: ChatTemplate,
+    conversation: Conversation,
+    tokenizer: Tokenizer,
+    render: _Render,
+    cut: Cut | None,
+) -> list[str | MultimodalInput]:
     if template.takes_parts:
         text = _rendered_parts(render, conversation, keeps_texts=template.takes_texts)
         pieces = _split(text, conversation.media, tokenizer, cut)
@@ -139,21 +161,22 @@ def render_conversation(
             return pieces
         if not template.takes_texts:
             raise _no_place(conversation.media)
-    text = render(conversation.with_content(_as_text))
-    pieces = _fill(text, conversation.media, {kind: _Placeholder(mark) for kind, mark in _MARKS.items()}, cut)
+    # Stand for pictures and sounds in a text; nobody can know them beforehand.
+    nonce = secrets.randbelow(10**18)
+    marks: dict[MediaKind, str] = {"image": f"\ue000{nonce}\ue000", "audio": f"\ue001{nonce}\ue001"}
+    text = render(conversation.with_content(_as_text(marks)))
+    pieces = _fill(text, conversation.media, {kind: _Placeholder(mark) for kind, mark in marks.items()}, cut)
     if pieces is None:
         raise _no_place(conversation.media)
     return pieces
 
 
-def _rendered_parts(
-    render: Callable[[Sequence[Message]], str], conversation: Conversation, *, keeps_texts: bool
-) -> str:
+def _rendered_parts(render: _Render, conversation: Conversation, *, keeps_texts: bool) -> str:
     """The conversation in parts, named otherwise for a template that refuses the usual names."""
     try:
         return render(conversation.with_content(_as_parts({}, keeps_texts=keeps_texts)))
-    except InputError:
-        if not conversation.media:
+    except InputError as error:
+        if not conversation.media or isinstance(error, StoppedError):
             raise
         with contextlib.suppress(InputError):
             return render(conversation.with_content(_as_parts(_OPENAI_NAMES, keeps_texts=keeps_texts)))
@@ -163,7 +186,7 @@ def _rendered_parts(
 def _no_place(media: Sequence[MultimodalInput]) -> InputError:
     return InputError(
         f"chat template: expected a place for each of {len(media)} pictures and sounds; the template leaves "
-        "some out, or a message's text has a placeholder in it"
+        "some out, or has one of its own in a text that may spell them"
     )
 
 
@@ -171,6 +194,8 @@ def _as_parts(names: dict[str, str], *, keeps_texts: bool) -> Callable[[Content]
     """Content as a list of parts, of types that have these names; a text stays one where it may."""
 
     def change(content: Content) -> Content:
+        if content is None:
+            return None
         if isinstance(content, str):
             return content if keeps_texts else [{"type": "text", "text": content}]
         return [part | {"type": names.get(str(part["type"]), part["type"])} for part in content]
@@ -178,13 +203,18 @@ def _as_parts(names: dict[str, str], *, keeps_texts: bool) -> Callable[[Content]
     return change
 
 
-def _as_text(content: Content) -> Content:
-    if isinstance(content, str):
-        return content
-    return "".join(
-        str(part["text"]) if part["type"] == "text" else _MARKS[cast(MediaKind, part["type"])]
-        for part in content
-    )
+def _as_text(marks: dict[MediaKind, str]) -> Callable[[Content], Content]:
+    """Content as a text, with marks for pictures and sounds."""
+
+    def change(content: Content) -> Content:
+        if not isinstance(content, list):
+            return content
+        return "".join(
+            str(part["text"]) if part["type"] == "text" else marks[cast(MediaKind, part["type"])]
+            for part in content
+        )
+
+    return change
 
 
 def _split(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +115,29 @@ async def chats(runner: MultimodalRunner) -> None:
     runner.chat(messages, top_q=1)  # type: ignore[call-arg]
     assert_type(MultimodalRunner.from_pretrained("owner/name", revision="main"), MultimodalRunner)
     assert_type(ChatTemplate("{{ 1 }}").render(messages), str)
+    runner.chat([Turn("user", "hello")], tools=[add, Arguments, Arguments()])
+    runner.chat(
+        [Arguments()], chat_options=ChatOptions(now=datetime(2026, 1, 1), special_tokens_in_text=True)
+    )
+    runner.chat([5])  # type: ignore[list-item]
+    runner.chat(messages, tools=["add"])  # type: ignore[list-item]
+
+
+@dataclass
+class Turn:
+    role: str
+    content: str
+
+
+class Arguments:
+    """As pydantic's models."""
+
+    def model_dump(self, *, mode: str = "python") -> dict[str, object]:
+        return {"role": mode}
+
+
+def add(x: int, y: int) -> int:
+    return x + y
 
 
 def inputs() -> None:

@@ -27,8 +27,10 @@ from executorch_mm import (
 )
 from executorch_mm._engine.prefix_reuse import ChatPrompt, Context
 from executorch_mm.chat import ChatOptions, ChatTemplate
+from executorch_mm.chat.control_tokens import ControlTokens
 from executorch_mm.chat.messages import read_messages
 from executorch_mm.chat.placeholders import render_conversation
+from executorch_mm.chat.quoting import PromptText
 from executorch_mm.demo import make_scene, render
 from executorch_mm.demo.questions import NUMBERS
 from executorch_mm.errors import InputError
@@ -132,8 +134,8 @@ def test_tool_calls_and_other_fields_reach_the_template() -> None:
     ]
     source = "{% for m in messages %}{{ m | tojson }}\n{% endfor %}"
     rendered = ChatTemplate(source).render(read_messages(messages).messages).splitlines()
-    assert '"function": {"name": "f", "arguments": {"x": [1, "é"]}}' in rendered[0]
-    assert '"content": ""' in rendered[0]
+    assert '"function": {"name": "f", "arguments": "{\\"x\\": [1, \\"é\\"]}"}' in rendered[0]
+    assert "content" not in rendered[0]  # transformers leaves out what is None
     assert rendered[1] == '{"role": "tool", "tool_call_id": "1", "content": "4"}'
     assert call["function"]["arguments"] == '{"x": [1, "é"]}'  # type: ignore[index]
 
@@ -171,8 +173,12 @@ def test_tool_calls_and_other_fields_reach_the_template() -> None:
         ([user({"type": "input_audio"})], "content[0].input_audio: expected a mapping"),
         ([user({"type": "video", "video": "film.mp4"})], "content[0].video: expected its frames"),
         (
-            [{"role": "assistant", "tool_calls": [{"function": {"arguments": "{"}}]}],
-            "messages[0].tool_calls[0].function.arguments: expected JSON",
+            [{"role": "assistant", "tool_calls": {"function": {"name": "f"}}}],
+            "messages[0].tool_calls: expected a list, got dict",
+        ),
+        (
+            [{"role": "assistant", "tool_calls": ["f"]}],
+            "messages[0].tool_calls[0]: expected a mapping, got str",
         ),
     ],
 )
@@ -189,6 +195,13 @@ class Words:
 
     def __init__(self, *tokens: str) -> None:
         self._tokens = tokens
+        self.vocab_size = len(tokens)
+
+    def is_special(self, token_id: int) -> bool:
+        return True
+
+    def id_to_token(self, token_id: int) -> str:
+        return self._tokens[token_id]
 
     def token_to_id(self, token: str) -> int | None:
         return self._tokens.index(token) if token in self._tokens else None
@@ -202,8 +215,16 @@ SOUND = make_audio_input(np.zeros((1, 2, 3), np.float32))
 def placed(name: str, messages: list[dict[str, object]], *tokens: str) -> list[str | MultimodalInput]:
     source = (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
     template = ChatTemplate(source, {"bos_token": "<s>", "eos_token": "</s>"})
+    return texts_of(template, messages, *tokens)
+
+
+def texts_of(
+    template: ChatTemplate, messages: list[dict[str, object]], *tokens: str
+) -> list[str | MultimodalInput]:
     tokenizer: Any = Words(*tokens)
-    return render_conversation(template, read_messages(messages), tokenizer)
+    control = ControlTokens.of(tokenizer, template.facts.literals)
+    parts = render_conversation(template, read_messages(messages), tokenizer, control=control)
+    return [part.text if isinstance(part, PromptText) else part for part in parts]
 
 
 FAKE, GLOBAL = "<fake_token_around_image>", "<global-img>"
@@ -270,9 +291,7 @@ def test_sounds_and_pictures_keep_their_places_beside_each_other() -> None:
         "{% for part in messages[0].content %}{% if part.type == 'text' %}{{ part.text }}"
         "{% else %}<|{{ part.type }}|>{% endif %}{% endfor %}"
     )
-    tokenizer: Any = Words()
-    conversation = read_messages([user(SOUND, "a", ONE, "b", SOUND, TWO)])
-    parts = render_conversation(ChatTemplate(source), conversation, tokenizer)
+    parts = texts_of(ChatTemplate(source), [user(SOUND, "a", ONE, "b", SOUND, TWO)])
     assert parts == [SOUND, "a", ONE, "b", SOUND, TWO]
 
 
@@ -291,15 +310,36 @@ def test_a_template_that_puts_pictures_first_gets_them_first() -> None:
 def test_what_the_template_writes_around_a_picture_is_not_written_twice() -> None:
     picture = "<|image_start|><image><|image_end|>"
     source = f"{{% for part in messages[0].content %}}{{{{ part.text or '{picture}' }}}}{{% endfor %}}"
-    tokenizer: Any = Words("<|image_start|>")
-    parts = render_conversation(ChatTemplate(source), read_messages([user(ONE, "what?")]), tokenizer)
+    parts = texts_of(ChatTemplate(source), [user(ONE, "what?")], "<|image_start|>")
     assert parts == ["<|image_start|>", ONE, "<|image_end|>what?"]
 
 
-def test_a_placeholder_in_a_text_is_not_taken_for_a_picture() -> None:
+@pytest.mark.parametrize(
+    ("name", "tokens", "placeholder"),
+    [
+        ("smolvlm", [FAKE, GLOBAL, "<image>"], "<image>"),
+        ("smolvlm", [FAKE, GLOBAL], "<image>"),  # where it is no token either
+        ("qwen2.5-vl", ["<|image_pad|>"], "<|image_pad|>"),
+        ("llama3.2-vision", [], "<|image|>"),
+        ("gemma3", ["<end_of_image>"], "<start_of_image>"),
+        ("phi4-mini", [], "<|image_1|>"),
+    ],
+)
+def test_a_placeholder_in_a_text_is_not_taken_for_a_picture(
+    name: str, tokens: list[str], placeholder: str
+) -> None:
+    words = f"what does {placeholder} mean?"
+    before, picture, after = placed(name, [user(words, ONE, words)], *tokens)
+    assert picture == ONE
+    assert words in str(before)
+    assert str(after).count(placeholder) == 1
+    (text,) = placed(name, [user(words)], *tokens)
+    assert words in str(text)
+
+
+def test_a_template_that_leaves_a_picture_out_is_an_error() -> None:
     with pytest.raises(InputError, match="a place for each of 1 pictures"):
-        placed("smolvlm", [user(ONE, "what does <image> mean?")], FAKE, GLOBAL)
-    assert placed("qwen2.5-vl", [user("what does <|image_pad|> mean?")])[0].count("<|image_pad|>") == 1  # type: ignore[union-attr]
+        texts_of(ChatTemplate("{{ messages[0].role }}"), [user(ONE)])
 
 
 def test_texts_are_given_as_the_template_takes_them() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import time
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
-from executorch_mm.chat import ChatTemplate
+from executorch_mm import MultimodalRunner
+from executorch_mm.chat import ChatOptions, ChatTemplate
 from executorch_mm.chat.template import TemplateFiles
 from executorch_mm.errors import InputError
 
@@ -49,6 +50,47 @@ def test_the_date_is_todays() -> None:
     before = datetime.now().strftime("%d %b %Y")
     rendered = render("{{ strftime_now('%d %b %Y') }}")
     assert rendered in {before, datetime.now().strftime("%d %b %Y")}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ strftime_now(FORM) }}",
+        "{% macro today() %}{{ strftime_now(FORM) }}{% endmacro %}{{ today() }}",
+        "{% if strftime_now is defined %}{% set date = strftime_now(FORM) %}{% endif %}{{ date }}",
+        "{% for m in messages %}{{ strftime_now(FORM) }}{% endfor %}",
+        "{% set ask = strftime_now %}{{ ask(FORM) }}",
+    ],
+)
+def test_the_date_is_the_one_that_is_given(source: str) -> None:
+    template = ChatTemplate(source.replace("FORM", "'%d %b %Y %H:%M'"))
+    assert template.render(HELLO, now=datetime(1999, 12, 31, 23, 59)) == "31 Dec 1999 23:59"
+    summer = datetime(2024, 7, 1, 12, tzinfo=timezone(timedelta(hours=2), "CEST"))
+    assert ChatTemplate("{{ strftime_now('%H %Z') }}").render(HELLO, now=summer) == "12 CEST"
+
+
+@pytest.mark.parametrize("form", ["'%999999999d'", "'%010d'", "'%d' * 1000", "5"])
+def test_a_date_that_is_given_is_written_within_limits(form: str) -> None:
+    template = ChatTemplate("{{ strftime_now(" + form + ") }}")
+    for now in (None, datetime(1999, 12, 31)):
+        with pytest.raises(InputError, match=r"^chat template: "):
+            template.render(HELLO, now=now)
+
+
+def test_prompts_with_a_date_repeat(runner: MultimodalRunner) -> None:
+    source = "{{ strftime_now('%S%f') }} {{ messages[0].content }}"
+    histories = []
+    for now in (datetime(2024, 1, 1), datetime(2024, 1, 1), datetime(2024, 1, 1, second=1)):
+        runner.reset()
+        runner.chat(HELLO, chat_options=ChatOptions(template=source, now=now), max_new_tokens=1)
+        histories.append(runner.history)
+    assert histories[0] == histories[1] != histories[2]
+
+
+def test_a_date_can_be_a_variable_too() -> None:
+    source = "{{ date_string if date_string is defined else strftime_now('%Y') }}"
+    assert render(source, date_string="then") == "then"
+    assert ChatTemplate(source).render(HELLO, now=datetime(1999, 1, 1)) == "1999"
 
 
 def test_generation_marks_change_nothing_but_the_scope() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chat_cases import CASES, SPECIAL_TOKENS
+from chat_cases import CASES, NOW, SPECIAL_TOKENS
 from executorch_mm.chat import ChatTemplate
 from executorch_mm.errors import InputError
 
@@ -44,6 +44,7 @@ def test_a_template_gives_what_transformers_renders(file: Path) -> None:
                 documents=case.documents,
                 add_generation_prompt=case.add_generation_prompt,
                 options=case.options,
+                now=NOW,
             )
         except InputError:
             rendered = None

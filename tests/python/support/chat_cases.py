@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, NamedTuple
 
+NOW = datetime(2026, 11, 23, 14, 5)  # for templates that print the date
 SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 
 
