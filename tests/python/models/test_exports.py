@@ -18,6 +18,7 @@ from executorch_mm import (
     make_token_input,
 )
 from executorch_mm._loading.methods import load_methods
+from executorch_mm.speech import SpeechRunner
 from number_tokenizer import NumberTokenizer
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "exports"
@@ -263,3 +264,10 @@ def test_prefill_and_decode_over_one_cache_are_one_decoder() -> None:
 def test_inspection_knows_programs_without_forward(name: str) -> None:
     report = inspect_model(FOLDER / f"{name}.pte")
     assert (report.kind, report.capacity, report.can_rewind, report.problems) == ("text", 64, True, ())
+
+
+def test_a_transducer_has_no_decoders_to_choose_from() -> None:
+    path = FOLDER.parent / "transducer" / "tdt.pte"
+    for options in ({"method": "encoder"}, {"max_context_len": 8}):
+        with pytest.raises(InputError, match="a transducer has neither"):
+            SpeechRunner(path, NumberTokenizer(), **options)
