@@ -34,7 +34,7 @@ class Job(Generic[ResultT]):
         turnstile: Of the runner.
         session: Of the runner.
         work: The request, for the thread.
-        on_end: Called in the thread once the runner is free again.
+        on_end: Called in the thread at the end of the request.
     """
 
     def __init__(
@@ -102,19 +102,22 @@ class Job(Generic[ResultT]):
         return self._results[0]
 
     def _run(self, ticket: Ticket) -> None:
-        if ticket.enter():
+        has_entered = ticket.enter()
+        if has_entered:
             try:
                 self._begin()
                 self._results.append(self._work())
             except BaseException as error:  # noqa: BLE001 (goes to the task)
                 self._error = error
-            finally:
-                with self._change:
-                    self._is_in = False
-                self._turnstile.leave()
+            with self._change:
+                self._is_in = False
+        # Before the next one is let in, whose answer could otherwise be known first; the task goes on only
+        # when this thread has ended.
         self._on_end()
         with contextlib.suppress(RuntimeError):  # the event loop is gone
             self._loop.call_soon_threadsafe(self._ended.set_result, None)
+        if has_entered:
+            self._turnstile.leave()
 
     def _begin(self) -> None:
         self._session.begin_request()  # forgets a cancellation

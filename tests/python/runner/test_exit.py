@@ -306,6 +306,8 @@ def once():
         begin()
         time.sleep(20)
 {END}
+import warnings
+warnings.simplefilter("ignore")  # of Python 3.12, which sees the thread
 begun = time.time()
 child = os.fork()
 if child:
