@@ -282,6 +282,7 @@ std::vector<Contract> read_contracts(const ProgramInfo& program, const ContractR
   common.kind = model_kind(common);
   if (common.kind == ModelKind::kTransducer || common.kind == ModelKind::kOther) {
     std::vector<std::string> names;
+    names.reserve(common.methods.size());
     for (const auto& [name, method] : common.methods) names.push_back(name);
     refuse_contract(
         "expected a method forward, or token_embedding and text_decoder, or encoder and "
@@ -305,6 +306,7 @@ std::vector<Contract> read_contracts(const ProgramInfo& program, const ContractR
     }
   }
   std::vector<std::string> choices;
+  choices.reserve(contracts.size());
   for (const Contract& contract : contracts) choices.push_back(contract.decoder_name);
   std::sort(choices.begin(), choices.end());
   pair_up(contracts);
