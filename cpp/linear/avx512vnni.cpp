@@ -1,0 +1,565 @@
+// Kernels for AVX-512 F, BW, VL, DQ and VNNI. Weights are the unsigned operand of vpdpbusd, with an
+// offset (8 or 128) that the rows' sums take off again; the activations are the signed one.
+#include <immintrin.h>
+
+#include <algorithm>
+
+#include "linear/kernels.h"
+
+namespace emm::linear {
+namespace {
+
+constexpr int64_t kBlock = 32;  // outputs of columns()
+constexpr int kTileRows = 6;
+constexpr int64_t kRowsAtOnce = 4;  // outputs of rows() that are computed together
+
+__mmask16 lanes(int64_t count) {
+  return static_cast<__mmask16>(count >= 16 ? 0xFFFF : (1u << std::max<int64_t>(count, 0)) - 1);
+}
+__mmask64 bytes_mask(int64_t count) {
+  return count >= 64 ? ~__mmask64{0} : (__mmask64{1} << std::max<int64_t>(count, 0)) - 1;
+}
+
+RowScale quantise(const float* x, int64_t inputs, int64_t chunk, int8_t* plain,
+                  const RowTarget& target) {
+  __m512 least = _mm512_setzero_ps();
+  __m512 most = _mm512_setzero_ps();
+  int64_t k = 0;
+  for (; k + 16 <= inputs; k += 16) {
+    const __m512 v = _mm512_loadu_ps(x + k);
+    least = _mm512_min_ps(v, least);  // the second operand where there is NaN
+    most = _mm512_max_ps(v, most);
+  }
+  if (k < inputs) {
+    const __m512 v = _mm512_maskz_loadu_ps(lanes(inputs - k), x + k);
+    least = _mm512_min_ps(v, least);
+    most = _mm512_max_ps(v, most);
+  }
+  RowScale row = choose_scale(_mm512_reduce_min_ps(least), _mm512_reduce_max_ps(most));
+
+  const int64_t stride = padded(inputs);
+  int8_t* const natural = chunk == 1 ? target.values : plain;
+  const __m512 inverse = _mm512_set1_ps(row.inverse);
+  const __m512 highest = _mm512_set1_ps(static_cast<float>(127 - row.zero_point));
+  const __m512 lowest = _mm512_set1_ps(static_cast<float>(-128 - row.zero_point));
+  const __m512i zero = _mm512_set1_epi32(row.zero_point);
+  for (k = 0; k < stride; k += 16) {
+    const __mmask16 mask = lanes(inputs - k);
+    __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + std::min(k, inputs)), inverse);
+    v = _mm512_max_ps(_mm512_min_ps(v, highest), lowest);
+    const __m512i q = _mm512_maskz_add_epi32(mask, _mm512_cvtps_epi32(v), zero);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(natural + k), _mm512_cvtepi32_epi8(q));
+  }
+
+  const __m512i ones = _mm512_set1_epi8(1);
+  __m512i total = _mm512_setzero_si512();
+  const __m512i halves = _mm512_broadcast_i32x4(
+      _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
+  const __m512i quarters = _mm512_broadcast_i32x4(
+      _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
+  const __m512i even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+  const __m512i odd = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
+  for (k = 0; k < stride; k += 128) {
+    const __m512i a = _mm512_loadu_si512(natural + k);
+    const __m512i b = _mm512_loadu_si512(natural + k + 64);
+    const __m512i four_a = _mm512_dpbusd_epi32(_mm512_setzero_si512(), ones, a);
+    const __m512i four_b = _mm512_dpbusd_epi32(_mm512_setzero_si512(), ones, b);
+    total = _mm512_add_epi32(total, _mm512_add_epi32(four_a, four_b));
+    if (chunk == 1) continue;
+    const auto eights = [](__m512i four) {
+      return _mm512_cvtepi64_epi32(_mm512_add_epi32(four, _mm512_srli_epi64(four, 32)));
+    };
+    __m512i eight = _mm512_inserti64x4(_mm512_castsi256_si512(eights(four_a)), eights(four_b), 1);
+    eight = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(eight, 3));
+    _mm512_storeu_si512(target.offsets8 + k / 8, eight);
+    __m512i wide = _mm512_add_epi32(eight, _mm512_shuffle_epi32(eight, _MM_PERM_CDAB));
+    wide = _mm512_add_epi32(wide, _mm512_shuffle_epi32(wide, _MM_PERM_BADC));
+    wide = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+                                    wide);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(target.offsets32 + k / 32),
+                     _mm512_castsi512_si128(wide));
+    if (chunk == 8) {
+      _mm512_storeu_si512(target.values + k, _mm512_shuffle_epi8(a, quarters));
+      _mm512_storeu_si512(target.values + k + 64, _mm512_shuffle_epi8(b, quarters));
+    } else {
+      const __m512i sa = _mm512_shuffle_epi8(a, halves);
+      const __m512i sb = _mm512_shuffle_epi8(b, halves);
+      _mm512_storeu_si512(target.values + k, _mm512_permutex2var_epi64(sa, even, sb));
+      _mm512_storeu_si512(target.values + k + 64, _mm512_permutex2var_epi64(sa, odd, sb));
+    }
+  }
+  row.sum = _mm512_reduce_add_epi32(total);
+  return row;
+}
+
+// The sums of four vectors.
+__m128 sum_four(__m512 a, __m512 b, __m512 c, __m512 d) {
+  const auto half = [](__m512 v) {
+    return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  };
+  const __m256 ab = _mm256_hadd_ps(half(a), half(b));
+  const __m256 cd = _mm256_hadd_ps(half(c), half(d));
+  const __m256 all = _mm256_hadd_ps(ab, cd);
+  return _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+}
+__m128i sum_four(__m512i a, __m512i b, __m512i c, __m512i d) {
+  const auto half = [](__m512i v) {
+    return _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+  };
+  const __m256i ab = _mm256_hadd_epi32(half(a), half(b));
+  const __m256i cd = _mm256_hadd_epi32(half(c), half(d));
+  const __m256i all = _mm256_hadd_epi32(ab, cd);
+  return _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+}
+
+// The scales of the 128 inputs from 128 * chunk on, each where vpdpbusd leaves its group's sums.
+template <int kGroup>  // 32, 64, or 128 for its multiples
+__m512 chunk_scales(const uint8_t* scales, int64_t chunk, int64_t groups, int64_t group) {
+  if constexpr (kGroup == 128) {
+    return _mm512_set1_ps(load_bfloat16(scales, chunk * 128 / group));
+  } else {
+    constexpr int64_t kCount = 128 / kGroup;
+    const int64_t first = chunk * kCount;
+    uint64_t bits = 0;
+    if (groups - first >= kCount) {
+      std::memcpy(&bits, scales + first * 2, kCount * 2);
+    } else {
+      std::memcpy(&bits, scales + first * 2, static_cast<size_t>(groups - first) * 2);
+    }
+    const __m128i wide = _mm_slli_epi32(
+        _mm_cvtepu16_epi32(_mm_cvtsi64_si128(static_cast<long long>(bits))), 16);
+    const __m512i spread =
+        kGroup == 32 ? _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
+                     : _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    return _mm512_castsi512_ps(_mm512_permutexvar_epi32(spread, _mm512_castsi128_si512(wide)));
+  }
+}
+
+// Writes what remains of four outputs after the sums.
+void finish_four(const Layer& layer, const RowScale& scale, const float* sums, int64_t output,
+                 int64_t count, __m128 value, __m128i integer, float* out) {
+  alignas(16) float floats[4];
+  alignas(16) int32_t integers[4];
+  _mm_store_ps(floats, value);
+  _mm_store_si128(reinterpret_cast<__m128i*>(integers), integer);
+  for (int64_t r = 0; r < count; ++r) {
+    const int64_t n = output + r;
+    const float bias = layer.bias ? load_float(layer.bias, n) : 0.0f;
+    float y = floats[r];
+    if (layer.format == Format::kInt4Groups) {
+      if (sums) {
+        y -= static_cast<float>(scale.zero_point) * sums[n];
+        y = y * scale.scale + bias;
+      }
+    } else if (layer.format == Format::kFloat32) {
+      y += bias;
+    } else if (sums) {
+      const int32_t exact = integers[r] - scale.zero_point * static_cast<int32_t>(sums[n]);
+      y = static_cast<float>(exact) * scale.scale * load_float(layer.scales, n) + bias;
+    } else {
+      y = static_cast<float>(integers[r]);
+    }
+    const bool is_bare = is_quantised(layer.format) && sums == nullptr;
+    out[n] = is_bare ? y : std::min(std::max(y, layer.low), layer.high);
+  }
+}
+
+template <int kM, int kGroup>  // kGroup 0: one scale for each output
+void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float* sums,
+               int64_t begin, int64_t end, float* out) {
+  const __m512i low_half = _mm512_set1_epi8(15);
+  const int64_t bytes = layer.row_bytes();
+  const int64_t groups = layer.groups();
+  for (int64_t n = begin; n < end; n += kRowsAtOnce) {
+    const int64_t count = std::min(kRowsAtOnce, end - n);
+    const uint8_t* row[kRowsAtOnce];
+    const uint8_t* scale_row[kRowsAtOnce] = {};
+    for (int64_t r = 0; r < kRowsAtOnce; ++r) {
+      const int64_t output = n + std::min(r, count - 1);
+      row[r] = layer.row(output);
+      if (kGroup) scale_row[r] = layer.scales + output * groups * 2;
+    }
+    __m512 sum[kM][kRowsAtOnce];
+    __m512i integer[kM][kRowsAtOnce];
+    for (int m = 0; m < kM; ++m) {
+      for (int64_t r = 0; r < kRowsAtOnce; ++r) {
+        sum[m][r] = _mm512_setzero_ps();
+        integer[m][r] = _mm512_setzero_si512();
+      }
+    }
+    const auto step = [&](int64_t chunk, __mmask64 mask) __attribute__((always_inline)) {
+      for (int64_t r = 0; r < kRowsAtOnce; ++r) {
+        const __m512i packed = _mm512_maskz_loadu_epi8(mask, row[r] + chunk * 64);
+        const __m512i low = _mm512_and_si512(packed, low_half);
+        const __m512i high = _mm512_and_si512(_mm512_srli_epi16(packed, 4), low_half);
+        __m512 scale;
+        if constexpr (kGroup > 0)
+          scale = chunk_scales<kGroup>(scale_row[r], chunk, groups, layer.group);
+        for (int m = 0; m < kM; ++m) {
+          const int8_t* const x = in.values + (i + m) * in.stride + chunk * 128;
+          __m512i dot =
+              _mm512_loadu_si512(in.offsets8 + (i + m) * (in.stride / 8) + chunk * 16);
+          if constexpr (kGroup == 0) dot = _mm512_add_epi32(dot, integer[m][r]);
+          dot = _mm512_dpbusd_epi32(dot, low, _mm512_loadu_si512(x));
+          dot = _mm512_dpbusd_epi32(dot, high, _mm512_loadu_si512(x + 64));
+          if constexpr (kGroup == 0) {
+            integer[m][r] = dot;
+          } else {
+            sum[m][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sum[m][r]);
+          }
+        }
+      }
+    };
+    const int64_t whole = bytes / 64;
+    for (int64_t chunk = 0; chunk < whole; ++chunk) step(chunk, ~__mmask64{0});
+    if (whole * 64 < bytes) step(whole, bytes_mask(bytes - whole * 64));
+    for (int m = 0; m < kM; ++m) {
+      finish_four(layer, in.scales[i + m], sums, n, count,
+                  sum_four(sum[m][0], sum[m][1], sum[m][2], sum[m][3]),
+                  sum_four(integer[m][0], integer[m][1], integer[m][2], integer[m][3]),
+                  out + (i + m) * layer.outputs);
+    }
+  }
+}
+
+template <int kM>
+void int8_rows(const Layer& layer, const Activations& in, int64_t i, const float* sums,
+               int64_t begin, int64_t end, float* out) {
+  const __m512i flip = _mm512_set1_epi8(-128);
+  for (int64_t n = begin; n < end; n += kRowsAtOnce) {
+    const int64_t count = std::min(kRowsAtOnce, end - n);
+    __m512i sum[kM][kRowsAtOnce];
+    for (int m = 0; m < kM; ++m) {
+      for (int64_t r = 0; r < kRowsAtOnce; ++r) sum[m][r] = _mm512_setzero_si512();
+    }
+    for (int64_t k = 0; k < layer.inputs; k += 64) {
+      const __mmask64 mask = bytes_mask(layer.inputs - k);
+      for (int64_t r = 0; r < kRowsAtOnce; ++r) {
+        const uint8_t* const row = layer.row(n + std::min(r, count - 1));
+        const __m512i w = _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, row + k), flip);
+        for (int m = 0; m < kM; ++m) {
+          const __m512i x = _mm512_loadu_si512(in.values + (i + m) * in.stride + k);
+          sum[m][r] = _mm512_dpbusd_epi32(sum[m][r], w, x);
+        }
+      }
+    }
+    for (int m = 0; m < kM; ++m) {
+      const __m128i dot = sum_four(sum[m][0], sum[m][1], sum[m][2], sum[m][3]);
+      const __m128i offset = _mm_set1_epi32(128 * in.scales[i + m].sum);
+      finish_four(layer, in.scales[i + m], sums, n, count, _mm_setzero_ps(),
+                  _mm_sub_epi32(dot, offset), out + (i + m) * layer.outputs);
+    }
+  }
+}
+
+template <int kM>
+void float_rows(const Layer& layer, const Activations& in, int64_t i, int64_t begin, int64_t end,
+                float* out) {
+  for (int64_t n = begin; n < end; n += kRowsAtOnce) {
+    const int64_t count = std::min(kRowsAtOnce, end - n);
+    __m512 sum[kM][kRowsAtOnce];
+    for (int m = 0; m < kM; ++m) {
+      for (int64_t r = 0; r < kRowsAtOnce; ++r) sum[m][r] = _mm512_setzero_ps();
+    }
+    for (int64_t k = 0; k < layer.inputs; k += 16) {
+      const __mmask16 mask = lanes(layer.inputs - k);
+      for (int64_t r = 0; r < kRowsAtOnce; ++r) {
+        const uint8_t* const row = layer.row(n + std::min(r, count - 1));
+        const __m512 w = _mm512_maskz_loadu_ps(mask, row + k * 4);
+        for (int m = 0; m < kM; ++m) {
+          const __m512 x = _mm512_maskz_loadu_ps(mask, in.floats + (i + m) * in.inputs + k);
+          sum[m][r] = _mm512_fmadd_ps(w, x, sum[m][r]);
+        }
+      }
+    }
+    for (int m = 0; m < kM; ++m) {
+      finish_four(layer, {}, nullptr, n, count,
+                  sum_four(sum[m][0], sum[m][1], sum[m][2], sum[m][3]), _mm_setzero_si128(),
+                  out + (i + m) * layer.outputs);
+    }
+  }
+}
+
+template <int kM>
+void some_rows(const Layer& layer, const Activations& in, int64_t i, const float* sums,
+               int64_t begin, int64_t end, float* out) {
+  switch (layer.format) {
+    case Format::kFloat32:
+      return float_rows<kM>(layer, in, i, begin, end, out);
+    case Format::kInt8:
+      return int8_rows<kM>(layer, in, i, sums, begin, end, out);
+    case Format::kInt4:
+      return int4_rows<kM, 0>(layer, in, i, sums, begin, end, out);
+    case Format::kInt4Groups:
+      if (layer.group == 32) return int4_rows<kM, 32>(layer, in, i, sums, begin, end, out);
+      if (layer.group == 64) return int4_rows<kM, 64>(layer, in, i, sums, begin, end, out);
+      if (layer.group % 128 == 0) return int4_rows<kM, 128>(layer, in, i, sums, begin, end, out);
+      return;  // check_layer() refuses it
+  }
+}
+
+void rows(const Layer& layer, const Activations& in, const float* sums, int64_t begin, int64_t end,
+          float* out) {
+  int64_t i = 0;
+  for (; i + 4 <= in.rows; i += 4) some_rows<4>(layer, in, i, sums, begin, end, out);
+  if (in.rows - i == 3) some_rows<3>(layer, in, i, sums, begin, end, out);
+  if (in.rows - i == 2) some_rows<2>(layer, in, i, sums, begin, end, out);
+  if (in.rows - i == 1) some_rows<1>(layer, in, i, sums, begin, end, out);
+}
+
+// columns(): the weights of 32 outputs as [inputs / 4][32][4] unsigned bytes (or [inputs][32]
+// floats), so that sums of products stay in the lane of their output; then the scales of each group
+// as [groups][32] floats.
+int64_t weight_room(const Layer& layer) {
+  const int64_t bytes = layer.format == Format::kFloat32 ? 4 : 1;
+  return padded(layer.inputs) * kBlock * bytes;
+}
+int64_t column_scratch(const Layer& layer) {
+  return weight_room(layer) + layer.groups() * kBlock * 4;
+}
+
+// 16 bytes of each of 16 rows; zeros behind the row.
+struct Square {
+  __m512i word[4];  // the 4 bytes of each row
+};
+Square load_square(const uint8_t* const* row, int64_t at, int64_t bytes) {
+  __m512i quarter[4];
+  const auto load = [&](int r) {
+    if (bytes - at >= 16) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(row[r] + at));
+    return _mm_maskz_loadu_epi8(static_cast<__mmask16>((1u << (bytes - at)) - 1), row[r] + at);
+  };
+  for (int q = 0; q < 4; ++q) {
+    __m512i v = _mm512_castsi128_si512(load(q));
+    v = _mm512_inserti32x4(v, load(q + 4), 1);
+    v = _mm512_inserti32x4(v, load(q + 8), 2);
+    quarter[q] = _mm512_inserti32x4(v, load(q + 12), 3);
+  }
+  const __m512i ab_low = _mm512_unpacklo_epi32(quarter[0], quarter[1]);
+  const __m512i ab_high = _mm512_unpackhi_epi32(quarter[0], quarter[1]);
+  const __m512i cd_low = _mm512_unpacklo_epi32(quarter[2], quarter[3]);
+  const __m512i cd_high = _mm512_unpackhi_epi32(quarter[2], quarter[3]);
+  return {{_mm512_unpacklo_epi64(ab_low, cd_low), _mm512_unpackhi_epi64(ab_low, cd_low),
+           _mm512_unpacklo_epi64(ab_high, cd_high), _mm512_unpackhi_epi64(ab_high, cd_high)}};
+}
+
+// Returns how many times four inputs there are.
+int64_t expand(const Layer& layer, int64_t begin, int64_t end, uint8_t* to) {
+  const int64_t bytes = layer.row_bytes();
+  const __m512i low_half = _mm512_set1_epi8(15);
+  const __m512i flip = _mm512_set1_epi8(-128);
+  for (int64_t half = 0; half < 2; ++half) {
+    const uint8_t* row[16];
+    for (int64_t r = 0; r < 16; ++r) row[r] = layer.row(std::min(begin + half * 16 + r, end - 1));
+    uint8_t* at = to + half * 64;
+    for (int64_t b = 0; b < bytes; b += 16) {
+      const Square square = load_square(row, b, bytes);
+      for (const __m512i word : square.word) {
+        switch (layer.format) {
+          case Format::kFloat32:
+            _mm512_storeu_si512(at, word);
+            at += 128;
+            break;
+          case Format::kInt8:
+            _mm512_storeu_si512(at, _mm512_xor_si512(word, flip));
+            at += 128;
+            break;
+          default:
+            _mm512_storeu_si512(at, _mm512_and_si512(word, low_half));
+            _mm512_storeu_si512(at + 128,
+                                _mm512_and_si512(_mm512_srli_epi16(word, 4), low_half));
+            at += 256;
+        }
+      }
+    }
+  }
+  return is_int4(layer.format) ? (layer.inputs + 7) / 8 * 2 : (layer.inputs + 3) / 4;
+}
+
+void expand_scales(const Layer& layer, int64_t begin, int64_t end, float* to) {
+  const int64_t groups = layer.groups();
+  for (int64_t n = 0; n < kBlock; ++n) {
+    const uint8_t* const row = layer.scales + std::min(begin + n, end - 1) * groups * 2;
+    for (int64_t g = 0; g < groups; ++g) to[g * kBlock + n] = load_bfloat16(row, g);
+  }
+}
+
+struct Tile {
+  const Layer* layer;
+  const Activations* in;
+  const float* sums;
+  const uint8_t* weights;
+  const float* scales;
+  int64_t quads;  // times four inputs
+  int64_t begin;
+  int64_t count;
+  float* out;
+};
+
+// Per output: bias, clamp, store.
+void store_half(const Tile& tile, int64_t i, int64_t half, __m512 value, __m512 factor) {
+  const Layer& layer = *tile.layer;
+  const int64_t first = tile.begin + half * 16;
+  const __mmask16 mask = lanes(tile.count - half * 16);
+  const __m512 bias = layer.bias ? _mm512_maskz_loadu_ps(mask, layer.bias + first * 4)
+                                 : _mm512_setzero_ps();
+  __m512 y = _mm512_fmadd_ps(value, factor, bias);
+  y = _mm512_max_ps(_mm512_set1_ps(layer.low), y);  // NaN stays
+  y = _mm512_min_ps(_mm512_set1_ps(layer.high), y);
+  _mm512_mask_storeu_ps(tile.out + i * layer.outputs + first, mask, y);
+}
+
+template <int kM, Format kFormat>
+void tile_rows(const Tile& tile, int64_t i) {
+  const Activations& in = *tile.in;
+  const Layer& layer = *tile.layer;
+  const int8_t* x[kM];
+  for (int m = 0; m < kM; ++m) x[m] = in.values + (i + m) * in.stride;
+  __m512i left[kM];
+  __m512i right[kM];
+  const auto multiply = [&](int64_t quad) __attribute__((always_inline)) {
+    const __m512i w0 = _mm512_load_si512(tile.weights + quad * 128);
+    const __m512i w1 = _mm512_load_si512(tile.weights + quad * 128 + 64);
+    for (int m = 0; m < kM; ++m) {
+      int32_t four;
+      std::memcpy(&four, x[m] + quad * 4, 4);
+      const __m512i value = _mm512_set1_epi32(four);
+      left[m] = _mm512_dpbusd_epi32(left[m], w0, value);
+      right[m] = _mm512_dpbusd_epi32(right[m], w1, value);
+    }
+  };
+  const __mmask16 left_mask = lanes(tile.count);
+  const __mmask16 right_mask = lanes(tile.count - 16);
+  const __m512 left_sums = _mm512_maskz_loadu_ps(left_mask, tile.sums + tile.begin);
+  const __m512 right_sums =
+      _mm512_maskz_loadu_ps(right_mask, tile.sums + tile.begin + std::min<int64_t>(16, tile.count));
+  if constexpr (kFormat == Format::kInt4Groups) {
+    __m512 left_total[kM];
+    __m512 right_total[kM];
+    for (int m = 0; m < kM; ++m) {
+      const __m512 zero = _mm512_set1_ps(-static_cast<float>(in.scales[i + m].zero_point));
+      left_total[m] = _mm512_mul_ps(zero, left_sums);
+      right_total[m] = _mm512_mul_ps(zero, right_sums);
+    }
+    const int64_t units = layer.group / kGroupUnit;
+    for (int64_t g = 0; g < layer.groups(); ++g) {
+      for (int m = 0; m < kM; ++m) {
+        const int32_t* const offsets = in.offsets32 + (i + m) * (in.stride / 32) + g * units;
+        int32_t offset = offsets[0];
+        for (int64_t u = 1; u < units; ++u) offset += offsets[u];
+        left[m] = right[m] = _mm512_set1_epi32(offset);
+      }
+      for (int64_t quad = g * units * 8; quad < (g + 1) * units * 8; quad += 8) {
+#pragma GCC unroll 8
+        for (int64_t j = 0; j < 8; ++j) multiply(quad + j);
+      }
+      const __m512 s0 = _mm512_load_ps(tile.scales + g * kBlock);
+      const __m512 s1 = _mm512_load_ps(tile.scales + g * kBlock + 16);
+      for (int m = 0; m < kM; ++m) {
+        left_total[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(left[m]), s0, left_total[m]);
+        right_total[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(right[m]), s1, right_total[m]);
+      }
+    }
+    for (int m = 0; m < kM; ++m) {
+      const __m512 factor = _mm512_set1_ps(in.scales[i + m].scale);
+      store_half(tile, i + m, 0, left_total[m], factor);
+      store_half(tile, i + m, 1, right_total[m], factor);
+    }
+  } else {
+    constexpr int32_t kOffset = kFormat == Format::kInt8 ? 128 : 8;
+    for (int m = 0; m < kM; ++m)
+      left[m] = right[m] = _mm512_set1_epi32(-kOffset * in.scales[i + m].sum);
+    for (int64_t quad = 0; quad < tile.quads; ++quad) multiply(quad);
+    const uint8_t* const scales = layer.scales + tile.begin * 4;
+    const __m512 s0 = _mm512_maskz_loadu_ps(left_mask, scales);
+    const __m512 s1 =
+        _mm512_maskz_loadu_ps(right_mask, scales + std::min<int64_t>(16, tile.count) * 4);
+    const __m512i left_integers = _mm512_cvtps_epi32(left_sums);
+    const __m512i right_integers = _mm512_cvtps_epi32(right_sums);
+    for (int m = 0; m < kM; ++m) {
+      const RowScale& row = in.scales[i + m];
+      const __m512i zero = _mm512_set1_epi32(row.zero_point);
+      const __m512 factor = _mm512_set1_ps(row.scale);
+      const auto scaled = [&](__m512i sum, __m512i weights) {
+        return _mm512_mul_ps(
+            _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_mullo_epi32(zero, weights))), factor);
+      };
+      store_half(tile, i + m, 0, scaled(left[m], left_integers), s0);
+      store_half(tile, i + m, 1, scaled(right[m], right_integers), s1);
+    }
+  }
+}
+
+template <int kM>
+void tile_floats(const Tile& tile, int64_t i) {
+  const Activations& in = *tile.in;
+  __m512 left[kM];
+  __m512 right[kM];
+  for (int m = 0; m < kM; ++m) left[m] = right[m] = _mm512_setzero_ps();
+  for (int64_t k = 0; k < tile.layer->inputs; ++k) {
+    const __m512 w0 = _mm512_load_ps(tile.weights + k * 128);
+    const __m512 w1 = _mm512_load_ps(tile.weights + k * 128 + 64);
+    for (int m = 0; m < kM; ++m) {
+      const __m512 value = _mm512_set1_ps(in.floats[(i + m) * in.inputs + k]);
+      left[m] = _mm512_fmadd_ps(w0, value, left[m]);
+      right[m] = _mm512_fmadd_ps(w1, value, right[m]);
+    }
+  }
+  for (int m = 0; m < kM; ++m) {
+    store_half(tile, i + m, 0, left[m], _mm512_set1_ps(1));
+    store_half(tile, i + m, 1, right[m], _mm512_set1_ps(1));
+  }
+}
+
+template <int kM>
+void some_tile(const Tile& tile, int64_t i) {
+  switch (tile.layer->format) {
+    case Format::kFloat32:
+      return tile_floats<kM>(tile, i);
+    case Format::kInt8:
+      return tile_rows<kM, Format::kInt8>(tile, i);
+    case Format::kInt4:
+      return tile_rows<kM, Format::kInt4>(tile, i);
+    case Format::kInt4Groups:
+      return tile_rows<kM, Format::kInt4Groups>(tile, i);
+  }
+}
+
+void columns(const Layer& layer, const Activations& in, const float* sums, int64_t begin,
+             int64_t end, uint8_t* scratch, float* out) {
+  float* const scales = reinterpret_cast<float*>(scratch + weight_room(layer));
+  const int64_t quads = expand(layer, begin, end, scratch);
+  if (layer.format == Format::kInt4Groups) expand_scales(layer, begin, end, scales);
+  const Tile tile = {&layer, &in, sums, scratch, scales, quads, begin, end - begin, out};
+  // Tiles of nearly the same height.
+  int64_t tiles = (in.rows + kTileRows - 1) / kTileRows;
+  for (int64_t i = 0; i < in.rows; --tiles) {
+    const int64_t height = (in.rows - i + tiles - 1) / tiles;
+    switch (height) {
+      case 6:
+        some_tile<6>(tile, i);
+        break;
+      case 5:
+        some_tile<5>(tile, i);
+        break;
+      case 4:
+        some_tile<4>(tile, i);
+        break;
+      case 3:
+        some_tile<3>(tile, i);
+        break;
+      case 2:
+        some_tile<2>(tile, i);
+        break;
+      default:
+        some_tile<1>(tile, i);
+    }
+    i += height;
+  }
+}
+
+}  // namespace
+
+const Kernels kAvx512VnniKernels = {"avx512vnni", 128,      8,    4,       kBlock,
+                                    quantise,     rows,     columns, column_scratch};
+
+}  // namespace emm::linear
