@@ -44,8 +44,8 @@ LoadOptions make_load_options(std::string model_path, std::optional<Bytes> model
                               std::vector<std::string> data_paths, const std::string& load_mode,
                               int64_t num_threads, int64_t max_context_len, std::string method,
                               const std::string& workspace_sharing, bool weight_cache,
-                              std::string packed_cache_path, std::string openvino_library,
-                              std::string profile_path) {
+                              std::string packed_cache_path, std::string linear,
+                              std::string openvino_library, std::string profile_path) {
   LoadOptions options;
   options.model_path = std::move(model_path);
   if (model_bytes) options.model_bytes = to_model_bytes(std::move(*model_bytes));
@@ -56,6 +56,7 @@ LoadOptions make_load_options(std::string model_path, std::optional<Bytes> model
   options.method = std::move(method);
   options.xnnpack = {to_workspace_sharing(workspace_sharing), weight_cache,
                      std::move(packed_cache_path)};
+  options.linear = std::move(linear);
   options.openvino_library = std::move(openvino_library);
   options.profile_path = std::move(profile_path);
   return options;
@@ -91,7 +92,7 @@ void bind_load(nb::module_& module) {
   nb::class_<LoadOptions>(module, "LoadOptions", "How a model is loaded.")
       .def(nb::new_(&make_load_options), nb::kw_only(), "model_path"_a, "model_bytes"_a.none(),
            "data_paths"_a, "load_mode"_a, "num_threads"_a, "max_context_len"_a = 0, "method"_a = "",
-           "workspace_sharing"_a, "weight_cache"_a, "packed_cache_path"_a, "openvino_library"_a,
+           "workspace_sharing"_a, "weight_cache"_a, "packed_cache_path"_a, "linear"_a, "openvino_library"_a,
            "profile_path"_a,
            "model_bytes is shared, not copied. num_threads 0: chosen from the model's size; "
            "max_context_len 0: as the program says. Empty strings stand for what is not given.")

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "et/linear_backend.h"
+#include "et/linear_choice.h"
 #include "ops/kernels.h"
 
 namespace emm {
@@ -30,11 +32,12 @@ BuildInfo build_info() {
   info.compiler = "gcc " __VERSION__;
 #endif
   info.instruction_set = ops::instruction_set();
+  info.linear_kernels = linear_kernel_names();
   info.own_operators = names_of(ops::llm_kernels());
   info.sdk_operators = names_of(et::get_registered_kernels());
   for (size_t i = 0; i < et::get_num_registered_backends(); ++i) {
     const auto name = et::get_backend_name(i);
-    if (name.ok()) info.backends.emplace_back(*name);
+    if (name.ok() && std::string(*name) != kLinearBackend) info.backends.emplace_back(*name);
   }
   std::sort(info.backends.begin(), info.backends.end());
   return info;

@@ -8,10 +8,11 @@ namespace emm {
 
 struct BuildInfo {
   std::string compiler;
-  std::string instruction_set;             // of the attention kernels on this machine
-  std::vector<std::string> own_operators;  // handed to every method
-  std::vector<std::string> sdk_operators;  // registered by ExecuTorch's libraries
-  std::vector<std::string> backends;       // registered delegates
+  std::string instruction_set;              // of the attention kernels on this machine
+  std::vector<std::string> linear_kernels;  // instruction sets for linear layers, the best first
+  std::vector<std::string> own_operators;   // handed to every method
+  std::vector<std::string> sdk_operators;   // registered by ExecuTorch's libraries
+  std::vector<std::string> backends;        // registered delegates
 };
 
 BuildInfo build_info();

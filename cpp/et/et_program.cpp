@@ -19,6 +19,9 @@
 #include "et/et_log.h"
 #include "et/et_result.h"
 #include "et/et_tensor.h"
+#include "et/linear_backend.h"
+#include "et/linear_choice.h"
+#include "et/patched_loader.h"
 #include "et/thread_pool.h"
 #include "model/cache_kind.h"
 #include "ops/kernels.h"
@@ -94,8 +97,10 @@ std::unique_ptr<DataLoader> open_data(const std::string& path, LoadMode mode) {
   return keep(MmapDataLoader::from(path.c_str(), locking), path, log);
 }
 
-std::unique_ptr<Module> make_module(const LoadOptions& options, const ModelBytes& bytes) {
-  if (bytes.data == nullptr) {
+// `takes_over`: linear layers are ours.
+std::unique_ptr<Module> make_module(const LoadOptions& options, const ModelBytes& bytes,
+                                    const ProgramInfo& program, bool takes_over) {
+  if (bytes.data == nullptr && !takes_over) {
     return std::make_unique<Module>(options.model_path, options.data_paths,
                                     to_module_mode(options.load_mode));
   }
@@ -107,9 +112,14 @@ std::unique_ptr<Module> make_module(const LoadOptions& options, const ModelBytes
   }
   auto data =
       options.data_paths.empty() ? nullptr : open_data(options.data_paths[0], options.load_mode);
-  return std::make_unique<Module>(
-      std::make_unique<executorch::extension::BufferDataLoader>(bytes.data, bytes.size), nullptr,
-      nullptr, nullptr, std::move(data));
+  std::unique_ptr<DataLoader> model;
+  if (bytes.data == nullptr) {
+    model = open_data(options.model_path, options.load_mode);
+  } else {
+    model = std::make_unique<executorch::extension::BufferDataLoader>(bytes.data, bytes.size);
+  }
+  if (takes_over) model = rename_linear_delegates(std::move(model), program, kLinearBackend);
+  return std::make_unique<Module>(std::move(model), nullptr, nullptr, nullptr, std::move(data));
 }
 
 // ExecuTorch ignores a key it does not know; these are XNNPACKBackend.h's, which the SDK lacks.
@@ -171,12 +181,25 @@ EtProgram::EtProgram(const LoadOptions& options) : openvino_library_(options.ope
                                        model_bytes_.size, what);
   for (const auto& [id, bytes] : find_sharing(structure_).memories)
     shared_.emplace(id - 1, std::make_shared<PlannedMemory>(bytes));
-  module_ = make_module(options, model_bytes_);
+  std::string kernels = choose_linear(options.linear);
+  // Beside several .ptd files ExecuTorch takes no loader of ours.
+  if (!has_linear_delegates(structure_) || options.data_paths.size() > 1) kernels.clear();
+  if (!kernels.empty()) register_linear_backend();
+  module_ = make_module(options, model_bytes_, structure_, !kernels.empty());
 
   LogCapture log;
   std::vector<BackendOption> xnnpack = to_backend_options(options.xnnpack);
   LoadBackendOptionsMap backends;
   auto error = backends.set_options("XnnpackBackend", {xnnpack.data(), xnnpack.size()});
+  std::vector<BackendOption> ours;
+  if (!kernels.empty() && error == executorch::runtime::Error::Ok) {
+    std::array<char, executorch::runtime::kMaxOptionValueLength> name{};
+    kernels.copy(name.data(), name.size() - 1);
+    BackendOption& option = ours.emplace_back();
+    std::strncpy(option.key, kLinearKernelsOption, sizeof option.key - 1);
+    option.value = name;
+    error = backends.set_options(kLinearBackend, {ours.data(), ours.size()});
+  }
   if (error == executorch::runtime::Error::Ok) {
     error = module_->load(  // copies the options
         backends, executorch::ET_RUNTIME_NAMESPACE::Program::Verification::InternalConsistency);

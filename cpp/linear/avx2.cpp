@@ -1,6 +1,6 @@
-// Kernels for AVX2 and FMA. 4-bit weights are the unsigned operand of vpmaddubsw, with an offset of 8
-// that the rows' sums take off again: no sum of 32 products leaves 16 bits. 8-bit weights would, so
-// they are multiplied as 16-bit integers.
+// Kernels for AVX2 and FMA. 4-bit weights are the unsigned operand of vpmaddubsw, with an offset of
+// 8 that the rows' sums take off again: no sum of 32 products leaves 16 bits. 8-bit weights would,
+// so they are multiplied as 16-bit integers.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -33,9 +33,7 @@ __m256i load_bytes(const uint8_t* from, int64_t count) {
 __m256i load_whole(const void* from) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(from));
 }
-void store_whole(void* to, __m256i value) {
-  _mm256_storeu_si256(static_cast<__m256i*>(to), value);
-}
+void store_whole(void* to, __m256i value) { _mm256_storeu_si256(static_cast<__m256i*>(to), value); }
 float sum_of(__m256 v) {
   __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   half = _mm_add_ps(half, _mm_movehl_ps(half, half));
@@ -53,8 +51,7 @@ RowScale quantise(const float* x, int64_t inputs, int64_t chunk, int8_t* plain,
   __m256 least = _mm256_setzero_ps();
   __m256 most = _mm256_setzero_ps();
   for (int64_t k = 0; k < inputs; k += 8) {
-    const __m256 v =
-        inputs - k >= 8 ? _mm256_loadu_ps(x + k) : load_some(x + k, inputs - k);
+    const __m256 v = inputs - k >= 8 ? _mm256_loadu_ps(x + k) : load_some(x + k, inputs - k);
     least = _mm256_min_ps(v, least);  // the second operand where there is NaN
     most = _mm256_max_ps(v, most);
   }
@@ -188,9 +185,9 @@ void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float
           const int8_t* const x = in.values + (i + m) * in.stride + chunk * kChunk;
           const __m256i products = _mm256_add_epi16(_mm256_maddubs_epi16(low, load_whole(x)),
                                                     _mm256_maddubs_epi16(high, load_whole(x + 32)));
-          const __m256i dot = _mm256_add_epi32(
-              load_whole(in.offsets8 + (i + m) * (in.stride / 8) + chunk * 8),
-              _mm256_madd_epi16(products, pairs));
+          const __m256i dot =
+              _mm256_add_epi32(load_whole(in.offsets8 + (i + m) * (in.stride / 8) + chunk * 8),
+                               _mm256_madd_epi16(products, pairs));
           if constexpr (kGroup == 0) {
             integer[m][r] = _mm256_add_epi32(integer[m][r], dot);
           } else {
@@ -328,6 +325,11 @@ Square load_square(const uint8_t* const* row, int64_t at, int64_t bytes) {
 void expand(const Layer& layer, int64_t begin, int64_t end, uint8_t* to) {
   const int64_t bytes = layer.row_bytes();
   const __m256i low_half = _mm256_set1_epi8(15);
+  // To the high bytes of 16-bit integers.
+  const __m256i first_two = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(-1, 0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13));
+  const __m256i last_two = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(-1, 2, -1, 3, -1, 6, -1, 7, -1, 10, -1, 11, -1, 14, -1, 15));
   for (int64_t half = 0; half < 2; ++half) {
     const uint8_t* row[8];
     for (int64_t r = 0; r < 8; ++r) row[r] = layer.row(std::min(begin + half * 8 + r, end - 1));
@@ -341,10 +343,8 @@ void expand(const Layer& layer, int64_t begin, int64_t end, uint8_t* to) {
             at += 64;
             break;
           case Format::kInt8:  // bytes 0 and 1 of each output, then 2 and 3
-            store_whole(at, _mm256_srai_epi16(
-                                _mm256_unpacklo_epi8(_mm256_setzero_si256(), word), 8));
-            store_whole(at + 64, _mm256_srai_epi16(
-                                     _mm256_unpackhi_epi8(_mm256_setzero_si256(), word), 8));
+            store_whole(at, _mm256_srai_epi16(_mm256_shuffle_epi8(word, first_two), 8));
+            store_whole(at + 64, _mm256_srai_epi16(_mm256_shuffle_epi8(word, last_two), 8));
             at += 128;
             break;
           default:
@@ -374,8 +374,7 @@ void store_half(const Tile& tile, int64_t i, int64_t half, __m256 value, __m256 
   const int64_t count = tile.count - half * 8;
   if (count <= 0) return;
   const int64_t first = tile.begin + half * 8;
-  const __m256 bias =
-      layer.bias ? load_some(layer.bias + first * 4, count) : _mm256_setzero_ps();
+  const __m256 bias = layer.bias ? load_some(layer.bias + first * 4, count) : _mm256_setzero_ps();
   __m256 y = _mm256_fmadd_ps(value, factor, bias);
   y = _mm256_max_ps(_mm256_set1_ps(layer.low), y);  // NaN stays
   y = _mm256_min_ps(_mm256_set1_ps(layer.high), y);
@@ -433,12 +432,10 @@ void tile_int4(const Tile& tile, int64_t i) {
     }
     const bool ends = --left_in_group == 0;
     for (int m = 0; m < kM; ++m) {
-      const __m256i offset =
-          _mm256_set1_epi32(in.offsets32[(i + m) * (in.stride / 32) + unit]);
+      const __m256i offset = _mm256_set1_epi32(in.offsets32[(i + m) * (in.stride / 32) + unit]);
       for (int64_t half = 0; half < 2; ++half) {
-        integer[m][half] =
-            _mm256_add_epi32(_mm256_add_epi32(integer[m][half], offset),
-                             _mm256_madd_epi16(narrow[m][half], pairs));
+        integer[m][half] = _mm256_add_epi32(_mm256_add_epi32(integer[m][half], offset),
+                                            _mm256_madd_epi16(narrow[m][half], pairs));
         if (kGroups && ends) {
           total[m][half] =
               _mm256_fmadd_ps(_mm256_cvtepi32_ps(integer[m][half]),
@@ -564,7 +561,7 @@ void columns(const Layer& layer, const Activations& in, const float* sums, int64
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {"avx2",   kChunk, 8,       4,             kBlock,
-                              quantise, rows,   columns, column_scratch};
+const Kernels kAvx2Kernels = {"avx2",  kChunk,        8, 4, kBlock, quantise, rows,
+                              columns, column_scratch};
 
 }  // namespace emm::linear

@@ -53,10 +53,10 @@ RowScale quantise(const float* x, int64_t inputs, int64_t chunk, int8_t* plain,
 
   const __m512i ones = _mm512_set1_epi8(1);
   __m512i total = _mm512_setzero_si512();
-  const __m512i halves = _mm512_broadcast_i32x4(
-      _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
-  const __m512i quarters = _mm512_broadcast_i32x4(
-      _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
+  const __m512i halves =
+      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
+  const __m512i quarters =
+      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
   const __m512i even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
   const __m512i odd = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
   for (k = 0; k < stride; k += 128) {
@@ -74,8 +74,8 @@ RowScale quantise(const float* x, int64_t inputs, int64_t chunk, int8_t* plain,
     _mm512_storeu_si512(target.offsets8 + k / 8, eight);
     __m512i wide = _mm512_add_epi32(eight, _mm512_shuffle_epi32(eight, _MM_PERM_CDAB));
     wide = _mm512_add_epi32(wide, _mm512_shuffle_epi32(wide, _MM_PERM_BADC));
-    wide = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
-                                    wide);
+    wide = _mm512_permutexvar_epi32(
+        _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), wide);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(target.offsets32 + k / 32),
                      _mm512_castsi512_si128(wide));
     if (chunk == 8) {
@@ -126,11 +126,11 @@ __m512 chunk_scales(const uint8_t* scales, int64_t chunk, int64_t groups, int64_
     } else {
       std::memcpy(&bits, scales + first * 2, static_cast<size_t>(groups - first) * 2);
     }
-    const __m128i wide = _mm_slli_epi32(
-        _mm_cvtepu16_epi32(_mm_cvtsi64_si128(static_cast<long long>(bits))), 16);
-    const __m512i spread =
-        kGroup == 32 ? _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
-                     : _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    const __m128i wide =
+        _mm_slli_epi32(_mm_cvtepu16_epi32(_mm_cvtsi64_si128(static_cast<long long>(bits))), 16);
+    const __m512i spread = kGroup == 32
+                               ? _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
+                               : _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
     return _mm512_castsi512_ps(_mm512_permutexvar_epi32(spread, _mm512_castsi128_si512(wide)));
   }
 }
@@ -197,8 +197,7 @@ void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float
           scale = chunk_scales<kGroup>(scale_row[r], chunk, groups, layer.group);
         for (int m = 0; m < kM; ++m) {
           const int8_t* const x = in.values + (i + m) * in.stride + chunk * 128;
-          __m512i dot =
-              _mm512_loadu_si512(in.offsets8 + (i + m) * (in.stride / 8) + chunk * 16);
+          __m512i dot = _mm512_loadu_si512(in.offsets8 + (i + m) * (in.stride / 8) + chunk * 16);
           if constexpr (kGroup == 0) dot = _mm512_add_epi32(dot, integer[m][r]);
           dot = _mm512_dpbusd_epi32(dot, low, _mm512_loadu_si512(x));
           dot = _mm512_dpbusd_epi32(dot, high, _mm512_loadu_si512(x + 64));
@@ -365,8 +364,7 @@ int64_t expand(const Layer& layer, int64_t begin, int64_t end, uint8_t* to) {
             break;
           default:
             _mm512_storeu_si512(at, _mm512_and_si512(word, low_half));
-            _mm512_storeu_si512(at + 128,
-                                _mm512_and_si512(_mm512_srli_epi16(word, 4), low_half));
+            _mm512_storeu_si512(at + 128, _mm512_and_si512(_mm512_srli_epi16(word, 4), low_half));
             at += 256;
         }
       }
@@ -400,8 +398,8 @@ void store_half(const Tile& tile, int64_t i, int64_t half, __m512 value, __m512 
   const Layer& layer = *tile.layer;
   const int64_t first = tile.begin + half * 16;
   const __mmask16 mask = lanes(tile.count - half * 16);
-  const __m512 bias = layer.bias ? _mm512_maskz_loadu_ps(mask, layer.bias + first * 4)
-                                 : _mm512_setzero_ps();
+  const __m512 bias =
+      layer.bias ? _mm512_maskz_loadu_ps(mask, layer.bias + first * 4) : _mm512_setzero_ps();
   __m512 y = _mm512_fmadd_ps(value, factor, bias);
   y = _mm512_max_ps(_mm512_set1_ps(layer.low), y);  // NaN stays
   y = _mm512_min_ps(_mm512_set1_ps(layer.high), y);
@@ -559,7 +557,7 @@ void columns(const Layer& layer, const Activations& in, const float* sums, int64
 
 }  // namespace
 
-const Kernels kAvx512VnniKernels = {"avx512vnni", 128,      8,    4,       kBlock,
-                                    quantise,     rows,     columns, column_scratch};
+const Kernels kAvx512VnniKernels = {"avx512vnni", 128,           8, 4, kBlock, quantise, rows,
+                                    columns,      column_scratch};
 
 }  // namespace emm::linear

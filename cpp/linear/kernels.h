@@ -19,7 +19,8 @@ struct RowTarget {
 
 struct Kernels {
   const char* name;
-  // The order of the inputs (Activations::chunk) that rows() and columns() expect with 4-bit weights.
+  // The order of the inputs (Activations::chunk) that rows() and columns() expect with 4-bit
+  // weights.
   int64_t row_chunk;
   int64_t column_chunk;
   // rows() takes up to this many rows of activations.

@@ -83,8 +83,7 @@ struct Ones {
     offsets32.resize(stride / 32);
     for (int64_t k = 0; k < inputs; ++k) {
       const int64_t within = k % chunk;
-      const int64_t place =
-          chunk == 1 ? k : k - within + (within % 2) * (chunk / 2) + within / 2;
+      const int64_t place = chunk == 1 ? k : k - within + (within % 2) * (chunk / 2) + within / 2;
       values[static_cast<size_t>(place)] = 1;
       offsets8[static_cast<size_t>(k / 8)] -= 8;
       offsets32[static_cast<size_t>(k / 32)] -= 8;
@@ -170,8 +169,7 @@ bool LinearParts::run(const std::vector<const float*>& inputs, const std::vector
       const Layer& layer = parts_[p].layer;
       if (!is_quantised(layer.format)) continue;
       sums_[p].resize(static_cast<size_t>(layer.outputs));
-      ones[p] =
-          std::make_unique<Ones>(layer.inputs, is_int4(layer.format) ? kernels.row_chunk : 1);
+      ones[p] = std::make_unique<Ones>(layer.inputs, is_int4(layer.format) ? kernels.row_chunk : 1);
     }
   }
 

@@ -34,16 +34,16 @@ inline RowScale choose_scale(float least, float most) {
   return row;
 }
 
-// Rows of one input as kernels read them. With a chunk of c the integers of c inputs in a row lie in
-// this order: the even ones, then the odd ones, as the halves of 4-bit weights do; 1 is the plain
-// order.
+// Rows of one input as kernels read them. With a chunk of c the integers of c inputs in a row lie
+// in this order: the even ones, then the odd ones, as the halves of 4-bit weights do; 1 is the
+// plain order.
 struct Activations {
   int64_t rows = 0;
   int64_t inputs = 0;
   int64_t chunk = 1;
-  int64_t stride = 0;               // of a row: padded(inputs); zeros behind the inputs
-  const int8_t* values = nullptr;   // [rows][stride]
-  const RowScale* scales = nullptr; // [rows]
+  int64_t stride = 0;                // of a row: padded(inputs); zeros behind the inputs
+  const int8_t* values = nullptr;    // [rows][stride]
+  const RowScale* scales = nullptr;  // [rows]
   // What the offset of 4-bit weights adds to the products of 8 and of 32 inputs in a row: -8 times
   // their sum.
   const int32_t* offsets8 = nullptr;   // [rows][stride / 8]

@@ -51,8 +51,7 @@ int32_t weight(const Layer& layer, const uint8_t* row, int64_t k) {
   return (k % 2 == 0 ? row[k / 2] & 15 : row[k / 2] >> 4) - 8;
 }
 
-float dot(const Layer& layer, const Activations& in, int64_t output, int64_t i,
-          const float* sums) {
+float dot(const Layer& layer, const Activations& in, int64_t output, int64_t i, const float* sums) {
   const uint8_t* const row = layer.row(output);
   if (layer.format == Format::kFloat32) {
     float sum = 0;
@@ -105,7 +104,7 @@ int64_t column_scratch(const Layer&) { return 0; }
 
 }  // namespace
 
-const Kernels kReferenceKernels = {"reference", 1,    1,       4,             32,
-                                   quantise,    rows, columns, column_scratch};
+const Kernels kReferenceKernels = {"reference",   1, 1, 4, 32, quantise, rows, columns,
+                                   column_scratch};
 
 }  // namespace emm::linear

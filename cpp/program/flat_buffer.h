@@ -109,6 +109,9 @@ class FlatTable {
   FlatBuffer& buffer() const { return *buffer_; }
   bool has(int slot) const { return field(slot) != 0; }
 
+  // Where a field lies; 0: nowhere.
+  size_t position(int slot) const { return field(slot); }
+
   template <typename T>
   T scalar(int slot, T absent = T{}) const {
     const size_t at = field(slot);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "program/linear_graph.h"
 #include "program/method_check.h"
 
 namespace emm {
@@ -123,6 +124,15 @@ ProgramInfo check_program(const uint8_t* data, size_t size, const std::string& n
     for (const ProgramMethod& method : program.methods)
       used.push_back(check_method(program, method, data, named_bytes));
     check_arenas(program, used);
+    for (ProgramMethod& method : program.methods) {
+      for (ProgramDelegate& delegate : method.delegates) {
+        delegate.is_linear =
+            delegate.id == "XnnpackBackend" &&
+            read_linear_graph(data + *delegate.offset, static_cast<size_t>(delegate.bytes),
+                              "method " + method.name)
+                .has_value();
+      }
+    }
     return program;
   });
 }

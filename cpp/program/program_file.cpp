@@ -195,6 +195,7 @@ class Reader {
     ProgramDelegate delegate;
     if (!table.has(0)) buffer_.fail("the backend has no name");
     delegate.id = table.text(0);
+    delegate.id_at = table.position(0);
     const FlatTable processed = table.table(1);
     delegate.in_segment = processed.scalar<int8_t>(0) == 1;
     delegate.index = processed.scalar<uint32_t>(1);

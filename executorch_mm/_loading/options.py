@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 LoadMode = Literal["mmap", "mmap+mlock", "file"]
 NumThreads = int | Literal["auto"]
+Linear = Literal["auto", "xnnpack", "own", "avx512vnni", "avx2", "reference"]
 WorkspaceSharing = Literal["disabled", "per_model", "global"]
 
 
@@ -39,6 +40,10 @@ class XnnpackOptions:
         packed_cache_path: A file for the packed weights; switches `weight_cache` on. The first load creates
             it, later ones, also of other processes, map it instead of packing again. Its content is trusted,
             like the model's. A file that another process is writing is not used, which the log says.
+        linear: Who runs graphs that are linear layers and nothing else. "own": kernels of this package, which
+            read the weights where the file is mapped and pack nothing. "xnnpack": the delegate, as everything
+            else. "avx512vnni", "avx2", "reference": our kernels of this instruction set. "auto": what the
+            environment variable EXECUTORCH_MM_LINEAR says, else "own" where it has kernels for this machine.
 
     Raises:
         InputError: packed_cache_path is a folder, or in none.
@@ -47,6 +52,7 @@ class XnnpackOptions:
     workspace_sharing: WorkspaceSharing = "global"
     weight_cache: bool = False
     packed_cache_path: PathLike | None = None
+    linear: Linear = "auto"
 
     def __post_init__(self) -> None:
         path = self.packed_cache_path
@@ -126,6 +132,7 @@ def core_options(
         workspace_sharing=xnnpack.workspace_sharing,
         weight_cache=xnnpack.weight_cache or packed_cache is not None,
         packed_cache_path="" if packed_cache is None else os.path.realpath(packed_cache),
+        linear=xnnpack.linear,
         openvino_library=_openvino_library(),
         profile_path="" if profile_path is None else os.fspath(profile_path),
     )

@@ -16,6 +16,8 @@ class BuildInfo:
         executorch_version: Of the ExecuTorch libraries in the wheel.
         compiler: That built the extension module.
         instruction_set: That the LLM operators use on this machine: "avx512", "avx2", "neon" or "baseline".
+        linear_kernels: Instruction sets that our linear layers can use on this machine, the best first; "reference"
+            is plain C++. See `XnnpackOptions.linear`.
         own_operators: Operators that this package implements (`llama::*`).
         num_sdk_operators: Operators that the ExecuTorch libraries register.
         backends: Delegates that are linked, such as "XnnpackBackend".
@@ -27,6 +29,7 @@ class BuildInfo:
     executorch_version: str
     compiler: str
     instruction_set: str
+    linear_kernels: tuple[str, ...]
     own_operators: tuple[str, ...]
     num_sdk_operators: int
     backends: tuple[str, ...]
@@ -51,6 +54,7 @@ def build_info() -> BuildInfo:
         executorch_version=_core.executorch_version,
         compiler=info.compiler,
         instruction_set=info.instruction_set,
+        linear_kernels=tuple(info.linear_kernels),
         own_operators=tuple(info.own_operators),
         num_sdk_operators=len(info.sdk_operators),
         backends=tuple(info.backends),

@@ -32,8 +32,9 @@ void put_bfloat16(std::vector<uint8_t>& to, float value) {
 
 enum class Weights { kRandom, kLowest, kHighest };
 
-Owned make_layer(Format format, int64_t inputs, int64_t outputs, int64_t group, std::mt19937& random,
-                 Weights kind = Weights::kRandom, float scale = 0.01f, bool has_bias = true) {
+Owned make_layer(Format format, int64_t inputs, int64_t outputs, int64_t group,
+                 std::mt19937& random, Weights kind = Weights::kRandom, float scale = 0.01f,
+                 bool has_bias = true) {
   Owned owned;
   Layer& layer = owned.layer;
   layer.format = format;
@@ -49,8 +50,9 @@ Owned make_layer(Format format, int64_t inputs, int64_t outputs, int64_t group, 
       // In either half of a byte: 0 is -8, 15 is 7.
       const int lowest = is_int4(format) ? 0 : 0x80;
       const int highest = is_int4(format) ? 0xFF : 0x7F;
-      owned.weights.push_back(static_cast<uint8_t>(
-          kind == Weights::kRandom ? random() : kind == Weights::kLowest ? lowest : highest));
+      owned.weights.push_back(static_cast<uint8_t>(kind == Weights::kRandom   ? random()
+                                                   : kind == Weights::kLowest ? lowest
+                                                                              : highest));
     }
   }
   for (int64_t i = 0; format != Format::kFloat32 && i < outputs * layer.groups(); ++i) {
@@ -97,8 +99,8 @@ double weight_at(const Layer& layer, int64_t n, int64_t k) {
   return (half - 8) * scale;
 }
 
-// What a layer means, in double precision: quantised inputs times quantised weights. Also the sum of
-// the magnitudes, against which rounding is measured.
+// What a layer means, in double precision: quantised inputs times quantised weights. Also the sum
+// of the magnitudes, against which rounding is measured.
 struct Meaning {
   std::vector<double> value;
   std::vector<double> magnitude;
@@ -121,10 +123,12 @@ Meaning meaning(const Layer& layer, const std::vector<float>& x, int64_t rows) {
         double input = row[k];
         if (is_quantised(layer.format)) {
           const float steps = std::nearbyint(row[k] * scale.inverse);
-          const float q = std::fmin(std::fmax(steps + static_cast<float>(scale.zero_point), -128), 127);
+          const float q =
+              std::fmin(std::fmax(steps + static_cast<float>(scale.zero_point), -128), 127);
           input = (double{q} - scale.zero_point) * scale.scale;
           // XNNPACK and we sum up the zero point apart.
-          magnitude += (std::fabs(q) + std::abs(scale.zero_point)) * std::fabs(scale.scale * weight_at(layer, n, k));
+          magnitude += (std::fabs(q) + std::abs(scale.zero_point)) *
+                       std::fabs(scale.scale * weight_at(layer, n, k));
         } else {
           magnitude += std::fabs(input * weight_at(layer, n, k));
         }
@@ -159,17 +163,28 @@ struct Shape {
   int64_t group;
 };
 const std::vector<Shape> kShapes = {
-    {Format::kInt4Groups, 32, 1, 32},     {Format::kInt4Groups, 96, 5, 32},
-    {Format::kInt4Groups, 576, 33, 32},   {Format::kInt4Groups, 160, 31, 32},
-    {Format::kInt4Groups, 192, 17, 64},   {Format::kInt4Groups, 64, 3, 64},
-    {Format::kInt4Groups, 384, 40, 128},  {Format::kInt4Groups, 512, 16, 256},
-    {Format::kInt4, 2, 1, 0},             {Format::kInt4, 30, 7, 0},
-    {Format::kInt4, 66, 33, 0},           {Format::kInt4, 258, 47, 0},
-    {Format::kInt4, 1000, 9, 0},          {Format::kInt8, 1, 1, 0},
-    {Format::kInt8, 15, 3, 0},            {Format::kInt8, 33, 34, 0},
-    {Format::kInt8, 129, 65, 0},          {Format::kInt8, 768, 20, 0},
-    {Format::kFloat32, 1, 1, 0},          {Format::kFloat32, 7, 18, 0},
-    {Format::kFloat32, 65, 33, 0},        {Format::kFloat32, 300, 5, 0},
+    {Format::kInt4Groups, 32, 1, 32},
+    {Format::kInt4Groups, 96, 5, 32},
+    {Format::kInt4Groups, 576, 33, 32},
+    {Format::kInt4Groups, 160, 31, 32},
+    {Format::kInt4Groups, 192, 17, 64},
+    {Format::kInt4Groups, 64, 3, 64},
+    {Format::kInt4Groups, 384, 40, 128},
+    {Format::kInt4Groups, 512, 16, 256},
+    {Format::kInt4, 2, 1, 0},
+    {Format::kInt4, 30, 7, 0},
+    {Format::kInt4, 66, 33, 0},
+    {Format::kInt4, 258, 47, 0},
+    {Format::kInt4, 1000, 9, 0},
+    {Format::kInt8, 1, 1, 0},
+    {Format::kInt8, 15, 3, 0},
+    {Format::kInt8, 33, 34, 0},
+    {Format::kInt8, 129, 65, 0},
+    {Format::kInt8, 768, 20, 0},
+    {Format::kFloat32, 1, 1, 0},
+    {Format::kFloat32, 7, 18, 0},
+    {Format::kFloat32, 65, 33, 0},
+    {Format::kFloat32, 300, 5, 0},
 };
 
 TEST_CASE("every instruction set computes what the layer means, for any number of rows") {
@@ -181,7 +196,8 @@ TEST_CASE("every instruction set computes what the layer means, for any number o
       CAPTURE(shape.inputs);
       CAPTURE(shape.outputs);
       CAPTURE(shape.group);
-      const Owned owned = make_layer(shape.format, shape.inputs, shape.outputs, shape.group, random);
+      const Owned owned =
+          make_layer(shape.format, shape.inputs, shape.outputs, shape.group, random);
       for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 29}) {
         CAPTURE(rows);
         const auto x = make_rows(rows, shape.inputs, random);
@@ -245,7 +261,8 @@ TEST_CASE("inputs that are not finite end in numbers or NaN, not in a crash") {
   for (const Kernels* kernels : usable_kernels()) {
     std::mt19937 random(11);
     for (const Shape& shape : kShapes) {
-      const Owned owned = make_layer(shape.format, shape.inputs, shape.outputs, shape.group, random);
+      const Owned owned =
+          make_layer(shape.format, shape.inputs, shape.outputs, shape.group, random);
       for (const float bad : {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 1e-45f}) {
         for (const int64_t rows : {1, 6}) {
           auto x = make_rows(rows, shape.inputs, random);
@@ -275,9 +292,8 @@ TEST_CASE("all instruction sets quantise to the same integers") {
           std::vector<int8_t> got(size, 77);
           std::vector<int32_t> got_eights(size / 8, 77);
           std::vector<int32_t> got_units(size / 32, 77);
-          const RowScale row =
-              kernels->quantise(x.data(), inputs, chunk, plain.data(),
-                                {got.data(), got_eights.data(), got_units.data()});
+          const RowScale row = kernels->quantise(x.data(), inputs, chunk, plain.data(),
+                                                 {got.data(), got_eights.data(), got_units.data()});
           CHECK(row.scale == scale.scale);
           CHECK(row.zero_point == scale.zero_point);
           CHECK(row.sum == scale.sum);

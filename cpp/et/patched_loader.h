@@ -1,0 +1,23 @@
+// A program whose linear layers are ours: ExecuTorch looks a delegate up by the name in the
+// program, so the program's structure (not its weights) is copied, with our name where we take
+// over.
+#pragma once
+
+#include <executorch/runtime/core/data_loader.h>
+
+#include <memory>
+
+#include "program/program_file.h"
+
+namespace emm {
+
+// Whether there is anything to take over.
+bool has_linear_delegates(const ProgramInfo& program);
+
+// Reads everything but the program's structure from `inner`. `program` is what check_program()
+// found in the same bytes. Throws Error(kLoad) where they cannot be read.
+std::unique_ptr<executorch::runtime::DataLoader> rename_linear_delegates(
+    std::unique_ptr<executorch::runtime::DataLoader> inner, const ProgramInfo& program,
+    const char* backend);
+
+}  // namespace emm
