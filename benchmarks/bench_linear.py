@@ -45,7 +45,7 @@ def prompt_of(runner: Any, tokens: int) -> str:
 def request(runner: Any, prompt: str, new_tokens: int) -> tuple[float, float]:
     """Tokens per second of prefill and of decode."""
     runner.reset()
-    runner.generate(prompt, max_new_tokens=new_tokens, temperature=0.0, stop_on_eos=False)
+    runner.generate(prompt, max_new_tokens=new_tokens, temperature=0.0, ignore_eos=True)
     stats = runner.stats
     steps = max(stats.num_decode_steps, 1)
     return (

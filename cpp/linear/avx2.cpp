@@ -160,6 +160,7 @@ void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float
     const int64_t count = std::min(kRowsAtOnce, end - n);
     const uint8_t* row[kRowsAtOnce];
     const uint8_t* scale_row[kRowsAtOnce] = {};
+#pragma GCC unroll 8
     for (int64_t r = 0; r < kRowsAtOnce; ++r) {
       const int64_t output = n + std::min(r, count - 1);
       row[r] = layer.row(output);
@@ -167,13 +168,16 @@ void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float
     }
     __m256 sum[kM][kRowsAtOnce];
     __m256i integer[kM][kRowsAtOnce];
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
+#pragma GCC unroll 8
       for (int64_t r = 0; r < kRowsAtOnce; ++r) {
         sum[m][r] = _mm256_setzero_ps();
         integer[m][r] = _mm256_setzero_si256();
       }
     }
     for (int64_t chunk = 0; chunk * 32 < bytes; ++chunk) {
+#pragma GCC unroll 8
       for (int64_t r = 0; r < kRowsAtOnce; ++r) {
         const __m256i packed = load_bytes(row[r] + chunk * 32, bytes - chunk * 32);
         const __m256i low = _mm256_and_si256(packed, low_half);
@@ -181,6 +185,7 @@ void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float
         __m256 scale;
         if constexpr (kGroup > 0)
           scale = chunk_scales<kGroup>(scale_row[r], chunk, groups, layer.group);
+#pragma GCC unroll 8
         for (int m = 0; m < kM; ++m) {
           const int8_t* const x = in.values + (i + m) * in.stride + chunk * kChunk;
           const __m256i products = _mm256_add_epi16(_mm256_maddubs_epi16(low, load_whole(x)),
@@ -196,6 +201,7 @@ void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float
         }
       }
     }
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
       for (int64_t r = 0; r < count; ++r)
         finish(layer, in.scales[i + m], sums, n + r, sum_of(sum[m][r]), sum_of(integer[m][r]),
@@ -214,15 +220,19 @@ void int8_rows(const Layer& layer, const Activations& in, int64_t i, const float
   for (int64_t n = begin; n < end; n += kRowsAtOnce) {
     const int64_t count = std::min(kRowsAtOnce, end - n);
     __m256i sum[kM][kRowsAtOnce];
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
+#pragma GCC unroll 8
       for (int64_t r = 0; r < kRowsAtOnce; ++r) sum[m][r] = _mm256_setzero_si256();
     }
     for (int64_t k = 0; k < layer.inputs; k += 32) {
+#pragma GCC unroll 8
       for (int64_t r = 0; r < kRowsAtOnce; ++r) {
         const uint8_t* const row = layer.row(n + std::min(r, count - 1));
         const __m256i w = load_bytes(row + k, layer.inputs - k);
         const __m256i w0 = wide(w, 0);
         const __m256i w1 = wide(w, 1);
+#pragma GCC unroll 8
         for (int m = 0; m < kM; ++m) {
           const __m256i x = load_whole(in.values + (i + m) * in.stride + k);
           sum[m][r] = _mm256_add_epi32(sum[m][r], _mm256_madd_epi16(w0, wide(x, 0)));
@@ -230,6 +240,7 @@ void int8_rows(const Layer& layer, const Activations& in, int64_t i, const float
         }
       }
     }
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
       for (int64_t r = 0; r < count; ++r)
         finish(layer, in.scales[i + m], sums, n + r, 0, sum_of(sum[m][r]),
@@ -244,19 +255,24 @@ void float_rows(const Layer& layer, const Activations& in, int64_t i, int64_t be
   for (int64_t n = begin; n < end; n += kRowsAtOnce) {
     const int64_t count = std::min(kRowsAtOnce, end - n);
     __m256 sum[kM][kRowsAtOnce];
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
+#pragma GCC unroll 8
       for (int64_t r = 0; r < kRowsAtOnce; ++r) sum[m][r] = _mm256_setzero_ps();
     }
     for (int64_t k = 0; k < layer.inputs; k += 8) {
       const int64_t left = layer.inputs - k;
+#pragma GCC unroll 8
       for (int64_t r = 0; r < kRowsAtOnce; ++r) {
         const __m256 w = load_some(layer.row(n + std::min(r, count - 1)) + k * 4, left);
+#pragma GCC unroll 8
         for (int m = 0; m < kM; ++m) {
           const __m256 x = load_some(in.floats + (i + m) * in.inputs + k, left);
           sum[m][r] = _mm256_fmadd_ps(w, x, sum[m][r]);
         }
       }
     }
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
       for (int64_t r = 0; r < count; ++r)
         finish(layer, {}, nullptr, n + r, sum_of(sum[m][r]), 0, out + (i + m) * layer.outputs);
@@ -404,8 +420,10 @@ void tile_int4(const Tile& tile, int64_t i) {
   const __m256i pairs = _mm256_set1_epi16(1);
   __m256 total[kM][2];
   __m256i integer[kM][2];
+#pragma GCC unroll 8
   for (int m = 0; m < kM; ++m) {
     const __m256 zero = _mm256_set1_ps(-static_cast<float>(in.scales[i + m].zero_point));
+#pragma GCC unroll 2
     for (int64_t half = 0; half < 2; ++half) {
       total[m][half] = _mm256_mul_ps(zero, sums_of(tile, half));
       integer[m][half] = _mm256_setzero_si256();
@@ -416,12 +434,14 @@ void tile_int4(const Tile& tile, int64_t i) {
   int64_t left_in_group = group_units;
   for (int64_t unit = 0, g = 0; unit < units; ++unit) {
     __m256i narrow[kM][2];
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) narrow[m][0] = narrow[m][1] = _mm256_setzero_si256();
 #pragma GCC unroll 8
     for (int64_t j = 0; j < 8; ++j) {
       const int64_t quad = unit * 8 + j;
       const __m256i w0 = load_whole(tile.weights + quad * 64);
       const __m256i w1 = load_whole(tile.weights + quad * 64 + 32);
+#pragma GCC unroll 8
       for (int m = 0; m < kM; ++m) {
         int32_t four;
         std::memcpy(&four, in.values + (i + m) * in.stride + quad * 4, 4);
@@ -431,8 +451,10 @@ void tile_int4(const Tile& tile, int64_t i) {
       }
     }
     const bool ends = --left_in_group == 0;
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
       const __m256i offset = _mm256_set1_epi32(in.offsets32[(i + m) * (in.stride / 32) + unit]);
+#pragma GCC unroll 2
       for (int64_t half = 0; half < 2; ++half) {
         integer[m][half] = _mm256_add_epi32(_mm256_add_epi32(integer[m][half], offset),
                                             _mm256_madd_epi16(narrow[m][half], pairs));
@@ -449,7 +471,9 @@ void tile_int4(const Tile& tile, int64_t i) {
       left_in_group = group_units;
     }
   }
+#pragma GCC unroll 8
   for (int m = 0; m < kM; ++m) {
+#pragma GCC unroll 2
     for (int64_t half = 0; half < 2; ++half) {
       if (kGroups) {
         store_half(tile, i + m, half, total[m][half], _mm256_set1_ps(in.scales[i + m].scale));
@@ -463,6 +487,7 @@ void tile_int4(const Tile& tile, int64_t i) {
 template <int kM>
 void tile_int8(const Tile& tile, int64_t i) {
   const Activations& in = *tile.in;
+#pragma GCC unroll 8
   for (int m = 0; m < kM; ++m) {
     const int8_t* const x = in.values + (i + m) * in.stride;
     for (int64_t k = 0; k < in.stride; k += 16) {
@@ -471,11 +496,13 @@ void tile_int8(const Tile& tile, int64_t i) {
     }
   }
   __m256i sum[kM][2];
+#pragma GCC unroll 8
   for (int m = 0; m < kM; ++m) sum[m][0] = sum[m][1] = _mm256_setzero_si256();
   const int64_t pairs = (tile.layer->inputs + 1) / 2;
   for (int64_t pair = 0; pair < pairs; ++pair) {
     const __m256i w0 = load_whole(tile.weights + pair * 64);
     const __m256i w1 = load_whole(tile.weights + pair * 64 + 32);
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
       int32_t two;
       std::memcpy(&two, tile.wide + m * in.stride + pair * 2, 4);
@@ -484,6 +511,7 @@ void tile_int8(const Tile& tile, int64_t i) {
       sum[m][1] = _mm256_add_epi32(sum[m][1], _mm256_madd_epi16(w1, x));
     }
   }
+#pragma GCC unroll 8
   for (int m = 0; m < kM; ++m) {
     store_integers(tile, i + m, 0, sum[m][0]);
     store_integers(tile, i + m, 1, sum[m][1]);
@@ -494,17 +522,20 @@ template <int kM>
 void tile_floats(const Tile& tile, int64_t i) {
   const Activations& in = *tile.in;
   __m256 sum[kM][2];
+#pragma GCC unroll 8
   for (int m = 0; m < kM; ++m) sum[m][0] = sum[m][1] = _mm256_setzero_ps();
   for (int64_t k = 0; k < tile.layer->inputs; ++k) {
     const float* const w = reinterpret_cast<const float*>(tile.weights + k * 64);
     const __m256 w0 = _mm256_load_ps(w);
     const __m256 w1 = _mm256_load_ps(w + 8);
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
       const __m256 x = _mm256_broadcast_ss(in.floats + (i + m) * in.inputs + k);
       sum[m][0] = _mm256_fmadd_ps(w0, x, sum[m][0]);
       sum[m][1] = _mm256_fmadd_ps(w1, x, sum[m][1]);
     }
   }
+#pragma GCC unroll 8
   for (int m = 0; m < kM; ++m) {
     store_half(tile, i + m, 0, sum[m][0], _mm256_set1_ps(1));
     store_half(tile, i + m, 1, sum[m][1], _mm256_set1_ps(1));

@@ -112,22 +112,15 @@ __m128i sum_four(__m512i a, __m512i b, __m512i c, __m512i d) {
   return _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
 }
 
-// The scales of the 128 inputs from 128 * chunk on, each where vpdpbusd leaves its group's sums.
+// The scales of 128 inputs, each where vpdpbusd leaves its group's sums.
 template <int kGroup>  // 32, 64, or 128 for its multiples
-__m512 chunk_scales(const uint8_t* scales, int64_t chunk, int64_t groups, int64_t group) {
+__m512 spread_scales(const uint8_t* scales) {
   if constexpr (kGroup == 128) {
-    return _mm512_set1_ps(load_bfloat16(scales, chunk * 128 / group));
+    return _mm512_set1_ps(load_bfloat16(scales, 0));
   } else {
-    constexpr int64_t kCount = 128 / kGroup;
-    const int64_t first = chunk * kCount;
-    uint64_t bits = 0;
-    if (groups - first >= kCount) {
-      std::memcpy(&bits, scales + first * 2, kCount * 2);
-    } else {
-      std::memcpy(&bits, scales + first * 2, static_cast<size_t>(groups - first) * 2);
-    }
-    const __m128i wide =
-        _mm_slli_epi32(_mm_cvtepu16_epi32(_mm_cvtsi64_si128(static_cast<long long>(bits))), 16);
+    int64_t bits = 0;
+    std::memcpy(&bits, scales, 128 / kGroup * 2);
+    const __m128i wide = _mm_slli_epi32(_mm_cvtepu16_epi32(_mm_cvtsi64_si128(bits)), 16);
     const __m512i spread = kGroup == 32
                                ? _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
                                : _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
@@ -135,87 +128,143 @@ __m512 chunk_scales(const uint8_t* scales, int64_t chunk, int64_t groups, int64_
   }
 }
 
-// Writes what remains of four outputs after the sums.
+// What remains of four outputs (`count` of them wanted) after the sums: `value`, or `integer` where
+// the whole row has one scale.
 void finish_four(const Layer& layer, const RowScale& scale, const float* sums, int64_t output,
                  int64_t count, __m128 value, __m128i integer, float* out) {
-  alignas(16) float floats[4];
-  alignas(16) int32_t integers[4];
-  _mm_store_ps(floats, value);
-  _mm_store_si128(reinterpret_cast<__m128i*>(integers), integer);
-  for (int64_t r = 0; r < count; ++r) {
-    const int64_t n = output + r;
-    const float bias = layer.bias ? load_float(layer.bias, n) : 0.0f;
-    float y = floats[r];
-    if (layer.format == Format::kInt4Groups) {
-      if (sums) {
-        y -= static_cast<float>(scale.zero_point) * sums[n];
-        y = y * scale.scale + bias;
+  const auto mask = static_cast<__mmask8>((1u << count) - 1);
+  const bool is_bare = is_quantised(layer.format) && sums == nullptr;
+  const bool is_whole = layer.format == Format::kInt8 || layer.format == Format::kInt4;
+  __m128 y = is_whole ? _mm_cvtepi32_ps(integer) : value;
+  if (!is_bare) {
+    __m128 factor = _mm_set1_ps(1);
+    if (is_quantised(layer.format)) {
+      const __m128 weights = _mm_maskz_loadu_ps(mask, sums + output);
+      factor = _mm_set1_ps(scale.scale);
+      if (is_whole) {
+        const __m128i zero =
+            _mm_mullo_epi32(_mm_set1_epi32(scale.zero_point), _mm_cvtps_epi32(weights));
+        y = _mm_mul_ps(_mm_cvtepi32_ps(_mm_sub_epi32(integer, zero)), factor);
+        factor = _mm_maskz_loadu_ps(mask, layer.scales + output * 4);
+      } else {
+        y = _mm_fnmadd_ps(_mm_set1_ps(static_cast<float>(scale.zero_point)), weights, y);
       }
-    } else if (layer.format == Format::kFloat32) {
-      y += bias;
-    } else if (sums) {
-      const int32_t exact = integers[r] - scale.zero_point * static_cast<int32_t>(sums[n]);
-      y = static_cast<float>(exact) * scale.scale * load_float(layer.scales, n) + bias;
-    } else {
-      y = static_cast<float>(integers[r]);
     }
-    const bool is_bare = is_quantised(layer.format) && sums == nullptr;
-    out[n] = is_bare ? y : std::min(std::max(y, layer.low), layer.high);
+    const __m128 bias =
+        layer.bias ? _mm_maskz_loadu_ps(mask, layer.bias + output * 4) : _mm_setzero_ps();
+    y = _mm_fmadd_ps(y, factor, bias);
+    y = _mm_max_ps(_mm_set1_ps(layer.low), y);  // NaN stays
+    y = _mm_min_ps(_mm_set1_ps(layer.high), y);
   }
+  _mm_mask_storeu_ps(out + output, mask, y);
 }
 
 template <int kM, int kGroup>  // kGroup 0: one scale for each output
+struct Int4Sums {
+  __m512 sum[kM][kRowsAtOnce];
+  __m512i integer[kM][kRowsAtOnce];
+
+  // 128 inputs. `bytes` are the weights of each output, `scales` what spread_scales() wants.
+  __attribute__((always_inline)) void add(const __m512i (&packed)[kRowsAtOnce],
+                                          const uint8_t* const (&scales)[kRowsAtOnce],
+                                          const int8_t* const (&x)[kM],
+                                          const int32_t* const (&offsets)[kM], int64_t chunk) {
+    const __m512i low_half = _mm512_set1_epi8(15);
+#pragma GCC unroll 8
+    for (int64_t r = 0; r < kRowsAtOnce; ++r) {
+      const __m512i low = _mm512_and_si512(packed[r], low_half);
+      const __m512i high = _mm512_and_si512(_mm512_srli_epi16(packed[r], 4), low_half);
+      __m512 scale = _mm512_setzero_ps();
+      if constexpr (kGroup > 0) scale = spread_scales<kGroup>(scales[r]);
+#pragma GCC unroll 8
+      for (int m = 0; m < kM; ++m) {
+        __m512i dot = _mm512_loadu_si512(offsets[m] + chunk * 16);
+        if constexpr (kGroup == 0) dot = _mm512_add_epi32(dot, integer[m][r]);
+        dot = _mm512_dpbusd_epi32(dot, low, _mm512_loadu_si512(x[m] + chunk * 128));
+        dot = _mm512_dpbusd_epi32(dot, high, _mm512_loadu_si512(x[m] + chunk * 128 + 64));
+        if constexpr (kGroup == 0) {
+          integer[m][r] = dot;
+        } else {
+          sum[m][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sum[m][r]);
+        }
+      }
+    }
+  }
+};
+
+template <int kM, int kGroup>
 void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float* sums,
                int64_t begin, int64_t end, float* out) {
-  const __m512i low_half = _mm512_set1_epi8(15);
+  constexpr int64_t kScales = kGroup == 0 ? 0 : 128 / kGroup;  // of a chunk
   const int64_t bytes = layer.row_bytes();
-  const int64_t groups = layer.groups();
+  const int64_t scale_bytes = kGroup == 0 ? 0 : layer.groups() * 2;
+  const int64_t chunks_of_group = kGroup == 128 ? layer.group / 128 : 1;
+  const int64_t whole = bytes / 64;
+  const __mmask64 mask = bytes_mask(bytes - whole * 64);
+  const int8_t* x[kM];
+  const int32_t* offsets[kM];
+  for (int m = 0; m < kM; ++m) {
+    x[m] = in.values + (i + m) * in.stride;
+    offsets[m] = in.offsets8 + (i + m) * (in.stride / 8);
+  }
   for (int64_t n = begin; n < end; n += kRowsAtOnce) {
     const int64_t count = std::min(kRowsAtOnce, end - n);
     const uint8_t* row[kRowsAtOnce];
-    const uint8_t* scale_row[kRowsAtOnce] = {};
+    const uint8_t* scales[kRowsAtOnce];
+#pragma GCC unroll 8
     for (int64_t r = 0; r < kRowsAtOnce; ++r) {
       const int64_t output = n + std::min(r, count - 1);
       row[r] = layer.row(output);
-      if (kGroup) scale_row[r] = layer.scales + output * groups * 2;
+      scales[r] = layer.scales + output * scale_bytes;
     }
-    __m512 sum[kM][kRowsAtOnce];
-    __m512i integer[kM][kRowsAtOnce];
+    Int4Sums<kM, kGroup> totals;
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
+#pragma GCC unroll 8
       for (int64_t r = 0; r < kRowsAtOnce; ++r) {
-        sum[m][r] = _mm512_setzero_ps();
-        integer[m][r] = _mm512_setzero_si512();
+        totals.sum[m][r] = _mm512_setzero_ps();
+        totals.integer[m][r] = _mm512_setzero_si512();
       }
     }
-    const auto step = [&](int64_t chunk, __mmask64 mask) __attribute__((always_inline)) {
-      for (int64_t r = 0; r < kRowsAtOnce; ++r) {
-        const __m512i packed = _mm512_maskz_loadu_epi8(mask, row[r] + chunk * 64);
-        const __m512i low = _mm512_and_si512(packed, low_half);
-        const __m512i high = _mm512_and_si512(_mm512_srli_epi16(packed, 4), low_half);
-        __m512 scale;
-        if constexpr (kGroup > 0)
-          scale = chunk_scales<kGroup>(scale_row[r], chunk, groups, layer.group);
-        for (int m = 0; m < kM; ++m) {
-          const int8_t* const x = in.values + (i + m) * in.stride + chunk * 128;
-          __m512i dot = _mm512_loadu_si512(in.offsets8 + (i + m) * (in.stride / 8) + chunk * 16);
-          if constexpr (kGroup == 0) dot = _mm512_add_epi32(dot, integer[m][r]);
-          dot = _mm512_dpbusd_epi32(dot, low, _mm512_loadu_si512(x));
-          dot = _mm512_dpbusd_epi32(dot, high, _mm512_loadu_si512(x + 64));
-          if constexpr (kGroup == 0) {
-            integer[m][r] = dot;
-          } else {
-            sum[m][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sum[m][r]);
-          }
+    int64_t left_in_group = chunks_of_group;
+    for (int64_t chunk = 0; chunk < whole; ++chunk) {
+      __m512i packed[kRowsAtOnce];
+#pragma GCC unroll 8
+      for (int64_t r = 0; r < kRowsAtOnce; ++r) packed[r] = _mm512_loadu_si512(row[r] + chunk * 64);
+      totals.add(packed, scales, x, offsets, chunk);
+      int64_t step = kScales * 2;
+      if constexpr (kGroup == 128) {
+        if (--left_in_group > 0) {
+          step = 0;
+        } else {
+          left_in_group = chunks_of_group;
         }
       }
-    };
-    const int64_t whole = bytes / 64;
-    for (int64_t chunk = 0; chunk < whole; ++chunk) step(chunk, ~__mmask64{0});
-    if (whole * 64 < bytes) step(whole, bytes_mask(bytes - whole * 64));
+#pragma GCC unroll 8
+      for (int64_t r = 0; r < kRowsAtOnce; ++r) scales[r] += step;
+    }
+    if (mask != 0) {
+      // The last chunk's scales, zeros behind them.
+      uint8_t rest[kRowsAtOnce][8] = {};
+      const uint8_t* rests[kRowsAtOnce];
+      __m512i packed[kRowsAtOnce];
+      const int64_t left = scale_bytes - whole * kScales * 2;
+      for (int64_t r = 0; r < kRowsAtOnce; ++r) {
+        if constexpr (kGroup > 0) {
+          if (left > 0)
+            std::memcpy(rest[r], scales[r], static_cast<size_t>(std::min<int64_t>(left, 8)));
+        }
+        rests[r] = rest[r];
+        packed[r] = _mm512_maskz_loadu_epi8(mask, row[r] + whole * 64);
+      }
+      totals.add(packed, rests, x, offsets, whole);
+    }
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
       finish_four(layer, in.scales[i + m], sums, n, count,
-                  sum_four(sum[m][0], sum[m][1], sum[m][2], sum[m][3]),
-                  sum_four(integer[m][0], integer[m][1], integer[m][2], integer[m][3]),
+                  sum_four(totals.sum[m][0], totals.sum[m][1], totals.sum[m][2], totals.sum[m][3]),
+                  sum_four(totals.integer[m][0], totals.integer[m][1], totals.integer[m][2],
+                           totals.integer[m][3]),
                   out + (i + m) * layer.outputs);
     }
   }
@@ -228,20 +277,25 @@ void int8_rows(const Layer& layer, const Activations& in, int64_t i, const float
   for (int64_t n = begin; n < end; n += kRowsAtOnce) {
     const int64_t count = std::min(kRowsAtOnce, end - n);
     __m512i sum[kM][kRowsAtOnce];
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
+#pragma GCC unroll 8
       for (int64_t r = 0; r < kRowsAtOnce; ++r) sum[m][r] = _mm512_setzero_si512();
     }
     for (int64_t k = 0; k < layer.inputs; k += 64) {
       const __mmask64 mask = bytes_mask(layer.inputs - k);
+#pragma GCC unroll 8
       for (int64_t r = 0; r < kRowsAtOnce; ++r) {
         const uint8_t* const row = layer.row(n + std::min(r, count - 1));
         const __m512i w = _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, row + k), flip);
+#pragma GCC unroll 8
         for (int m = 0; m < kM; ++m) {
           const __m512i x = _mm512_loadu_si512(in.values + (i + m) * in.stride + k);
           sum[m][r] = _mm512_dpbusd_epi32(sum[m][r], w, x);
         }
       }
     }
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
       const __m128i dot = sum_four(sum[m][0], sum[m][1], sum[m][2], sum[m][3]);
       const __m128i offset = _mm_set1_epi32(128 * in.scales[i + m].sum);
@@ -257,20 +311,25 @@ void float_rows(const Layer& layer, const Activations& in, int64_t i, int64_t be
   for (int64_t n = begin; n < end; n += kRowsAtOnce) {
     const int64_t count = std::min(kRowsAtOnce, end - n);
     __m512 sum[kM][kRowsAtOnce];
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
+#pragma GCC unroll 8
       for (int64_t r = 0; r < kRowsAtOnce; ++r) sum[m][r] = _mm512_setzero_ps();
     }
     for (int64_t k = 0; k < layer.inputs; k += 16) {
       const __mmask16 mask = lanes(layer.inputs - k);
+#pragma GCC unroll 8
       for (int64_t r = 0; r < kRowsAtOnce; ++r) {
         const uint8_t* const row = layer.row(n + std::min(r, count - 1));
         const __m512 w = _mm512_maskz_loadu_ps(mask, row + k * 4);
+#pragma GCC unroll 8
         for (int m = 0; m < kM; ++m) {
           const __m512 x = _mm512_maskz_loadu_ps(mask, in.floats + (i + m) * in.inputs + k);
           sum[m][r] = _mm512_fmadd_ps(w, x, sum[m][r]);
         }
       }
     }
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
       finish_four(layer, {}, nullptr, n, count,
                   sum_four(sum[m][0], sum[m][1], sum[m][2], sum[m][3]), _mm_setzero_si128(),
@@ -406,25 +465,21 @@ void store_half(const Tile& tile, int64_t i, int64_t half, __m512 value, __m512 
   _mm512_mask_storeu_ps(tile.out + i * layer.outputs + first, mask, y);
 }
 
+__m512i four_inputs(const int8_t* from) {
+  int32_t four;
+  std::memcpy(&four, from, 4);
+  return _mm512_set1_epi32(four);
+}
+
 template <int kM, Format kFormat>
 void tile_rows(const Tile& tile, int64_t i) {
   const Activations& in = *tile.in;
   const Layer& layer = *tile.layer;
   const int8_t* x[kM];
+#pragma GCC unroll 8
   for (int m = 0; m < kM; ++m) x[m] = in.values + (i + m) * in.stride;
   __m512i left[kM];
   __m512i right[kM];
-  const auto multiply = [&](int64_t quad) __attribute__((always_inline)) {
-    const __m512i w0 = _mm512_load_si512(tile.weights + quad * 128);
-    const __m512i w1 = _mm512_load_si512(tile.weights + quad * 128 + 64);
-    for (int m = 0; m < kM; ++m) {
-      int32_t four;
-      std::memcpy(&four, x[m] + quad * 4, 4);
-      const __m512i value = _mm512_set1_epi32(four);
-      left[m] = _mm512_dpbusd_epi32(left[m], w0, value);
-      right[m] = _mm512_dpbusd_epi32(right[m], w1, value);
-    }
-  };
   const __mmask16 left_mask = lanes(tile.count);
   const __mmask16 right_mask = lanes(tile.count - 16);
   const __m512 left_sums = _mm512_maskz_loadu_ps(left_mask, tile.sums + tile.begin);
@@ -433,6 +488,7 @@ void tile_rows(const Tile& tile, int64_t i) {
   if constexpr (kFormat == Format::kInt4Groups) {
     __m512 left_total[kM];
     __m512 right_total[kM];
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
       const __m512 zero = _mm512_set1_ps(-static_cast<float>(in.scales[i + m].zero_point));
       left_total[m] = _mm512_mul_ps(zero, left_sums);
@@ -440,23 +496,37 @@ void tile_rows(const Tile& tile, int64_t i) {
     }
     const int64_t units = layer.group / kGroupUnit;
     for (int64_t g = 0; g < layer.groups(); ++g) {
+      int32_t offset[kM];
+#pragma GCC unroll 8
       for (int m = 0; m < kM; ++m) {
-        const int32_t* const offsets = in.offsets32 + (i + m) * (in.stride / 32) + g * units;
-        int32_t offset = offsets[0];
-        for (int64_t u = 1; u < units; ++u) offset += offsets[u];
-        left[m] = right[m] = _mm512_set1_epi32(offset);
+        const int32_t* const of_units = in.offsets32 + (i + m) * (in.stride / 32) + g * units;
+        offset[m] = of_units[0];
+        for (int64_t u = 1; u < units; ++u) offset[m] += of_units[u];
       }
+#pragma GCC unroll 8
+      for (int m = 0; m < kM; ++m) left[m] = right[m] = _mm512_set1_epi32(offset[m]);
       for (int64_t quad = g * units * 8; quad < (g + 1) * units * 8; quad += 8) {
 #pragma GCC unroll 8
-        for (int64_t j = 0; j < 8; ++j) multiply(quad + j);
+        for (int64_t j = 0; j < 8; ++j) {
+          const __m512i w0 = _mm512_load_si512(tile.weights + (quad + j) * 128);
+          const __m512i w1 = _mm512_load_si512(tile.weights + (quad + j) * 128 + 64);
+#pragma GCC unroll 8
+          for (int m = 0; m < kM; ++m) {
+            const __m512i value = four_inputs(x[m] + (quad + j) * 4);
+            left[m] = _mm512_dpbusd_epi32(left[m], w0, value);
+            right[m] = _mm512_dpbusd_epi32(right[m], w1, value);
+          }
+        }
       }
       const __m512 s0 = _mm512_load_ps(tile.scales + g * kBlock);
       const __m512 s1 = _mm512_load_ps(tile.scales + g * kBlock + 16);
+#pragma GCC unroll 8
       for (int m = 0; m < kM; ++m) {
         left_total[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(left[m]), s0, left_total[m]);
         right_total[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(right[m]), s1, right_total[m]);
       }
     }
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
       const __m512 factor = _mm512_set1_ps(in.scales[i + m].scale);
       store_half(tile, i + m, 0, left_total[m], factor);
@@ -464,15 +534,26 @@ void tile_rows(const Tile& tile, int64_t i) {
     }
   } else {
     constexpr int32_t kOffset = kFormat == Format::kInt8 ? 128 : 8;
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m)
       left[m] = right[m] = _mm512_set1_epi32(-kOffset * in.scales[i + m].sum);
-    for (int64_t quad = 0; quad < tile.quads; ++quad) multiply(quad);
+    for (int64_t quad = 0; quad < tile.quads; ++quad) {
+      const __m512i w0 = _mm512_load_si512(tile.weights + quad * 128);
+      const __m512i w1 = _mm512_load_si512(tile.weights + quad * 128 + 64);
+#pragma GCC unroll 8
+      for (int m = 0; m < kM; ++m) {
+        const __m512i value = four_inputs(x[m] + quad * 4);
+        left[m] = _mm512_dpbusd_epi32(left[m], w0, value);
+        right[m] = _mm512_dpbusd_epi32(right[m], w1, value);
+      }
+    }
     const uint8_t* const scales = layer.scales + tile.begin * 4;
     const __m512 s0 = _mm512_maskz_loadu_ps(left_mask, scales);
     const __m512 s1 =
         _mm512_maskz_loadu_ps(right_mask, scales + std::min<int64_t>(16, tile.count) * 4);
     const __m512i left_integers = _mm512_cvtps_epi32(left_sums);
     const __m512i right_integers = _mm512_cvtps_epi32(right_sums);
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
       const RowScale& row = in.scales[i + m];
       const __m512i zero = _mm512_set1_epi32(row.zero_point);
@@ -492,16 +573,19 @@ void tile_floats(const Tile& tile, int64_t i) {
   const Activations& in = *tile.in;
   __m512 left[kM];
   __m512 right[kM];
+#pragma GCC unroll 8
   for (int m = 0; m < kM; ++m) left[m] = right[m] = _mm512_setzero_ps();
   for (int64_t k = 0; k < tile.layer->inputs; ++k) {
     const __m512 w0 = _mm512_load_ps(tile.weights + k * 128);
     const __m512 w1 = _mm512_load_ps(tile.weights + k * 128 + 64);
+#pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
       const __m512 value = _mm512_set1_ps(in.floats[(i + m) * in.inputs + k]);
       left[m] = _mm512_fmadd_ps(w0, value, left[m]);
       right[m] = _mm512_fmadd_ps(w1, value, right[m]);
     }
   }
+#pragma GCC unroll 8
   for (int m = 0; m < kM; ++m) {
     store_half(tile, i + m, 0, left[m], _mm512_set1_ps(1));
     store_half(tile, i + m, 1, right[m], _mm512_set1_ps(1));
