@@ -11,6 +11,9 @@ namespace {
 
 constexpr int64_t kBlock = 32;  // outputs of columns()
 constexpr int kTileRows = 6;
+// Weights come from memory once in a decode step, through small pages, at whose ends the processor
+// stops looking ahead.
+constexpr int64_t kAhead = 8192;
 constexpr int64_t kRowsAtOnce = 4;  // outputs of rows() that are computed together
 
 __mmask16 lanes(int64_t count) {
@@ -112,20 +115,31 @@ __m128i sum_four(__m512i a, __m512i b, __m512i c, __m512i d) {
   return _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
 }
 
-// The scales of 128 inputs, each where vpdpbusd leaves its group's sums.
+// The scales of 128 inputs, each where vpdpbusd leaves its group's sums. `count` of them are there.
 template <int kGroup>  // 32, 64, or 128 for its multiples
-__m512 spread_scales(const uint8_t* scales) {
-  if constexpr (kGroup == 128) {
-    return _mm512_set1_ps(load_bfloat16(scales, 0));
-  } else {
+__m512 spread_scales(const uint8_t* scales, int64_t count) {
+  constexpr int kScales = 128 / kGroup;
+  const auto mask = static_cast<__mmask8>((1u << count) - 1);
+  __m512i all;
+  if constexpr (kGroup == 128) return _mm512_set1_ps(load_bfloat16(scales, 0));
+  if (count == kScales) {
     int64_t bits = 0;
-    std::memcpy(&bits, scales, 128 / kGroup * 2);
-    const __m128i wide = _mm_slli_epi32(_mm_cvtepu16_epi32(_mm_cvtsi64_si128(bits)), 16);
-    const __m512i spread = kGroup == 32
-                               ? _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
-                               : _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-    return _mm512_castsi512_ps(_mm512_permutexvar_epi32(spread, _mm512_castsi128_si512(wide)));
+    std::memcpy(&bits, scales, kScales * 2);
+    all = _mm512_set1_epi64(bits);
+  } else {
+    all = _mm512_broadcast_i32x4(_mm_maskz_loadu_epi16(mask, scales));
   }
+  // To the high halves of 32-bit lanes; zeros to the low ones.
+  const auto lane = [](int scale) {
+    return _mm_set1_epi32(static_cast<int>(0x8080u | static_cast<unsigned>(2 * scale) << 16 |
+                                           static_cast<unsigned>(2 * scale + 1) << 24));
+  };
+  constexpr int kLanes = kGroup / 32;  // of one scale
+  __m512i places = _mm512_castsi128_si512(lane(0));
+  places = _mm512_inserti32x4(places, lane(1 / kLanes), 1);
+  places = _mm512_inserti32x4(places, lane(2 / kLanes), 2);
+  places = _mm512_inserti32x4(places, lane(3 / kLanes), 3);
+  return _mm512_castsi512_ps(_mm512_shuffle_epi8(all, places));
 }
 
 // What remains of four outputs (`count` of them wanted) after the sums: `value`, or `integer` where
@@ -164,18 +178,19 @@ struct Int4Sums {
   __m512 sum[kM][kRowsAtOnce];
   __m512i integer[kM][kRowsAtOnce];
 
-  // 128 inputs. `bytes` are the weights of each output, `scales` what spread_scales() wants.
+  // 128 inputs and `count` scales of each output.
   __attribute__((always_inline)) void add(const __m512i (&packed)[kRowsAtOnce],
                                           const uint8_t* const (&scales)[kRowsAtOnce],
                                           const int8_t* const (&x)[kM],
-                                          const int32_t* const (&offsets)[kM], int64_t chunk) {
+                                          const int32_t* const (&offsets)[kM], int64_t chunk,
+                                          int64_t count) {
     const __m512i low_half = _mm512_set1_epi8(15);
 #pragma GCC unroll 8
     for (int64_t r = 0; r < kRowsAtOnce; ++r) {
       const __m512i low = _mm512_and_si512(packed[r], low_half);
       const __m512i high = _mm512_and_si512(_mm512_srli_epi16(packed[r], 4), low_half);
       __m512 scale = _mm512_setzero_ps();
-      if constexpr (kGroup > 0) scale = spread_scales<kGroup>(scales[r]);
+      if constexpr (kGroup > 0) scale = spread_scales<kGroup>(scales[r], count);
 #pragma GCC unroll 8
       for (int m = 0; m < kM; ++m) {
         __m512i dot = _mm512_loadu_si512(offsets[m] + chunk * 16);
@@ -216,6 +231,7 @@ void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float
       const int64_t output = n + std::min(r, count - 1);
       row[r] = layer.row(output);
       scales[r] = layer.scales + output * scale_bytes;
+      _mm_prefetch(reinterpret_cast<const char*>(scales[r] + kAhead / 4), _MM_HINT_T0);
     }
     Int4Sums<kM, kGroup> totals;
 #pragma GCC unroll 8
@@ -230,8 +246,11 @@ void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float
     for (int64_t chunk = 0; chunk < whole; ++chunk) {
       __m512i packed[kRowsAtOnce];
 #pragma GCC unroll 8
-      for (int64_t r = 0; r < kRowsAtOnce; ++r) packed[r] = _mm512_loadu_si512(row[r] + chunk * 64);
-      totals.add(packed, scales, x, offsets, chunk);
+      for (int64_t r = 0; r < kRowsAtOnce; ++r) {
+        packed[r] = _mm512_loadu_si512(row[r] + chunk * 64);
+        _mm_prefetch(reinterpret_cast<const char*>(row[r] + chunk * 64 + kAhead), _MM_HINT_T0);
+      }
+      totals.add(packed, scales, x, offsets, chunk, kScales);
       int64_t step = kScales * 2;
       if constexpr (kGroup == 128) {
         if (--left_in_group > 0) {
@@ -244,20 +263,11 @@ void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float
       for (int64_t r = 0; r < kRowsAtOnce; ++r) scales[r] += step;
     }
     if (mask != 0) {
-      // The last chunk's scales, zeros behind them.
-      uint8_t rest[kRowsAtOnce][8] = {};
-      const uint8_t* rests[kRowsAtOnce];
       __m512i packed[kRowsAtOnce];
-      const int64_t left = scale_bytes - whole * kScales * 2;
-      for (int64_t r = 0; r < kRowsAtOnce; ++r) {
-        if constexpr (kGroup > 0) {
-          if (left > 0)
-            std::memcpy(rest[r], scales[r], static_cast<size_t>(std::min<int64_t>(left, 8)));
-        }
-        rests[r] = rest[r];
+#pragma GCC unroll 8
+      for (int64_t r = 0; r < kRowsAtOnce; ++r)
         packed[r] = _mm512_maskz_loadu_epi8(mask, row[r] + whole * 64);
-      }
-      totals.add(packed, rests, x, offsets, whole);
+      totals.add(packed, scales, x, offsets, whole, layer.groups() - whole * kScales);
     }
 #pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
