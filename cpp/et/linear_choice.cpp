@@ -23,11 +23,9 @@ std::string choose_linear(const std::string& wish) {
       of = "EXECUTORCH_MM_LINEAR";
     }
   }
-  if (name == "xnnpack") return "";
-  const linear::Kernels& best = *linear::usable_kernels().front();
-  // The reference is slower than XNNPACK: it is for tests.
-  if (name == "auto") return &best == &linear::kReferenceKernels ? "" : best.name;
-  if (name == "own") return best.name;
+  // Our decode steps are slower than XNNPACK's so far (benchmarks/LOG.md).
+  if (name == "auto" || name == "xnnpack") return "";
+  if (name == "own") return linear::usable_kernels().front()->name;
   if (linear::find_kernels(name) != nullptr) return name;
   std::string known = "'auto', 'xnnpack', 'own'";
   for (const std::string& kernels : linear_kernel_names()) known += ", '" + kernels + "'";

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "linear/kernels.h"
 
@@ -129,7 +130,7 @@ void finish(const Layer& layer, const RowScale& scale, const float* sums, int64_
     y += bias;
   } else if (sums) {
     const int32_t exact = integer - scale.zero_point * static_cast<int32_t>(sums[n]);
-    y = static_cast<float>(exact) * scale.scale * load_float(layer.scales, n) + bias;
+    y = std::fma(static_cast<float>(exact) * scale.scale, load_float(layer.scales, n), bias);
   } else {
     y = static_cast<float>(integer);
   }
@@ -391,7 +392,9 @@ void store_half(const Tile& tile, int64_t i, int64_t half, __m256 value, __m256 
   if (count <= 0) return;
   const int64_t first = tile.begin + half * 8;
   const __m256 bias = layer.bias ? load_some(layer.bias + first * 4, count) : _mm256_setzero_ps();
-  __m256 y = _mm256_fmadd_ps(value, factor, bias);
+  // As XNNPACK rounds: see reference.cpp.
+  __m256 y = layer.format == Format::kInt4Groups ? _mm256_add_ps(_mm256_mul_ps(value, factor), bias)
+                                                 : _mm256_fmadd_ps(value, factor, bias);
   y = _mm256_max_ps(_mm256_set1_ps(layer.low), y);  // NaN stays
   y = _mm256_min_ps(_mm256_set1_ps(layer.high), y);
   _mm256_maskstore_ps(tile.out + i * layer.outputs + first, lanes(count), y);

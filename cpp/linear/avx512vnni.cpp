@@ -166,7 +166,8 @@ void finish_four(const Layer& layer, const RowScale& scale, const float* sums, i
     }
     const __m128 bias =
         layer.bias ? _mm_maskz_loadu_ps(mask, layer.bias + output * 4) : _mm_setzero_ps();
-    y = _mm_fmadd_ps(y, factor, bias);
+    // As XNNPACK rounds: see reference.cpp.
+    y = is_whole ? _mm_fmadd_ps(y, factor, bias) : _mm_add_ps(_mm_mul_ps(y, factor), bias);
     y = _mm_max_ps(_mm_set1_ps(layer.low), y);  // NaN stays
     y = _mm_min_ps(_mm_set1_ps(layer.high), y);
   }
@@ -469,7 +470,9 @@ void store_half(const Tile& tile, int64_t i, int64_t half, __m512 value, __m512 
   const __mmask16 mask = lanes(tile.count - half * 16);
   const __m512 bias =
       layer.bias ? _mm512_maskz_loadu_ps(mask, layer.bias + first * 4) : _mm512_setzero_ps();
-  __m512 y = _mm512_fmadd_ps(value, factor, bias);
+  // As XNNPACK rounds: see reference.cpp.
+  __m512 y = layer.format == Format::kInt4Groups ? _mm512_add_ps(_mm512_mul_ps(value, factor), bias)
+                                                 : _mm512_fmadd_ps(value, factor, bias);
   y = _mm512_max_ps(_mm512_set1_ps(layer.low), y);  // NaN stays
   y = _mm512_min_ps(_mm512_set1_ps(layer.high), y);
   _mm512_mask_storeu_ps(tile.out + i * layer.outputs + first, mask, y);

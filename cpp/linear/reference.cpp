@@ -1,4 +1,5 @@
-// The plain C++ kernels that the others are tested against.
+// The plain C++ kernels that the others are tested against. They round as XNNPACK does: with groups
+// the bias is added after the multiplication, with one scale for each output in the same step.
 #include <algorithm>
 #include <cmath>
 
@@ -75,9 +76,12 @@ float dot(const Layer& layer, const Activations& in, int64_t output, int64_t i, 
     }
     if (sums == nullptr) return static_cast<float>(sum);
     sum -= scale.zero_point * static_cast<int32_t>(sums[output]);
-    return static_cast<float>(sum) * scale.scale * load_float(layer.scales, output);
+    const float bias = layer.bias ? load_float(layer.bias, output) : 0.0f;
+    return std::fma(static_cast<float>(sum) * scale.scale, load_float(layer.scales, output), bias);
   }
-  return sums ? total * scale.scale : total;
+  if (sums == nullptr) return total;
+  total *= scale.scale;
+  return layer.bias ? total + load_float(layer.bias, output) : total;
 }
 
 void rows(const Layer& layer, const Activations& in, const float* sums, int64_t begin, int64_t end,
@@ -87,7 +91,7 @@ void rows(const Layer& layer, const Activations& in, const float* sums, int64_t 
     for (int64_t n = begin; n < end; ++n) {
       float value = dot(layer, in, n, i, sums);
       if (!is_bare) {
-        if (layer.bias) value += load_float(layer.bias, n);
+        if (layer.bias && layer.format == Format::kFloat32) value += load_float(layer.bias, n);
         value = std::min(std::max(value, layer.low), layer.high);
       }
       out[i * layer.outputs + n] = value;
