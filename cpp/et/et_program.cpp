@@ -5,6 +5,7 @@
 #include <executorch/extension/data_loader/mmap_data_loader.h>
 #include <executorch/extension/threadpool/threadpool_guard.h>
 #include <executorch/runtime/kernel/operator_registry.h>
+#include <executorch/runtime/platform/log.h>
 
 #include <array>
 #include <cstddef>
@@ -183,8 +184,12 @@ EtProgram::EtProgram(const LoadOptions& options) : openvino_library_(options.ope
     shared_.emplace(id - 1, std::make_shared<PlannedMemory>(bytes));
   std::string kernels = choose_linear(options.linear);
   // Beside several .ptd files ExecuTorch takes no loader of ours.
-  if (!has_linear_delegates(structure_) || options.data_paths.size() > 1) kernels.clear();
-  if (!kernels.empty()) register_linear_backend();
+  const size_t count = options.data_paths.size() > 1 ? 0 : count_linear_delegates(structure_);
+  if (count == 0) kernels.clear();
+  if (!kernels.empty()) {
+    register_linear_backend();
+    ET_LOG(Info, "%zu graphs are linear layers of ours (%s)", count, kernels.c_str());
+  }
   module_ = make_module(options, model_bytes_, structure_, !kernels.empty());
 
   LogCapture log;

@@ -54,14 +54,13 @@ class PatchedLoader final : public DataLoader {
 
 }  // namespace
 
-bool has_linear_delegates(const ProgramInfo& program) {
-  if (program.segment_base == 0 || program.program_bytes > kMaxProgramBytes) return false;
+size_t count_linear_delegates(const ProgramInfo& program) {
+  if (program.segment_base == 0 || program.program_bytes > kMaxProgramBytes) return 0;
+  size_t count = 0;
   for (const ProgramMethod& method : program.methods) {
-    for (const ProgramDelegate& delegate : method.delegates) {
-      if (is_taken(program, delegate)) return true;
-    }
+    for (const ProgramDelegate& delegate : method.delegates) count += is_taken(program, delegate);
   }
-  return false;
+  return count;
 }
 
 std::unique_ptr<DataLoader> rename_linear_delegates(std::unique_ptr<DataLoader> inner,

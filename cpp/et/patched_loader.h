@@ -5,14 +5,15 @@
 
 #include <executorch/runtime/core/data_loader.h>
 
+#include <cstddef>
 #include <memory>
 
 #include "program/program_file.h"
 
 namespace emm {
 
-// Whether there is anything to take over.
-bool has_linear_delegates(const ProgramInfo& program);
+// How many graphs there are to take over.
+size_t count_linear_delegates(const ProgramInfo& program);
 
 // Reads everything but the program's structure from `inner`. `program` is what check_program()
 // found in the same bytes. Throws Error(kLoad) where they cannot be read.

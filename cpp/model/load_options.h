@@ -35,7 +35,7 @@ struct LoadOptions {
   int64_t num_threads = 0;      // 0: chosen from the model's size
   int64_t max_context_len = 0;  // positions; 0: as the program says
   XnnpackOptions xnnpack;
-  std::string method;            // the decoder; empty: the usual one
+  std::string method;  // the decoder; empty: the usual one
   // Who runs linear layers: "auto", "xnnpack", "own", or an instruction set of our kernels.
   std::string linear = "auto";
   std::string openvino_library;  // libopenvino_c.so; empty: the loader looks for it
