@@ -92,7 +92,7 @@ void bind_load(nb::module_& module) {
   nb::class_<LoadOptions>(module, "LoadOptions", "How a model is loaded.")
       .def(nb::new_(&make_load_options), nb::kw_only(), "model_path"_a, "model_bytes"_a.none(),
            "data_paths"_a, "load_mode"_a, "num_threads"_a, "max_context_len"_a = 0, "method"_a = "",
-           "workspace_sharing"_a, "weight_cache"_a, "packed_cache_path"_a, "linear"_a,
+           "workspace_sharing"_a, "weight_cache"_a, "packed_cache_path"_a, "linear"_a = "auto",
            "openvino_library"_a, "profile_path"_a,
            "model_bytes is shared, not copied. num_threads 0: chosen from the model's size; "
            "max_context_len 0: as the program says. Empty strings stand for what is not given.")
