@@ -1,4 +1,4 @@
-"""Our linear layers against XNNPACK's on one file, in one run: python bench_linear.py FOLDER [--threads 1] [--rounds 5]
+"""Our linear layers against XNNPACK's in one run: bench_linear.py FOLDER [--threads 1] [--rounds 5]
 
 FOLDER holds model.pte and tokenizer.json. Speed: all sides live in this process and take turns, request by
 request, so that what else the machine does hits them alike; the figures are medians of the rounds, the ratios

@@ -43,8 +43,8 @@ class XnnpackOptions:
         linear: Who runs graphs that are linear layers and nothing else. "own": kernels of this package, which
             read the weights where the file is mapped and pack nothing. "xnnpack": the delegate, as everything
             else. "avx512vnni", "avx2", "reference": our kernels of this instruction set. "auto": what the
-            environment variable EXECUTORCH_MM_LINEAR says (one of these words), else "xnnpack", which is faster
-            in decoding.
+            environment variable EXECUTORCH_MM_LINEAR says (one of these words), else "xnnpack", which decodes
+            faster.
 
     Raises:
         InputError: packed_cache_path is a folder, or in none.

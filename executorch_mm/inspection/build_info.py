@@ -16,8 +16,8 @@ class BuildInfo:
         executorch_version: Of the ExecuTorch libraries in the wheel.
         compiler: That built the extension module.
         instruction_set: That the LLM operators use on this machine: "avx512", "avx2", "neon" or "baseline".
-        linear_kernels: Instruction sets that our linear layers can use on this machine, the best first; "reference"
-            is plain C++. See `XnnpackOptions.linear`.
+        linear_kernels: Instruction sets that our linear layers can use on this machine, the best first;
+            "reference" is plain C++. See `XnnpackOptions.linear`.
         own_operators: Operators that this package implements (`llama::*`).
         num_sdk_operators: Operators that the ExecuTorch libraries register.
         backends: Delegates that are linked, such as "XnnpackBackend".

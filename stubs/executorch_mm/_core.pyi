@@ -36,6 +36,9 @@ class BuildInfo:
     def instruction_set(self) -> str: ...
 
     @property
+    def linear_kernels(self) -> list[str]: ...
+
+    @property
     def own_operators(self) -> list[str]: ...
 
     @property
@@ -214,7 +217,7 @@ class PromptPart:
 class LoadOptions:
     """How a model is loaded."""
 
-    def __init__(self, *, model_path: str, model_bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, data_paths: Sequence[str], load_mode: str, num_threads: int, max_context_len: int = 0, method: str = '', workspace_sharing: str, weight_cache: bool, packed_cache_path: str, openvino_library: str, profile_path: str) -> None:
+    def __init__(self, *, model_path: str, model_bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, data_paths: Sequence[str], load_mode: str, num_threads: int, max_context_len: int = 0, method: str = '', workspace_sharing: str, weight_cache: bool, packed_cache_path: str, linear: str = 'auto', openvino_library: str, profile_path: str) -> None:
         """
         model_bytes is shared, not copied. num_threads 0: chosen from the model's size; max_context_len 0: as the program says. Empty strings stand for what is not given.
         """
