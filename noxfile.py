@@ -49,21 +49,17 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def minimum(session: nox.Session) -> None:
-    """The Python tests with the oldest of every requirement that is declared, on a day of another year."""
+    """The Python tests with the oldest of every requirement, in random order, on a day of another year.
+
+    The first lines say the seed; `-- --randomly-seed=N` repeats the order.
+    """
     install_package(session)
     project = PROJECT["project"]
-    declared = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    extras = project["optional-dependencies"]
+    declared = [*project["dependencies"], *extras["test"], *extras["heic"]]
     session.install(*(re.sub(r">=([\d.]+)[^;]*", r"==\1", requirement) for requirement in declared))
-    session.install("time-machine>=3")
+    session.install("time-machine>=3", "pytest-randomly>=3.15")
     session.run("pytest", "--today", "2031-02-03", *session.posargs)
-
-
-@nox.session
-def random_order(session: nox.Session) -> None:
-    """The Python tests in random order; the first lines say the seed, `-- --randomly-seed=N` repeats it."""
-    install_package(session, "test", "heic")
-    session.install("pytest-randomly>=4")
-    session.run("pytest", *session.posargs)
 
 
 @nox.session
