@@ -75,7 +75,10 @@ def test_a_sound_installation_and_model_pass_without_a_network(
     assert code == 0
     names = ("package", "compiled module", "numpy", "libraries", "threads", "demo model")
     names += ("model", "tokenizer", "load", "vocabulary", "text", "chat template", "picture", "sound")
-    assert statuses(report, *names) == ["ok"] * len(names)
+    expected = ["ok"] * len(names)
+    if sys.platform == "linux" and len(os.sched_getaffinity(0)) < (os.cpu_count() or 1):
+        expected[names.index("threads")] = "warning"  # the pool is as large as the machine
+    assert statuses(report, *names) == expected
     info = executorch_mm.build_info()
     assert info.executorch_version in report["compiled module"][0]["detail"]
     assert report["instruction set"][0]["detail"] == info.instruction_set
