@@ -52,6 +52,7 @@ from executorch_mm.stats import Stats
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
+    from executorch_mm._engine.streams import AsyncStream, Stream
     from executorch_mm.clip import ClipModel
     from executorch_mm.inspection.build_info import BuildInfo, build_info
     from executorch_mm.inspection.model_report import ModelReport, inspect_model
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 
 # What few programs use is imported when it is asked for, which keeps the import of the package short.
 _LATER = {
+    "AsyncStream": "executorch_mm._engine.streams",
     "BuildInfo": "executorch_mm.inspection.build_info",
     "ClipModel": "executorch_mm.clip",
     "InputWarning": "executorch_mm.preprocess",
@@ -73,6 +75,7 @@ _LATER = {
     "Segment": "executorch_mm.speech",
     "SpeechConfig": "executorch_mm.speech",
     "SpeechRunner": "executorch_mm.speech",
+    "Stream": "executorch_mm._engine.streams",
     "Transcription": "executorch_mm.speech",
     "build_info": "executorch_mm.inspection.build_info",
     "inspect_model": "executorch_mm.inspection.model_report",
@@ -81,6 +84,7 @@ _LATER = {
 }
 
 __all__ = [
+    "AsyncStream",
     "BuildInfo",
     "BusyError",
     "CapacityError",
@@ -112,6 +116,7 @@ __all__ = [
     "SpeechConfig",
     "SpeechRunner",
     "Stats",
+    "Stream",
     "TensorSpec",
     "Tokenizer",
     "TokenizerError",

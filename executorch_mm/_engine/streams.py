@@ -17,6 +17,10 @@ class Stream(itertools.chain[PieceT], Generator[PieceT, None, None], Generic[Pie
 
     It holds the runner from the first piece until it is exhausted, closed, or dropped.
 
+    Args:
+        pieces: Gives them out.
+        find_result: Gives the result, if there is one by then.
+
     Example:
         >>> from executorch_mm import MultimodalRunner
         >>> stream = MultimodalRunner.demo().stream("how many", max_new_tokens=3, ignore_eos=True)
@@ -31,7 +35,7 @@ class Stream(itertools.chain[PieceT], Generator[PieceT, None, None], Generic[Pie
     def __new__(
         cls, pieces: Generator[PieceT, None, None], find_result: Callable[[], ResultT | None]
     ) -> Stream[PieceT, ResultT]:
-        """A stream of the pieces of a generator, with a function that looks for the result."""
+        """See the class."""
         stream = super().__new__(cls, pieces)
         stream._pieces = pieces
         stream._find_result = find_result
@@ -66,6 +70,11 @@ class AsyncStream(AsyncGenerator[PieceT, None], Generic[PieceT, ResultT]):
 
     An asynchronous generator in all it can do. It waits for the runner when the first piece is asked for, and
     holds it until the answer is complete, the stream is closed, or dropped.
+
+    Args:
+        pieces: Gives them out.
+        leave: Called when nobody reads any more.
+        find_result: Gives the result, if there is one by then.
 
     Example:
         >>> import asyncio

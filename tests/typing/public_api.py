@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from typing_extensions import assert_type
 
 from executorch_mm import (
+    AsyncStream,
     ClipModel,
     GenerationConfig,
     GenerationResult,
@@ -25,13 +26,13 @@ from executorch_mm import (
     Snapshot,
     SpeechRunner,
     Stats,
+    Stream,
     Tokenizer,
     Transcription,
     XnnpackOptions,
     media_limits,
     set_media_limits,
 )
-from executorch_mm._engine.streams import AsyncStream, Stream
 from executorch_mm.chat import ChatOptions, ChatTemplate
 from executorch_mm.compat import executorch as compat
 from executorch_mm.utils import (

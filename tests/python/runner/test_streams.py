@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 
 from executorch_mm import (
+    AsyncStream,
     BusyError,
     GenerationConfig,
     GenerationResult,
     InputError,
     MultimodalRunner,
     SpeechRunner,
+    Stream,
 )
-from executorch_mm._engine.streams import AsyncStream, Stream
 
 PROMPT = "red"  # whose answer has a piece for each token
 MESSAGES = [{"role": "user", "content": "describe this picture"}]
@@ -199,7 +200,9 @@ def test_a_stream_that_nothing_refers_to_but_its_next_piece_gives_it(runner: Mul
     async def run() -> str:
         return await anext(open_async_stream(runner, "stream"))
 
-    assert whole(runner, "stream").text.startswith(asyncio.run(run()))
+    piece = asyncio.run(run())
+    free_again(runner)
+    assert whole(runner, "stream").text.startswith(piece)
 
 
 def test_an_asynchronous_stream_that_is_dropped_frees_the_runner_at_once(runner: MultimodalRunner) -> None:
