@@ -20,6 +20,7 @@ uint8_t* scratch_memory(size_t bytes) {
   };
   thread_local std::unique_ptr<uint8_t, Free> memory;
   thread_local size_t size = 0;
+  bytes = std::max(bytes, kAlign);  // null means that there is no memory
   if (bytes > size) {
     memory.reset();
     const size_t rounded = (bytes + bytes / 8 + kAlign - 1) / kAlign * kAlign;

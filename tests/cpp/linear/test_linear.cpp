@@ -384,6 +384,17 @@ TEST_CASE("parts share an input or have their own, in any mixture of formats") {
   }
 }
 
+TEST_CASE("a thread's first run may need no memory: one row of floats") {
+  for (const Kernels* kernels : usable_kernels()) {
+    std::thread([&] {
+      std::mt19937 random(17);
+      const Owned owned = make_layer(Format::kFloat32, 30, 7, 0, random);
+      const auto x = make_rows(1, 30, random);
+      expect_close(run(owned.layer, x, 1, *kernels), meaning(owned.layer, x, 1));
+    }).join();
+  }
+}
+
 TEST_CASE("a thousand rows") {
   for (const Kernels* kernels : usable_kernels()) {
     std::mt19937 random(16);

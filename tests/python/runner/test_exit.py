@@ -207,7 +207,9 @@ def own_runner():
 
 
 def test_ctrl_c_in_the_main_thread_ends_the_program() -> None:
-    body = with_end(WORK["stream"], "os.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)")
+    # A program that is started in the background of a shell inherits an ignored SIGINT.
+    listen = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    body = with_end(WORK["stream"], f"{listen}\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)")
     code, errors, seconds = end_code(body)
     assert code == -signal.SIGINT
     assert errors.strip().endswith("KeyboardInterrupt")
