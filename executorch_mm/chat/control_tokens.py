@@ -31,7 +31,7 @@ class Finder:
     """Finds tokens in texts, the longest that begins at a place."""
 
     def __init__(self, tokens: Iterable[str]) -> None:
-        self.tokens = frozenset(token for token in tokens if token)
+        self.tokens: frozenset[str] = frozenset(token for token in tokens if token)
         self._lengths: dict[str, list[int]] = {}
         for first, length in sorted({(token[0], len(token)) for token in self.tokens}, reverse=True):
             self._lengths.setdefault(first, []).append(length)

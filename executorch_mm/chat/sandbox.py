@@ -151,8 +151,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self._current = Current()
         del self.globals["lipsum"]  # writes as much as it is asked to
         self.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
-        self.filters = {name: self._limited(name, self.filters[name]) for name in FILTERS - {"tojson"}}
+        limited = {name: self._limited(name, self.filters[name]) for name in FILTERS - {"tojson"}}
+        self.filters.clear()
         self.filters.update(
+            limited,
             tojson=self._tojson,
             _counted=self._counted,
             _joined=self._joined,

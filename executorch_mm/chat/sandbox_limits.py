@@ -79,7 +79,7 @@ class Current(threading.local):
     """The budget of the rendering that this thread is in."""
 
     def __init__(self) -> None:
-        self.budget = Budget()
+        self.budget: Budget = Budget()
 
 
 def checked(value: _T) -> _T:

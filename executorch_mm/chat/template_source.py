@@ -21,8 +21,10 @@ class TemplateSource:
         self._tree = tree
         constants = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
         written = {node.data for node in tree.find_all(nodes.TemplateData)}
-        self.literals = frozenset(constants | written)
-        self.names = frozenset(constants | {node.attr for node in tree.find_all(nodes.Getattr)})
+        self.literals: frozenset[str] = frozenset(constants | written)
+        self.names: frozenset[str] = frozenset(
+            constants | {node.attr for node in tree.find_all(nodes.Getattr)}
+        )
 
     def asks_whether_content_is_none(self) -> bool:
         """Whether it tells a message whose content is None from one that has none."""

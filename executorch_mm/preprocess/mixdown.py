@@ -101,7 +101,7 @@ class Mixdown:
         check_rate(what, rate)
         if channels < 1:
             raise InputError(f"{what}: expected a sound with channels, got {channels}")
-        self.num_frames = 0
+        self.num_frames: int = 0
         self._what = what
         self._channels = channels
         self._rate = rate
