@@ -58,7 +58,7 @@ def minimum(session: nox.Session) -> None:
     declared = [*project["dependencies"], *project["optional-dependencies"]["test"]]
     session.install(*(re.sub(r">=([\d.]+)[^;]*", r"==\1", requirement) for requirement in declared))
     session.install("time-machine>=3", "pytest-randomly>=3.15")
-    session.run("pytest", "--today", "2031-02-03", *session.posargs)
+    session.run("pytest", *session.posargs, env={"EXECUTORCH_MM_TEST_TODAY": "2031-02-03"})
 
 
 @nox.session

@@ -36,15 +36,10 @@ SKIP_GROUPS = {
 }
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--today", metavar="YYYY-MM-DD", help="run with the clock at that day (needs time-machine)"
-    )
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    if day := config.getoption("--today"):
-        import time_machine  # what only this option needs
+    """EXECUTORCH_MM_TEST_TODAY=2031-02-03 runs the tests with the clock at that day; needs time-machine."""
+    if day := os.environ.get("EXECUTORCH_MM_TEST_TODAY"):
+        import time_machine  # what only this needs
 
         moved = time_machine.travel(f"{day}T12:00:00+00:00", tick=True)
         moved.start()
