@@ -28,7 +28,7 @@ SKIP_GROUPS = {
         r"EXECUTORCH_MM_TEST_\w+ names another|no model in|does not exist|is not the file of the record",
         "nox -s real_model; real_models.yml makes the files",
     ),
-    "extras": (r"could not import|the extra executorch_mm\[|HEIC is not read", "nox -s tests"),
+    "extras": (r"could not import|the extra executorch_mm\[|is not read here|reads no AVIF", "nox -s tests"),
     "other machines": (
         r"this (machine|system)|Linux|one core|reads /proc|binutils|ELF|always full",
         "tests.yml",
