@@ -38,6 +38,7 @@ class PieceTokenizer(ABC):
     # How much of the rule for the beginning of a text there is to apply, and how broken UTF-8 is counted.
     _start: int = 0
     _mark_each_byte: bool = False
+    _skipped_ends_character: bool = False
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -134,6 +135,7 @@ class PieceTokenizer(ABC):
             start,
             self._texts[skip_special_tokens],
             mark_each_byte=self._mark_each_byte,
+            skipped_ends_character=self._skipped_ends_character,
         )
 
     def token_bytes(self, token_id: int) -> bytes:

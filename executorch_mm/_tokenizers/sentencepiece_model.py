@@ -78,6 +78,7 @@ class SentencePieceTokenizer(PieceTokenizer):
     """
 
     _mark_each_byte = True
+    _skipped_ends_character = True
 
     def __init__(self, path: Path, proto: bytes) -> None:
         super().__init__(str(path))

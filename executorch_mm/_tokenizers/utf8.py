@@ -83,7 +83,8 @@ class PieceDecoder:
     beginning of the text (drop the leading space) is still to be applied; 0 once the beginning is past.
     `texts` is filled with the tokens that are whole characters by themselves: one look-up then does, which is
     what a step of a large model leaves in the processor's caches. Decoders with the same `piece_of` and
-    `is_skipped` may share it.
+    `is_skipped` may share it. With `skipped_ends_character` no character has bytes on both sides of a skipped
+    token.
     """
 
     def __init__(
@@ -94,12 +95,14 @@ class PieceDecoder:
         texts: dict[int, str] | None = None,
         *,
         mark_each_byte: bool,
+        skipped_ends_character: bool = False,
     ) -> None:
         self._piece_of = piece_of
         self._is_skipped = is_skipped
         self._start = start
         self._texts = {} if texts is None else texts
         self._utf8 = Utf8Stream(mark_each_byte=mark_each_byte)
+        self._skipped_ends_character = skipped_ends_character
 
     def push(self, token_id: int) -> str:
         """The text that this token completes, possibly ''."""
@@ -107,7 +110,7 @@ class PieceDecoder:
         if is_between and token_id.__class__ is int and (text := self._texts.get(token_id)) is not None:
             return text
         if self._is_skipped(token_id):
-            return ""
+            return self._utf8.flush() if self._skipped_ends_character else ""
         piece, self._start = self._piece_of(token_id, self._start)
         text = self._utf8.push(piece)
         if is_between and text and not self._utf8.is_holding:

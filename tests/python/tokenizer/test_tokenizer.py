@@ -91,6 +91,20 @@ def test_decode_equals_the_library_where_its_bytes_are_utf8(
     assert tokenizer.decode(ids) == expected
 
 
+@pytest.mark.parametrize("control", [[], [1], [2], [1, 2]])
+def test_sentencepiece_joins_no_bytes_across_a_control_token(
+    built: Callable[[str], Built], control: list[int]
+) -> None:
+    tokenizer, library = built("sp bpe")
+    assert library is not None
+    first, second = (tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in "é".encode())
+    assert first is not None
+    assert second is not None
+    ids = [first, *control, second]
+    assert tokenizer.decode(ids) == library(ids) == ("\ufffd\ufffd" if control else "é")
+    assert "".join(pieces_of(tokenizer.decoder(), ids)) == library(ids)
+
+
 @pytest.mark.parametrize("kind", REVERSIBLE)
 @pytest.mark.parametrize("text", TEXTS)
 def test_decode_gives_encoded_text_back(kind: str, text: str, built: Callable[[str], Built]) -> None:
