@@ -7,9 +7,9 @@ file knows better.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
+from executorch_mm.preprocess.crc import crc
 from executorch_mm.preprocess.file_tags import end_of_id3
 
 _MARK = b"fLaC"
@@ -17,6 +17,7 @@ _NUMBER_BITS = 36
 _HEADER_SIZE = 4 + 4 + 34  # the mark, and the block STREAMINFO, which comes first
 # Bytes that are looked at from the end of the file; a frame has a few thousand, seldom more than 2**17.
 _SEARCHED = 2**20
+_HEADER, _FRAME = 0x07, 0x8005  # polynomials of the checks: 8 bits of a frame's header, 16 of a frame
 _SIZE_CODES = {
     1: 192,
     **{code: 576 << code - 2 for code in range(2, 6)},
@@ -71,7 +72,7 @@ def _end_of_last_frame(data: bytes, first: int, smallest_block: int) -> int | No
             if budget <= 0:
                 break
             budget -= stop - behind
-            checksum = _checksum(data[behind:stop], checksum)
+            checksum = crc(data[behind:stop], 16, _FRAME, checksum)
             behind = stop
             if checksum == 0:
                 return span
@@ -104,36 +105,7 @@ def _samples_of_header(header: bytes, smallest_block: int) -> int | None:
             size = int.from_bytes(header[place : place + width], "big") + 1
             place += width
     place += {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
-    if _header_checksum(header[:place]) != header[place]:
+    if crc(header[:place], 8, _HEADER) != header[place]:
         return None
     is_variable = header[1] & 1
     return (number if is_variable else number * smallest_block) + size
-
-
-def _header_checksum(header: bytes) -> int:
-    """CRC-8 of the polynomial x^8 + x^2 + x + 1."""
-    value = 0
-    for byte in header:
-        value ^= byte
-        for _ in range(8):
-            value = (value << 1 ^ 0x07 if value & 0x80 else value << 1) & 0xFF
-    return value
-
-
-@functools.cache
-def _checksum_table() -> tuple[int, ...]:
-    """CRC-16 of the polynomial x^16 + x^15 + x^2 + 1."""
-    table = []
-    for byte in range(256):
-        value = byte << 8
-        for _ in range(8):
-            value = (value << 1 ^ 0x8005 if value & 0x8000 else value << 1) & 0xFFFF
-        table.append(value)
-    return tuple(table)
-
-
-def _checksum(frame: bytes, value: int) -> int:
-    table = _checksum_table()
-    for byte in frame:
-        value = (value << 8 & 0xFF00) ^ table[value >> 8 ^ byte]
-    return value

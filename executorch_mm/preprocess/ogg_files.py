@@ -7,17 +7,19 @@ that of the original; where it notes none, for 8 kHz.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
+
+from executorch_mm.preprocess.crc import crc
 
 _MARK = b"OggS"
 _IS_FIRST = 2  # of its stream
 _HEADER_SIZE = 27
 # Most pages carry thousands of bytes; a file with more of them than this is a trap.
 _MAX_PAGES = 2**20
+_POLYNOMIAL = 0x04C11DB7  # of a page's check of 32 bits
 _OPUS, _OPUS_RATE_AT, _FULL_RATE = b"OpusHead", 12, 48000
 
 
@@ -66,25 +68,5 @@ def _with_rates(part: bytes, start: int, pages: list[_Page]) -> bytes:
         begin, end = page.start - start, page.end - start
         struct.pack_into("<I", changed, page.content - start + _OPUS_RATE_AT, _FULL_RATE)
         changed[begin + 22 : begin + 26] = bytes(4)
-        changed[begin + 22 : begin + 26] = struct.pack("<I", _checksum(changed[begin:end]))
+        changed[begin + 22 : begin + 26] = struct.pack("<I", crc(changed[begin:end], 32, _POLYNOMIAL))
     return bytes(changed)
-
-
-@functools.cache
-def _checksum_table() -> tuple[int, ...]:
-    """CRC-32 as Ogg computes it: not reflected."""
-    table = []
-    for byte in range(256):
-        value = byte << 24
-        for _ in range(8):
-            value = (value << 1 ^ 0x04C11DB7 if value & 0x80000000 else value << 1) & 0xFFFFFFFF
-        table.append(value)
-    return tuple(table)
-
-
-def _checksum(page: bytes | bytearray) -> int:
-    table = _checksum_table()
-    value = 0
-    for byte in page:
-        value = (value << 8 & 0xFFFFFF00) ^ table[value >> 24 ^ byte]
-    return value
