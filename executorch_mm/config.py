@@ -82,13 +82,11 @@ _OTHER_NAMES = {
 def _names_unknown_options(config: type[_ConfigT]) -> type[_ConfigT]:
     """Lets the constructor of a dataclass say which option a wrong name may have meant."""
     make = config.__init__
-    names = [item.name for item in dataclasses.fields(config)]  # type: ignore[arg-type]
+    names = {item.name: item for item in dataclasses.fields(config)}  # type: ignore[arg-type]
 
     @functools.wraps(make)
     def __init__(self: _ConfigT, *args: object, **options: object) -> None:  # noqa: N807
-        for name in options:
-            if name not in names:
-                raise UnknownOptionError._of(name, names, _OTHER_NAMES)
+        UnknownOptionError._check(options, names, _OTHER_NAMES)
         make(self, *args, **options)
 
     config.__init__ = __init__  # type: ignore[assignment, method-assign]

@@ -7,7 +7,7 @@ or argument, what was expected and what came.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 
 class ExecutorchMMError(RuntimeError):
@@ -30,17 +30,28 @@ class UnknownOptionError(InputError, TypeError):
     """There is no option of this name; the message says which may have been meant."""
 
     @classmethod
-    def _of(
-        cls, name: str, names: Sequence[str], other_names: Mapping[str, str] | None = None
-    ) -> UnknownOptionError:
-        """The error for a keyword.
+    def _check(
+        cls, keywords: Iterable[str], names: Mapping[str, object], other_names: Mapping[str, str]
+    ) -> None:
+        """Refuses keywords that are no options.
 
         Args:
-            name: The keyword.
-            names: Of the options.
+            keywords: What was given.
+            names: The options, by name.
             other_names: What other libraries call some of them.
+
+        Raises:
+            UnknownOptionError: The message says which may have been meant.
         """
-        meant = (other_names or {}).get(name)
+        for name in keywords:
+            if name not in names:
+                raise cls._of(name, names, other_names)
+
+    @classmethod
+    def _of(
+        cls, name: str, names: Mapping[str, object], other_names: Mapping[str, str]
+    ) -> UnknownOptionError:
+        meant = other_names.get(name)
         if meant is None:
             from difflib import get_close_matches  # here: only for a message
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
@@ -103,7 +103,7 @@ def check_load_options(options: LoadOptions) -> None:
     Raises:
         UnknownOptionError: The message says which may have been meant.
     """
-    _check_names(options, LoadOptions.__annotations__)
+    UnknownOptionError._check(options, LoadOptions.__annotations__, {})
 
 
 def core_options(
@@ -116,7 +116,7 @@ def core_options(
     Raises:
         InputError: An option is wrong, or there is none of its name.
     """
-    _check_names(options, RunnerOptions.__annotations__)
+    UnknownOptionError._check(options, RunnerOptions.__annotations__, {})
     model_path, model_bytes = _path_or_bytes(model)
     data = [data_path] if isinstance(data_path, (str, os.PathLike)) else data_path
     xnnpack = options.get("xnnpack") or XnnpackOptions()
@@ -137,12 +137,6 @@ def core_options(
         openvino_library=_openvino_library(),
         profile_path="" if profile_path is None else os.fspath(profile_path),
     )
-
-
-def _check_names(options: LoadOptions, known: Mapping[str, object]) -> None:
-    for name in options:
-        if name not in known:
-            raise UnknownOptionError._of(name, list(known))
 
 
 def _path_or_bytes(model: PathLike | Buffer) -> tuple[str, NDArray[np.uint8] | None]:
