@@ -125,7 +125,8 @@ def _libraries() -> Iterator[Check]:
     maps = Path("/proc/self/maps")
     if not maps.is_file():
         return
-    mapped = {line.split(maxsplit=5)[-1] for line in maps.read_text().splitlines() if "/libemm_" in line}
+    lines = [line for line in maps.read_text().splitlines() if "/libemm_executorch" in line]
+    mapped = {line.split(maxsplit=5)[-1] for line in lines}
     folders = sorted({str(Path(path).parent) for path in mapped})
     expected = str(Path(_core.__file__).resolve().parent)
     if folders != [expected]:

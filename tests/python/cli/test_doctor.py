@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import shutil
 import socket
@@ -227,3 +228,13 @@ def test_libraries_of_another_folder_are_found(tmp_path: Path) -> None:
     (check,) = (check for check in json.loads(done.stdout)["checks"] if check["name"] == "libraries")
     assert (done.returncode, check["status"]) == (1, "failed")
     assert str(tmp_path) in check["detail"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/maps is Linux's")
+def test_libraries_that_are_not_executorchs_may_lie_anywhere(doctor: Doctor, tmp_path: Path) -> None:
+    library = tmp_path / "libemm_ops_testlib.so"  # as the tests of the operators load one
+    library.write_bytes(bytes(4096))
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
+        assert str(library) in Path("/proc/self/maps").read_text(encoding="utf-8")
+        _, report = doctor()
+    assert report["libraries"][0]["status"] == "ok"
