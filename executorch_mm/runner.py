@@ -143,29 +143,40 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         revision: str | None = None,
         cache_dir: PathLike | None = None,
         token: str | None = None,
+        local_files_only: bool = False,
         **options: Unpack[RunnerOptions],
     ) -> Self:
         """Loads a model with what was published with it: tokenizer, processor, chat template, .ptd files.
 
         Args:
-            name: A folder, or a repository of the Hugging Face Hub as "owner/name", which is downloaded to
-                the Hub's cache and taken from there when there is no connection.
+            name: A folder, a .pte file, or a repository of the Hugging Face Hub as "owner/name", which is
+                downloaded to the Hub's cache and taken from there when there is no connection.
             model_file: The .pte file in it, where there are several.
             audio_preprocessor: The .pte file in it that makes features of sounds, where several have
                 "preprocess" in their names; see the constructor.
             revision: Branch, tag or commit of the repository.
             cache_dir: Another folder than the Hub's cache.
             token: For a private repository; None for what `hf auth login` keeps.
+            local_files_only: Take the repository from the Hub's cache and ask nobody; the environment
+                variable HF_HUB_OFFLINE=1 does the same for all.
             **options: As in the constructor.
 
         Raises:
-            ModelLoadError: No such folder or repository, no .pte file in it, or several and no `model_file`;
-                the message lists them.
+            ModelLoadError: No such folder or repository, one that is not in the cache when there is no
+                connection, no .pte file in it, or several and no `model_file`; the message lists them.
             MissingDependencyError: It is no folder and huggingface_hub is missing; the extra is `hub`.
         """
         from executorch_mm._loading.pretrained import find_model
 
-        files = find_model(name, model_file, revision, cache_dir, token, audio_preprocessor)
+        files = find_model(
+            name,
+            model_file,
+            revision,
+            cache_dir,
+            token,
+            audio_preprocessor,
+            local_files_only=local_files_only,
+        )
         return cls(
             files.model,
             files.tokenizer,

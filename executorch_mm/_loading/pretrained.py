@@ -18,6 +18,7 @@ from executorch_mm.errors import ModelLoadError, TokenizerError
 _SIDE_FILES = ("*.json", "*.jinja", "*.ptd", "*.tiktoken", "*tokenizer.model", "*tokenizer.bin")
 # How exporters name the program that makes features of sounds.
 _AUDIO_PREPROCESSOR = "*preprocess*.pte"
+_PATIENCE_SECONDS = 10.0  # with the Hub
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,24 @@ class ModelFiles:
     audio_preprocessor: Path | None = None
 
 
+class _File(Protocol):
+    """A file of a repository."""
+
+    rfilename: str
+
+
+class _Repository(Protocol):
+    """What a repository says about itself."""
+
+    siblings: list[_File] | None
+
+
 class _Hub(Protocol):
     """What is used of the package huggingface_hub."""
 
-    def list_repo_files(self, repo_id: str, *, revision: str | None, token: str | None) -> list[str]: ...
+    def model_info(
+        self, repo_id: str, *, revision: str | None, timeout: float, token: str | None
+    ) -> _Repository: ...
 
     def snapshot_download(
         self,
@@ -61,13 +76,21 @@ def find_model(
     cache_dir: PathLike | None = None,
     token: str | None = None,
     audio_preprocessor: str | None = None,
+    *,
+    local_files_only: bool = False,
 ) -> ModelFiles:
     """The files of a model, downloaded where they are not here; see `MultimodalRunner.from_pretrained`."""
     folder = Path(os.fspath(name))
-    if not folder.is_dir():
-        folder = _download(os.fspath(name), model_file, revision, cache_dir, token, audio_preprocessor)
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*.pte") if path.is_file())
-    model = folder / choose_model(found, model_file, os.fspath(name), audio_preprocessor)
+    if model_file is None and not folder.is_dir() and (folder.suffix == ".pte" or folder.is_file()):
+        folder, model_file = folder.parent, folder.name
+        model = folder / model_file  # the loader says what is wrong with it
+    else:
+        if not folder.is_dir():
+            folder = _download(
+                os.fspath(name), model_file, revision, cache_dir, token, audio_preprocessor, local_files_only
+            )
+        found = (path.relative_to(folder).as_posix() for path in folder.rglob("*.pte") if path.is_file())
+        model = folder / choose_model(found, model_file, os.fspath(name), audio_preprocessor)
     return ModelFiles(
         model,
         _tokenizer_folder(model.parent, folder),
@@ -102,7 +125,7 @@ def choose_model(
             return model_file
         raise ModelLoadError(f"{name}: expected {model_file}, got {candidates}")
     if len(models) != 1:
-        hint = "; choose with model_file=" if models else ""
+        hint = "; choose with model_file= or --model-file" if models else ""
         raise ModelLoadError(f"{name}: expected one .pte file, got {candidates}{hint}")
     return models[0]
 
@@ -144,19 +167,27 @@ def _download(
     cache_dir: PathLike | None,
     token: str | None,
     audio_preprocessor: str | None,
+    local_files_only: bool,
 ) -> Path:
     if repo.count("/") != 1 or repo.startswith((".", "/", "~")):
-        raise ModelLoadError(f"{repo}: expected a folder, or a Hugging Face repository as owner/name")
+        raise ModelLoadError(
+            f"{repo}: expected a .pte file, a folder, or a Hugging Face repository as owner/name"
+        )
     hub = cast(_Hub, import_extra("huggingface_hub", "hub", f"{repo}, which is no folder,"))
     errors: ModuleType = import_extra("huggingface_hub.errors", "hub", repo)
 
-    try:
-        files = hub.list_repo_files(repo, revision=revision, token=token)
-        model, is_offline = choose_model(files, model_file, repo, audio_preprocessor), False
-    except errors.HfHubHTTPError as error:
-        raise _failed(repo, error) from error
-    except (OSError, errors.HTTPError):  # no connection, or told to stay offline
-        model, is_offline = model_file or "*.pte", True
+    model, unreachable = model_file or "*.pte", None
+    if not local_files_only:
+        try:
+            # One request that is not tried again, unlike a listing of the files.
+            info = hub.model_info(repo, revision=revision, timeout=_PATIENCE_SECONDS, token=token)
+            files = [file.rfilename for file in info.siblings or ()]
+            model = choose_model(files, model_file, repo, audio_preprocessor)
+        except errors.HfHubHTTPError as error:
+            raise _failed(repo, error) from error
+        except (OSError, errors.HTTPError) as error:  # no connection, or told to stay offline
+            unreachable = error
+    is_offline = local_files_only or unreachable is not None
     try:
         return Path(
             hub.snapshot_download(
@@ -169,8 +200,22 @@ def _download(
             )
         )
     except (OSError, errors.HTTPError) as error:
+        if is_offline:
+            is_told = isinstance(unreachable, errors.OfflineModeIsEnabled)
+            raise _not_here(repo, unreachable, "HF_HUB_OFFLINE" if is_told else "local_files_only") from error
         raise _failed(repo, error) from error
 
 
 def _failed(repo: str, error: Exception) -> ModelLoadError:
-    return ModelLoadError(f"{repo}: {' '.join(str(error).split())}")
+    return ModelLoadError(f"{repo}: no such folder, and from the Hub: {' '.join(str(error).split())}")
+
+
+def _not_here(repo: str, unreachable: Exception | None, switch: str) -> ModelLoadError:
+    if unreachable is None or switch == "HF_HUB_OFFLINE":
+        why = f"{switch} forbids to ask the Hub"
+    else:
+        why = f"the Hub cannot be reached ({' '.join(str(unreachable).split())})"
+    return ModelLoadError(
+        f"{repo}: no such folder, nothing of it in the Hub's cache, and {why}; download it once where there is "
+        "a connection, then local_files_only=True or HF_HUB_OFFLINE=1 loads it without one"
+    )

@@ -101,6 +101,7 @@ class SpeechRunner(LoadedModel):
         revision: str | None = None,
         cache_dir: PathLike | None = None,
         token: str | None = None,
+        local_files_only: bool = False,
         **options: Unpack[RunnerOptions],
     ) -> Self:
         """Loads a model with what was published with it; parameters are those of `MultimodalRunner`'s.
@@ -110,7 +111,7 @@ class SpeechRunner(LoadedModel):
         """
         from executorch_mm._loading.pretrained import find_model
 
-        files = find_model(name, model_file, revision, cache_dir, token)
+        files = find_model(name, model_file, revision, cache_dir, token, local_files_only=local_files_only)
         return cls(
             files.model,
             files.tokenizer,

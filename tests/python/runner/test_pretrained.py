@@ -21,6 +21,7 @@ from executorch_mm.demo import make_scene, render
 from executorch_mm.demo.questions import NUMBERS
 
 COMMIT = "c" * 40
+NOBODY = "http://127.0.0.1:9"  # refuses connections
 QUESTION = [{"role": "user", "content": [render(make_scene(7)), "how many shapes are there?"]}]
 
 
@@ -41,6 +42,18 @@ def test_files_are_found_beside_the_model_and_above_it(tmp_path: Path) -> None:
     assert find_model(tmp_path).tokenizer == tmp_path / "xnnpack"
 
 
+def test_a_file_is_a_name_too(tmp_path: Path, demo_folder: Path) -> None:
+    for name in ("a.pte", "b.pte", "weights.ptd", "tokenizer.json"):
+        (tmp_path / name).touch()
+    files = find_model(tmp_path / "b.pte")
+    assert (files.model, files.tokenizer) == (tmp_path / "b.pte", tmp_path)
+    assert files.data == (tmp_path / "weights.ptd",)
+    with MultimodalRunner.from_pretrained(demo_folder / "model.pte", num_threads=1) as runner:
+        assert runner.chat(QUESTION).text == NUMBERS[len(make_scene(7).shapes)]
+    with pytest.raises(ModelLoadError, match=r"none\.pte: no such file"):
+        MultimodalRunner.from_pretrained(tmp_path / "none.pte")
+
+
 def test_several_models_are_listed_and_chosen_from(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"expected one \.pte file, got no \.pte file"):
         find_model(tmp_path)
@@ -55,7 +68,9 @@ def test_several_models_are_listed_and_chosen_from(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["no-such-folder", "./no/folder", "/no/such", "a/b/c"])
 def test_what_is_neither_folder_nor_repository_is_an_error(name: str) -> None:
-    with pytest.raises(ModelLoadError, match="expected a folder, or a Hugging Face repository as owner/name"):
+    with pytest.raises(
+        ModelLoadError, match=r"expected a \.pte file, a folder, or a Hugging Face repository as owner/name"
+    ):
         MultimodalRunner.from_pretrained(name)
 
 
@@ -121,17 +136,19 @@ ASK = """
 import sys
 from executorch_mm import MultimodalRunner
 from executorch_mm.demo import make_scene, render
-with MultimodalRunner.from_pretrained(*sys.argv[1:2], num_threads=1) as runner:
+name, *local = sys.argv[1:]
+options = {"local_files_only": True} if local else {}
+with MultimodalRunner.from_pretrained(name, num_threads=1, **options) as runner:
     content = [render(make_scene(7)), "how many shapes are there?"]
     print(runner.chat([{"role": "user", "content": content}]).text)
 """
 
 
-def ask(cache: Path, repo: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def ask(cache: Path, repo: str, *local: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The answer of a fresh process: huggingface_hub reads its settings when it is imported."""
     pytest.importorskip("huggingface_hub")
     return subprocess.run(
-        [sys.executable, "-c", ASK, repo],
+        [sys.executable, "-c", ASK, repo, *local],
         capture_output=True,
         text=True,
         timeout=120,
@@ -148,15 +165,36 @@ def test_a_repository_is_downloaded_once_and_then_works_offline(hub: str, tmp_pa
     assert not list(tmp_path.rglob("README.md"))  # what is not needed stays there
     offline = ask(tmp_path, "owner/tiny", HF_HUB_OFFLINE="1")
     assert offline.stdout.strip() == expected, offline.stderr
-    unreachable = ask(tmp_path, "owner/tiny", HF_ENDPOINT="http://127.0.0.1:9")
+    unreachable = ask(tmp_path, "owner/tiny", HF_ENDPOINT=NOBODY)
     assert unreachable.stdout.strip() == expected, unreachable.stderr
+    told = ask(tmp_path, "owner/tiny", "local", HF_ENDPOINT=hub)
+    assert told.stdout.strip() == expected, told.stderr
 
 
 def test_a_repository_that_is_not_there_is_a_load_error(hub: str, tmp_path: Path) -> None:
     missing = ask(tmp_path, "owner/other", HF_ENDPOINT=hub)
-    assert "ModelLoadError: owner/other: " in missing.stderr
-    offline = ask(tmp_path, "owner/tiny", HF_HUB_OFFLINE="1")
-    assert "ModelLoadError: owner/tiny: " in offline.stderr
+    assert "ModelLoadError: owner/other: no such folder, and from the Hub: " in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("local", "environment", "why"),
+    [
+        ((), {"HF_ENDPOINT": NOBODY}, "the Hub cannot be reached ("),
+        ((), {"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE forbids to ask the Hub"),
+        (("local",), {"HF_ENDPOINT": NOBODY}, "local_files_only forbids to ask the Hub"),
+    ],
+)
+def test_without_a_connection_one_error_comes_at_once_and_says_what_helps(
+    local: tuple[str, ...], environment: dict[str, str], why: str, tmp_path: Path
+) -> None:
+    result = ask(tmp_path, "owner/tiny", *local, **environment)
+    message = result.stderr.strip().splitlines()[-1]
+    assert message.startswith(
+        "executorch_mm.errors.ModelLoadError: owner/tiny: no such folder, nothing of it"
+    )
+    assert why in message
+    assert "local_files_only=True or HF_HUB_OFFLINE=1 loads it without one" in message
+    assert "Retry" not in result.stderr  # which huggingface_hub says five times, in 23 seconds, of a listing
 
 
 def test_without_huggingface_hub_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
