@@ -216,6 +216,6 @@ def _not_here(repo: str, unreachable: Exception | None, switch: str) -> ModelLoa
     else:
         why = f"the Hub cannot be reached ({' '.join(str(unreachable).split())})"
     return ModelLoadError(
-        f"{repo}: no such folder, nothing of it in the Hub's cache, and {why}; download it once where there is "
-        "a connection, then local_files_only=True or HF_HUB_OFFLINE=1 loads it without one"
+        f"{repo}: no such folder, nothing of it in the Hub's cache, and {why}; download it once where there "
+        "is a connection, then local_files_only=True or HF_HUB_OFFLINE=1 loads it without one"
     )
