@@ -1,5 +1,7 @@
 #include "ops/attention.h"
 
+#include <vector>
+
 #include "ops/attention_exact.h"
 #include "ops/isa.h"
 #include "ops/parallel.h"
@@ -21,35 +23,59 @@ constexpr int64_t kDirectParts = 4;  // split keys come in multiples of this, fo
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// How a problem is cut into tasks. It depends on the problem alone, never on the number of threads,
-// so results do not either.
+int64_t round_up(int64_t n, int64_t to) { return divide_up(n, to) * to; }
+
+// How the keys of one run are shared out.
+struct KeySplit {
+  int64_t size = 0;
+  int64_t tasks = 0;
+};
+
+// How a span is cut into tasks. It depends on the span alone, never on the number of threads, so
+// results do not either.
 struct Plan {
+  const AttentionSpan* span = nullptr;
   bool direct = false;
   int64_t rows = 0;        // of one key/value head
   int64_t task_heads = 1;  // key/value heads
   int64_t head_tasks = 0;
   int64_t task_rows = 0;
   int64_t row_tasks = 0;
-  int64_t task_keys = 0;
-  int64_t key_tasks = 0;
+  int64_t most_keys = 0;     // of one task
+  int64_t key_multiple = 1;  // split keys come in so many parts, or a multiple of it
+  int64_t key_tasks = 0;     // of all runs
   int64_t tasks = 0;
+  int64_t first_task = 0;     // among those of all spans
+  int64_t first_partial = 0;  // where in the memory for partial results
+
+  const AttentionProblem& problem() const { return span->runs[0]; }
+
+  // Parts of equal size, where there have to be several.
+  KeySplit split(int64_t keys) const {
+    if (keys <= most_keys) {
+      return {keys, 1};
+    }
+    const int64_t parts = round_up(divide_up(keys, most_keys), key_multiple);
+    const int64_t size = round_up(divide_up(keys, parts), 16);
+    return {size, divide_up(keys, size)};
+  }
+
+  // Floats of one task's partial result.
+  int64_t partial_floats() const {
+    return task_heads * task_rows * partial_stride(problem().head_size);
+  }
+  int64_t all_partial_floats() const { return key_tasks > 1 ? tasks * partial_floats() : 0; }
+
+  int64_t scratch_floats(const IsaKernels& kernels) const {
+    return direct ? kernels.direct_scratch(problem(), task_heads, task_rows)
+                  : kernels.tile_scratch(problem(), task_rows);
+  }
 };
 
-int64_t round_up(int64_t n, int64_t to) { return divide_up(n, to) * to; }
-
-// Parts of equal size, where there have to be several.
-void split_keys(const AttentionProblem& p, int64_t most, int64_t multiple, Plan* plan) {
-  plan->task_keys = p.keys;
-  plan->key_tasks = 1;
-  if (p.keys > most) {
-    const int64_t parts = round_up(divide_up(p.keys, most), multiple);
-    plan->task_keys = round_up(divide_up(p.keys, parts), 16);
-    plan->key_tasks = divide_up(p.keys, plan->task_keys);
-  }
-}
-
-Plan make_plan(const AttentionProblem& p, const IsaKernels& kernels) {
+Plan make_plan(const AttentionSpan& span, const IsaKernels& kernels) {
   Plan plan;
+  plan.span = &span;
+  const AttentionProblem& p = plan.problem();
   plan.rows = p.tokens * p.group();
   plan.direct = plan.rows <= kernels.direct_rows;
   if (plan.direct) {
@@ -58,95 +84,147 @@ Plan make_plan(const AttentionProblem& p, const IsaKernels& kernels) {
     plan.task_rows = plan.rows;
     int64_t most = kDirectElements / (plan.task_heads * p.head_size);
     most = most < 64 ? 64 : most;
-    most = most > kernels.direct_keys ? kernels.direct_keys : most;
-    split_keys(p, most, kDirectParts, &plan);
+    plan.most_keys = most > kernels.direct_keys ? kernels.direct_keys : most;
+    plan.key_multiple = kDirectParts;
   } else {
     const int64_t heads = p.batch * p.kv_heads;
     const int64_t share = round_up(divide_up(plan.rows * heads, kEnoughTasks), kernels.panel_rows);
     plan.task_rows = share < kernels.tile_rows ? share : kernels.tile_rows;
     plan.task_rows = plan.task_rows < plan.rows ? plan.task_rows : plan.rows;
     const bool enough = heads * divide_up(plan.rows, plan.task_rows) >= kEnoughTasks;
-    split_keys(p, enough ? p.keys : kSplitKeys, 1, &plan);
+    plan.most_keys = enough ? INT64_MAX : kSplitKeys;
   }
   plan.head_tasks = divide_up(p.kv_heads, plan.task_heads);
   plan.row_tasks = divide_up(plan.rows, plan.task_rows);
+  for (int64_t run = 0; run < span.num_runs; ++run) {
+    plan.key_tasks += plan.split(span.runs[run].keys).tasks;
+  }
   plan.tasks = p.batch * plan.head_tasks * plan.row_tasks * plan.key_tasks;
   return plan;
 }
 
-// Floats of one task's partial result.
-int64_t partial_floats(const AttentionProblem& p, const Plan& plan) {
-  return plan.task_heads * plan.task_rows * partial_stride(p.head_size);
-}
-
-// Task `index`: the heads vary fastest, so that neighbouring tasks read neighbouring parts of the
-// cache.
-AttentionTask make_task(const AttentionProblem& p, const Plan& plan, int64_t index,
-                        float* partials) {
+struct Task {
+  const AttentionProblem* run = nullptr;
   AttentionTask task;
+  bool is_first = false;  // of those that share their rows
+};
+
+// Task `index` of a plan: the heads vary fastest, so that neighbouring tasks read neighbouring
+// parts of the cache.
+Task make_task(const Plan& plan, int64_t index, float* partials) {
+  Task made;
+  AttentionTask& task = made.task;
   const int64_t at = index;
   task.kv_head = index % plan.head_tasks * plan.task_heads;
   task.kv_heads = plan.task_heads;
   index /= plan.head_tasks;
-  const int64_t key_task = index % plan.key_tasks;
+  int64_t key_task = index % plan.key_tasks;
+  made.is_first = key_task == 0;
   index /= plan.key_tasks;
   const int64_t row_task =
       plan.row_tasks - 1 - index % plan.row_tasks;  // the longest causal rows first
   task.b = index / plan.row_tasks;
   task.row0 = row_task * plan.task_rows;
   task.rows = plan.rows - task.row0 < plan.task_rows ? plan.rows - task.row0 : plan.task_rows;
-  task.key0 = key_task * plan.task_keys;
-  task.key1 = p.keys - task.key0 < plan.task_keys ? p.keys : task.key0 + plan.task_keys;
-  if (plan.key_tasks > 1) {
-    task.partial = partials + at * partial_floats(p, plan);
+  made.run = plan.span->runs;
+  KeySplit split = plan.split(made.run->keys);
+  while (key_task >= split.tasks) {
+    key_task -= split.tasks;
+    split = plan.split((++made.run)->keys);
   }
-  return task;
+  const int64_t keys = made.run->keys;
+  task.key0 = key_task * split.size;
+  task.key1 = keys - task.key0 < split.size ? keys : task.key0 + split.size;
+  if (plan.key_tasks > 1) {
+    task.partial = partials + plan.first_partial + at * plan.partial_floats();
+  }
+  return made;
 }
 
 // Rows with a number that is not finite are computed again, without the keys that do not count for
 // them.
-void repair(const AttentionProblem& p, const AttentionTask& task) {
-  const int64_t group = p.group();
+void repair(const AttentionSpan& span, const AttentionTask& task) {
+  const int64_t group = span.runs[0].group();
   for (int64_t kv_head = task.kv_head; kv_head < task.kv_head + task.kv_heads; ++kv_head) {
     for (int64_t r = task.row0; r < task.row0 + task.rows; ++r) {
-      attention_row(p, task.b, r / group, kv_head * group + r % group);
+      attention_row(span, task.b, r / group, kv_head * group + r % group);
     }
   }
 }
 
-}  // namespace
-
-bool attention(const AttentionProblem& p) {
-  const IsaKernels& kernels = isa_kernels();
-  const Plan plan = make_plan(p, kernels);
-  const int64_t work = p.batch * p.kv_heads * plan.rows * p.keys * p.head_size;
-  const int64_t threads = threads_for(plan.tasks, work, plan.direct ? kDirectWork : kTileWork);
-  const int64_t floats = plan.direct ? kernels.direct_scratch(p, plan.task_heads, plan.task_rows)
-                                     : kernels.tile_scratch(p, plan.task_rows);
-  const int64_t each = divide_up(floats, 16) * 16;
-  const int64_t parts = plan.key_tasks > 1 ? plan.tasks * partial_floats(p, plan) : 0;
+bool run_plans(Plan* plans, int64_t num_plans, const IsaKernels& kernels) {
+  int64_t tasks = 0;
+  int64_t parts = 0;
+  int64_t floats = 0;
+  int64_t direct_work = 0;
+  int64_t tile_work = 0;
+  for (Plan* plan = plans; plan != plans + num_plans; ++plan) {
+    const AttentionProblem& p = plan->problem();
+    plan->first_task = tasks;
+    plan->first_partial = parts;
+    tasks += plan->tasks;
+    parts += plan->all_partial_floats();
+    const int64_t needed = plan->scratch_floats(kernels);
+    floats = needed > floats ? needed : floats;
+    int64_t keys = 0;
+    for (int64_t run = 0; run < plan->span->num_runs; ++run) {
+      keys += plan->span->runs[run].keys;
+    }
+    (plan->direct ? direct_work : tile_work) +=
+        p.batch * p.kv_heads * plan->rows * keys * p.head_size;
+  }
+  const int64_t worth = direct_work / kDirectWork + tile_work / kTileWork;
+  const int64_t threads = threads_for(tasks, worth, 1);
+  const int64_t each = round_up(floats, 16);
   float* memory = scratch_memory(threads * each + parts);
   if (memory == nullptr) {
     return false;
   }
   float* partials = memory + threads * each;
 
-  run_tasks(plan.tasks, threads, [&](int64_t index, int64_t worker) {
-    const AttentionTask task = make_task(p, plan, index, partials);
-    if (!(plan.direct ? kernels.direct : kernels.tile)(p, task, memory + worker * each)) {
-      repair(p, task);
+  run_tasks(tasks, threads, [&](int64_t index, int64_t worker) {
+    const Plan* plan = plans + num_plans - 1;
+    while (plan->first_task > index) {
+      --plan;
+    }
+    const Task task = make_task(*plan, index - plan->first_task, partials);
+    if (!(plan->direct ? kernels.direct : kernels.tile)(*task.run, task.task,
+                                                        memory + worker * each)) {
+      repair(*plan->span, task.task);
     }
   });
-  if (plan.key_tasks > 1) {
-    for (int64_t index = 0; index < plan.tasks; ++index) {
-      const AttentionTask task = make_task(p, plan, index, partials);
-      if (task.key0 == 0 &&
-          !kernels.merge(p, task, plan.key_tasks, plan.head_tasks * partial_floats(p, plan))) {
-        repair(p, task);
+  for (const Plan* plan = plans; plan != plans + num_plans; ++plan) {
+    for (int64_t index = 0; plan->key_tasks > 1 && index < plan->tasks; ++index) {
+      const Task task = make_task(*plan, index, partials);
+      if (task.is_first && !kernels.merge(plan->problem(), task.task, plan->key_tasks,
+                                          plan->head_tasks * plan->partial_floats())) {
+        repair(*plan->span, task.task);
       }
     }
   }
   return true;
+}
+
+}  // namespace
+
+bool attention(const AttentionProblem& p) {
+  const IsaKernels& kernels = isa_kernels();
+  const AttentionSpan span{&p, 1};
+  Plan plan = make_plan(span, kernels);
+  return run_plans(&plan, 1, kernels);
+}
+
+bool attention(const AttentionSpan* spans, int64_t num_spans) {
+  if (num_spans == 0) {
+    return true;
+  }
+  const IsaKernels& kernels = isa_kernels();
+  static thread_local std::vector<Plan> plans;  // its memory is kept from call to call
+  plans.clear();
+  for (int64_t i = 0; i < num_spans; ++i) {
+    plans.push_back(make_plan(spans[i], kernels));
+  }
+  return run_plans(plans.data(), num_spans, kernels);
 }
 
 }  // namespace emm::ops

@@ -217,8 +217,11 @@ inline void weights_of_row(const AttentionProblem& p, int64_t token, int64_t key
       scores[j] = mask[j] == -kInf ? -kInf : scores[j] + mask[j];
     }
   }
-  const int64_t allowed =
-      p.causal_start < 0 ? count : least(count, p.causal_start + token + 1 - key0);
+  const int64_t allowed = least(count, end_key(p, token) - key0);
+  const int64_t first = least(count, first_key(p, token) - key0);
+  for (int64_t j = 0; j < first; ++j) {
+    scores[j] = -kInf;
+  }
   const int64_t end = round_up(count, kLanes);
   for (int64_t j = allowed < 0 ? 0 : allowed; j < end; ++j) {
     scores[j] = -kInf;
@@ -272,7 +275,7 @@ bool direct_rows(const AttentionProblem& p, const AttentionTask& t, float* scrat
   for (int64_t head = 0; head < w.heads; ++head) {
     AttentionTask part = t;
     part.kv_head += head;
-    read_queries<L>(p, part, w.q + head * w.rows * w.stride, w.stride);
+    read_queries(p, part, w.q + head * w.rows * w.stride, w.stride);
   }
   all_scores<L>(p, t, w);
   bool finite = true;

@@ -43,50 +43,56 @@ void write(const AttentionProblem& p, int64_t b, int64_t token, int64_t head, in
 
 }  // namespace
 
-void attention_row(const AttentionProblem& p, int64_t b, int64_t token, int64_t head) {
-  const int64_t kv_head = head / p.group();
-  const int64_t causal_keys = p.causal_start < 0 ? p.keys : p.causal_start + token + 1;
-  const int64_t keys = causal_keys < p.keys ? causal_keys : p.keys;
-  const auto score = [&](int64_t key) {
+void attention_row(const AttentionSpan& span, int64_t b, int64_t token, int64_t head) {
+  const AttentionProblem& first_run = span.runs[0];
+  const int64_t kv_head = head / first_run.group();
+  const auto score = [&](const AttentionProblem& p, int64_t key) {
     float sum = 0;
     for (int64_t d = 0; d < p.head_size; ++d) {
-      sum += element(p.q, p.store, b, token, head, d) * element(p.k, p.store, b, key, kv_head, d);
+      sum += element(p.q, p.q_store, b, token, head, d) * element(p.k, p.store, b, key, kv_head, d);
     }
     return sum * p.scale + (p.mask == nullptr ? 0.0f : p.mask[token * p.mask_stride + key]);
   };
-  const auto excluded = [&](int64_t key) {
-    return p.mask != nullptr &&
-           p.mask[token * p.mask_stride + key] == -std::numeric_limits<float>::infinity();
+  // Calls visit(run, key) for every key that counts.
+  const auto for_each_key = [&](const auto& visit) {
+    for (int64_t run = 0; run < span.num_runs; ++run) {
+      const AttentionProblem& p = span.runs[run];
+      const bool is_causal = p.causal_start != kNotCausal;
+      const int64_t own =
+          is_causal ? p.causal_start + token : 0;  // the key of the query's own position
+      for (int64_t key = 0; key < p.keys && (!is_causal || key <= own); ++key) {
+        const bool is_old = is_causal && p.window > 0 && key <= own - p.window;
+        const bool is_masked = p.mask != nullptr && p.mask[token * p.mask_stride + key] ==
+                                                        -std::numeric_limits<float>::infinity();
+        if (!is_old && !is_masked) visit(p, key);
+      }
+    }
   };
   float highest = -std::numeric_limits<float>::infinity();
-  for (int64_t key = 0; key < keys; ++key) {
-    if (!excluded(key)) {
-      const float s = score(key);
-      highest = s > highest ? s : highest;
-    }
-  }
+  for_each_key([&](const AttentionProblem& p, int64_t key) {
+    const float s = score(p, key);
+    highest = s > highest ? s : highest;
+  });
   if (highest == -std::numeric_limits<float>::infinity()) {
     highest = 0;
   }
   // A few columns at a time, so that no memory is needed and the scores are not recomputed for each
   // of them.
   constexpr int64_t kColumns = 64;
-  for (int64_t first = 0; first < p.head_size; first += kColumns) {
-    const int64_t columns = p.head_size - first < kColumns ? p.head_size - first : kColumns;
+  const int64_t head_size = first_run.head_size;
+  for (int64_t first = 0; first < head_size; first += kColumns) {
+    const int64_t columns = head_size - first < kColumns ? head_size - first : kColumns;
     float sums[kColumns] = {};
     float total = 0;
-    for (int64_t key = 0; key < keys; ++key) {
-      if (excluded(key)) {
-        continue;
-      }
-      const float weight = std::exp(score(key) - highest);
+    for_each_key([&](const AttentionProblem& p, int64_t key) {
+      const float weight = std::exp(score(p, key) - highest);
       total += weight;
       for (int64_t d = 0; d < columns; ++d) {
         sums[d] += weight * element(p.v, p.store, b, key, kv_head, first + d);
       }
-    }
+    });
     for (int64_t d = 0; d < columns; ++d) {
-      write(p, b, token, head, first + d, total == 0 ? 0.0f : sums[d] / total);
+      write(first_run, b, token, head, first + d, total == 0 ? 0.0f : sums[d] / total);
     }
   }
 }

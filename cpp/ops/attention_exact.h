@@ -9,6 +9,6 @@ namespace emm::ops {
 // Computes the output of one query token and head exactly as attention() documents, reading
 // excluded keys and values never. Also serves as the readable statement of what the vector kernels
 // compute.
-void attention_row(const AttentionProblem& problem, int64_t b, int64_t token, int64_t head);
+void attention_row(const AttentionSpan& span, int64_t b, int64_t token, int64_t head);
 
 }  // namespace emm::ops

@@ -8,6 +8,16 @@
 namespace emm::ops {
 namespace {
 
+// The keys [first, end) that a query token may attend to, as far as positions decide.
+inline int64_t first_key(const AttentionProblem& p, int64_t token) {
+  const bool is_limited = p.causal_start != kNotCausal && p.window > 0;
+  const int64_t first = is_limited ? p.causal_start + token - p.window + 1 : 0;
+  return first > 0 ? first : 0;
+}
+inline int64_t end_key(const AttentionProblem& p, int64_t token) {
+  return p.causal_start == kNotCausal ? p.keys : least(p.keys, p.causal_start + token + 1);
+}
+
 // The rows [*, head] of one batch entry of a matrix: row t is at data + t * stride.
 template <class L>
 struct Rows {
@@ -51,16 +61,30 @@ inline void read_row(const typename L::T* row, int64_t size, float zero, float f
   }
 }
 
-// The query rows of a task, scaled, `stride` floats apart.
 template <class L>
-inline void read_queries(const AttentionProblem& p, const AttentionTask& t, float* to,
-                         int64_t stride) {
+inline void read_queries_as(const AttentionProblem& p, const AttentionTask& t, float* to,
+                            int64_t stride) {
   const int64_t group = p.group();
   for (int64_t r = 0; r < t.rows; ++r) {
     const int64_t token = (t.row0 + r) / group;
     const Rows<L> rows(p.q, t.b, t.kv_head * group + (t.row0 + r) % group);
     read_row<L>(rows.row(token), p.head_size, rows.zero(token), p.scale * rows.scale(token),
                 to + r * stride);
+  }
+}
+
+// The query rows of a task, scaled, `stride` floats apart.
+inline void read_queries(const AttentionProblem& p, const AttentionTask& t, float* to,
+                         int64_t stride) {
+  switch (p.q_store) {
+    case Store::kFloat16:
+      return read_queries_as<F16>(p, t, to, stride);
+    case Store::kBFloat16:
+      return read_queries_as<BF16>(p, t, to, stride);
+    case Store::kInt8:
+      return read_queries_as<I8>(p, t, to, stride);
+    default:
+      return read_queries_as<F32>(p, t, to, stride);
   }
 }
 

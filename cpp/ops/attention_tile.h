@@ -180,9 +180,10 @@ inline void add_mask(const AttentionProblem& p, int64_t row0, int64_t rows, int6
   }
 }
 
-// Excludes from a panel's scores the keys past each row's own token.
+// Excludes from a panel's scores the keys past each row's own token, and those before its window.
 inline void limit_causally(const AttentionProblem& p, int64_t row0, int64_t key0, int64_t count,
                            float* scores) {
+  const int32_t window = static_cast<int32_t>(p.window > 0 ? least(p.window, 1 << 30) : 1 << 30);
   EMM_UNROLL for (int n = 0; n < kPanelVectors; ++n) {
     vi limit;
     for (int i = 0; i < kLanes; ++i) {
@@ -190,7 +191,8 @@ inline void limit_causally(const AttentionProblem& p, int64_t row0, int64_t key0
     }
     for (int64_t j = 0; j < count; ++j) {
       float* s = scores + j * kPanel + n * kLanes;
-      store(s, limit < static_cast<int32_t>(j) ? splat(-kInf) : load(s));
+      const vi at = vi{} + static_cast<int32_t>(j);
+      store(s, (limit < at) | (at <= limit - window) ? splat(-kInf) : load(s));
     }
   }
 }
@@ -218,14 +220,13 @@ inline Block float_block(const Rows<L>& rows, int64_t key0, int64_t count, int64
 }
 
 // The queries of the task as panels; lanes without a row get zeros.
-template <class L>
 inline void fill_panels(const AttentionProblem& p, const AttentionTask& t, const Tile& tile) {
   const int64_t stride = tile_row_floats(p.head_size);
   for (int64_t first = 0; first < t.rows; first += kPanel) {
     AttentionTask part = t;
     part.row0 = t.row0 + first;
     part.rows = least(kPanel, t.rows - first);
-    read_queries<L>(p, part, tile.staging, stride);
+    read_queries(p, part, tile.staging, stride);
     float* q = tile.q + first * p.head_size;
     float* out = tile.out + first * p.head_size;
     for (int64_t i = 0; i < p.head_size * kPanel; i += kLanes) {
@@ -250,14 +251,15 @@ inline bool panel_weights(const AttentionProblem& p, const AttentionTask& t, con
   const int64_t row0 = t.row0 + first;
   const int64_t rows = least(kPanel, t.rows - first);
   const int64_t last_token = (row0 + rows - 1) / p.group();
-  if (p.causal_start >= 0 && key0 > p.causal_start + last_token) {
+  const int64_t first_token = row0 / p.group();
+  if (key0 >= end_key(p, last_token) || key0 + count <= first_key(p, first_token)) {
     return false;
   }
   tile_scores(k.data, k.stride, count, p.head_size, tile.q + first * p.head_size, tile.scores);
   if (mask == MaskKind::kSome) {
     add_mask(p, row0, rows, key0, count, tile.mask, tile.scores);
   }
-  if (p.causal_start >= 0 && key0 + count - 1 > p.causal_start + row0 / p.group()) {
+  if (key0 + count > end_key(p, first_token) || key0 < first_key(p, last_token)) {
     limit_causally(p, row0, key0, count, tile.scores);
   }
   tile_weights(count, tile.scores, tile.highest + first, tile.sum + first, fade);
@@ -278,14 +280,15 @@ bool tile_rows(const AttentionProblem& p, const AttentionTask& t, float* scratch
   tile.staging = tile.mask + kBlock * kPanel;
   tile.keys = tile.staging + kPanel * row_floats;
   tile.values = tile.keys + kBlock * row_floats;
-  fill_panels<L>(p, t, tile);
+  fill_panels(p, t, tile);
 
   const Rows<L> k(p.k, t.b, t.kv_head);
   const Rows<L> v(p.v, t.b, t.kv_head);
   const int64_t token0 = t.row0 / p.group();
   const int64_t token1 = (t.row0 + t.rows - 1) / p.group() + 1;
-  const int64_t end = p.causal_start < 0 ? t.key1 : least(t.key1, p.causal_start + token1);
-  for (int64_t key0 = t.key0; key0 < end; key0 += kBlock) {
+  const int64_t end = least(t.key1, end_key(p, token1 - 1));
+  const int64_t begin = first_key(p, token0) > t.key0 ? first_key(p, token0) : t.key0;
+  for (int64_t key0 = begin; key0 < end; key0 += kBlock) {
     const int64_t count = least(kBlock, end - key0);
     const MaskKind mask =
         p.mask == nullptr ? MaskKind::kNothing : mask_kind(p, token0, token1, key0, count);

@@ -4,6 +4,7 @@
 #include "ops/gated_delta.h"
 #include "ops/hadamard.h"
 #include "ops/isa.h"
+#include "ops/kv_attend.h"
 #include "ops/sdpa.h"
 #include "ops/update_cache.h"
 
@@ -24,6 +25,7 @@ const std::vector<Kernel>& llm_kernels() {
       Kernel("llama::channelwise_gated_delta_rule.out", channelwise_gated_delta_rule),
       Kernel("llama::fallback.out", fallback),
       Kernel("preprocess::tile_crop.out", tile_crop),
+      Kernel("kvcache::update_and_attend.out", update_and_attend),
   };
   return kernels;
 }

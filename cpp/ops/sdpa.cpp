@@ -161,7 +161,7 @@ bool set_keys(Context& ctx, const SdpaArgs& a, int64_t capacity, AttentionProble
     return false;
   }
   p->keys = a.start_pos + p->tokens;
-  p->causal_start = a.is_causal ? a.start_pos : -1;
+  p->causal_start = a.is_causal ? a.start_pos : kNotCausal;
   return true;
 }
 
@@ -171,6 +171,7 @@ bool describe(Context& ctx, const SdpaArgs& a, AttentionProblem* p) {
     return false;
   }
   const int seq = a.sequence_at_dim_2 ? 2 : 1;
+  p->q_store = p->store;
   p->batch = a.q->size(0);
   p->tokens = a.q->size(seq);
   p->q_heads = a.q->size(3 - seq);

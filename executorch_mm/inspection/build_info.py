@@ -18,7 +18,7 @@ class BuildInfo:
         instruction_set: That the LLM operators use on this machine: "avx512", "avx2", "neon" or "baseline".
         linear_kernels: Instruction sets that our linear layers can use on this machine, the best first;
             "reference" is plain C++. See `XnnpackOptions.linear`.
-        own_operators: Operators that this package implements (`llama::*`).
+        own_operators: Operators that this package implements (`llama::*`, `kvcache::update_and_attend`).
         num_sdk_operators: Operators that the ExecuTorch libraries register.
         backends: Delegates that are linked, such as "XnnpackBackend".
         num_pool_threads: Size of the thread pool that models with num_threads > 1 share.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from pathlib import Path
 
 import torch
@@ -82,6 +83,8 @@ def signature(name: str) -> str | None:
 def main() -> None:
     for name in SCHEMAS:
         importlib.import_module(f"executorch.{name}")
+    sys.path.insert(0, str(ROOT / "tools" / "fixtures" / "kvcache"))
+    importlib.import_module("kvcache_op")  # newer than executorch 1.5.1
     ours = OURS.findall((ROOT / "cpp" / "ops" / "kernels.cpp").read_text())
     names = sorted({*portable_lib._get_operator_names(), *ours})
     lines = []

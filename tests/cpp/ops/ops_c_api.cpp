@@ -9,7 +9,9 @@
 #include <cstdint>
 #include <cstring>
 #include <deque>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <executorch/extension/memory_allocator/malloc_memory_allocator.h>
@@ -22,6 +24,7 @@
 
 #include "ops/isa.h"
 #include "ops/kernels.h"
+#include "ops/kv_cache.h"
 #include "ops/scratch.h"
 
 // The SDK exports the pool but ships no header for it.
@@ -276,6 +279,58 @@ EMM_EXPORT int emm_ops_set_threads(unsigned count, int upstream) {
       dlsym(upstream_threadpool,
             "_ZN10executorch9extension10threadpool10ThreadPool24_unsafe_reset_threadpoolEj"));
   return get != nullptr && reset != nullptr && reset(get(), count) ? 0 : 1;
+}
+
+// A cache for kvcache::update_and_attend, which the calls of this thread find once it is used.
+// `layers`: heads, key size, value size and window of each; `store` as emm::ops::Store counts.
+EMM_EXPORT void* emm_ops_kv_new(const int64_t* layers, size_t num_layers, int64_t capacity,
+                                int64_t max_write, int store) {
+  emm::ops::KvCacheShape shape;
+  for (size_t i = 0; i < num_layers; ++i) {
+    const int64_t* layer = layers + 4 * i;
+    shape.layers.push_back({layer[0], layer[1], layer[2], layer[3]});
+  }
+  shape.capacity = capacity;
+  shape.max_write = max_write;
+  shape.store = static_cast<emm::ops::Store>(store);
+  return new emm::ops::KvCache(shape);
+}
+
+namespace {
+
+std::unique_ptr<emm::ops::KvCacheScope> kv_scope;
+
+emm::ops::KvCache& kv(void* cache) { return *static_cast<emm::ops::KvCache*>(cache); }
+
+}  // namespace
+
+EMM_EXPORT void emm_ops_kv_use(void* cache) {
+  kv_scope.reset();
+  if (cache != nullptr)
+    kv_scope = std::make_unique<emm::ops::KvCacheScope>(static_cast<emm::ops::KvCache*>(cache));
+}
+EMM_EXPORT void emm_ops_kv_delete(void* cache) { delete &kv(cache); }
+EMM_EXPORT int64_t emm_ops_kv_add(void* cache) { return kv(cache).add(); }
+// -1 where there is no such sequence.
+EMM_EXPORT int64_t emm_ops_kv_fork(void* cache, int64_t sequence, int64_t length) {
+  if (kv(cache).find(sequence) == nullptr) return -1;
+  return kv(cache).add(kv(cache).save(sequence, length));
+}
+EMM_EXPORT void emm_ops_kv_remove(void* cache, int64_t sequence) { kv(cache).remove(sequence); }
+EMM_EXPORT void emm_ops_kv_clear(void* cache, int64_t sequence) { kv(cache).clear(sequence); }
+EMM_EXPORT int64_t emm_ops_kv_length(void* cache, int64_t sequence) {
+  const emm::ops::KvSequence* found = kv(cache).find(sequence);
+  return found == nullptr ? -1 : found->length();
+}
+EMM_EXPORT int64_t emm_ops_kv_bytes(void* cache, int64_t sequence) {
+  const emm::ops::KvSequence* found = kv(cache).find(sequence);
+  return found == nullptr ? -1 : found->bytes();
+}
+// `spans`: sequence and number of tokens of each.
+EMM_EXPORT void emm_ops_kv_begin_step(void* cache, const int64_t* spans, size_t num_spans) {
+  std::vector<emm::ops::KvSpan> step;
+  for (size_t i = 0; i < num_spans; ++i) step.push_back({spans[2 * i], spans[2 * i + 1]});
+  kv(cache).begin_step(std::move(step));
 }
 
 EMM_EXPORT const char* emm_ops_isa() { return emm::ops::instruction_set(); }

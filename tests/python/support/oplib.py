@@ -86,6 +86,70 @@ def dtype_number(array: np.ndarray) -> int:  # type: ignore[type-arg]
     return BFLOAT16 if isinstance(array, Bf16) else DTYPES[array.dtype.name]
 
 
+STORES = {"float32": 0, "float16": 1, "bfloat16": 2, "int8": 3}
+
+
+class KvCache:
+    """The cache that kvcache::update_and_attend finds, while it is used as a context."""
+
+    def __init__(
+        self,
+        lib: ctypes.CDLL,
+        layers: Sequence[tuple[int, int, int, int]],
+        capacity: int,
+        max_write: int,
+        store: str,
+    ) -> None:
+        flat = [number for layer in layers for number in layer]
+        self._lib = lib
+        self._cache = ctypes.c_void_p(
+            lib.emm_ops_kv_new(
+                (ctypes.c_int64 * len(flat))(*flat),
+                ctypes.c_size_t(len(layers)),
+                ctypes.c_int64(capacity),
+                ctypes.c_int64(max_write),
+                STORES[store],
+            )
+        )
+
+    def __enter__(self) -> KvCache:
+        self._lib.emm_ops_kv_use(self._cache)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lib.emm_ops_kv_use(ctypes.c_void_p(None))
+        self._lib.emm_ops_kv_delete(self._cache)
+
+    def add(self) -> int:
+        """A new sequence."""
+        return int(self._lib.emm_ops_kv_add(self._cache))
+
+    def fork(self, sequence: int, length: int) -> int:
+        """A copy of a sequence's first positions."""
+        return int(self._lib.emm_ops_kv_fork(self._cache, ctypes.c_int64(sequence), ctypes.c_int64(length)))
+
+    def remove(self, sequence: int) -> None:
+        self._lib.emm_ops_kv_remove(self._cache, ctypes.c_int64(sequence))
+
+    def clear(self, sequence: int) -> None:
+        self._lib.emm_ops_kv_clear(self._cache, ctypes.c_int64(sequence))
+
+    def length(self, sequence: int) -> int:
+        """Its positions; -1 where there is no such sequence."""
+        return int(self._lib.emm_ops_kv_length(self._cache, ctypes.c_int64(sequence)))
+
+    def bytes(self, sequence: int) -> int:
+        """Of the rows that it claims, shared ones too."""
+        return int(self._lib.emm_ops_kv_bytes(self._cache, ctypes.c_int64(sequence)))
+
+    def begin_step(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Says whose tokens come next: (sequence, number of tokens) in order."""
+        flat = [number for span in spans for number in span]
+        self._lib.emm_ops_kv_begin_step(
+            self._cache, (ctypes.c_int64 * len(flat))(*flat), ctypes.c_size_t(len(spans))
+        )
+
+
 class OpLibrary:
     """The loaded test library."""
 
@@ -111,6 +175,9 @@ class OpLibrary:
         )
         self._lib.emm_ops_isa.restype = ctypes.c_char_p
         self._lib.emm_ops_scratch_growths.restype = ctypes.c_int64
+        self._lib.emm_ops_kv_new.restype = ctypes.c_void_p
+        for name in ("add", "fork", "length", "bytes"):
+            getattr(self._lib, f"emm_ops_kv_{name}").restype = ctypes.c_int64
 
     def call(self, name: str, arguments: Sequence[Argument], upstream: bool = False) -> Result:
         """Calls one operator; array arguments are used in place.
@@ -156,6 +223,16 @@ class OpLibrary:
         if code != OK:
             raise RuntimeError(f"{name} failed with code {code}")
         return times
+
+    def kv_cache(
+        self,
+        layers: Sequence[tuple[int, int, int, int]],
+        capacity: int = 4096,
+        max_write: int = 512,
+        store: str = "float32",
+    ) -> KvCache:
+        """A cache for layers of (key/value heads, key size, value size, window or 0)."""
+        return KvCache(self._lib, layers, capacity, max_write, store)
 
     @property
     def isa(self) -> str:
