@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -59,6 +60,25 @@ class GenerationResult:
             ResponseFormatError: The class refuses it for a reason that its schema does not tell.
         """
         return None if self._json is None else self._json.parsed()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON; logprobs only where the config asks for them."""
+        asked: dict[str, Any] = {} if self.logprobs is None else {"logprobs": [*self.logprobs]}
+        if self.top_logprobs is not None:
+            asked["top_logprobs"] = [[*top] for top in self.top_logprobs]
+        return {
+            "text": self.text,
+            "finish_reason": self.finish_reason,
+            "stopped_by": self.stopped_by,
+            "token_ids": [*self.token_ids],
+            **asked,
+            "stats": self.stats.to_dict(),
+            "alternatives": [other.to_dict() for other in self.alternatives],
+        }
+
+    def to_json(self) -> str:
+        """`to_dict()` as a JSON object."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
 
     def __str__(self) -> str:
         return self.text

@@ -1,37 +1,47 @@
-"""The command line: `executorch-mm demo | doctor | generate | transcribe | inspect | version`.
+"""The command line: `executorch-mm demo | generate | transcribe | inspect | doctor | completion | version`.
 
-Exit codes: 0 done, 1 something failed while running, 2 wrong usage, 130 interrupted by Ctrl-C. Errors are one
-line on stderr.
+Errors are one line on stderr.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 
 from executorch_mm import ExecutorchMMError, __version__
-from executorch_mm.cli import demo, doctor, generate, inspect, transcribe
-from executorch_mm.cli.errors import UsageError
+from executorch_mm.cli import completion, demo, doctor, generate, inspect, transcribe
+from executorch_mm.cli.errors import PROGRAM, UsageError, complain
+from executorch_mm.cli.grammar import Commands, add_command
+from executorch_mm.cli.output import forget, use_streams
 
-PROGRAM = "executorch-mm"
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, USAGE, INTERRUPTED, NO_READER = 0, 1, 2, 130, 141
+EXIT_CODES = {
+    OK: "done",
+    FAILED: "a file, the model or a check failed",
+    USAGE: "wrong usage",
+    INTERRUPTED: "interrupted by Ctrl-C",
+    NO_READER: "the reader of the output has gone away",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands."""
+    codes = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
     parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="Run multimodal language models exported to ExecuTorch .pte files."
+        prog=PROGRAM,
+        description="Run multimodal language models exported to ExecuTorch .pte files.",
+        epilog=f"Exit codes: {codes}.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
-    demo.add_parser(commands)
-    doctor.add_parser(commands)
-    generate.add_parser(commands)
-    transcribe.add_parser(commands)
-    inspect.add_parser(commands)
-    version = commands.add_parser("version", help="print the version", description="Print the version.")
+    commands: Commands = parser.add_subparsers(
+        title="commands", dest="command", required=True, metavar="COMMAND"
+    )
+    for module in (demo, generate, transcribe, inspect, doctor):
+        module.add_parser(commands)
+    completion.add_parser(commands, build_parser)
+    version = add_command(commands, "version", "print the version", "Print the version.")
     version.set_defaults(run=_version)
     return parser
 
@@ -43,37 +53,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments without the program's name; None for the process's own.
 
     Returns:
-        The exit code.
+        The exit code, one of `EXIT_CODES`.
     """
-    for stream in (sys.stdout, sys.stderr):
-        # What a terminal cannot show becomes a question mark, not an exception.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+    use_streams()
     try:
-        arguments = build_parser().parse_args(argv)
-    except SystemExit as done:  # argparse has printed help, version or a usage error
-        return done.code if isinstance(done.code, int) else OK
-    run: Callable[[argparse.Namespace], int] = arguments.run
-    try:
-        code = run(arguments)
+        code = _run(argv)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
     except UsageError as error:
         return _complain(error, USAGE)
     except BrokenPipeError:
-        # The reader of our output is gone: nothing to say, and nothing more to write at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        forget(sys.stdout)
+        return NO_READER
     except (ExecutorchMMError, OSError, MemoryError) as error:
         return _complain(error, FAILED)
     return code
 
 
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        arguments = build_parser().parse_args(argv)
+    except SystemExit as done:  # argparse has printed help, version or a usage error
+        return done.code if isinstance(done.code, int) else OK
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    return run(arguments)
+
+
 def _complain(error: BaseException | str, code: int) -> int:
-    text = " ".join(str(error).split()) or type(error).__name__
-    sys.stdout.flush()
-    print(f"{PROGRAM}: {text}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk, of which `error` speaks, or a reader that has gone
+        forget(sys.stdout)
+    complain(error)
     return code
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executorch_mm.cli.errors import UsageError
+from executorch_mm.cli.grammar import Commands, add_command
 from executorch_mm.cli.report import summarise
 from executorch_mm.cli.terminal import shows_colour, side_by_side
 
@@ -59,13 +60,13 @@ class Conversation:
     sound: Path | None = None
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Adds the subcommand."""
     text = "Let the small model in the wheel answer questions about pictures and about a sound."
-    parser = commands.add_parser("demo", help="let the model in the wheel look and listen", description=text)
+    parser = add_command(commands, "demo", "let the model in the wheel look and listen", text)
     parser.add_argument(
         "--image",
-        metavar="PATH",
+        metavar="FILE",
         action="append",
         default=[],
         help="a picture of coloured shapes to ask about, instead of rendered ones; up to two",

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from executorch_mm.cli.errors import UsageError
+from executorch_mm.cli.grammar import Commands, add_command
+from executorch_mm.cli.media_arguments import MARKS, add_media, place_media, read_media
+from executorch_mm.cli.model_arguments import add_model, add_threads, expect_no_model, find_files, num_threads
+from executorch_mm.cli.output import add_json, add_output, opened
 from executorch_mm.cli.progress import PromptProgress
-from executorch_mm.cli.threads import add_threads, num_threads
+from executorch_mm.cli.sampling_arguments import add_sampling, sampling_config
 
 if TYPE_CHECKING:
-    from executorch_mm import GenerationConfig, MultimodalInput, MultimodalRunner
-
-IMAGE_MARK = "<image>"
+    from executorch_mm import GenerationConfig, GenerationResult, MultimodalInput, MultimodalRunner, Stream
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Adds the subcommand."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "generate",
-        help="answer a prompt",
-        description="Answer a prompt; the text goes to stdout while it comes.",
-        epilog=f"Pictures stand before the prompt, or where {IMAGE_MARK} is written in it.",
+        "answer a prompt",
+        "Answer a prompt; the text goes to stdout while it comes.",
+        "Images and audio stand before the prompt in the order in which they are given, or where "
+        f"{' and '.join(MARKS.values())} are written in it.",
     )
-    parser.add_argument("prompt", help="the prompt; - reads it from standard input")
-    model = parser.add_argument_group("model")
-    model.add_argument("--model", metavar="M.pte", help="the model (default: the small one in the wheel)")
-    model.add_argument(
-        "--tokenizer", metavar="T", help="tokenizer file or its folder (default: the model's folder)"
-    )
-    model.add_argument("--image", metavar="P", action="append", default=[], help="a picture; may be repeated")
+    parser.add_argument("prompt", metavar="PROMPT", help="the prompt; - reads it from standard input")
+    add_media(parser)
+    add_output(parser, "write the answer to this file")
+    add_json(parser, "write one JSON object: the answer, its tokens, why it ended, what it cost")
+    parser.add_argument("--stats", action="store_true", help="print counts and times to stderr")
+    model = add_model(parser, required=False)
     add_threads(model)
     chat = model.add_mutually_exclusive_group()
     chat.add_argument("--chat", action="store_true", help="use the chat template beside tokenizer or model")
@@ -39,23 +44,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--raw", action="store_true", help="use the prompt as it is (default when there is no chat template)"
     )
     model.add_argument("--system", metavar="TEXT", help="system message, with a chat template")
-    sampling = parser.add_argument_group("sampling")
-    sampling.add_argument("--max-new-tokens", metavar="N", type=int, default=256, help="default: 256")
-    sampling.add_argument(
-        "--temperature", metavar="X", type=float, default=0.0, help="0 takes the likeliest token (default)"
-    )
-    sampling.add_argument(
-        "--top-k", metavar="K", type=int, default=0, help="among the K likeliest; 0 for all"
-    )
-    sampling.add_argument(
-        "--top-p", metavar="P", type=float, default=1.0, help="among those with probability P together"
-    )
-    sampling.add_argument("--seed", metavar="N", type=int, help="the same seed gives the same answer")
-    sampling.add_argument(
-        "--stop", metavar="TEXT", action="append", default=[], help="end before this text; may be repeated"
-    )
-    sampling.add_argument("--bos", action="store_true", help="begin with the beginning-of-text token")
-    parser.add_argument("--stats", action="store_true", help="print counts and times to stderr")
+    add_sampling(parser)
     parser.set_defaults(run=run)
 
 
@@ -65,46 +54,44 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UsageError: Options out of range or at odds with each other.
         ExecutorchMMError: A file cannot be read, the prompt does not fit, the model fails.
+        OSError: The answer cannot be written.
     """
-    config = _config(arguments)
+    config = sampling_config(arguments)
+    if [arguments.prompt, *(path for _, path in arguments.media)].count("-") > 1:
+        raise UsageError("generate: standard input can be read once only, got - more than once")
     text = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
-    parts = place_images(text, [_image(path) for path in arguments.image])
+    parts = place_media(text, read_media(arguments))
     with _runner(arguments) as runner:
-        ends_line = True
         progress = PromptProgress(sys.stderr)
-        for piece in _pieces(arguments, runner, parts, config, progress):
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-            ends_line = piece.endswith("\n")
-        if not ends_line:
-            print(flush=True)
+        with closing(_stream(arguments, runner, parts, config, progress)) as stream:
+            first = next(stream, "")  # no file is made where the prompt cannot be read
+            if arguments.json:
+                pieces: Iterable[str] = _json_line(stream)
+            else:
+                pieces = _ending_in_a_line_break(itertools.chain([first], stream))
+            with opened(arguments.output) as file:
+                for piece in pieces:
+                    file.write(piece)
+                    file.flush()
         if arguments.stats:
             print(runner.stats, file=sys.stderr)
     return 0
 
 
-def _config(arguments: argparse.Namespace) -> GenerationConfig:
-    from executorch_mm import GenerationConfig, InputError
-
-    try:
-        return GenerationConfig(
-            max_new_tokens=arguments.max_new_tokens,
-            temperature=arguments.temperature,
-            top_k=arguments.top_k,
-            top_p=arguments.top_p,
-            seed=arguments.seed,
-            stop=tuple(arguments.stop),
-            num_bos=int(arguments.bos),
-        )
-    except InputError as error:
-        raise UsageError(f"generate: {error}") from error
+def _json_line(stream: Stream[str, GenerationResult]) -> Iterator[str]:
+    for _ in stream:
+        pass
+    if stream.result is not None:
+        yield stream.result.to_json() + "\n"
 
 
-def _image(path: str) -> MultimodalInput:
-    from executorch_mm import make_image_input
-    from executorch_mm.preprocess import open_image
-
-    return make_image_input(open_image(path))
+def _ending_in_a_line_break(pieces: Iterable[str]) -> Iterator[str]:
+    last = ""
+    for piece in pieces:
+        yield piece
+        last = piece or last
+    if last and not last.endswith("\n"):
+        yield "\n"
 
 
 def _runner(arguments: argparse.Namespace) -> MultimodalRunner:
@@ -112,41 +99,19 @@ def _runner(arguments: argparse.Namespace) -> MultimodalRunner:
 
     threads = num_threads(arguments)
     if arguments.model is None:
-        if arguments.tokenizer is not None:
-            raise UsageError("generate: --tokenizer needs --model")
+        expect_no_model(arguments)
         return MultimodalRunner.demo(num_threads=threads)
-    return MultimodalRunner(arguments.model, arguments.tokenizer, num_threads=threads)
+    files = find_files(arguments)
+    return MultimodalRunner(files.model, files.tokenizer, data_path=files.data, num_threads=threads)
 
 
-def place_images(text: str, images: list[MultimodalInput]) -> list[str | MultimodalInput]:
-    """Prompt parts in order: images before the text, or at the marks in it.
-
-    Args:
-        text: The prompt.
-        images: In order of appearance.
-
-    Raises:
-        UsageError: There are marks, but not as many as images.
-    """
-    pieces = text.split(IMAGE_MARK)
-    num_marks = len(pieces) - 1
-    if not images or num_marks == 0:
-        return [*images, text]
-    if num_marks != len(images):
-        raise UsageError(f"generate: {num_marks} {IMAGE_MARK} in the prompt, but {len(images)} --image")
-    parts: list[str | MultimodalInput] = [pieces[0]]
-    for image, piece in zip(images, pieces[1:], strict=True):
-        parts += [image, piece]
-    return [part for part in parts if part != ""]
-
-
-def _pieces(
+def _stream(
     arguments: argparse.Namespace,
     runner: MultimodalRunner,
     parts: list[str | MultimodalInput],
     config: GenerationConfig,
     progress: PromptProgress,
-) -> Iterator[str]:
+) -> Stream[str, GenerationResult]:
     """The answer, to the parts as a chat where the model has a template for it."""
     if not arguments.raw and runner.has_chat_template:
         system = [] if arguments.system is None else [{"role": "system", "content": arguments.system}]

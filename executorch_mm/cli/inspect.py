@@ -7,19 +7,26 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from executorch_mm.cli.grammar import Commands, add_command
+from executorch_mm.cli.model_arguments import add_model_argument, find_files
+from executorch_mm.cli.output import add_json, add_output, opened
+
 if TYPE_CHECKING:
     from executorch_mm.inspection.model_report import MethodReport, ModelReport, TensorReport
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Adds the subcommand."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "inspect",
-        help="show what a model file consists of",
-        description="Show a .pte file's methods, memory, operators and likely problems, without loading it.",
+        "show what a model file consists of",
+        "Show a .pte file's methods, memory, operators and likely problems, without loading it. It need not "
+        "be able to run here.",
     )
-    parser.add_argument("model", metavar="M.pte", help="the model file; it need not be able to run here")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    add_output(parser)
+    add_json(parser, "print everything as JSON")
+    add_model_argument(parser, has_tokenizer=False)
     parser.set_defaults(run=run)
 
 
@@ -27,15 +34,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand.
 
     Raises:
-        ModelLoadError: The file is no .pte file.
+        ModelLoadError: There is no such model, or the file is no .pte file.
+        OSError: The report cannot be written.
     """
     from executorch_mm import inspect_model
 
-    report = inspect_model(arguments.model)
-    if arguments.json:
-        print(json.dumps(report.to_dict(), indent=2))
-    else:
-        print("\n".join(_lines(report)))
+    report = inspect_model(find_files(arguments).model)
+    text = json.dumps(report.to_dict(), indent=2) if arguments.json else "\n".join(_lines(report))
+    with opened(arguments.output) as file:
+        print(text, file=file)
     return 0
 
 

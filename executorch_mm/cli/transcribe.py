@@ -1,49 +1,60 @@
-"""`executorch-mm transcribe`: a sound file in, text or subtitles out."""
+"""`executorch-mm transcribe`: audio files in, text or subtitles out."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from executorch_mm.cli.errors import UsageError
+from executorch_mm.cli.errors import UsageError, complain
+from executorch_mm.cli.grammar import Commands, add_command
+from executorch_mm.cli.model_arguments import add_model, add_threads, find_files, num_threads
+from executorch_mm.cli.output import add_json, add_output, opened
 from executorch_mm.cli.progress import PromptProgress
-from executorch_mm.cli.threads import add_threads, num_threads
 
 if TYPE_CHECKING:
     from executorch_mm.speech import Segment, SpeechConfig, SpeechRunner
 
+_FORMATS = ("txt", "srt", "vtt", "json")
+_STDIN_NAME = "stdin"
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+
+def add_parser(commands: Commands) -> None:
     """Adds the subcommand."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "transcribe",
-        help="write down what is said in a sound file",
-        description="Write down what is said in a sound file; segments go to stdout as they come.",
-    )
-    parser.add_argument("audio", metavar="FILE", help="the sound file")
-    parser.add_argument(
-        "--model", metavar="M", required=True, help="a .pte file, its folder, or a Hugging Face repository"
-    )
-    parser.add_argument(
-        "--tokenizer", metavar="T", help="tokenizer file or its folder (default: the model's folder)"
+        "write down what is said in audio files",
+        "Write down what is said in audio files; segments go to stdout as they come.",
+        "Several files are written one after another: as txt with a line ==> FILE <== before each, as JSON "
+        "one object a line. Subtitles of several files need a folder as --output. Where a file fails, the "
+        "others are written all the same.",
     )
     parser.add_argument(
-        "--language", metavar="L", help="of what is said, as a code or name (default: the model tells)"
+        "audio", metavar="FILE", nargs="+", help="an audio file; - reads it from standard input"
+    )
+    parser.add_argument(
+        "--language", metavar="L", help="of what is said: de, German or german (default: the model tells)"
     )
     parser.add_argument(
         "--task", choices=("transcribe", "translate"), default="transcribe", help="translate writes English"
     )
     parser.add_argument("--prompt", metavar="TEXT", help="names, spellings and style to go by")
-    parser.add_argument("--format", choices=("txt", "srt", "vtt", "json"), default="txt", help="default: txt")
     parser.add_argument(
         "--temperature", metavar="X", type=float, help="use only this one; 0 takes the likeliest tokens"
     )
     parser.add_argument("--seed", metavar="N", type=int, help="the same seed gives the same text")
-    add_threads(parser)
+    add_output(parser, "write to this file, or into this folder as NAME.FORMAT for each audio file")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--format", choices=_FORMATS, default="txt", help="of the text (default: txt)")
+    add_json(shape, "the same as --format json")
     parser.add_argument("--stats", action="store_true", help="print counts and times to stderr")
+    add_threads(add_model(parser))
     parser.set_defaults(run=run)
 
 
@@ -52,36 +63,91 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         UsageError: Options out of range or at odds with each other.
-        ExecutorchMMError: A file cannot be read, or the model fails.
+        ExecutorchMMError: The only file cannot be read, or the model fails.
+        OSError: The text cannot be written.
     """
+    from executorch_mm import InputError, MissingDependencyError
+
+    if arguments.json:
+        arguments.format = "json"
     config = _config(arguments)
+    outputs = _outputs(arguments)
+    num_failed = 0
     with _runner(arguments) as runner:
-        progress = PromptProgress(sys.stderr)
+        for audio, output in outputs:
+            try:
+                _transcribe(arguments, runner, audio, output, config)
+            except (InputError, MissingDependencyError) as error:  # noqa: PERF203 each may fail
+                if len(outputs) == 1:
+                    raise
+                complain(f"{audio}: {error}" if audio not in str(error) else error)
+                num_failed += 1
+    return int(num_failed > 0)
 
-        def show(done: float, total: float) -> None:
-            progress(round(done), max(round(total), 1), "transcribe")
 
-        if arguments.format == "json":
-            result = runner.transcribe(arguments.audio, config, progress=show)
-            progress.clear()
-            print(result.to_json())
-        else:
-            from executorch_mm.speech.formats import write
+def _transcribe(
+    arguments: argparse.Namespace, runner: SpeechRunner, audio: str, output: str, config: SpeechConfig
+) -> None:
+    progress = PromptProgress(sys.stderr)
+    source = sys.stdin.buffer.read() if audio == "-" else audio
 
-            events = runner.stream_transcribe(arguments.audio, config, progress=show)
-            for piece in write(arguments.format, _segments(events)):
-                progress.clear()
-                print(piece, end="", flush=True)
+    def show(done: float, total: float) -> None:
+        progress(round(done), max(round(total), 1), "transcribe")
+
+    is_one_of_several = len(arguments.audio) > 1 and output == "-"
+    if arguments.format == "json":
+        result = runner.transcribe(source, config, progress=show)
         progress.clear()
-        if arguments.stats:
-            print(runner.stats, file=sys.stderr)
-    return 0
+        named = {"file": audio, **result.to_dict()} if is_one_of_several else result.to_dict()
+        with opened(output) as file:
+            file.write(json.dumps(named, ensure_ascii=False) + "\n")
+    else:
+        from executorch_mm.speech.formats import write
+
+        with closing(runner.stream_transcribe(source, config, progress=show)) as events:
+            pieces = write(arguments.format, _segments(events))
+            first = next(pieces, "")  # the audio is read here, before a file is made
+            with opened(output) as file:
+                _write(file, f"==> {audio} <==\n{first}" if is_one_of_several else first, progress)
+                for piece in pieces:
+                    _write(file, piece, progress)
+    progress.clear()
+    if arguments.stats:
+        print(runner.stats, file=sys.stderr)
+
+
+def _write(file: TextIO, text: str, progress: PromptProgress) -> None:
+    progress.clear()
+    file.write(text)
+    file.flush()
 
 
 def _segments(events: Iterator[object]) -> Iterator[Segment]:
     from executorch_mm.speech import Segment
 
     return (event for event in events if isinstance(event, Segment))
+
+
+def _outputs(arguments: argparse.Namespace) -> list[tuple[str, str]]:
+    """Each audio file with what it is written to."""
+    files, output = arguments.audio, arguments.output
+    if files.count("-") > 1:
+        raise UsageError("transcribe: standard input can be read once only, got - more than once")
+    if output == "-":
+        if len(files) > 1 and arguments.format in ("srt", "vtt"):
+            raise UsageError(f"transcribe: several files as {arguments.format} need a folder as --output")
+        return [(file, "-") for file in files]
+    folder = Path(output)
+    if len(files) == 1 and not folder.is_dir():
+        return [(files[0], output)]
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"transcribe: --output: expected a folder for {len(files)} files, got {output}")
+    names = [f"{_STDIN_NAME if file == '-' else Path(file).stem}.{arguments.format}" for file in files]
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise UsageError(f"transcribe: --output: {count} files would be written to {folder / name}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return [(file, str(folder / name)) for file, name in zip(files, names, strict=True)]
 
 
 def _config(arguments: argparse.Namespace) -> SpeechConfig:
@@ -105,8 +171,5 @@ def _runner(arguments: argparse.Namespace) -> SpeechRunner:
     from executorch_mm.speech import SpeechRunner
 
     threads = num_threads(arguments)
-    if Path(arguments.model).suffix == ".pte":
-        return SpeechRunner(arguments.model, arguments.tokenizer, num_threads=threads)
-    if arguments.tokenizer is not None:
-        raise UsageError("transcribe: --tokenizer needs a .pte file as --model")
-    return SpeechRunner.from_pretrained(arguments.model, num_threads=threads)
+    files = find_files(arguments)
+    return SpeechRunner(files.model, files.tokenizer, data_path=files.data, num_threads=threads)

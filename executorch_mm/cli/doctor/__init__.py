@@ -7,30 +7,36 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from executorch_mm.cli.doctor.check import STATUSES, Check
+from executorch_mm.cli.grammar import Commands, add_command
+from executorch_mm.cli.model_arguments import add_model_argument, expect_no_model, find_files
+from executorch_mm.cli.output import add_json, add_output, opened
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Adds the subcommand."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "doctor",
-        help="check the installation and a model",
-        description="Check the installation, and a model if one is named; say what to do about what is "
-        "wrong. Nothing is downloaded. The exit code is 1 if a check failed.",
+        "check the installation and a model",
+        "Check the installation, and a model if one is named; say what to do about what is wrong. Nothing is "
+        "downloaded but a model that is named as owner/name.",
     )
-    parser.add_argument("model", metavar="MODEL", nargs="?", help="a .pte file, or the folder of one")
-    parser.add_argument(
-        "--tokenizer", metavar="T", help="tokenizer file or folder (default: the model's folder)"
-    )
-    parser.add_argument("--json", action="store_true", help="print everything as JSON, for a bug report")
+    add_output(parser)
+    add_json(parser, "print everything as JSON, for a bug report")
+    add_model_argument(parser, required=False)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the subcommand."""
-    checks = list(_checks(arguments.model, arguments.tokenizer))
+    """Runs the subcommand; the exit code is 1 if a check failed.
+
+    Raises:
+        UsageError: Something is said of a model, but none is named.
+        OSError: The findings cannot be written.
+    """
+    checks = list(_checks(arguments))
     num_failed = sum(check.status == "failed" for check in checks)
     if arguments.json:
         from executorch_mm.cli.doctor.installation import python_report
@@ -40,20 +46,24 @@ def run(arguments: argparse.Namespace) -> int:
             "checks": [asdict(check) for check in checks],
             "build": python_report(),
         }
-        print(json.dumps(report, indent=2))
+        text = json.dumps(report, indent=2)
     else:
-        print("\n".join(_lines(checks)))
+        text = "\n".join(_lines(checks))
+    with opened(arguments.output) as file:
+        print(text, file=file)
     return int(num_failed > 0)
 
 
-def _checks(model: str | None, tokenizer: str | None) -> Iterator[Check]:
+def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
     from executorch_mm.cli.doctor.installation import check_installation
 
+    if arguments.model is None:
+        expect_no_model(arguments)
     yield from check_installation()
-    if model is not None:
+    if arguments.model is not None:
         from executorch_mm.cli.doctor.model import check_model
 
-        yield from check_model(Path(model), None if tokenizer is None else Path(tokenizer))
+        yield from check_model(lambda: find_files(arguments))
 
 
 def _lines(checks: Sequence[Check]) -> Iterator[str]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from executorch_mm import ModelLoadError
+from executorch_mm import MissingDependencyError, ModelLoadError
 from executorch_mm.cli.doctor.check import MIB, Check, Status, guarded
 from executorch_mm.cli.doctor.installation import available_memory
 from executorch_mm.inputs import PromptPart
 
 if TYPE_CHECKING:
     from executorch_mm import ModelReport, MultimodalRunner
+    from executorch_mm._loading.pretrained import ModelFiles
 
+_NAME = "name a .pte file, a folder with exactly one, or a Hugging Face repository as owner/name"
 _INSPECT = (
     "`executorch-mm inspect` shows what the file holds, "
     "https://executorch-mm.example/docs/compatibility.html which exports run"
@@ -27,27 +27,19 @@ _NUM_TOKENS = 8
 _SAMPLING_RATE = 16_000
 
 
-@dataclass(frozen=True)
-class _Files:
-    model: Path
-    tokenizer: Path
-    data: tuple[Path, ...]
-
-
-def check_model(path: Path, tokenizer: Path | None) -> Iterator[Check]:
+def check_model(find: Callable[[], ModelFiles]) -> Iterator[Check]:
     """Every check of one model.
 
     Args:
-        path: A .pte file, or a folder with one.
-        tokenizer: Its tokenizer's file or folder; None looks beside the model.
+        find: Gives its files; may raise `ModelLoadError`.
     """
     from executorch_mm import inspect_model
 
     try:
-        files = _find(path, tokenizer)
+        files = find()
         report = inspect_model(files.model)
-    except ModelLoadError as error:
-        yield Check("model", "failed", str(error), "name a .pte file, or a folder with exactly one")
+    except (ModelLoadError, MissingDependencyError) as error:
+        yield Check("model", "failed", str(error), _NAME)
         return
     yield from _program(report)
     yield from _memory(report)
@@ -58,15 +50,6 @@ def check_model(path: Path, tokenizer: Path | None) -> Iterator[Check]:
     if all(check.status != "failed" for check in found):
         check = _listen if report.kind == "speech" else _run
         yield from guarded("load", lambda: check(files), _INSPECT)
-
-
-def _find(path: Path, tokenizer: Path | None) -> _Files:
-    if not path.is_dir():
-        return _Files(path, tokenizer or path.parent, ())
-    from executorch_mm._loading.pretrained import find_model
-
-    found = find_model(path)
-    return _Files(found.model, tokenizer or found.tokenizer, found.data)
 
 
 def _program(report: ModelReport) -> Iterator[Check]:
@@ -95,7 +78,7 @@ def _memory(report: ModelReport) -> Iterator[Check]:
         yield Check("memory", "ok", detail)
 
 
-def _tokenizer(files: _Files, report: ModelReport) -> Iterator[Check]:
+def _tokenizer(files: ModelFiles, report: ModelReport) -> Iterator[Check]:
     from executorch_mm import load_tokenizer
 
     tokenizer = load_tokenizer(files.tokenizer)
@@ -118,7 +101,7 @@ def _ids(value: object) -> list[int]:
     return [item for item in values if isinstance(item, int)]
 
 
-def _run(files: _Files) -> Iterator[Check]:
+def _run(files: ModelFiles) -> Iterator[Check]:
     """Loads the model and has it read a text, a chat, a picture and a sound, as far as it takes them."""
     from executorch_mm import MultimodalRunner
 
@@ -133,7 +116,7 @@ def _run(files: _Files) -> Iterator[Check]:
             yield from guarded("sound", lambda: _read(runner, "sound", [_sound(), "Hello"]), _PROCESSOR)
 
 
-def _listen(files: _Files) -> Iterator[Check]:
+def _listen(files: ModelFiles) -> Iterator[Check]:
     """Loads a speech model and has it hear half a second of noise."""
     import numpy as np
 

@@ -24,10 +24,11 @@ import executorch_mm
 from executorch_mm import cli
 from executorch_mm.cli import generate, report, terminal
 from executorch_mm.cli.errors import UsageError
+from executorch_mm.cli.media_arguments import Kind, place_media
 from executorch_mm.demo import make_scene, render
 from executorch_mm.demo.questions import NUMBERS
 from executorch_mm.errors import InputError
-from executorch_mm.inputs import MultimodalInput, make_image_input
+from executorch_mm.inputs import MultimodalInput, make_audio_input, make_image_input
 from executorch_mm.speech.formats import write
 from executorch_mm.stats import Stats
 
@@ -89,13 +90,25 @@ def an_image() -> MultimodalInput:
     return make_image_input(np.zeros((4, 4, 3), np.uint8))
 
 
-def test_images_stand_before_the_prompt_or_at_its_marks() -> None:
-    one, two = an_image(), an_image()
-    assert generate.place_images("what?", [one, two]) == [one, two, "what?"]
-    assert generate.place_images("A: <image> B: <image>", [one, two]) == ["A: ", one, " B: ", two]
-    assert generate.place_images("no pictures, <image> is text", []) == ["no pictures, <image> is text"]
+def a_sound() -> MultimodalInput:
+    return make_audio_input(np.zeros(400, np.float32), sampling_rate=16000)
+
+
+def test_files_stand_before_the_prompt_in_their_order_or_at_the_marks_of_their_kind() -> None:
+    one, two, heard = an_image(), an_image(), a_sound()
+    images: list[tuple[Kind, MultimodalInput]] = [("image", one), ("image", two)]
+    mixed: list[tuple[Kind, MultimodalInput]] = [("image", one), ("audio", heard), ("image", two)]
+    assert place_media("what?", images) == [one, two, "what?"]
+    assert place_media("what?", mixed) == [one, heard, two, "what?"]
+    assert place_media("A: <image> B: <image>", images) == ["A: ", one, " B: ", two]
+    assert place_media("A: <image> B: <image>", mixed) == [heard, "A: ", one, " B: ", two]
+    assert place_media("<image><audio>, <image>?", mixed) == [one, heard, ", ", two, "?"]
+    assert place_media("nothing, <image> is text", []) == ["nothing, <image> is text"]
+    assert place_media("", []) == [""]
     with pytest.raises(UsageError, match="1 <image> in the prompt, but 2 --image"):
-        generate.place_images("<image>?", [one, two])
+        place_media("<image>?", images)
+    with pytest.raises(UsageError, match="2 <audio> in the prompt, but 1 --audio"):
+        place_media("<audio> <audio>", mixed)
 
 
 def test_half_blocks_show_two_pixels_a_character() -> None:
@@ -302,7 +315,10 @@ def test_stop_strings_end_the_answer(call: Call, picture: Path) -> None:
         (["--top-k", "-1"], ["generate: top_k"]),
         (["--stop", ""], ["generate: stop"]),
         (["--threads", "0"], ["--threads: expected 1 or more"]),
-        (["--tokenizer", "t.json"], ["--tokenizer needs --model"]),
+        (["--tokenizer", "t.json"], ["--tokenizer needs a model"]),
+        (["--model-file", "m.pte"], ["--model-file needs a model"]),
+        (["--local-files-only"], ["--local-files-only needs a model"]),
+        (["--audio", "-", "--image", "-"], ["standard input can be read once only"]),
     ],
 )
 def test_wrong_options_are_usage_errors(call: Call, arguments: list[str], words: list[str]) -> None:
@@ -375,7 +391,7 @@ def test_a_reader_that_goes_away_is_no_traceback(picture: Path) -> None:
     process.stdout.close()
     errors = process.stderr.read()
     process.stderr.close()
-    assert (process.wait(timeout=60), errors) == (1, b"")
+    assert (process.wait(timeout=60), errors) == (141, b"")
 
 
 def test_demo_asks_about_pictures_and_a_voice_and_is_right() -> None:
@@ -532,5 +548,5 @@ def test_transcribe_fails_with_one_line(call: Call, sound: Path, tmp_path: Path)
     fails(call("transcribe", str(sound), "--model", model, "--temperature", "-1"), 2, "temperature")
     fails(call("transcribe", str(sound), "--model", model, "--threads", "0"), 2, "--threads")
     fails(call("transcribe", str(sound), "--model", str(tmp_path)), 1, "no .pte file")
-    fails(call("transcribe", str(sound), "--model", str(tmp_path), "--tokenizer", "x"), 2, "--tokenizer")
     assert call("transcribe", str(sound)).returncode == 2
+    assert call("transcribe", str(sound), "--model", model, "--json", "--format", "srt").returncode == 2

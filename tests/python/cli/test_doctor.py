@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pytest
 
 import executorch_mm
 from executorch_mm import cli
+from executorch_mm._loading.pretrained import ModelFiles, find_model
 from executorch_mm.cli.doctor import installation, model
 from executorch_mm.cli.doctor.model import check_model
 from executorch_mm.demo import questions
@@ -52,10 +53,15 @@ def folder(demo_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(demo_folder, tmp_path / "model"))
 
 
+def files_of(model: Path, tokenizer: Path | None) -> ModelFiles:
+    files = find_model(model)
+    return files if tokenizer is None else replace(files, tokenizer=tokenizer)
+
+
 def examine(model: Path, tokenizer: Path | None = None) -> Report:
     """The findings about a model alone."""
     found: Report = {}
-    for check in check_model(model, tokenizer):
+    for check in check_model(lambda: files_of(model, tokenizer)):
         assert check.advice or check.status in ("ok", "note"), check
         found.setdefault(check.name, []).append(asdict(check))
     return found
@@ -93,7 +99,9 @@ def test_the_findings_are_lines_with_advice_and_a_sum(
     *lines, total = capsys.readouterr().out.splitlines()
     (failed,) = (index for index, line in enumerate(lines) if line.startswith("FAILED"))
     assert "no.pte" in lines[failed]
-    assert lines[failed + 1].strip() == "-> name a .pte file, or a folder with exactly one"
+    assert lines[failed + 1].strip() == (
+        "-> name a .pte file, a folder with exactly one, or a Hugging Face repository as owner/name"
+    )
     assert total.endswith(", 1 failed")
 
 

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pytest
 
+import tiny_hub
 from executorch_mm import ModelLoadError, MultimodalRunner
 from executorch_mm._loading.pretrained import find_model
 from executorch_mm.demo import make_scene, render
 from executorch_mm.demo.questions import NUMBERS
 
-COMMIT = "c" * 40
 NOBODY = "http://127.0.0.1:9"  # refuses connections
 QUESTION = [{"role": "user", "content": [render(make_scene(7)), "how many shapes are there?"]}]
 
@@ -77,59 +72,10 @@ def test_what_is_neither_folder_nor_repository_is_an_error(name: str) -> None:
 # The Hub.
 
 
-class Hub(BaseHTTPRequestHandler):
-    """The requests that huggingface_hub makes for one repository, owner/tiny."""
-
-    files: dict[str, Path]
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
-        path = unquote(urlsplit(self.path).path)
-        api, resolve = "/api/models/owner/tiny", "/owner/tiny/resolve/"
-        if path.startswith(f"{api}/tree/"):
-            self._send(json.dumps([self._entry(name) for name in self.files]).encode())
-        elif path.startswith(api):
-            siblings = [{"rfilename": name} for name in self.files]
-            self._send(json.dumps({"id": "owner/tiny", "sha": COMMIT, "siblings": siblings}).encode())
-        elif path.startswith(resolve) and path.removeprefix(resolve).split("/", 1)[1] in self.files:
-            self._send(self.files[path.removeprefix(resolve).split("/", 1)[1]].read_bytes())
-        else:
-            self._send(b"{}", 404, {"X-Error-Code": "RepoNotFound"})
-
-    def _entry(self, name: str) -> dict[str, object]:
-        data = self.files[name].read_bytes()
-        return {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-
-    def _send(self, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        pass
-
-
 @pytest.fixture
 def hub(demo_folder: Path) -> Iterator[str]:
-    files = {path.name: path for path in demo_folder.iterdir()}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("TinyHub", (Hub,), {"files": files}))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with tiny_hub.serving(demo_folder) as address:
+        yield address
 
 
 ASK = """

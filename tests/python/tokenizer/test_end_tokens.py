@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 
 from executorch_mm import MultimodalRunner
 from executorch_mm._loading.end_tokens import end_tokens, ordinary_ends
+from executorch_mm._loading.pretrained import find_model
+from executorch_mm.cli.doctor.check import Check
 from executorch_mm.cli.doctor.model import check_model
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
@@ -61,13 +64,21 @@ def test_a_word_that_the_program_ends_at_does_not_end_an_answer(
     assert "'<|im_end|>' do" in warning
 
 
+def check_folder(folder: Path) -> Iterator[Check]:
+    return check_model(lambda: find_model(folder))
+
+
 def test_the_doctor_tells_it(folder: Path) -> None:
-    (check,) = (check for check in check_model(folder / "model.pte", None) if check.name == "end tokens")
+    (check,) = (
+        check for check in check_model(lambda: find_model(folder / "model.pte")) if check.name == "end tokens"
+    )
     assert check.status == "warning"
     assert "1 ('w1')" in check.detail
     assert check.advice
     write_tokenizer(folder, special={1: "</s>", 9: "<|im_end|>"})
-    assert not [check for check in check_model(folder / "model.pte", None) if check.name == "end tokens"]
+    assert not [
+        check for check in check_model(lambda: find_model(folder / "model.pte")) if check.name == "end tokens"
+    ]
 
 
 @pytest.mark.parametrize(
