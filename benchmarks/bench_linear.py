@@ -49,7 +49,7 @@ def request(runner: Any, prompt: str, new_tokens: int) -> tuple[float, float]:
     stats = runner.stats
     steps = max(stats.num_decode_steps, 1)
     return (
-        stats.num_prompt_tokens / stats.prefill_seconds,
+        (stats.num_prompt_tokens - stats.num_cached_tokens) / stats.prefill_seconds,
         steps / stats.decode_seconds if stats.decode_seconds else 0.0,
     )
 

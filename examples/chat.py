@@ -36,7 +36,8 @@ def main() -> None:
             for piece in runner.stream_chat(messages, config):
                 print(piece, end="", flush=True)
                 answer += piece
-            print(f"\n({runner.stats.num_prompt_tokens} new positions read)")
+            stats = runner.stats
+            print(f"\n(prompt of {stats.num_prompt_tokens} positions, {stats.num_cached_tokens} cached)")
             messages.append({"role": "assistant", "content": answer})
 
 

@@ -17,7 +17,10 @@ class Stats:
     """Counts and times of one request, in nanoseconds of the monotonic clock; properties give seconds.
 
     Attributes:
-        num_prompt_tokens: Positions the prompt took in the context: text tokens, image and audio rows.
+        num_prompt_tokens: Positions of the whole prompt: text tokens, image and audio rows. For a chat that
+            is the whole conversation, for other requests what they add to it. OpenAI's `prompt_tokens`.
+        num_cached_tokens: Those of them that the context held already, so that they were not read. OpenAI's
+            `prompt_tokens_details.cached_tokens`.
         num_generated_tokens: Tokens of the answer, the first one and one that ended it included.
         num_decode_steps: Decoder calls after the prompt, of one token each unless `response_format` forced
             some; the first token needs none.
@@ -48,6 +51,7 @@ class Stats:
     """
 
     num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
     num_generated_tokens: int = 0
     num_decode_steps: int = 0
     num_forced_tokens: int = 0
@@ -137,9 +141,10 @@ class Stats:
 
     @property
     def prefill_tokens_per_second(self) -> float:
-        """Prompt positions per second of encoding and prefill; 0 without any."""
+        """Prompt positions that were read, per second of encoding and prefill; 0 without any."""
         busy_ns = self.encode_image_ns + self.encode_audio_ns + self.prefill_ns
-        return self.num_prompt_tokens * _NS_PER_SECOND / busy_ns if busy_ns else 0.0
+        num_read = self.num_prompt_tokens - self.num_cached_tokens
+        return num_read * _NS_PER_SECOND / busy_ns if busy_ns else 0.0
 
     @property
     def inter_token_p50(self) -> float:
@@ -164,7 +169,8 @@ class Stats:
     def to_dict(self) -> dict[str, int | float | str | list[str] | None]:
         """Counts, times in seconds and rates, ready for a log or a table."""
         names = (
-            *("num_prompt_tokens", "num_generated_tokens", "num_decode_steps", "num_forced_tokens"),
+            *("num_prompt_tokens", "num_cached_tokens", "num_generated_tokens"),
+            *("num_decode_steps", "num_forced_tokens"),
             *("finish_reason", "stopped_by", "copied_input_bytes", "num_threads", "peak_memory_bytes"),
             *("load_seconds", "prepare_seconds", "encode_image_seconds", "encode_audio_seconds"),
             *("encode_seconds", "prefill_seconds", "decode_seconds", "sample_seconds", "mask_seconds"),
@@ -187,9 +193,12 @@ class Stats:
         forced = (
             f" ({self.num_forced_tokens} forced, masks {duration(self.mask_seconds)})" if self.mask_ns else ""
         )
+        prompt = counted(self.num_prompt_tokens, "token")
+        if self.num_cached_tokens:
+            prompt += f" ({self.num_cached_tokens} cached)"
         rate = f", {self.tokens_per_second:.0f} tokens/s" if self.tokens_per_second else ""
         return (
-            f"prompt: {counted(self.num_prompt_tokens, 'token')}, load {duration(self.load_seconds)}, "
+            f"prompt: {prompt}, load {duration(self.load_seconds)}, "
             f"encode {duration(self.encode_seconds)}, prefill {duration(self.prefill_seconds)}; "
             f"first token after {duration(self.time_to_first_token)}; "
             f"answer: {counted(self.num_generated_tokens, 'token')}{forced}{rate}; "

@@ -250,11 +250,27 @@ class Access(Generic[SessionT]):
         prepare_ns: int = 0,
         mask_ns: int = 0,
         input_notes: tuple[str, ...] = (),
+        num_known: int = 0,
+        num_cached: int = 0,
     ) -> Stats:
-        """What the running request has cost so far; the parameters are those of `Stats`."""
+        """What the running request has cost so far.
+
+        Args:
+            session: After its last step.
+            finish_reason: As in `Stats`, like the next ones.
+            stopped_by: The same.
+            token_times_ns: The same.
+            prepare_ns: The same.
+            mask_ns: The same.
+            input_notes: The same.
+            num_known: Positions of the prompt that the context held already.
+            num_cached: Those of them that the model did not have to read again.
+        """
         timings = session.timings
+        num_read = timings.num_prompt_positions  # 0 of a prompt that was taken back
         return Stats(
-            num_prompt_tokens=timings.num_prompt_positions,
+            num_prompt_tokens=num_known + num_read if num_read else 0,
+            num_cached_tokens=num_cached if num_read else 0,
             num_generated_tokens=timings.num_generated_tokens,
             num_decode_steps=timings.num_decode_steps,
             num_forced_tokens=timings.num_forced_tokens,

@@ -38,6 +38,7 @@ class Context:
 
     def __init__(self) -> None:
         self._media: list[bytes] = []  # one digest for each run of media, from the start of the context
+        self.num_known = 0
 
     def forget(self) -> None:
         """Something else may have come into the context."""
@@ -53,8 +54,11 @@ class Context:
         Raises:
             InputError: A prompt has parts that are no inputs.
         """
+        self.num_known = 0
         if isinstance(inputs, ChatPrompt):
-            return self._rest(inputs.parts, session)
+            rest = self._rest(inputs.parts, session)
+            self.num_known = session.position
+            return rest
         parts = as_parts(inputs)
         if any(part.kind not in ("text", "tokens") for part in parts):
             self.forget()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast
 
 from executorch_mm import _core
 from executorch_mm._engine.access import Access, Progress, read_prompt
@@ -32,6 +32,15 @@ class Request(NamedTuple):
 
     inputs: Prompt | ChatPrompt
     config: GenerationConfig
+
+
+class _AboutPrompt(TypedDict):
+    """What `make_stats` takes of the last prompt."""
+
+    prepare_ns: int
+    input_notes: tuple[str, ...]
+    num_known: int
+    num_cached: int
 
 
 class Requests(Access[_core.Session]):
@@ -85,7 +94,7 @@ class Requests(Access[_core.Session]):
 
         def read(session: _core.Session) -> int:
             self._read(session, self.context.to_read(inputs, session), config, progress)
-            self.stats = self.make_stats(session, prepare_ns=self._prepare_ns, input_notes=self._input_notes)
+            self.stats = self.make_stats(session, **self._about_prompt(session))
             return session.position
 
         return self.serve(read)
@@ -201,12 +210,21 @@ class Requests(Access[_core.Session]):
                 finish_reason=reason or "cancelled",
                 stopped_by=steps.generation.stop_token if text.stopped is None else text.stopped,
                 token_times_ns=tuple(record.time_ns for record in records),
-                prepare_ns=self._prepare_ns,
                 mask_ns=steps.mask_ns,
-                input_notes=self._input_notes,
+                **self._about_prompt(session),
             )
             self.stats = stats
             answer.records, answer.stats = records, stats
+
+    def _about_prompt(self, session: _core.Session) -> _AboutPrompt:
+        known = self.context.num_known
+        is_cached = session.contract.position_style != "none"  # such a program reads all of it at each step
+        return {
+            "prepare_ns": self._prepare_ns,
+            "input_notes": self._input_notes,
+            "num_known": known,
+            "num_cached": known if is_cached else 0,
+        }
 
     def _json_answer(self, steps: Steps, config: GenerationConfig) -> JsonAnswer | None:
         """What an answer says that is complete by a JSON schema; None for any other."""

@@ -94,9 +94,10 @@ class GenerationResult:
     def _repr_html_(self) -> str:
         """For notebooks: the text, why it ended, and what it cost."""
         stats = self.stats
+        cached = f" ({stats.num_cached_tokens} cached)" if stats.num_cached_tokens else ""
         rows = {
             "finish reason": self.finish_reason or "-",
-            "tokens": f"{stats.num_prompt_tokens} + {len(self.token_ids)}",
+            "tokens": f"{stats.num_prompt_tokens}{cached} + {len(self.token_ids)}",
             "first token": duration(stats.time_to_first_token),
             "total": duration(stats.total_seconds),
         }

@@ -127,7 +127,7 @@ def _listen(files: ModelFiles) -> Iterator[Check]:
         yield Check("load", "ok", f"languages to choose from: {len(runner.languages)}")
         runner.transcribe(noise, sampling_rate=_SAMPLING_RATE, temperature=0.0, max_new_tokens=_NUM_TOKENS)
         stats = runner.stats
-        detail = f"{stats.num_prompt_tokens} positions read, {stats.num_generated_tokens} tokens"
+        detail = f"{stats.num_prompt_tokens} positions, {stats.num_generated_tokens} tokens"
         yield Check("sound", "ok", detail)
 
 
@@ -145,7 +145,9 @@ def _read(runner: MultimodalRunner, name: str, prompt: list[PromptPart]) -> Iter
     text = runner.generate_text(prompt, max_new_tokens=_NUM_TOKENS)
     stats = runner.stats
     yield Check(
-        name, "ok", f"{stats.num_prompt_tokens} positions read, {stats.num_generated_tokens} tokens: {text!r}"
+        name,
+        "ok",
+        f"{stats.num_prompt_tokens} positions, {stats.num_generated_tokens} tokens: {text!r}",
     )
 
 

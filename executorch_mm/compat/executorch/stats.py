@@ -107,6 +107,6 @@ def from_ours(stats: ours.Stats) -> Stats:
         inference_end_ms=since_1970(stats.total_ns),
         aggregate_sampling_time_ms=stats.sample_ns // 1_000_000,
         aggregate_model_execution_time_ms=(encode_ns + stats.prefill_ns + stats.decode_ns) // 1_000_000,
-        num_prompt_tokens=stats.num_prompt_tokens,
+        num_prompt_tokens=stats.num_prompt_tokens - stats.num_cached_tokens,
         num_generated_tokens=stats.num_generated_tokens,
     )

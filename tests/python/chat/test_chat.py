@@ -380,14 +380,49 @@ def test_only_what_is_new_is_read(runner: MultimodalRunner) -> None:
     messages = ask(render(make_scene(7)))
     first = runner.chat(messages, GREEDY)
     prompt = first.stats.num_prompt_tokens
-    assert runner.chat(messages, GREEDY).stats.num_prompt_tokens == 1  # its last token, for the logits
+    assert (first.stats.num_cached_tokens, runner.position) == (0, prompt + len(first.token_ids) - 1)
+    again = runner.chat(messages, GREEDY).stats
+    # Its last token was read, for the logits.
+    assert (again.num_prompt_tokens, again.num_cached_tokens) == (prompt, prompt - 1)
+    rate = 1 / (again.encode_seconds + again.prefill_seconds)
+    assert again.prefill_tokens_per_second == pytest.approx(rate)
+    assert f"prompt: {prompt} tokens ({prompt - 1} cached), " in str(again)
 
     messages += [{"role": "assistant", "content": first.text}, user("what colour is the largest shape?")]
     second = runner.chat(messages, GREEDY)
     runner.reset()
     fresh = runner.chat(messages, GREEDY)
     assert second.text == fresh.text
-    assert second.stats.num_prompt_tokens < fresh.stats.num_prompt_tokens - prompt + 3
+    assert second.stats.num_prompt_tokens == fresh.stats.num_prompt_tokens
+    assert second.stats.num_cached_tokens > prompt - 3
+    assert fresh.stats.num_cached_tokens == 0
+    assert "cached" not in str(fresh.stats)
+
+
+def test_what_goes_on_behind_a_conversation_is_a_prompt_of_its_own(runner: MultimodalRunner) -> None:
+    runner.chat(ask(render(make_scene(7))), GREEDY)
+    runner.prefill("red")
+    stats = runner.stats
+    # The token that ended the answer is read first.
+    assert stats.num_prompt_tokens == len(runner.tokenizer.encode("red")) + 1
+    assert stats.num_cached_tokens == 0
+
+
+def test_a_prompt_that_was_not_read_counts_nothing(runner: MultimodalRunner) -> None:
+    messages = ask(render(make_scene(7)))
+    runner.chat(messages, GREEDY)
+    messages[0]["content"].append({"type": "text", "text": " and why? " * 10})
+    timed_out = runner.chat(messages, GREEDY, timeout=1e-6).stats
+    assert timed_out.finish_reason == "timeout"
+    assert (timed_out.num_prompt_tokens, timed_out.num_cached_tokens) == (0, 0)
+
+
+def test_answers_to_one_prompt_have_the_same_counts_of_it(runner: MultimodalRunner) -> None:
+    messages = ask(render(make_scene(7)))
+    runner.chat(messages, GREEDY)
+    result = runner.chat(messages, max_new_tokens=3, temperature=1.0, num_return_sequences=2)
+    for answer in (result, *result.alternatives):
+        assert answer.stats.num_cached_tokens == answer.stats.num_prompt_tokens - 1
 
 
 def test_another_picture_is_read_and_the_same_one_is_not(runner: MultimodalRunner) -> None:
@@ -423,7 +458,8 @@ def test_pictures_beside_each_other_are_told_apart(runner: MultimodalRunner) -> 
     one, two = render(make_scene(7)), render(make_scene(8))
     both = runner.chat(ask(one, two), GREEDY)
     swapped = runner.chat(ask(two, one), GREEDY)
-    assert swapped.stats.num_prompt_tokens > 2 * 16  # both were read
+    read = swapped.stats.num_prompt_tokens - swapped.stats.num_cached_tokens
+    assert read > 2 * 16  # both
     runner.reset()
     assert runner.chat(ask(two, one), GREEDY).text == swapped.text
     runner.reset()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from executorch_mm import CapacityError, GenerationConfig, MultimodalRunner, make_token_input
+from executorch_mm.chat import ChatOptions
 from number_tokenizer import NumberTokenizer, answer
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "text"
@@ -54,6 +55,19 @@ def test_the_contract_is_read_from_the_program(name: str, style: str, max_chunk:
         assert contract.vocab_size == 64
         assert contract.eos_ids == [EXPECTED["eos"]]
         assert contract.methods["forward"].inputs[0].is_planned == (name == "planned_bfloat16")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_chat_knows_how_much_of_its_prompt_was_not_read(name: str) -> None:
+    options = ChatOptions(template="{% for m in messages %}{{ m.content }} {% endfor %}")
+    messages = [{"role": "user", "content": "5 6 7 8"}, {"role": "user", "content": "9 3"}]
+    with load(name) as runner:
+        first, second = (
+            runner.chat(messages, chat_options=options, max_new_tokens=3).stats for _ in range(2)
+        )
+    assert (first.num_prompt_tokens, first.num_cached_tokens) == (6, 0)
+    # The last token is read for its logits; without a cache everything is read again.
+    assert (second.num_prompt_tokens, second.num_cached_tokens) == (6, 0 if name == "no_cache" else 5)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -60,7 +60,8 @@ def test_gaps_between_tokens_are_those_of_their_times() -> None:
 
 def test_rates_are_counts_by_time() -> None:
     stats = Stats(
-        num_prompt_tokens=30,
+        num_prompt_tokens=50,
+        num_cached_tokens=20,
         num_decode_steps=9,
         encode_image_ns=100_000_000,
         encode_audio_ns=50_000_000,
@@ -117,6 +118,27 @@ def test_a_result_shows_itself(runner: MultimodalRunner) -> None:
     html = dataclasses.replace(result, text="a <b> & c")._repr_html_()
     assert "a &lt;b&gt; &amp; c" in html
     assert f"<td>{result.finish_reason}</td>" in html
+    assert f"<td>{result.stats.num_prompt_tokens} + 8</td>" in html
+    cached = dataclasses.replace(result, stats=Stats(num_prompt_tokens=9, num_cached_tokens=4))
+    assert "<td>9 (4 cached) + 8</td>" in cached._repr_html_()
+
+
+def test_a_result_is_json(runner: MultimodalRunner) -> None:
+    plain = runner.generate_result("how many", max_new_tokens=2)
+    assert json.loads(plain.to_json()) == {
+        "text": plain.text,
+        "finish_reason": "length",
+        "stopped_by": None,
+        "token_ids": [*plain.token_ids],
+        "stats": json.loads(plain.stats.to_json()),
+        "alternatives": [],
+    }
+    options = GenerationConfig(max_new_tokens=2, logprobs=1, temperature=1.0, num_return_sequences=2)
+    several = runner.generate_result("how many", options)
+    content = json.loads(several.to_json())
+    assert content["logprobs"] == list(several.logprobs or ())
+    assert content["top_logprobs"] == [[[*pair] for pair in top] for top in several.top_logprobs or ()]
+    assert content["alternatives"][0]["text"] == several.alternatives[0].text
 
 
 def test_a_snapshot_says_how_large_it_is(runner: MultimodalRunner) -> None:
