@@ -34,6 +34,7 @@ from executorch_mm.errors import (
     MissingDependencyError,
     ModelLoadError,
     ResponseFormatError,
+    StateFileError,
     TokenizerError,
     UnknownOptionError,
 )
@@ -115,6 +116,7 @@ __all__ = [
     "Snapshot",
     "SpeechConfig",
     "SpeechRunner",
+    "StateFileError",
     "Stats",
     "Stream",
     "TensorSpec",

@@ -106,6 +106,14 @@ class ResponseFormatError(ExecutorchMMError):
         return type(self), (str(self), self.text)
 
 
+class StateFileError(ExecutorchMMError):
+    """A saved conversation cannot be written or read: no room, damage, another model.
+
+    Where one was to be written, the file that was there before still is. Where one was to be read, the
+    conversation is what it was.
+    """
+
+
 class BusyError(ExecutorchMMError):
     """The runner is in use: by another thread, or by a stream that has not been closed."""
 

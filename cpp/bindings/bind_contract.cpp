@@ -19,6 +19,18 @@ const char* position_style_name(PositionStyle style) {
   return "none";
 }
 
+const char* kind_name(StateKind kind) {
+  switch (kind) {
+    case StateKind::kFlat:
+      return "flat";
+    case StateKind::kRing:
+      return "ring";
+    case StateKind::kWhole:
+      break;
+  }
+  return "whole";
+}
+
 nb::tuple to_tuple(const Shape& shape) {
   nb::list sizes;
   for (const int64_t size : shape) sizes.append(size);
@@ -82,6 +94,19 @@ void bind_contract(nb::module_& module) {
       .def_prop_ro(
           "is_unbounded", [](const Contract& contract) { return contract.cache.is_unbounded; },
           "Positions may grow for ever; the capacity limits one request.")
+      .def(
+          "state_layout",
+          [](const Contract& contract, int64_t num_positions) {
+            std::vector<std::tuple<std::string, std::string, int64_t>> pieces;
+            for (const StateTensor& tensor : contract.state) {
+              pieces.emplace_back(kind_name(tensor.kind), dtype_name(tensor.dtype),
+                                  tensor.bytes_of(num_positions));
+            }
+            return pieces;
+          },
+          "num_positions"_a,
+          "What a decoder remembers of so many positions: for each buffer 'flat', 'ring' or\n"
+          "'whole', numpy's name of its element type or 'other', and bytes.")
       .def_ro("max_chunk", &Contract::max_chunk, "Tokens that one decoder call takes at most.")
       .def_prop_ro(
           "position_style",

@@ -63,6 +63,64 @@ void begin_prefill(Session& session, const std::vector<PromptPart>& parts) {
   session.begin_prefill(std::move(inputs));
 }
 
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Logits = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using ReadOnlyBytes = nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>;
+using ReadOnlyLogits = nb::ndarray<nb::numpy, const float, nb::ndim<1>>;
+
+std::vector<ReadOnlyBytes> state_of(nb::handle_t<Session::Snapshot> self) {
+  std::vector<ReadOnlyBytes> pieces;
+  for (const ByteSpan& span : nb::cast<const Session::Snapshot&>(self).state->spans())
+    pieces.push_back(ReadOnlyBytes(span.data, {span.size}, self));
+  return pieces;
+}
+
+std::optional<ReadOnlyLogits> logits_of(nb::handle_t<Session::Snapshot> self) {
+  const auto& snapshot = nb::cast<const Session::Snapshot&>(self);
+  if (!snapshot.has_logits) return std::nullopt;
+  return ReadOnlyLogits(snapshot.logits.data(), {snapshot.logits.size()}, self);
+}
+
+void load_conversation(Session& session, int64_t position, int64_t written,
+                       std::vector<int64_t> history, std::vector<int64_t> pending_tokens,
+                       const Bytes& state, const std::optional<Logits>& logits) {
+  SavedConversation saved{position, written,      std::move(history), std::move(pending_tokens),
+                          nullptr,  state.data(), state.size()};
+  if (logits) {
+    if (static_cast<int64_t>(logits->size()) != session.contract().vocab_size) {
+      throw Error(ErrorCode::kInput, "logits: expected " +
+                                         std::to_string(session.contract().vocab_size) + ", got " +
+                                         std::to_string(logits->size()));
+    }
+    saved.logits = logits->data();
+  }
+  const ReleaseGil release;
+  session.load(saved);
+}
+
+void bind_snapshot(nb::module_& module) {
+  nb::class_<Session::Snapshot>(module, "Snapshot", "A saved conversation.")
+      .def_prop_ro("position",
+                   [](const Session::Snapshot& snapshot) { return snapshot.position.used(); })
+      .def_prop_ro(
+          "written", [](const Session::Snapshot& snapshot) { return snapshot.position.written(); },
+          "Positions that had been written, of which a rewind may have given back some.")
+      .def_ro("history", &Session::Snapshot::history)
+      .def_ro("pending_tokens", &Session::Snapshot::pending_tokens)
+      .def_prop_ro("logits", logits_of, "float32 (vocab_size) after the last position, if any.")
+      .def_prop_ro(
+          "state", state_of,
+          "The decoder's state in pieces of bytes, laid out as Contract.state_layout says.")
+      .def_prop_ro(
+          "nbytes",
+          [](const Session::Snapshot& snapshot) {
+            const size_t tokens = snapshot.history.size() + snapshot.pending_tokens.size();
+            const size_t state = snapshot.state == nullptr ? 0 : snapshot.state->size_bytes();
+            return state + tokens * sizeof(int64_t) + snapshot.logits.size() * sizeof(float);
+          },
+          "Bytes of the copied state, the history and the logits.");
+}
+
 void bind_timings(nb::module_& module) {
   nb::class_<RequestTimings>(module, "RequestTimings",
                              "What one request cost; times in nanoseconds.")
@@ -97,17 +155,7 @@ void bind_state(nb::class_<Session>& session) {
 
 void bind_session(nb::module_& module) {
   bind_timings(module);
-  nb::class_<Session::Snapshot>(module, "Snapshot", "A saved conversation.")
-      .def_prop_ro("position",
-                   [](const Session::Snapshot& snapshot) { return snapshot.position.used(); })
-      .def_prop_ro(
-          "nbytes",
-          [](const Session::Snapshot& snapshot) {
-            const size_t tokens = snapshot.history.size() + snapshot.pending_tokens.size();
-            const size_t state = snapshot.state == nullptr ? 0 : snapshot.state->size_bytes();
-            return state + tokens * sizeof(int64_t) + snapshot.logits.size() * sizeof(float);
-          },
-          "Bytes of the copied state, the history and the logits.");
+  bind_snapshot(module);
   nb::class_<Session> session(module, "Session",
                               "One conversation with a model. Serves one thread at a time.");
   session.def_static("load", load, "options"_a, WithoutGil(), "Loads every method of the program.")
@@ -139,6 +187,10 @@ void bind_session(nb::module_& module) {
       .def("rewind", &Session::rewind, "position"_a, "Forgets the positions from `position` on.")
       .def("save", &Session::save, WithoutGil(), "Copies the whole state.")
       .def("restore", &Session::restore, "snapshot"_a, WithoutGil(), "Returns to a saved state.")
+      .def("load_conversation", load_conversation, "position"_a, "written"_a, "history"_a,
+           "pending_tokens"_a, "state"_a.noconvert(), "logits"_a.noconvert() = nb::none(),
+           "Goes on with a conversation that another session saved; raises before anything has\n"
+           "changed where this model cannot have had it.")
       .def("write_profile", &Session::write_profile, WithoutGil(),
            "Ends the profile that LoadOptions asked for, if it did, and writes its file.");
   bind_state(session);

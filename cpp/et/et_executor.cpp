@@ -26,6 +26,7 @@ struct EtSnapshot final : StateSnapshot {
   int64_t num_flat_rows = 0;
   std::vector<uint8_t> bytes;
   size_t size_bytes() const override { return bytes.size(); }
+  std::vector<ByteSpan> spans() const override { return {{bytes.data(), bytes.size()}}; }
 };
 
 // Calls visit(where, how many bytes) for each piece of the state that a snapshot holds, in order.
@@ -274,6 +275,21 @@ void EtExecutor::restore_state(const StateSnapshot& snapshot) {
   for_each_piece(current_->state, arena, ours->num_flat_rows, [&](uint8_t* piece, size_t size) {
     std::memcpy(piece, from, size);
     from += size;
+  });
+}
+
+void EtExecutor::load_state(int64_t num_flat_rows, ByteSpan bytes) {
+  int64_t expected = 0;
+  for (const StateTensor& tensor : current_->state) expected += tensor.bytes_of(num_flat_rows);
+  if (static_cast<int64_t>(bytes.size) != expected) {
+    throw Error(ErrorCode::kInput, "state: expected " + std::to_string(expected) + " bytes for " +
+                                       std::to_string(num_flat_rows) + " positions, got " +
+                                       std::to_string(bytes.size));
+  }
+  const Arena& arena = *program_->methods().at(current_->decoder().name).arena;
+  for_each_piece(current_->state, arena, num_flat_rows, [&](uint8_t* piece, size_t size) {
+    std::memcpy(piece, bytes.data, size);
+    bytes.data += size;
   });
 }
 

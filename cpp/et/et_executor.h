@@ -28,6 +28,7 @@ class EtExecutor final : public Executor {
   void reset_state() override;
   std::unique_ptr<StateSnapshot> save_state(int64_t num_flat_rows) const override;
   void restore_state(const StateSnapshot& snapshot) override;
+  void load_state(int64_t num_flat_rows, ByteSpan bytes) override;
   int64_t copied_input_bytes() const override {
     return converted_input_bytes_ + program_->copied_input_bytes();
   }

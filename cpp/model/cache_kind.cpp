@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "model/signatures.h"
 #include "model/value_uses.h"
 
 namespace emm {
@@ -102,6 +103,10 @@ StateTensor to_state(const Place& place, const std::set<int64_t>& ring_sizes, in
     state.kind = std::max(state.kind, kind_of(seen, ring_sizes, capacity));
     state.has_initial_value |= seen.tensor->data_index != 0;
     if (num_rows(seen) != num_rows(buffer)) state.kind = StateKind::kWhole;
+  }
+  state.dtype = to_dtype(buffer.tensor->scalar_type);
+  for (const Buffer& seen : place) {
+    if (seen.tensor->scalar_type != buffer.tensor->scalar_type) state.dtype = DType::kOther;
   }
   state.arena_buffer = buffer.tensor->memory_id - 1;
   state.offset = buffer.tensor->memory_offset;

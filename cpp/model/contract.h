@@ -2,6 +2,7 @@
 // data, filled once at load and never changed; the readers beside it are the only writers.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -67,7 +68,12 @@ struct StateTensor {
   int64_t rows = 1;
   int64_t row_bytes = 0;
   bool has_initial_value = false;  // else it starts zeroed
+  DType dtype = DType::kOther;     // kOther, too, where methods take it for different ones
 
+  // Of a copy that leaves out what flat caches have beyond so many rows.
+  int64_t bytes_of(int64_t num_flat_rows) const {
+    return outer * (kind == StateKind::kFlat ? std::min(num_flat_rows, rows) : rows) * row_bytes;
+  }
   uint64_t bytes() const { return static_cast<uint64_t>(outer * rows * row_bytes); }
 };
 

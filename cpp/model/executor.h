@@ -18,11 +18,19 @@
 
 namespace emm {
 
+struct ByteSpan {
+  const uint8_t* data = nullptr;
+  size_t size = 0;
+};
+
 // A copy of everything a decoder remembers between calls.
 class StateSnapshot {
  public:
   virtual ~StateSnapshot() = default;
   virtual size_t size_bytes() const = 0;
+  // Its bytes in pieces, for a file: the buffers of contract().state in their order, of flat caches
+  // only the rows that were saved.
+  virtual std::vector<ByteSpan> spans() const = 0;
 };
 
 class Executor {
@@ -55,6 +63,9 @@ class Executor {
   // A copy of the decoder's state, of flat caches only the first num_flat_rows rows.
   virtual std::unique_ptr<StateSnapshot> save_state(int64_t num_flat_rows) const = 0;
   virtual void restore_state(const StateSnapshot& snapshot) = 0;
+  // The same from the bytes of a snapshot of so many rows. Throws Error(kInput), and then has
+  // changed nothing, where that takes another number of bytes.
+  virtual void load_state(int64_t num_flat_rows, ByteSpan bytes) = 0;
 
   // Bytes of caller data that had to be copied on the way to an encoder or decoder so far, because
   // of a dtype conversion or because the program plans that input in its arena.

@@ -23,7 +23,16 @@ class KvPosition {
     return other;
   }
 
+  // As another one stood: so many positions in use, of so many written.
+  KvPosition standing_at(int64_t used, int64_t written) const {
+    KvPosition other = *this;
+    other.used_ = used;
+    other.written_ = written;
+    return other;
+  }
+
   int64_t used() const { return used_; }
+  int64_t written() const { return written_; }
   int64_t capacity() const { return capacity_; }
   int64_t available() const { return limits_.is_unbounded ? capacity_ : capacity_ - used_; }
 

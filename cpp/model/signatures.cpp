@@ -6,7 +6,6 @@
 #include <vector>
 
 namespace emm {
-namespace {
 
 DType to_dtype(int8_t scalar_type) {
   const std::string name = scalar_type_name(scalar_type);
@@ -15,6 +14,8 @@ DType to_dtype(int8_t scalar_type) {
   }
   return DType::kOther;
 }
+
+namespace {
 
 std::vector<TensorSpec> to_specs(const ProgramMethod& method, const std::vector<int32_t>& values) {
   std::vector<TensorSpec> specs;

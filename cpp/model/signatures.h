@@ -11,6 +11,9 @@
 
 namespace emm {
 
+// Of ExecuTorch's ScalarType; kOther for what nobody may exchange with a model.
+DType to_dtype(int8_t scalar_type);
+
 // The signatures of all methods by name, whatever the program is for.
 std::map<std::string, MethodSpec> read_methods(const ProgramInfo& program);
 

@@ -343,6 +343,24 @@ void Session::restore(const Snapshot& snapshot) {
   logits_ = {own_logits_.data(), DType::kFloat32, {static_cast<int64_t>(own_logits_.size())}};
 }
 
+void Session::load(const SavedConversation& saved) {
+  const auto lock = enter();
+  expect_idle();
+  const KvPosition position = check_saved(saved, contract());
+  std::vector<int64_t> history = saved.history;
+  std::vector<int64_t> pending = saved.pending_tokens;
+  std::vector<float> logits;
+  if (saved.logits != nullptr) logits.assign(saved.logits, saved.logits + contract().vocab_size);
+  executor_->load_state(saved.position, {saved.state, saved.state_bytes});
+  has_logits_ = saved.logits != nullptr;
+  own_logits_ = std::move(logits);
+  logits_ = {own_logits_.data(), DType::kFloat32, {static_cast<int64_t>(own_logits_.size())}};
+  const std::lock_guard books(books_);
+  position_ = position;
+  history_ = std::move(history);
+  pending_tokens_ = std::move(pending);
+}
+
 void Session::write_profile() {
   const auto lock = enter();
   executor_->write_profile();

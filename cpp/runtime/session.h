@@ -21,6 +21,7 @@
 #include "runtime/input_plan.h"
 #include "runtime/inputs.h"
 #include "runtime/request_timings.h"
+#include "runtime/saved_conversation.h"
 #include "sampling/sampler.h"
 
 namespace emm {
@@ -95,6 +96,9 @@ class Session {
   };
   std::shared_ptr<const Snapshot> save() const;
   void restore(const Snapshot& snapshot);
+  // Goes on with a conversation of another process. Throws Error(kInput), and then has changed
+  // nothing, when this model cannot have had it.
+  void load(const SavedConversation& saved);
 
   // Ends the profile that was asked for when the model was loaded and writes its file.
   void write_profile();

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <map>
 #include <memory>
@@ -111,7 +112,22 @@ class FakeExecutor : public Executor, public Memory {
   struct Saved final : StateSnapshot {
     Memory memory;
     int64_t num_flat_rows = 0;
+    // Of the flat cache alone, on which most tests look.
     size_t size_bytes() const override { return memory.cache.size() * sizeof(int64_t); }
+    // Rows, then the ring's rows with position and token, then the summary.
+    std::vector<ByteSpan> spans() const override {
+      const auto span = [](const std::vector<int64_t>& values) {
+        return ByteSpan{reinterpret_cast<const uint8_t*>(values.data()),
+                        values.size() * sizeof(int64_t)};
+      };
+      rest = {memory.summary};
+      for (const auto& [row, held] : memory.ring)
+        rest.insert(rest.end(), {row, held.first, held.second});
+      ByteSpan rows = span(memory.cache);
+      rows.size = static_cast<size_t>(num_flat_rows) * sizeof(int64_t);
+      return {rows, span(rest)};
+    }
+    mutable std::vector<int64_t> rest;
   };
   std::unique_ptr<StateSnapshot> save_state(int64_t num_flat_rows) const override {
     auto saved = std::make_unique<Saved>();
@@ -126,6 +142,19 @@ class FakeExecutor : public Executor, public Memory {
     summary = saved.memory.summary;
     const auto* rows = saved.memory.cache.data();
     if (saved.num_flat_rows > 0) cache.assign(rows, rows + saved.num_flat_rows);
+  }
+
+  void load_state(int64_t num_flat_rows, ByteSpan bytes) override {
+    std::vector<int64_t> values(bytes.size / sizeof(int64_t));
+    std::memcpy(values.data(), bytes.data, values.size() * sizeof(int64_t));
+    const size_t rows = static_cast<size_t>(num_flat_rows);
+    if (values.size() < rows + 1 || (values.size() - rows) % 3 != 1)
+      throw Error(ErrorCode::kInput, "state: of another size");
+    cache.assign(values.data(), values.data() + rows);
+    summary = values[rows];
+    ring.clear();
+    for (size_t i = rows + 1; i < values.size(); i += 3)
+      ring[values[i]] = {values[i + 1], values[i + 2]};
   }
 
   int64_t copied_input_bytes() const override { return 0; }

@@ -40,6 +40,19 @@ class Context:
         self._media: list[bytes] = []  # one digest for each run of media, from the start of the context
         self.num_known = 0
 
+    @property
+    def media(self) -> tuple[bytes, ...]:
+        """A digest for each run of pictures and sounds from the start of the context, as far as known."""
+        return tuple(self._media)
+
+    def remember(self, media: Sequence[bytes]) -> None:
+        """The context is another now.
+
+        Args:
+            media: What `media` was when that one was saved.
+        """
+        self._media = [*media]
+
     def forget(self) -> None:
         """Something else may have come into the context."""
         self._media = []

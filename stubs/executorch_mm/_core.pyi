@@ -153,6 +153,12 @@ class Contract:
     def is_unbounded(self) -> bool:
         """Positions may grow for ever; the capacity limits one request."""
 
+    def state_layout(self, num_positions: int) -> list[tuple[str, str, int]]:
+        """
+        What a decoder remembers of so many positions: for each buffer 'flat', 'ring' or
+        'whole', numpy's name of its element type or 'other', and bytes.
+        """
+
     @property
     def max_chunk(self) -> int:
         """Tokens that one decoder call takes at most."""
@@ -495,6 +501,28 @@ class Snapshot:
     def position(self) -> int: ...
 
     @property
+    def written(self) -> int:
+        """
+        Positions that had been written, of which a rewind may have given back some.
+        """
+
+    @property
+    def history(self) -> list[int]: ...
+
+    @property
+    def pending_tokens(self) -> list[int]: ...
+
+    @property
+    def logits(self) -> Annotated[NDArray[numpy.float32], dict(shape=(None,), writable=False)] | None:
+        """float32 (vocab_size) after the last position, if any."""
+
+    @property
+    def state(self) -> list[Annotated[NDArray[numpy.uint8], dict(shape=(None,), writable=False)]]:
+        """
+        The decoder's state in pieces of bytes, laid out as Contract.state_layout says.
+        """
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the copied state, the history and the logits."""
 
@@ -561,6 +589,12 @@ class Session:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Returns to a saved state."""
+
+    def load_conversation(self, position: int, written: int, history: Sequence[int], pending_tokens: Sequence[int], state: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None) -> None:
+        """
+        Goes on with a conversation that another session saved; raises before anything has
+        changed where this model cannot have had it.
+        """
 
     def write_profile(self) -> None:
         """

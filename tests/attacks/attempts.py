@@ -17,7 +17,7 @@ from PIL import Image
 import executorch_mm
 from executorch_mm import ExecutorchMMError, MultimodalRunner, make_audio_input, make_image_input
 from executorch_mm.chat import ChatTemplate
-from executorch_mm.errors import InputError, ModelLoadError
+from executorch_mm.errors import InputError, ModelLoadError, StateFileError
 from executorch_mm.preprocess import load_image
 
 MODEL = Path(executorch_mm.__file__).parent / "models" / "tiny_vlm"
@@ -86,6 +86,15 @@ def foreign_snapshot(_: Path) -> object:
         return other.restore(one.save())
 
 
+def conversation_of_another_size(folder: Path) -> object:
+    with MultimodalRunner.demo() as runner:
+        runner.prefill("hello")
+        runner.save(folder / "chat.emm")
+        content = (folder / "chat.emm").read_bytes()
+        (folder / "chat.emm").write_bytes(content[:16] + (1 << 60).to_bytes(8, "little") + content[24:])
+        return runner.restore(folder / "chat.emm")
+
+
 def token_outside(_: Path) -> object:
     with MultimodalRunner.demo() as runner:
         return runner.generate_text(executorch_mm.make_token_input([10**9]))
@@ -116,6 +125,7 @@ ATTEMPTS = [
     ),
     Attempt("a URL that nobody allowed", InputError, lambda _: load_image("http://127.0.0.1/picture.png")),
     Attempt("a snapshot of another runner", InputError, foreign_snapshot),
+    Attempt("a saved conversation that claims to be huge", StateFileError, conversation_of_another_size),
     Attempt("a token beyond the vocabulary", InputError, token_outside),
 ]
 

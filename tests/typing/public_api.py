@@ -59,6 +59,9 @@ def construction() -> None:
     assert_type(runner.tokenizer, Tokenizer)
     assert_type(runner.history, list[int])
     assert_type(runner.save(), Snapshot)
+    assert_type(runner.save(Path("chat.emm"), dtype="int8"), Snapshot)
+    runner.restore("chat.emm")
+    runner.save("chat.emm", dtype="float8")  # type: ignore[arg-type]
 
 
 class Model:

@@ -13,7 +13,6 @@ import pytest
 from executorch_mm import (
     CapacityError,
     ContractError,
-    ExecutorchMMError,
     GenerationConfig,
     InputError,
     MultimodalRunner,
@@ -23,18 +22,10 @@ from executorch_mm import (
     make_token_input,
 )
 from number_tokenizer import NumberTokenizer, answer
+from stateful_models import MODELS, STATEFUL, load_stateful
 
-MODELS = Path(__file__).resolve().parents[2] / "models"
 FOLDER = MODELS / "behaviour"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())
-# Every decoder with a state of its own: caches of all kinds, rings, recurrences.
-KINDS = ("text", "export_llm", "optimum")
-STATEFUL = [
-    path
-    for kind in KINDS
-    for path in sorted((MODELS / kind).glob("*.pte"))
-    if path.stem != "gemma3_window"  # ends after eight positions, before these conversations do
-]
 MIB = 1 << 20
 LONG = [(7 * i + 3) % 60 + 2 for i in range(20)]
 
@@ -45,16 +36,6 @@ def resident_bytes() -> int:
 
 def load(name: str) -> MultimodalRunner:
     return MultimodalRunner(FOLDER / f"{name}.pte", NumberTokenizer())
-
-
-def load_stateful(path: Path) -> MultimodalRunner:
-    manifest = path.parent / "manifest.json"
-    entries = json.loads(manifest.read_text())["models"] if manifest.exists() else []
-    files = [name for entry in entries if entry.get("file") == path.name for name in entry["data_files"]]
-    try:
-        return MultimodalRunner(path, NumberTokenizer(), data_path=[path.parent / name for name in files])
-    except ExecutorchMMError as error:
-        pytest.skip(f"not a model for this runner: {error}")
 
 
 def test_int32_tokens_and_positions_give_the_eager_models_tokens() -> None:

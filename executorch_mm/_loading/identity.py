@@ -1,0 +1,111 @@
+"""Which model and tokenizer these are: what a saved conversation can go on with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from executorch_mm._loading.lazy import BuiltOnce
+from executorch_mm.errors import StateFileError
+from executorch_mm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+    from typing_extensions import Buffer
+
+    from executorch_mm._loading.options import PathLike
+
+_BLOCK_BYTES = 1 << 16
+_MOST_BLOCKS = 128  # a file of up to 8 MiB is read as a whole
+_MOST_TOKENS = 1024
+
+
+class ModelIdentity:
+    """Fingerprints of a model and its tokenizer, made when they are first asked for.
+
+    That of a model is the SHA-256 of its size and content, of a file above 8 MiB of 128 blocks spread over
+    it: gigabytes would take seconds, and other weights differ everywhere.
+
+    Args:
+        model: The .pte file or its content.
+        data: The .ptd files.
+        tokenizer: Of the model.
+    """
+
+    def __init__(
+        self, model: PathLike | Buffer, data: PathLike | Sequence[PathLike], tokenizer: Tokenizer
+    ) -> None:
+        data = [data] if isinstance(data, (str, os.PathLike)) else data
+        self._memory = None if isinstance(model, (str, os.PathLike)) else memoryview(model).cast("B")
+        paths = [*([model] if isinstance(model, (str, os.PathLike)) else []), *data]
+        self._files = [(path, _mark(path.stat())) for path in (Path(os.fspath(path)) for path in paths)]
+        self._tokenizer = tokenizer
+
+    @BuiltOnce
+    def model(self) -> str:
+        """Of the model, as hexadecimal digits.
+
+        Raises:
+            StateFileError: A file of it has changed since it was loaded, or is gone.
+        """
+        import hashlib
+
+        digest = hashlib.sha256()
+        if self._memory is not None:
+            _add(digest, self._memory.nbytes, self._blocks_of(self._memory))
+        for path, mark in self._files:
+            self._add_file(digest, path, mark)
+        return digest.hexdigest()
+
+    @BuiltOnce
+    def tokenizer(self) -> str:
+        """Of the tokenizer: what its ids stand for."""
+        import hashlib
+
+        tokenizer = self._tokenizer
+        size = tokenizer.vocab_size
+        ends = _MOST_TOKENS // 4
+        ids = {*range(min(ends, size)), *range(max(size - ends, 0), size)}
+        ids |= {index * size // (2 * ends) for index in range(2 * ends)}
+        seen = [
+            size,
+            tokenizer.bos_id,
+            [tokenizer.id_to_token(token) for token in sorted(ids) if token < size],
+        ]
+        return hashlib.sha256(repr(seen).encode("utf-8", "surrogatepass")).hexdigest()
+
+    @staticmethod
+    def _blocks_of(memory: memoryview[int]) -> Iterator[memoryview[int]]:
+        return (memory[start : start + _BLOCK_BYTES] for start in _starts(memory.nbytes))
+
+    @staticmethod
+    def _add_file(digest: _Hash, path: Path, mark: tuple[int, ...]) -> None:
+        try:
+            with path.open("rb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+                if _mark(status) != mark:
+                    raise StateFileError(f"{path}: the file has changed since the model was loaded from it")
+                size = status.st_size
+                _add(digest, size, (os.pread(file.fileno(), _BLOCK_BYTES, at) for at in _starts(size)))
+        except OSError as error:
+            raise StateFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _mark(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _starts(size: int) -> list[int]:
+    """Where the blocks begin that are looked at; the last one ends where the file does."""
+    if size <= _MOST_BLOCKS * _BLOCK_BYTES:
+        return [*range(0, size, _BLOCK_BYTES)]
+    return [(size - _BLOCK_BYTES) * index // (_MOST_BLOCKS - 1) for index in range(_MOST_BLOCKS)]
+
+
+def _add(digest: _Hash, size: int, blocks: Iterator[Buffer]) -> None:
+    digest.update(size.to_bytes(8, "little"))
+    for block in blocks:
+        digest.update(block)
