@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,8 +69,10 @@ def test_chat_keeps_the_picture_in_mind() -> None:
     scene = make_scene(900_000_001)
     assert lines[1] == f"assistant: {NUMBERS[len(scene.shapes)]}"
     assert names_every_shape(lines[4], scene)
-    first, second = (int(line.strip("(").split()[0]) for line in (lines[2], lines[5]))
-    assert second < first  # the picture is not read again
+    counts = [re.fullmatch(r"\(prompt of (\d+) positions, (\d+) cached\)", lines[i]) for i in (2, 5)]
+    first, second = ([int(number) for number in match.groups()] for match in counts if match is not None)
+    assert first[1] == 0
+    assert second[1] > first[0]  # the first question with its image, which are not read again
 
 
 def test_chat_takes_another_model_and_picture(tmp_path: Path) -> None:

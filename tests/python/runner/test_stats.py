@@ -118,9 +118,9 @@ def test_a_result_shows_itself(runner: MultimodalRunner) -> None:
     html = dataclasses.replace(result, text="a <b> & c")._repr_html_()
     assert "a &lt;b&gt; &amp; c" in html
     assert f"<td>{result.finish_reason}</td>" in html
-    assert f"<td>{result.stats.num_prompt_tokens} + 8</td>" in html
+    assert f"<td>{result.stats.num_prompt_tokens} + {len(result.token_ids)}</td>" in html
     cached = dataclasses.replace(result, stats=Stats(num_prompt_tokens=9, num_cached_tokens=4))
-    assert "<td>9 (4 cached) + 8</td>" in cached._repr_html_()
+    assert f"<td>9 (4 cached) + {len(result.token_ids)}</td>" in cached._repr_html_()
 
 
 def test_a_result_is_json(runner: MultimodalRunner) -> None:
