@@ -15,7 +15,8 @@ from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.methods import find_method, load_methods
-from executorch_mm._loading.options import LoadOptions, PathLike
+from executorch_mm._loading.options import SHOWN, LoadOptions, PathLike
+from executorch_mm._loading.shown_options import show_options
 from executorch_mm.arrays import AnyArray, to_numpy
 from executorch_mm.errors import ContractError, InputError
 from executorch_mm.inputs import ImageLike, make_image_input
@@ -208,6 +209,9 @@ class ClipModel(LoadedModel):
             lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
             embeddings /= np.where(lengths > 0, lengths, 1)
         return embeddings
+
+
+show_options(ClipModel, SHOWN)
 
 
 def _batches(rows: Sequence[AnyArray], wanted: _core.TensorSpec) -> Iterator[tuple[AnyArray, int | None]]:

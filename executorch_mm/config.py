@@ -7,11 +7,12 @@ import functools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from executorch_mm._loading.shown_options import parameters_of, show_options
 from executorch_mm.errors import InputError, UnknownOptionError
 
 if TYPE_CHECKING:
@@ -57,7 +58,20 @@ class GenerationOptions(TypedDict, total=False):
     num_eos: int
 
 
+class ChatGenerationOptions(GenerationOptions, total=False):
+    """`GenerationOptions`, and the names of OpenAI's API that mean exactly the same.
+
+    Attributes:
+        max_tokens: `max_new_tokens`; None counts as not given.
+        max_completion_tokens: The same.
+    """
+
+    max_tokens: int | None
+    max_completion_tokens: int | None
+
+
 _ConfigT = TypeVar("_ConfigT")
+_SYNONYMS = ("max_tokens", "max_completion_tokens")  # of max_new_tokens, in chats
 # What other libraries call an option that has one name here.
 _OTHER_NAMES = {
     "max_tokens": "max_new_tokens",
@@ -91,6 +105,22 @@ def _names_unknown_options(config: type[_ConfigT]) -> type[_ConfigT]:
 
     config.__init__ = __init__  # type: ignore[assignment, method-assign]
     return config
+
+
+def without_synonyms(options: ChatGenerationOptions) -> GenerationOptions:
+    """The options of a chat by their names here.
+
+    Raises:
+        InputError: The limit is given by two names.
+    """
+    plain: dict[str, object] = dict(options)
+    limits = {name: limit for name in _SYNONYMS if (limit := plain.pop(name, None)) is not None}
+    given = [name for name in ("max_new_tokens", *limits) if name in plain or name in limits]
+    if len(given) > 1:
+        raise InputError(f"{given[1]}: expected one name of the limit only, got {given[0]} too")
+    for limit in limits.values():
+        plain["max_new_tokens"] = limit
+    return cast(GenerationOptions, plain)
 
 
 @_names_unknown_options
@@ -350,8 +380,24 @@ def check_stops(stop: Sequence[object]) -> list[str]:
     Raises:
         InputError: One is empty or not a str.
     """
+    if not isinstance(stop, Collection):
+        raise InputError(f"stop: expected a str or several, got {stop!r}")
     stops = [stop] if isinstance(stop, str) else list(stop)
     for text in stops:
         if not isinstance(text, str) or not text:
             raise InputError(f"stop: expected non-empty strings, got {text!r}")
     return [str(text) for text in stops]
+
+
+def _default(item: dataclasses.Field[object]) -> object:
+    made = item.default_factory
+    return item.default if made is dataclasses.MISSING else made()
+
+
+_DEFAULTS = {item.name: _default(item) for item in dataclasses.fields(GenerationConfig)}
+SHOWN = {
+    "GenerationOptions": parameters_of(GenerationOptions, _DEFAULTS),
+    "ChatGenerationOptions": parameters_of(ChatGenerationOptions, {**_DEFAULTS, **dict.fromkeys(_SYNONYMS)}),
+}
+"""The options as `show_options` takes them."""
+show_options(GenerationConfig, SHOWN)

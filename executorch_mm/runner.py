@@ -16,9 +16,11 @@ from executorch_mm._engine.result import GenerationResult
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.model import load_model
+from executorch_mm._loading.options import SHOWN as SHOWN_LOADING
 from executorch_mm._loading.options import NumThreads, PathLike, RunnerOptions, core_options
+from executorch_mm._loading.shown_options import show_options
 from executorch_mm.chat.methods import ChatMethods
-from executorch_mm.config import GenerationConfig, GenerationOptions
+from executorch_mm.config import SHOWN, GenerationConfig, GenerationOptions
 from executorch_mm.errors import ContractError, InputError
 from executorch_mm.inputs import Prompt
 from executorch_mm.stats import Stats, counted
@@ -526,6 +528,9 @@ class MultimodalRunner(LoadedModel, ChatMethods):
     @property
     def _session(self) -> _core.Session:
         return self._requests.session
+
+
+show_options(MultimodalRunner, {**SHOWN, **SHOWN_LOADING})
 
 
 def _with_options(config: GenerationConfig | None, options: GenerationOptions) -> GenerationConfig:

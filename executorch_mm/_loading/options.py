@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from executorch_mm import _core
+from executorch_mm._loading.shown_options import parameters_of
 from executorch_mm.errors import InputError, UnknownOptionError
 
 if TYPE_CHECKING:
@@ -97,6 +98,21 @@ class RunnerOptions(LoadOptions, total=False):
     profile_path: PathLike | None
 
 
+_DEFAULTS: RunnerOptions = {
+    "load_mode": "mmap",
+    "num_threads": "auto",
+    "xnnpack": None,
+    "max_context_len": None,
+    "method": None,
+    "profile_path": None,
+}
+SHOWN = {
+    "LoadOptions": parameters_of(LoadOptions, _DEFAULTS),
+    "RunnerOptions": parameters_of(RunnerOptions, _DEFAULTS),
+}
+"""The options as `show_options` takes them."""
+
+
 def check_load_options(options: LoadOptions) -> None:
     """Refuses keywords that are not those of `LoadOptions`.
 
@@ -117,19 +133,20 @@ def core_options(
         InputError: An option is wrong, or there is none of its name.
     """
     UnknownOptionError._check(options, RunnerOptions.__annotations__, {})
+    options = {**_DEFAULTS, **options}
     model_path, model_bytes = _path_or_bytes(model)
     data = [data_path] if isinstance(data_path, (str, os.PathLike)) else data_path
-    xnnpack = options.get("xnnpack") or XnnpackOptions()
+    xnnpack = options["xnnpack"] or XnnpackOptions()
     packed_cache = xnnpack.packed_cache_path
-    profile_path = options.get("profile_path")
+    profile_path = options["profile_path"]
     return _core.LoadOptions(
         model_path=model_path,
         model_bytes=model_bytes,
         data_paths=[os.fspath(path) for path in data],
-        load_mode=options.get("load_mode", "mmap"),
-        num_threads=_thread_count(options.get("num_threads", "auto")),
-        max_context_len=_context_len(options.get("max_context_len")),
-        method=_method_name(options.get("method")),
+        load_mode=options["load_mode"],
+        num_threads=_thread_count(options["num_threads"]),
+        max_context_len=_context_len(options["max_context_len"]),
+        method=_method_name(options["method"]),
         workspace_sharing=xnnpack.workspace_sharing,
         weight_cache=xnnpack.weight_cache or packed_cache is not None,
         packed_cache_path="" if packed_cache is None else os.path.realpath(packed_cache),

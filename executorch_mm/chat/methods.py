@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from executorch_mm._engine.requests import Request
-from executorch_mm.config import GenerationConfig, GenerationOptions
+from executorch_mm._loading.shown_options import show_options
+from executorch_mm.config import SHOWN, ChatGenerationOptions, GenerationConfig, without_synonyms
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -69,7 +70,7 @@ class ChatMethods(ABC):
         *,
         tools: Sequence[Tool] | None = None,
         chat_options: ChatOptions | None = None,
-        **options: Unpack[GenerationOptions],
+        **options: Unpack[ChatGenerationOptions],
     ) -> GenerationResult:
         """Answers a conversation.
 
@@ -88,7 +89,8 @@ class ChatMethods(ABC):
                 pydantic's models, whose fields are the arguments.
             chat_options: Documents, another template and its variables, the time it is told, and whether
                 control tokens that messages spell are those tokens.
-            **options: Fields of `GenerationConfig`, which override those of `config`.
+            **options: Fields of `GenerationConfig`, which override those of `config`; `max_tokens` and
+                `max_completion_tokens`, as in OpenAI's API, are `max_new_tokens`.
 
         Raises:
             InputError: A message or tool is wrong, there is no template, or it fails. Nothing has changed.
@@ -115,7 +117,7 @@ class ChatMethods(ABC):
         tools: Sequence[Tool] | None = None,
         chat_options: ChatOptions | None = None,
         progress: Progress | None = None,
-        **options: Unpack[GenerationOptions],
+        **options: Unpack[ChatGenerationOptions],
     ) -> Stream[str, GenerationResult]:
         """The answer piece by piece, as an iterator; parameters and errors are those of `chat`.
 
@@ -131,7 +133,7 @@ class ChatMethods(ABC):
         *,
         tools: Sequence[Tool] | None = None,
         chat_options: ChatOptions | None = None,
-        **options: Unpack[GenerationOptions],
+        **options: Unpack[ChatGenerationOptions],
     ) -> GenerationResult:
         """`chat` for a task, which waits and is cancelled as in `astream`.
 
@@ -146,7 +148,7 @@ class ChatMethods(ABC):
         *,
         tools: Sequence[Tool] | None = None,
         chat_options: ChatOptions | None = None,
-        **options: Unpack[GenerationOptions],
+        **options: Unpack[ChatGenerationOptions],
     ) -> AsyncStream[str, GenerationResult]:
         """`stream_chat` for a task; it waits and is cancelled as `astream` is.
 
@@ -160,11 +162,11 @@ class ChatMethods(ABC):
         config: GenerationConfig | None,
         tools: Sequence[Tool] | None,
         chat_options: ChatOptions | None,
-        options: GenerationOptions,
+        options: ChatGenerationOptions,
     ) -> Request:
         from executorch_mm.chat.chat import ChatOptions
 
-        config = (config or GenerationConfig()).replace(**options)
+        config = (config or GenerationConfig()).replace(**without_synonyms(options))
         prompt = self._chat.prompt(messages, tools, chat_options or ChatOptions(), config.num_bos)
         return Request(prompt, config.replace(num_bos=0))
 
@@ -174,7 +176,7 @@ class ChatMethods(ABC):
         config: GenerationConfig | None,
         tools: Sequence[Tool] | None,
         chat_options: ChatOptions | None,
-        options: GenerationOptions,
+        options: ChatGenerationOptions,
     ) -> Callable[[], Awaitable[Request]]:
         async def prepare() -> Request:
             import asyncio  # not at the top: it takes as long as all the rest
@@ -182,3 +184,6 @@ class ChatMethods(ABC):
             return await asyncio.to_thread(self._chat_request, messages, config, tools, chat_options, options)
 
         return prepare
+
+
+show_options(ChatMethods, SHOWN)

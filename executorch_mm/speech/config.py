@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
+from executorch_mm._loading.shown_options import parameters_of, show_options
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import InputError
 
@@ -109,6 +110,15 @@ class SpeechConfig:
             TypeError: There is no such field.
         """
         return dataclasses.replace(self, **options) if options else self
+
+
+SHOWN = {
+    "SpeechOptions": parameters_of(
+        SpeechOptions, {item.name: item.default for item in dataclasses.fields(SpeechConfig)}
+    )
+}
+"""The options as `show_options` takes them."""
+show_options(SpeechConfig, SHOWN)
 
 
 def _is_number(value: object) -> bool:

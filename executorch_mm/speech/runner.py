@@ -11,13 +11,15 @@ from executorch_mm import _core
 from executorch_mm._engine.streams import AsyncStream, Stream
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.model import load_model
+from executorch_mm._loading.options import SHOWN as SHOWN_LOADING
 from executorch_mm._loading.options import PathLike, RunnerOptions, core_options
+from executorch_mm._loading.shown_options import show_options
 from executorch_mm.errors import ContractError
 from executorch_mm.speech._model import SpeechProgress
 from executorch_mm.speech._requests import SpeechRequest, SpeechRequests
 from executorch_mm.speech._transducer import Heard, TransducerModel
 from executorch_mm.speech._whisper import WhisperModel
-from executorch_mm.speech.config import SpeechConfig, SpeechOptions
+from executorch_mm.speech.config import SHOWN, SpeechConfig, SpeechOptions
 from executorch_mm.speech.segment import SpeechEvent
 from executorch_mm.speech.transcription import Transcription
 from executorch_mm.stats import Stats, counted
@@ -234,6 +236,9 @@ class SpeechRunner(LoadedModel):
     def sampling_rate(self) -> int:
         """Samples per second that the model hears."""
         return self._requests.model.sampling_rate
+
+
+show_options(SpeechRunner, {**SHOWN, **SHOWN_LOADING})
 
 
 def _with_options(config: SpeechConfig | None, options: SpeechOptions) -> SpeechConfig:

@@ -60,7 +60,7 @@ MAY_IMPORT = {
         "cli": "_core _loading demo executorch_mm inputs inspection preprocess speech stats",
         "clip": "_core _loading arrays errors inputs preprocess tokenizer",
         "compat": "_core _loading arrays errors executorch_mm preprocess",
-        "config": "errors response_format",
+        "config": "_loading errors response_format",
         "demo": "",
         "errors": "",
         "executorch_mm": "_core _engine _loading clip config errors inputs inspection "

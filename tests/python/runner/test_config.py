@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import pydoc
+from collections.abc import Callable
 from dataclasses import fields
 
 import numpy as np
 import pytest
 
-from executorch_mm import GenerationConfig, InputError, MultimodalRunner, UnknownOptionError
-from executorch_mm.config import GenerationOptions
+from executorch_mm import (
+    ClipModel,
+    GenerationConfig,
+    InputError,
+    LoadOptions,
+    MultimodalRunner,
+    RunnerOptions,
+    SpeechConfig,
+    SpeechRunner,
+    UnknownOptionError,
+)
+from executorch_mm._loading.options import core_options
+from executorch_mm.config import ChatGenerationOptions, GenerationOptions
+from executorch_mm.speech.config import SpeechOptions
 
 
 @pytest.mark.parametrize(
@@ -113,9 +128,8 @@ def test_keywords_of_a_call_override_its_config(runner: MultimodalRunner) -> Non
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("max_tokens", "max_new_tokens"),  # OpenAI's API
-        ("max_completion_tokens", "max_new_tokens"),
-        ("n", "num_return_sequences"),
+        ("max_output_tokens", "max_new_tokens"),
+        ("n", "num_return_sequences"),  # OpenAI's API
         ("repeat_penalty", "repetition_penalty"),  # llama.cpp
         ("temprature", "temperature"),
         ("topk", "top_k"),
@@ -130,6 +144,83 @@ def test_a_wrong_option_name_says_which_was_meant(runner: MultimodalRunner, name
         runner.generate_text("x", **{name: 3})
     with pytest.raises(UnknownOptionError, match=message):
         runner.chat([{"role": "user", "content": "x"}], **{name: 3})
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_chats_take_openais_names_of_the_limit(runner: MultimodalRunner, name: str) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    config = GenerationConfig(max_new_tokens=9, ignore_eos=True)
+    assert len(runner.chat(messages, config, **{name: 3}).token_ids) == 3
+    stream = runner.stream_chat(messages, config, **{name: 3})
+    assert stream.result is None
+    for _ in stream:
+        pass
+    assert stream.result is not None
+    assert len(stream.result.token_ids) == 3
+    assert len(runner.chat(messages, config, **{name: None}).token_ids) == 9  # OpenAI's null
+    with pytest.raises(InputError, match=f"{name}: .* got max_new_tokens too"):
+        runner.chat(messages, **{"max_new_tokens": 4, name: 3})
+    with pytest.raises(InputError, match=r"max_completion_tokens: .* got max_tokens too"):
+        runner.chat(messages, max_tokens=3, max_completion_tokens=3)
+    with pytest.raises(UnknownOptionError, match=f"{name}: .* did you mean max_new_tokens"):
+        runner.generate_text("hello", **{name: 3})  # it is no chat
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        (MultimodalRunner.generate, GenerationOptions),
+        (MultimodalRunner.generate_text, GenerationOptions),
+        (MultimodalRunner.generate_result, GenerationOptions),
+        (MultimodalRunner.stream, GenerationOptions),
+        (MultimodalRunner.astream, GenerationOptions),
+        (MultimodalRunner.agenerate_text, GenerationOptions),
+        (MultimodalRunner.agenerate_result, GenerationOptions),
+        (MultimodalRunner.prefill, GenerationOptions),
+        (MultimodalRunner.chat, ChatGenerationOptions),
+        (MultimodalRunner.stream_chat, ChatGenerationOptions),
+        (MultimodalRunner.achat, ChatGenerationOptions),
+        (MultimodalRunner.astream_chat, ChatGenerationOptions),
+        (GenerationConfig.replace, GenerationOptions),
+        (MultimodalRunner, RunnerOptions),
+        (MultimodalRunner.from_pretrained, RunnerOptions),
+        (SpeechRunner, RunnerOptions),
+        (SpeechRunner.from_pretrained, RunnerOptions),
+        (SpeechRunner.transcribe, SpeechOptions),
+        (SpeechRunner.stream_transcribe, SpeechOptions),
+        (SpeechRunner.atranscribe, SpeechOptions),
+        (SpeechRunner.astream_transcribe, SpeechOptions),
+        (SpeechConfig.replace, SpeechOptions),
+        (ClipModel, LoadOptions),
+    ],
+    ids=lambda value: value.__qualname__,
+)
+def test_signatures_name_every_option(method: Callable[..., object], options: type) -> None:
+    parameters = inspect.signature(method).parameters
+    assert all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name in options.__annotations__:
+        assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameters[name].default is not inspect.Parameter.empty
+    shown = pydoc.render_doc(method, renderer=pydoc.plaintext)
+    assert all(f"{name}: " in shown for name in options.__annotations__)
+
+
+def test_the_shown_defaults_are_those_that_hold() -> None:
+    shown = inspect.signature(MultimodalRunner.generate).parameters
+    default = GenerationConfig()
+    for name in GenerationOptions.__annotations__:
+        assert shown[name].default == getattr(default, name), name
+    loading = {name: p.default for name, p in inspect.signature(MultimodalRunner).parameters.items()}
+    names = RunnerOptions.__annotations__
+    given = core_options("model.pte", **{name: loading[name] for name in names})
+    plain = core_options("model.pte")
+    assert all(getattr(given, name) == getattr(plain, name) for name in dir(plain) if name[0] != "_")
+
+
+@pytest.mark.parametrize("stop", [None, 5])
+def test_stop_texts_that_are_none_are_refused(stop: object) -> None:
+    with pytest.raises(InputError, match="stop: expected a str or several, got"):
+        GenerationConfig(stop=stop)  # type: ignore[arg-type]
 
 
 def test_a_name_that_is_like_none_lists_the_options() -> None:
