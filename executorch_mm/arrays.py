@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard, cast
 import numpy as np
 import numpy.typing as npt
 
-from executorch_mm.errors import InputError
+from executorch_mm.errors import InputError, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -120,8 +120,9 @@ def image_array(
         InputError: Wrong rank, channel number or dtype; no pixels; NaN or infinite values.
     """
     array = to_numpy(image, "image")
-    if layout not in (None, "HWC", "CHW"):
-        raise InputError(f"layout: expected 'HWC', 'CHW' or None, got {layout!r}")
+    given: object = layout
+    if given is not None and (not isinstance(given, str) or given not in ("HWC", "CHW")):
+        raise InputError(f"layout: expected 'HWC', 'CHW' or None, got {shown(layout)}")
     if array.ndim == 4 and array.shape[0] == 1:
         array = array[0]
     if array.ndim == 2:

@@ -15,10 +15,10 @@ from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.methods import find_method, load_methods
-from executorch_mm._loading.options import SHOWN, LoadOptions, PathLike
+from executorch_mm._loading.options import SHOWN, LoadOptions, PathLike, optional_path
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm.arrays import AnyArray, to_numpy
-from executorch_mm.errors import ContractError, InputError
+from executorch_mm.errors import ContractError, InputError, TokenizerError, shown
 from executorch_mm.inputs import ImageLike, make_image_input
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
@@ -74,8 +74,10 @@ class ClipModel(LoadedModel):
             TokenizerError: The tokenizer file is missing, malformed or of an unknown kind.
             InputError: An option is wrong.
         """
+        if not isinstance(model_path, (str, os.PathLike)):
+            raise InputError(f"model_path: expected a path, got {shown(model_path)}")
+        methods = load_methods(model_path, **options)
         model = Path(os.fspath(model_path))
-        methods = load_methods(model, **options)
         self._image = find_method(methods, _IMAGE_METHODS, "float", (3, 4))
         self._text = find_method(methods, _TEXT_METHODS, "int", (2,))
         if self._image is None and self._text is None:
@@ -84,9 +86,13 @@ class ClipModel(LoadedModel):
         self._handle = Handle(methods, "model")
         self._source = name_source(model)
         self._folder = model.parent
-        self._processor_path = processor_path
+        self._processor_path = optional_path(processor_path, "processor_path")
         if isinstance(tokenizer_path, (str, os.PathLike)):
             tokenizer_path = load_tokenizer(tokenizer_path)
+        elif tokenizer_path is not None and not isinstance(tokenizer_path, Tokenizer):
+            raise TokenizerError(
+                f"tokenizer_path: expected a path or a Tokenizer, got {shown(tokenizer_path)}"
+            )
         self._given_tokenizer = tokenizer_path
 
     def _facts(self) -> list[str]:
@@ -112,6 +118,7 @@ class ClipModel(LoadedModel):
             BusyError: Another call is running.
             ForkError: This is a forked child.
         """
+        _check_flag(normalize)
         if self._image is None:
             raise InputError(f"image: the model has no method {' or '.join(_IMAGE_METHODS)}")
         many = list(images) if isinstance(images, (list, tuple)) else [cast(ImageLike, images)]
@@ -139,10 +146,14 @@ class ClipModel(LoadedModel):
             BusyError: Another call is running.
             ForkError: This is a forked child.
         """
+        _check_flag(normalize)
         if self._text is None:
             raise InputError(f"text: the model has no method {' or '.join(_TEXT_METHODS)}")
         wanted = self._text.inputs[0]
         many = [texts] if isinstance(texts, str) else texts
+        given: object = many
+        if not isinstance(given, (Sequence, np.ndarray)) or getattr(given, "ndim", 2) != 2:
+            raise InputError(f"text: expected a str, or a list of texts or token ids, got {shown(texts)}")
         rows = [_filled(self._ids(text), wanted.shape[1]).astype(wanted.dtype) for text in many]
         return self._run(self._text, rows, normalize)
 
@@ -192,7 +203,10 @@ class ClipModel(LoadedModel):
         if isinstance(text, str):
             has_bos = self._tokenizer.bos_id is not None
             return np.array(self._tokenizer.encode(text, add_bos=has_bos, add_eos=True), np.int64)
-        ids = to_numpy(text, "text") if hasattr(text, "__dlpack__") else np.asarray(text)
+        try:
+            ids = to_numpy(text, "text") if hasattr(text, "__dlpack__") else np.asarray(text)
+        except (TypeError, ValueError, RecursionError, OverflowError) as error:
+            raise InputError(f"text: expected a str or a row of token ids, got {shown(text)}") from error
         if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
             raise InputError(f"text: expected a str or a row of token ids, got {ids.dtype} {ids.shape}")
         return ids
@@ -230,6 +244,11 @@ def _batches(rows: Sequence[AnyArray], wanted: _core.TensorSpec) -> Iterator[tup
         if not wanted.is_dynamic:
             batch += batch[-1:] * (length - num_rows)
         yield (batch[0][np.newaxis] if len(batch) == 1 else np.stack(batch)), num_rows
+
+
+def _check_flag(normalize: object) -> None:
+    if not isinstance(normalize, bool):
+        raise InputError(f"normalize: expected True or False, got {shown(normalize)}")
 
 
 def _filled(ids: AnyArray, length: int) -> AnyArray:

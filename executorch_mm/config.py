@@ -7,13 +7,13 @@ import functools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, TypedDict, TypeGuard, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from executorch_mm._loading.shown_options import parameters_of, show_options
-from executorch_mm.errors import InputError, UnknownOptionError
+from executorch_mm.errors import InputError, UnknownOptionError, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -220,10 +220,10 @@ class GenerationConfig:
         if self.logprobs is not None:
             _check_int("logprobs", self.logprobs, 0, "None, 0 or more")
         if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
-            raise InputError(f"seed: expected an int or None, got {self.seed!r}")
+            raise InputError(f"seed: expected an int or None, got {shown(self.seed)}")
         for name in ("include_stop", "ignore_eos", "echo"):
             if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name}: expected True or False, got {getattr(self, name)!r}")
+                raise InputError(f"{name}: expected True or False, got {shown(getattr(self, name))}")
         self._check_numbers()
         self._check_lists()
         self._check_contradictions()
@@ -255,7 +255,12 @@ class GenerationConfig:
 
         Returns:
             The tightest of max_new_tokens, seq_len and what is left of the context; never negative.
+
+        Raises:
+            InputError: An argument is no int of 0 or more.
         """
+        _check_int("max_context_len", max_context_len, 0, "0 or more")
+        _check_int("num_tokens_occupied", num_tokens_occupied, 0, "0 or more")
         end = max_context_len if self.seq_len == -1 else min(self.seq_len, max_context_len)
         room = max(end - num_tokens_occupied, 0)
         return room if self.max_new_tokens == -1 else min(self.max_new_tokens, room)
@@ -284,19 +289,20 @@ class GenerationConfig:
         for name in ("suppress_tokens", "forced_tokens", "stop_token_ids"):
             object.__setattr__(self, name, _token_ids(name, getattr(self, name)))
         if not isinstance(self.logit_bias, Mapping):
-            raise InputError(f"logit_bias: expected a mapping of token ids, got {self.logit_bias!r}")
+            raise InputError(f"logit_bias: expected a mapping of token ids, got {shown(self.logit_bias)}")
         biased = _token_ids("logit_bias", self.logit_bias.keys())
         for bias in self.logit_bias.values():
-            if bias != -math.inf:
+            if not _is_minus_infinity(bias):
                 _check_finite("logit_bias", bias)
         object.__setattr__(self, "logit_bias", dict(zip(biased, self.logit_bias.values(), strict=True)))
-        if not isinstance(self.logits_processors, Collection):
+        given: object = self.logits_processors
+        if isinstance(given, np.ndarray) or not isinstance(given, Collection):
             raise InputError(
-                f"logits_processors: expected a list of callables, got {self.logits_processors!r}"
+                f"logits_processors: expected a list of callables, got {shown(self.logits_processors)}"
             )
         for processor in self.logits_processors:
             if not callable(processor):
-                raise InputError(f"logits_processors: expected callables, got {processor!r}")
+                raise InputError(f"logits_processors: expected callables, got {shown(processor)}")
         object.__setattr__(self, "logits_processors", tuple(self.logits_processors))
 
     def _check_contradictions(self) -> None:
@@ -317,7 +323,7 @@ class GenerationConfig:
                 f"num_return_sequences: expected 1 with temperature=0, whose answers are all the same, got "
                 f"{self.num_return_sequences}"
             )
-        if self.include_stop and not self.stop and not self.stop_token_ids:
+        if self.include_stop and not self.stop_strings and not self.stop_token_ids:
             raise InputError("include_stop: expected stop or stop_token_ids with it, got neither")
 
     def _check_format(self) -> None:
@@ -339,6 +345,19 @@ class GenerationConfig:
                 raise InputError(f"{name}: cannot be used together with response_format: {why}")
 
 
+def with_options(config: GenerationConfig | None, options: GenerationOptions) -> GenerationConfig:
+    """A config with some fields changed, by the keywords of a call.
+
+    Raises:
+        InputError: It is no config, or an option is wrong.
+    """
+    if config is None:
+        config = GenerationConfig()
+    if not isinstance(config, GenerationConfig):
+        raise InputError(f"config: expected a GenerationConfig or None, got {shown(config)}")
+    return config.replace(**options)
+
+
 def _hash(value: object) -> int:
     """Equal for equal values; what cannot be hashed stands for its type."""
     if isinstance(value, Mapping):
@@ -351,41 +370,59 @@ def _hash(value: object) -> int:
         return hash(type(value))
 
 
+def is_finite(value: object) -> TypeGuard[float]:
+    """Whether it is a number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int of hundreds of digits
+        return False
+
+
+def _is_minus_infinity(value: object) -> bool:
+    return isinstance(value, float) and value == -math.inf
+
+
 def _check_int(name: str, value: object, least: int, wanted: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InputError(f"{name}: expected an int, got {type(value).__name__} {value!r}")
+        raise InputError(f"{name}: expected an int, got {type(value).__name__} {shown(value)}")
     if value < least:
-        raise InputError(f"{name}: expected {wanted}, got {value}")
+        raise InputError(f"{name}: expected {wanted}, got {shown(value)}")
     if value >= 2**31:
-        raise InputError(f"{name}: expected less than 2**31, got {value}")
+        raise InputError(f"{name}: expected less than 2**31, got {shown(value)}")
 
 
 def _check_finite(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InputError(f"{name}: expected a finite number, got {value!r}")
+    if not is_finite(value):
+        raise InputError(f"{name}: expected a finite number, got {shown(value)}")
 
 
 def _token_ids(name: str, ids: object) -> tuple[int, ...]:
     if isinstance(ids, str) or not isinstance(ids, Collection):
-        raise InputError(f"{name}: expected a list of token ids, got {ids!r}")
+        raise InputError(f"{name}: expected a list of token ids, got {shown(ids)}")
+    if isinstance(ids, np.ndarray) and ids.ndim != 1:
+        raise InputError(f"{name}: expected a list of token ids, got an array of shape {ids.shape}")
     plain = tuple(int(token_id) if isinstance(token_id, np.integer) else token_id for token_id in ids)
     for token_id in plain:
         _check_int(name, token_id, 0, "token ids of 0 or more")
     return plain
 
 
-def check_stops(stop: Sequence[object]) -> list[str]:
+def check_stops(stop: object) -> list[str]:
     """Stop strings as a list; one str counts as one of them.
 
     Raises:
         InputError: One is empty or not a str.
     """
-    if not isinstance(stop, Collection):
-        raise InputError(f"stop: expected a str or several, got {stop!r}")
+    if not isinstance(stop, Collection) or isinstance(stop, (bytes, bytearray, memoryview)):
+        raise InputError(f"stop: expected a str or several, got {shown(stop)}")
+    if isinstance(stop, np.ndarray) and stop.ndim != 1:
+        raise InputError(f"stop: expected a str or several, got an array of shape {stop.shape}")
     stops = [stop] if isinstance(stop, str) else list(stop)
     for text in stops:
         if not isinstance(text, str) or not text:
-            raise InputError(f"stop: expected non-empty strings, got {text!r}")
+            raise InputError(f"stop: expected non-empty strings, got {shown(text)}")
     return [str(text) for text in stops]
 
 

@@ -9,6 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+_MOST_SHOWN = 300  # characters
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: its `repr`, cut where it is long, or its type where that fails.
+
+    Args:
+        value: Anything.
+    """
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 (a caller's object, or a list that is nested too deep)
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
 
 class ExecutorchMMError(RuntimeError):
     """Base class of all errors of this package."""

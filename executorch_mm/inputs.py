@@ -304,7 +304,7 @@ def _token_array(tokens: object) -> npt.NDArray[np.int64]:
             array = to_numpy(tokens, "tokens")
         else:
             array = np.asarray(tokens if hasattr(tokens, "__len__") else list(tokens))  # type: ignore[call-overload]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
         raise InputError(f"tokens: expected a sequence of ints, got {type(tokens).__name__}") from error
     if array.ndim != 1:
         raise InputError(f"tokens: expected shape (num_tokens,), got {array.shape}")

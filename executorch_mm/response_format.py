@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeGuard, runtime_checkable
 
-from executorch_mm.errors import InputError
+from executorch_mm.errors import InputError, shown
 
 _EXPECTED = (
     "a JSON schema (a mapping or a pydantic model class), {'type': 'json_object'}, OpenAI's "
@@ -69,9 +69,9 @@ def read_format(value: object) -> dict[str, object] | Regex | LarkGrammar | None
         try:
             value = value.model_json_schema()
         except (RuntimeError, TypeError, ValueError) as error:  # pydantic's own are RuntimeErrors
-            raise InputError(f"response_format: {value!r} has no JSON schema: {error}") from error
+            raise InputError(f"response_format: {shown(value)} has no JSON schema: {error}") from error
     if not isinstance(value, Mapping):
-        raise InputError(f"response_format: expected {_EXPECTED}, got {value!r}")
+        raise InputError(f"response_format: expected {_EXPECTED}, got {shown(value)}")
     kind = value.get("type")
     if kind == "text":
         return None
@@ -102,4 +102,4 @@ def _plain(schema: Mapping[str, object]) -> dict[str, object]:
 
 def _check_text(name: str, text: object) -> None:
     if not isinstance(text, str) or not text:
-        raise InputError(f"response_format: expected {name} of a non-empty str, got {text!r}")
+        raise InputError(f"response_format: expected {name} of a non-empty str, got {shown(text)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from executorch_mm import _core
 from executorch_mm._engine.access import Progress
+from executorch_mm._engine.callbacks import checked_callback
 from executorch_mm._engine.prompt_encoding import PromptEncoder
 from executorch_mm._engine.requests import Request, Requests
 from executorch_mm._engine.result import GenerationResult
@@ -17,11 +17,17 @@ from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.model import load_model
 from executorch_mm._loading.options import SHOWN as SHOWN_LOADING
-from executorch_mm._loading.options import NumThreads, PathLike, RunnerOptions, core_options
+from executorch_mm._loading.options import (
+    NumThreads,
+    PathLike,
+    RunnerOptions,
+    core_options,
+    optional_path,
+)
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm.chat.methods import ChatMethods
-from executorch_mm.config import SHOWN, GenerationConfig, GenerationOptions
-from executorch_mm.errors import ContractError, InputError
+from executorch_mm.config import SHOWN, GenerationConfig, GenerationOptions, with_options
+from executorch_mm.errors import ContractError, InputError, shown
 from executorch_mm.inputs import Prompt
 from executorch_mm.stats import Stats, counted
 from executorch_mm.tokenizer import Tokenizer
@@ -115,9 +121,9 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         session, self._tokenizer, beside = load_model(loading, tokenizer_path, _core.Session.load)
         if session.contract.is_speech:
             raise ContractError("the program hears sounds and writes down what is said: use SpeechRunner")
-        processor = None if processor_path is None else Path(os.fspath(processor_path))
+        processor = optional_path(processor_path, "processor_path")
         self._chat_folders = beside[::-1]
-        mel = None if audio_preprocessor is None else Path(os.fspath(audio_preprocessor))
+        mel = optional_path(audio_preprocessor, "audio_preprocessor")
         encoder = PromptEncoder(session.contract, self._tokenizer, processor, beside, mel)
         from executorch_mm._loading.end_tokens import end_tokens  # here: imports are to be fast
 
@@ -224,17 +230,18 @@ class MultimodalRunner(LoadedModel, ChatMethods):
             ExecutionError: The model failed.
             BusyError: Another request is running.
         """
-        config = _with_options(config, options)
-        on_piece = token_callback if token_callback is not None else lambda _: None
+        config = with_options(config, options)
+        on_piece = checked_callback(_ignore if token_callback is None else token_callback, "token_callback")
+        on_stats = checked_callback(stats_callback, "stats_callback") if stats_callback is not None else None
         self._requests.answer(_for_one_answer(Request(inputs, config)), on_piece, progress)
-        if stats_callback is not None:
-            stats_callback(self._requests.stats)
+        if on_stats is not None:
+            on_stats(self._requests.stats)
 
     def generate_text(
         self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
     ) -> str:
         """The whole answer as one string; parameters and errors are those of `generate`."""
-        return self._result(_for_one_answer(Request(inputs, _with_options(config, options)))).text
+        return self._result(_for_one_answer(Request(inputs, with_options(config, options)))).text
 
     def generate_result(
         self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
@@ -243,7 +250,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
 
         Parameters and errors are those of `generate`.
         """
-        return self._result(Request(inputs, _with_options(config, options)))
+        return self._result(Request(inputs, with_options(config, options)))
 
     def stream(
         self,
@@ -259,7 +266,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         request; the conversation holds what was generated until then. When it is exhausted, the stream's
         `result` is what `generate_result` returns.
         """
-        return self._stream(Request(inputs, _with_options(config, options)), progress)
+        return self._stream(Request(inputs, with_options(config, options)), progress)
 
     def astream(
         self,
@@ -281,21 +288,21 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         Raises:
             InputError, CapacityError, ExecutionError: As in `generate`.
         """
-        request = _for_one_answer(Request(inputs, _with_options(config, options)))
+        request = _for_one_answer(Request(inputs, with_options(config, options)))
         return self._astream(_ready(request), progress)
 
     async def agenerate_text(
         self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
     ) -> str:
         """`generate_text` for a task, which waits and is cancelled as in `astream`."""
-        request = _for_one_answer(Request(inputs, _with_options(config, options)))
+        request = _for_one_answer(Request(inputs, with_options(config, options)))
         return (await self._aresult(_ready(request))).text
 
     async def agenerate_result(
         self, inputs: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
     ) -> GenerationResult:
         """`generate_result` for a task, which waits and is cancelled as in `astream`."""
-        return await self._aresult(_ready(Request(inputs, _with_options(config, options))))
+        return await self._aresult(_ready(Request(inputs, with_options(config, options))))
 
     def warmup(self) -> None:
         """Runs each method of the model once, so that the first request does not pay for what comes once.
@@ -331,7 +338,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         Raises:
             InputError, CapacityError, ExecutionError, BusyError: As in `generate`.
         """
-        return self._requests.prefill(inputs, _with_options(config, options), progress)
+        return self._requests.prefill(inputs, with_options(config, options), progress)
 
     def reset(self) -> None:
         """Forgets the conversation: the model's state is what it was after loading.
@@ -353,6 +360,9 @@ class MultimodalRunner(LoadedModel, ChatMethods):
             InputError: Another position than these; the message names those that are possible.
             BusyError: A request is running.
         """
+        given: object = position
+        if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < 2**62:
+            raise InputError(f"position: expected 0 to {self.position}, got {shown(position)}")
         self._requests.run(lambda session: session.rewind(position))
 
     @property
@@ -381,6 +391,10 @@ class MultimodalRunner(LoadedModel, ChatMethods):
             ModelLoadError: It cannot be loaded.
             BusyError: A request is running.
         """
+        given: object = name
+        if not isinstance(given, str) or given not in self.methods:
+            got = given if isinstance(given, str) else shown(given)
+            raise InputError(f"method: expected one of {', '.join(self.methods)}, got {got}")
         self._requests.run(lambda session: session.use_method(name))
 
     def save(self, path: PathLike | None = None, *, dtype: StateDType = "float32") -> Snapshot:
@@ -401,17 +415,20 @@ class MultimodalRunner(LoadedModel, ChatMethods):
                 not hold the numbers in the cache, or is there without a path.
             BusyError: A request is running.
         """
-        if path is None and dtype != "float32":
-            raise InputError(f"dtype: expected a path with {dtype!r}, which is how a file keeps the state")
+        file = optional_path(path, "path")
+        if not isinstance(dtype, str):
+            raise InputError(f"dtype: expected a str, got {shown(dtype)}")
+        if file is None and dtype != "float32":
+            raise InputError(
+                f"dtype: expected a path with {shown(dtype)}, which is how a file keeps the state"
+            )
         snapshot = self._requests.run(
             lambda session: Snapshot(session.save(), session, self._requests.context.media)
         )
-        if path is not None:
+        if file is not None:
             from executorch_mm._engine.state_file import save_state  # here: few need it
 
-            save_state(
-                Path(os.fspath(path)), snapshot._state, snapshot._media, self.contract, self._identity, dtype
-            )
+            save_state(file, snapshot._state, snapshot._media, self.contract, self._identity, dtype)
         return snapshot
 
     def restore(self, snapshot: Snapshot | PathLike) -> None:
@@ -439,7 +456,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
             else:
                 from executorch_mm._engine.state_file import load_state  # here: few need it
 
-                media = load_state(Path(os.fspath(snapshot)), session, self._identity)
+                media = load_state(snapshot, session, self._identity)
             self._requests.context.remember(media)
 
         self._requests.run(restore)
@@ -533,8 +550,8 @@ class MultimodalRunner(LoadedModel, ChatMethods):
 show_options(MultimodalRunner, {**SHOWN, **SHOWN_LOADING})
 
 
-def _with_options(config: GenerationConfig | None, options: GenerationOptions) -> GenerationConfig:
-    return (config or GenerationConfig()).replace(**options)
+def _ignore(_piece: str) -> None:
+    pass
 
 
 def _for_one_answer(request: Request) -> Request:

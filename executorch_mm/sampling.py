@@ -88,7 +88,7 @@ def generation_options(config: GenerationConfig, eos_ids: Sequence[int]) -> _cor
 
 def timeout_ns(seconds: float) -> int:
     """As the core takes it."""
-    return min(int(seconds * 1e9), 2**62)
+    return int(min(seconds * 1e9, 2.0**62))
 
 
 def _checked(given: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,7 +15,6 @@ SentencePiece models and base64 ranks get more tokens from added_tokens_decoder 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from executorch_mm._tokenizers.protocol import Tokenizer
 from executorch_mm._tokenizers.utf8 import IncrementalDecoder
@@ -42,4 +41,4 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     """
     from executorch_mm._tokenizers import detect  # here: the package is imported faster without it
 
-    return detect.load(Path(path))
+    return detect.load(path)

@@ -1,5 +1,9 @@
 // emm::Error -> the exception classes of executorch_mm.errors, chosen by code.
 #include <exception>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <system_error>
 
 #include "base/error.h"
 #include "bindings/bindings.h"
@@ -37,10 +41,36 @@ void translate(const std::exception_ptr& pointer, void*) {
             ? call_python(type, message, nb::int_(error.needed()), nb::int_(error.available()))
             : call_python(type, message);
     PyErr_SetObject(type.ptr(), instance.ptr());
+  } catch (const std::bad_alloc&) {
+    PyErr_SetString(PyExc_MemoryError, "the memory does not suffice for this call");
+  } catch (const std::length_error& error) {
+    PyErr_Format(PyExc_MemoryError, "more memory was asked for than there can be (%s)",
+                 error.what());
+  } catch (const std::system_error& error) {  // of the system's threads and locks
+    const nb::object type = nb::module_::import_("executorch_mm.errors").attr("ExecutionError");
+    const nb::object message = to_str(std::string("the system refuses: ") + error.what());
+    PyErr_SetObject(type.ptr(), message.ptr());
   }
 }
 
 }  // namespace
+
+std::string FsPath::native() const {
+  const nb::object text = nb::steal(PyOS_FSPath(given.ptr()));
+  PyObject* bytes = nullptr;
+  if (!text.is_valid() || !PyUnicode_Check(text.ptr()) ||
+      PyUnicode_FSConverter(text.ptr(), &bytes) == 0) {
+    if (PyErr_Occurred() != nullptr && PyErr_ExceptionMatches(PyExc_TypeError) == 0 &&
+        PyErr_ExceptionMatches(PyExc_ValueError) == 0)
+      throw nb::python_error();  // of a caller's object
+    PyErr_Clear();
+    throw Error(ErrorCode::kInput,
+                "path: expected a str without null bytes and lone surrogates, got " +
+                    std::string(nb::str(given.type().attr("__name__")).c_str()));
+  }
+  const nb::object owner = nb::steal(bytes);
+  return {PyBytes_AS_STRING(bytes), static_cast<size_t>(PyBytes_GET_SIZE(bytes))};
+}
 
 void bind_errors(nb::module_&) { nb::register_exception_translator(translate, nullptr); }
 

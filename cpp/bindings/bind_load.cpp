@@ -40,25 +40,25 @@ ModelBytes to_model_bytes(Bytes bytes) {
   return {data, size, std::shared_ptr<Bytes>(new Bytes(std::move(bytes)), DeleteWithGil())};
 }
 
-LoadOptions make_load_options(std::string model_path, std::optional<Bytes> model_bytes,
-                              std::vector<std::string> data_paths, const std::string& load_mode,
+LoadOptions make_load_options(const FsPath& model_path, std::optional<Bytes> model_bytes,
+                              const std::vector<FsPath>& data_paths, const std::string& load_mode,
                               int64_t num_threads, int64_t max_context_len, std::string method,
                               const std::string& workspace_sharing, bool weight_cache,
-                              std::string packed_cache_path, std::string linear,
-                              std::string openvino_library, std::string profile_path) {
+                              const FsPath& packed_cache_path, std::string linear,
+                              const FsPath& openvino_library, const FsPath& profile_path) {
   LoadOptions options;
-  options.model_path = std::move(model_path);
+  options.model_path = model_path.native();
   if (model_bytes) options.model_bytes = to_model_bytes(std::move(*model_bytes));
-  options.data_paths = std::move(data_paths);
+  for (const FsPath& path : data_paths) options.data_paths.push_back(path.native());
   options.load_mode = to_load_mode(load_mode);
   options.num_threads = num_threads;
   options.max_context_len = max_context_len;
   options.method = std::move(method);
   options.xnnpack = {to_workspace_sharing(workspace_sharing), weight_cache,
-                     std::move(packed_cache_path)};
+                     packed_cache_path.native()};
   options.linear = std::move(linear);
-  options.openvino_library = std::move(openvino_library);
-  options.profile_path = std::move(profile_path);
+  options.openvino_library = openvino_library.native();
+  options.profile_path = profile_path.native();
   return options;
 }
 
@@ -96,7 +96,9 @@ void bind_load(nb::module_& module) {
            "openvino_library"_a, "profile_path"_a,
            "model_bytes is shared, not copied. num_threads 0: chosen from the model's size; "
            "max_context_len 0: as the program says. Empty strings stand for what is not given.")
-      .def_ro("model_path", &LoadOptions::model_path);
+      .def_prop_ro(
+          "model_path", [](const LoadOptions& options) { return to_path(options.model_path); },
+          nb::sig("def model_path(self) -> str"));
   module.def("take_log_lines", take_log_lines,
              "The lines logged since the last call, by any thread: (level, file, line, text).");
 }

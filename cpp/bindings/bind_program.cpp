@@ -122,10 +122,11 @@ void bind_program(nb::module_& module) {
   module.def(
       "read_transducer", [](const ProgramInfo& program) { return read_transducer(program); },
       "program"_a, "The same for a transducer.");
-  module.def("read_program", read_program_file, "path"_a,
-             "Reads a .pte file without running or judging it.");
   module.def(
-      "check_program", [](const std::string& path) { check_program_file(path); }, "path"_a,
+      "read_program", [](const FsPath& path) { return read_program_file(path.native()); },
+      "path"_a.none(), "Reads a .pte file without running or judging it.");
+  module.def(
+      "check_program", [](const FsPath& path) { check_program_file(path.native()); }, "path"_a,
       "Raises if the file is not safe to hand to ExecuTorch.");
 }
 

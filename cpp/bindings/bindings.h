@@ -9,6 +9,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <string>
 #include <string_view>
 
 #include "bindings/gil.h"
@@ -42,6 +43,19 @@ nb::object call_python(nb::handle callable, const Arguments&... arguments) {
   return nb::steal(result);
 }
 
+// A path as Python has it: names that are no UTF-8 too, but nothing that no file can be called.
+struct FsPath {
+  nb::object given;
+
+  // Throws Error(kInput).
+  std::string native() const;
+};
+
+inline nb::object to_path(const std::string& native) {
+  return nb::steal(
+      PyUnicode_DecodeFSDefaultAndSize(native.data(), static_cast<Py_ssize_t>(native.size())));
+}
+
 void bind_build_info(nb::module_& module);
 void bind_errors(nb::module_& module);
 void bind_exit(nb::module_& module);
@@ -57,3 +71,18 @@ void bind_methods(nb::module_& module);
 void bind_transducer(nb::module_& module);
 
 }  // namespace emm::bindings
+
+namespace nanobind::detail {
+
+// Takes any object, so that a wrong one is an error of ours and not a TypeError.
+template <>
+struct type_caster<emm::bindings::FsPath> {
+  NB_TYPE_CASTER(emm::bindings::FsPath, const_name("str | os.PathLike[str]"))
+
+  bool from_python(handle source, uint8_t, cleanup_list*) noexcept {
+    value.given = borrow(source);
+    return true;
+  }
+};
+
+}  // namespace nanobind::detail

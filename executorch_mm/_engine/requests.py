@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast
 from executorch_mm import _core
 from executorch_mm._engine.access import Access, Progress, read_prompt
 from executorch_mm._engine.answer import Answer, Answers
+from executorch_mm._engine.callbacks import checked_callback
 from executorch_mm._engine.prompt_encoding import PromptEncoder
 from executorch_mm._engine.result import GenerationResult
 from executorch_mm._engine.steps import Steps
@@ -91,6 +92,7 @@ class Requests(Access[_core.Session]):
 
     def prefill(self, inputs: Prompt, config: GenerationConfig, progress: Progress | None) -> int:
         """Reads a prompt; returns the position behind it."""
+        progress = _checked_progress(progress)
 
         def read(session: _core.Session) -> int:
             self._read(session, self.context.to_read(inputs, session), config, progress)
@@ -101,6 +103,7 @@ class Requests(Access[_core.Session]):
 
     def answer(self, request: Request, on_piece: Callable[[str], object], progress: Progress | None) -> None:
         """Gives out an answer by callback."""
+        progress = _checked_progress(progress)
 
         def give_out(session: _core.Session) -> None:
             for piece in self.pieces(session, lambda _: self._answer(session, request, progress, Answers())):
@@ -112,6 +115,7 @@ class Requests(Access[_core.Session]):
         """An answer, piece by piece."""
         from executorch_mm._engine.streams import Stream  # here: imports are to be fast
 
+        progress = _checked_progress(progress)
         answers = Answers()
         pieces = self.stream(lambda session: self._answer(session, request, progress, answers))
         return Stream(pieces, answers.result)
@@ -120,6 +124,7 @@ class Requests(Access[_core.Session]):
         self, prepare: Callable[[], Awaitable[Request]], progress: Progress | None
     ) -> AsyncStream[str, GenerationResult]:
         """`answer_stream` for a task; see `stream_async`."""
+        progress = _checked_progress(progress)
         answers = Answers()
         return self.stream_async(
             prepare,
@@ -241,13 +246,14 @@ class Requests(Access[_core.Session]):
 
     def _steps(self, session: _core.Session, config: GenerationConfig) -> Steps:
         generation = _core.Generation(session, generation_options(config, self._eos_ids))
+        processors = tuple(checked_callback(call, "logits_processors") for call in config.logits_processors)
         if config.response_format is None:
-            return Steps(generation, tuple(config.logits_processors), None)
+            return Steps(generation, processors, None)
         if self._constraints is None:
             from executorch_mm._engine.constraint import Constraints  # here: few requests need it
 
             self._constraints = Constraints(self._tokenizer, self._eos_ids, session.contract.vocab_size)
-        return Steps(generation, tuple(config.logits_processors), self._constraints.start(config))
+        return Steps(generation, processors, self._constraints.start(config))
 
     def _read(
         self,
@@ -292,6 +298,10 @@ class Requests(Access[_core.Session]):
                         pass
                 finally:
                     session.reset()
+
+
+def _checked_progress(progress: Progress | None) -> Progress | None:
+    return None if progress is None else checked_callback(progress, "progress")
 
 
 def _unseen_end(token: int | None, config: GenerationConfig) -> int | None:

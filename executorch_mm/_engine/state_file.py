@@ -6,6 +6,7 @@ buffer as `Contract.state_layout` says, all little-endian.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
@@ -14,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from executorch_mm import _core
+from executorch_mm._files.paths import checked_path
 from executorch_mm._files.sealed_file import SealedFile, write_sealed
 from executorch_mm._loading.identity import ModelIdentity
-from executorch_mm.errors import InputError, StateFileError
+from executorch_mm.errors import InputError, StateFileError, shown
 
 StateDType = Literal["float32", "float16", "int8"]
 """How caches of float32 are written: as they are, or rounded to take less room."""
@@ -73,7 +75,7 @@ def save_state(
     write_sealed(path, VERSION, header, [piece.view(np.uint8).data for piece in body if piece.size])
 
 
-def load_state(path: Path, session: _core.Session, identity: ModelIdentity) -> list[bytes]:
+def load_state(path: str | os.PathLike[str], session: _core.Session, identity: ModelIdentity) -> list[bytes]:
     """Goes on with the conversation in a file.
 
     Args:
@@ -86,7 +88,9 @@ def load_state(path: Path, session: _core.Session, identity: ModelIdentity) -> l
 
     Raises:
         StateFileError: The file is missing, damaged, or of another model or tokenizer.
+        InputError: It is no path.
     """
+    path = checked_path(path, "snapshot")
     with SealedFile(path, VERSION) as file:
         head = _Header(file, session.contract, identity)
         if file.body_bytes != head.body_bytes:
@@ -115,8 +119,8 @@ def check_dtype(dtype: object) -> None:
     Raises:
         InputError: It says which there are.
     """
-    if dtype not in get_args(StateDType):
-        raise InputError(f"dtype: expected one of {', '.join(get_args(StateDType))}, got {dtype!r}")
+    if not isinstance(dtype, str) or dtype not in get_args(StateDType):
+        raise InputError(f"dtype: expected one of {', '.join(get_args(StateDType))}, got {shown(dtype)}")
 
 
 class _Header:

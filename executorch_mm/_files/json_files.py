@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from executorch_mm._files.paths import expect_file
 from executorch_mm.errors import ExecutorchMMError
 
 
@@ -20,10 +21,11 @@ def read_object(file: Path, error: Callable[[str], ExecutorchMMError]) -> dict[s
         ExecutorchMMError: The file cannot be read or holds something else.
     """
     try:
+        expect_file(file)
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as failure:
         raise error(f"{file}: {failure.strerror or failure}") from failure
-    except ValueError as failure:
+    except (ValueError, RecursionError) as failure:
         raise error(f"{file}: expected a JSON file ({failure})") from failure
     if not isinstance(content, dict):
         raise error(f"{file}: expected a JSON object, got {type(content).__name__}")

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from executorch_mm import _core
+from executorch_mm._files.paths import checked_path
 from executorch_mm._loading.background import Background
 from executorch_mm._loading.log_lines import forward_log_lines
 from executorch_mm._loading.options import PathLike
-from executorch_mm.errors import TokenizerError
+from executorch_mm.errors import TokenizerError, shown
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 LoadedT = TypeVar("LoadedT")
@@ -43,8 +44,10 @@ def load_model(
             )
         tokenizer_path = beside[0]
     if isinstance(tokenizer_path, (str, os.PathLike)):
-        tokenizer_path = Path(os.fspath(tokenizer_path))
+        tokenizer_path = checked_path(tokenizer_path, "tokenizer_path", TokenizerError)
         beside.append(tokenizer_path if tokenizer_path.is_dir() else tokenizer_path.parent)
+    elif not isinstance(tokenizer_path, Tokenizer):
+        raise TokenizerError(f"tokenizer_path: expected a path or a Tokenizer, got {shown(tokenizer_path)}")
     given = tokenizer_path
     tokenizer = Background(lambda: _tokenizer(given))  # a large vocabulary takes half as long as the model
     try:

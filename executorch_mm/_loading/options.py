@@ -8,14 +8,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from executorch_mm import _core
+from executorch_mm._files.paths import checked_path, refuse_pipe
 from executorch_mm._loading.shown_options import parameters_of
-from executorch_mm.errors import InputError, UnknownOptionError
+from executorch_mm.errors import InputError, UnknownOptionError, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Unpack
@@ -57,10 +58,15 @@ class XnnpackOptions:
     linear: Linear = "auto"
 
     def __post_init__(self) -> None:
-        path = self.packed_cache_path
-        if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
-            got = os.fspath(path)
-            raise InputError(f"packed_cache_path: expected a file in an existing folder, got {got}")
+        path = optional_path(self.packed_cache_path, "packed_cache_path")
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise InputError(f"packed_cache_path: expected a file in an existing folder, got {path}")
+        if path is not None:
+            refuse_pipe(path, "packed_cache_path")
+        if not isinstance(self.weight_cache, bool):
+            raise InputError(f"weight_cache: expected True or False, got {shown(self.weight_cache)}")
+        _check_word("workspace_sharing", self.workspace_sharing, get_args(WorkspaceSharing))
+        _check_word("linear", self.linear, get_args(Linear))
 
 
 class LoadOptions(TypedDict, total=False):
@@ -135,15 +141,22 @@ def core_options(
     UnknownOptionError._check(options, RunnerOptions.__annotations__, {})
     options = {**_DEFAULTS, **options}
     model_path, model_bytes = _path_or_bytes(model)
-    data = [data_path] if isinstance(data_path, (str, os.PathLike)) else data_path
-    xnnpack = options["xnnpack"] or XnnpackOptions()
+    xnnpack = options["xnnpack"]
+    if xnnpack is None:
+        xnnpack = XnnpackOptions()
+    if not isinstance(xnnpack, XnnpackOptions):
+        raise InputError(f"xnnpack: expected XnnpackOptions or None, got {shown(xnnpack)}")
     packed_cache = xnnpack.packed_cache_path
-    profile_path = options["profile_path"]
+    profile_path = optional_path(options["profile_path"], "profile_path")
+    if profile_path is not None:
+        refuse_pipe(profile_path, "profile_path")
+    load_mode = options["load_mode"]
+    _check_word("load_mode", load_mode, get_args(LoadMode))
     return _core.LoadOptions(
         model_path=model_path,
         model_bytes=model_bytes,
-        data_paths=[os.fspath(path) for path in data],
-        load_mode=options["load_mode"],
+        data_paths=_data_paths(data_path),
+        load_mode=load_mode,
         num_threads=_thread_count(options["num_threads"]),
         max_context_len=_context_len(options["max_context_len"]),
         method=_method_name(options["method"]),
@@ -152,16 +165,34 @@ def core_options(
         packed_cache_path="" if packed_cache is None else os.path.realpath(packed_cache),
         linear=xnnpack.linear,
         openvino_library=_openvino_library(),
-        profile_path="" if profile_path is None else os.fspath(profile_path),
+        profile_path="" if profile_path is None else str(profile_path),
     )
+
+
+def optional_path(path: object, name: str) -> Path | None:
+    """A path that may be left out; see `checked_path`."""
+    return None if path is None else checked_path(path, name)
+
+
+def _data_paths(given: object) -> list[str]:
+    if isinstance(given, (str, os.PathLike)):
+        given = [given]
+    if not isinstance(given, (list, tuple)):
+        raise InputError(f"data_path: expected a path or a list of them, got {shown(given)}")
+    return [str(checked_path(path, "data_path")) for path in given]
+
+
+def _check_word(name: str, value: object, words: Sequence[str]) -> None:
+    if not isinstance(value, str) or value not in words:
+        raise InputError(f"{name}: expected {' or '.join(map(repr, words))}, got {shown(value)}")
 
 
 def _path_or_bytes(model: PathLike | Buffer) -> tuple[str, NDArray[np.uint8] | None]:
     if isinstance(model, (str, os.PathLike)):
-        return os.fspath(model), None
+        return str(checked_path(model, "model_path")), None
     try:
         view = memoryview(model)
-    except TypeError:
+    except (TypeError, ValueError, BufferError):
         got = type(model).__name__
         raise InputError(f"model_path: expected a path or an object with a buffer, got {got}") from None
     if not view.c_contiguous or view.nbytes == 0:
@@ -171,10 +202,10 @@ def _path_or_bytes(model: PathLike | Buffer) -> tuple[str, NDArray[np.uint8] | N
 
 def _thread_count(num_threads: object) -> int:
     """As the core takes it: 0 for "auto"."""
-    if num_threads == "auto":
+    if isinstance(num_threads, str) and num_threads == "auto":
         return 0
-    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
-        raise InputError(f"num_threads: expected 1 or more, or 'auto', got {num_threads!r}")
+    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or not 1 <= num_threads < 2**31:
+        raise InputError(f"num_threads: expected 1 or more, or 'auto', got {shown(num_threads)}")
     return num_threads
 
 
@@ -183,7 +214,7 @@ def _context_len(positions: object) -> int:
     if positions is None:
         return 0
     if isinstance(positions, bool) or not isinstance(positions, int) or not 1 <= positions < 2**62:
-        raise InputError(f"max_context_len: expected 1 or more, or None, got {positions!r}")
+        raise InputError(f"max_context_len: expected 1 or more, or None, got {shown(positions)}")
     return positions
 
 
@@ -191,8 +222,8 @@ def _method_name(name: object) -> str:
     """As the core takes it: "" for None."""
     if name is None:
         return ""
-    if not isinstance(name, str) or not name:
-        raise InputError(f"method: expected a method's name, or None, got {name!r}")
+    if not isinstance(name, str) or not name or "\0" in name or not name.isprintable():
+        raise InputError(f"method: expected a method's name, or None, got {shown(name)}")
     return name
 
 

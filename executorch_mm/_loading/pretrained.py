@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Protocol, cast
 
 from executorch_mm._files.extras import import_extra
+from executorch_mm._files.paths import checked_path
 from executorch_mm._loading.options import PathLike
 from executorch_mm._tokenizers.detect import find_in
 from executorch_mm.errors import ModelLoadError, TokenizerError
@@ -80,7 +81,7 @@ def find_model(
     local_files_only: bool = False,
 ) -> ModelFiles:
     """The files of a model, downloaded where they are not here; see `MultimodalRunner.from_pretrained`."""
-    folder = Path(os.fspath(name))
+    folder = checked_path(name, "name", ModelLoadError)
     if model_file is None and not folder.is_dir() and (folder.suffix == ".pte" or folder.is_file()):
         folder, model_file = folder.parent, folder.name
         model = folder / model_file  # the loader says what is wrong with it
@@ -89,7 +90,10 @@ def find_model(
             folder = _download(
                 os.fspath(name), model_file, revision, cache_dir, token, audio_preprocessor, local_files_only
             )
-        found = (path.relative_to(folder).as_posix() for path in folder.rglob("*.pte") if path.is_file())
+        try:
+            found = [path.relative_to(folder).as_posix() for path in folder.rglob("*.pte") if path.is_file()]
+        except OSError as error:  # a folder that may not be read, or that has gone
+            raise _failed(os.fspath(name), error) from error
         model = folder / choose_model(found, model_file, os.fspath(name), audio_preprocessor)
     return ModelFiles(
         model,
@@ -183,7 +187,7 @@ def _download(
             info = hub.model_info(repo, revision=revision, timeout=_PATIENCE_SECONDS, token=token)
             files = [file.rfilename for file in info.siblings or ()]
             model = choose_model(files, model_file, repo, audio_preprocessor)
-        except errors.HfHubHTTPError as error:
+        except (errors.HfHubHTTPError, errors.HFValidationError) as error:
             raise _failed(repo, error) from error
         except (OSError, errors.HTTPError) as error:  # no connection, or told to stay offline
             unreachable = error

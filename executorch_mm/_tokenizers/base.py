@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from executorch_mm._tokenizers.utf8 import IncrementalDecoder, PieceDecoder
-from executorch_mm.errors import TokenizerError
+from executorch_mm.errors import TokenizerError, shown
 
 
 def load_failed(what: str) -> TokenizerError:
@@ -81,6 +82,8 @@ class PieceTokenizer(ABC):
     def encode(self, text: str, *, add_bos: bool = False, add_eos: bool = False) -> list[int]:
         """See `executorch_mm.tokenizer.Tokenizer.encode`."""
         check_text(text)
+        check_flag("add_bos", add_bos)
+        check_flag("add_eos", add_eos)
         ids = self._encode(text) if text else []
         if add_bos and ids[:1] != [self._require("add_bos", self.bos_id)]:
             ids.insert(0, self._require("add_bos", self.bos_id))
@@ -114,17 +117,19 @@ class PieceTokenizer(ABC):
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """See `executorch_mm.tokenizer.Tokenizer.decode`."""
+        check_flag("skip_special_tokens", skip_special_tokens)
         decoder = self.decoder(skip_special_tokens=skip_special_tokens)
-        return "".join([decoder.push(token_id) for token_id in ids]) + decoder.flush()
+        return "".join([decoder.push(token_id) for token_id in listed(ids)]) + decoder.flush()
 
     def decoder(self, *, skip_special_tokens: bool = True, after: Sequence[int] = ()) -> IncrementalDecoder:
         """See `executorch_mm.tokenizer.Tokenizer.decoder`."""
+        check_flag("skip_special_tokens", skip_special_tokens)
 
         def is_skipped(token_id: int) -> bool:
             return skip_special_tokens and self.is_special(token_id)
 
         start = self._start
-        for token_id in after:
+        for token_id in listed(after):
             if start == 0:
                 break
             if not is_skipped(token_id):
@@ -160,11 +165,51 @@ def checked_id(token_id: int) -> int:
     """
     try:
         token_id = operator.index(token_id)
-    except TypeError:
+    except (TypeError, OverflowError):
         raise TokenizerError(f"token ids are integers, got {type(token_id).__name__}") from None
     if token_id < 0:
-        raise TokenizerError(f"token ids are not negative, got {token_id}")
+        raise TokenizerError(f"token ids are not negative, got {shown(token_id)}")
     return token_id
+
+
+def listed(ids: Iterable[int]) -> Iterable[int]:
+    """The ids.
+
+    Raises:
+        TokenizerError: They are no list or other iterable.
+    """
+    try:
+        return iter(ids)
+    except TypeError:
+        raise TokenizerError(f"token ids: expected a list, got {shown(ids)}") from None
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuses what is neither True nor False.
+
+    Raises:
+        TokenizerError: The message names the option.
+    """
+    if not isinstance(value, bool):
+        raise TokenizerError(f"{name}: expected True or False, got {shown(value)}")
+
+
+@contextlib.contextmanager
+def no_panic(what: str) -> Iterator[None]:
+    """Turns a panic of a library in Rust, which is no `Exception`, into an error of this package.
+
+    Args:
+        what: Was done, for the message.
+
+    Raises:
+        TokenizerError: The library panicked.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":
+            raise
+        raise TokenizerError(f"{what}: the library has given up: {error}") from error
 
 
 def check_text(text: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executorch_mm._files.json_files import read_object
+from executorch_mm._files.paths import checked_path, expect_file
 from executorch_mm._tokenizers.base import load_failed
 
 if TYPE_CHECKING:
@@ -18,10 +20,12 @@ _HEAD_BYTES = 4096
 _RANK_LINE = re.compile(rb"[A-Za-z0-9+/]+=* \d+\s*(\r?\n|$)")
 
 
-def load(path: Path) -> Tokenizer:
+def load(given: str | os.PathLike[str]) -> Tokenizer:
     """See `executorch_mm.tokenizer.load_tokenizer`."""
+    path = checked_path(given, "path", load_failed)
     try:
         file = find_in(path) if path.is_dir() else path
+        expect_file(file)
         with file.open("rb") as stream:
             head = stream.read(_HEAD_BYTES)
         return _adapter(file, head)(file)

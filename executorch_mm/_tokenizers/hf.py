@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executorch_mm._files.side_files import BOS_TOKENS, SideFiles
-from executorch_mm._tokenizers.base import PieceTokenizer, checked_id, load_failed
+from executorch_mm._tokenizers.base import (
+    PieceTokenizer,
+    check_flag,
+    check_text,
+    checked_id,
+    listed,
+    load_failed,
+    no_panic,
+)
 from executorch_mm._tokenizers.hf_decoders import DecoderRule, byte_level_bytes, compile_decoder
 from executorch_mm._tokenizers.hf_parts import PartsEncoder
 from executorch_mm._tokenizers.utf8 import IncrementalDecoder, WindowDecoder
@@ -88,7 +96,8 @@ class HFTokenizer(PieceTokenizer):
         return [piece.value for piece in model.tokenize(token)] == [token]
 
     def _encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        with no_panic(f"tokenizer {self._path}"):
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def text_tokens(self) -> dict[str, int]:
         """The added tokens, by their text, but for the one that stands for what the vocabulary lacks."""
@@ -99,7 +108,8 @@ class HFTokenizer(PieceTokenizer):
     def _encode_parts(self, parts: Sequence[str | int], plain: frozenset[str]) -> list[int]:
         if plain not in self._parts_encoders:
             self._parts_encoders[plain] = PartsEncoder(self._tokenizer, plain)
-        return self._parts_encoders[plain].encode(parts)
+        with no_panic(f"tokenizer {self._path}"):
+            return self._parts_encoders[plain].encode(parts)
 
     def _piece_of(self, token_id: int, start: int) -> tuple[bytes, int]:
         if start == 0 and token_id in self._pieces:
@@ -114,7 +124,7 @@ class HFTokenizer(PieceTokenizer):
 
     def is_special(self, token_id: int) -> bool:
         """Whether the id is marked special in the file."""
-        return token_id in self._special_ids
+        return checked_id(token_id) in self._special_ids
 
     def id_to_token(self, token_id: int) -> str | None:
         """The token as the vocabulary spells it, or None."""
@@ -123,6 +133,7 @@ class HFTokenizer(PieceTokenizer):
 
     def token_to_id(self, token: str) -> int | None:
         """The id of a token as the vocabulary spells it, or None."""
+        check_text(token)
         return self._tokenizer.token_to_id(token)
 
 
@@ -138,11 +149,15 @@ class HFWindowTokenizer(HFTokenizer):
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """See `executorch_mm.tokenizer.Tokenizer.decode`."""
-        valid = [token_id for token_id in map(checked_id, ids) if token_id < self.vocab_size]
-        return self._tokenizer.decode(valid, skip_special_tokens=skip_special_tokens)
+        check_flag("skip_special_tokens", skip_special_tokens)
+        valid = [token_id for token_id in map(checked_id, listed(ids)) if token_id < self.vocab_size]
+        with no_panic(f"tokenizer {self._path}"):
+            return self._tokenizer.decode(valid, skip_special_tokens=skip_special_tokens)
 
     def decoder(self, *, skip_special_tokens: bool = True, after: Sequence[int] = ()) -> IncrementalDecoder:
         """See `executorch_mm.tokenizer.Tokenizer.decoder`."""
+        check_flag("skip_special_tokens", skip_special_tokens)
+        after = list(map(checked_id, listed(after)))
 
         def is_skipped(token_id: int) -> bool:
             return (skip_special_tokens and self.is_special(token_id)) or checked_id(
@@ -165,7 +180,8 @@ def load_hf(path: Path) -> HFTokenizer:
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_buffer(path.read_bytes())
+        with no_panic(str(path)):
+            tokenizer = Tokenizer.from_buffer(path.read_bytes())
     except Exception as error:  # `tokenizers` raises bare Exception
         raise load_failed(f"{path}: not a usable tokenizer.json ({error})") from error
     # Both would change ids behind the caller's back.

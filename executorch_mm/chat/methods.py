@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from executorch_mm._engine.requests import Request
 from executorch_mm._loading.shown_options import show_options
-from executorch_mm.config import SHOWN, ChatGenerationOptions, GenerationConfig, without_synonyms
+from executorch_mm.config import (
+    SHOWN,
+    ChatGenerationOptions,
+    GenerationConfig,
+    with_options,
+    without_synonyms,
+)
+from executorch_mm.errors import ExecutionError, InputError, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -166,8 +173,12 @@ class ChatMethods(ABC):
     ) -> Request:
         from executorch_mm.chat.chat import ChatOptions
 
-        config = (config or GenerationConfig()).replace(**without_synonyms(options))
-        prompt = self._chat.prompt(messages, tools, chat_options or ChatOptions(), config.num_bos)
+        config = with_options(config, without_synonyms(options))
+        if chat_options is None:
+            chat_options = ChatOptions()
+        if not isinstance(chat_options, ChatOptions):
+            raise InputError(f"chat_options: expected ChatOptions or None, got {shown(chat_options)}")
+        prompt = self._chat.prompt(messages, tools, chat_options, config.num_bos)
         return Request(prompt, config.replace(num_bos=0))
 
     def _preparation(
@@ -181,7 +192,14 @@ class ChatMethods(ABC):
         async def prepare() -> Request:
             import asyncio  # not at the top: it takes as long as all the rest
 
-            return await asyncio.to_thread(self._chat_request, messages, config, tools, chat_options, options)
+            try:
+                return await asyncio.to_thread(
+                    self._chat_request, messages, config, tools, chat_options, options
+                )
+            except RuntimeError as error:
+                if "can't start new thread" not in str(error):
+                    raise
+                raise ExecutionError(f"no thread can be started for the messages: {error}") from error
 
         return prepare
 

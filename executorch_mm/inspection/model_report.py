@@ -167,9 +167,10 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelReport:
 
     Raises:
         ModelLoadError: It is no .pte file, or its structure cannot be followed.
+        InputError: `path` is no path.
     """
+    program = _core.read_program(path)
     file = os.fspath(path)
-    program = _core.read_program(file)
     runs = [method for method in program.methods if method.inputs]
     sources = _operator_sources()
     shared_bytes = sum(_core.shared_memories(program).values())

@@ -6,14 +6,14 @@ import functools
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from executorch_mm._files.config_reader import ConfigReader, Family, Json, read_family
+from executorch_mm._files.paths import checked_path
 from executorch_mm._files.processor_configs import require_config
-from executorch_mm.errors import InputError
+from executorch_mm.errors import InputError, shown
 from executorch_mm.preprocess.limits import media_limits
 from executorch_mm.preprocess.mixdown import Samples
 from executorch_mm.preprocess.sounds import Sound, load_sound, sound_of
@@ -90,7 +90,7 @@ class AudioProcessor:
             InputError: The file is missing or damaged, its class is not supported, or it has keys that
                 are not understood; the message names them.
         """
-        return cls(parse_audio_config(*require_config(Path(path), "feature_extractor")))
+        return cls(parse_audio_config(*require_config(checked_path(path, "path"), "feature_extractor")))
 
     def __call__(
         self, sound: object, sampling_rate: int | None = None, *, fetch: Fetch | None = None
@@ -114,8 +114,16 @@ class AudioProcessor:
         return self.features(to_sound(sound, sampling_rate, fetch=fetch))
 
     def features(self, sound: Sound) -> FloatArray:
-        """Makes features of a sound; see `__call__`."""
+        """Makes features of a sound; see `__call__`.
+
+        Raises:
+            InputError: It is no `Sound`.
+            MissingDependencyError: See `Sound.resampled`.
+        """
         config = self.config
+        given: object = sound
+        if not isinstance(given, Sound):
+            raise InputError(f"sound: expected a Sound, got {shown(given)}")
         samples = sound.resampled(config.sampling_rate).samples
         chunk = config.chunk_seconds * config.sampling_rate
         chunks = math.ceil(len(samples) / chunk)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from executorch_mm._files.config_reader import Json, read_family
+from executorch_mm._files.paths import checked_path
 from executorch_mm._files.processor_configs import CONFIG_NAMES, Part, find_config
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm._loading.pretrained import find_audio_preprocessor
@@ -40,7 +41,7 @@ class FoundProcessors:
         chunk_frames: int = CHUNK_FRAMES,
     ) -> None:
         self._folders = folders
-        self._places = folders if processor_path is None else [Path(processor_path)]
+        self._places = folders if processor_path is None else [checked_path(processor_path, "processor_path")]
         self._is_given = processor_path is not None
         self._audio_preprocessor = audio_preprocessor
         self._chunk_frames = chunk_frames
@@ -81,7 +82,9 @@ class FoundProcessors:
             ModelLoadError: There are several, or it cannot be loaded.
             ContractError: It is no such program.
         """
-        path = self._audio_preprocessor or find_audio_preprocessor(self._folders)
+        path = self._audio_preprocessor
+        if path is None:
+            path = find_audio_preprocessor(self._folders)
         return None if path is None else MelProgram(path, chunk_frames=self._chunk_frames)
 
     @property

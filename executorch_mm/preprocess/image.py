@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
+
+import numpy as np
 
 from executorch_mm._files.config_reader import Family, Json, read_family
+from executorch_mm._files.paths import checked_path
 from executorch_mm._files.processor_configs import require_config
 from executorch_mm.arrays import AnyArray, SupportsDLPack, to_numpy
 from executorch_mm.errors import InputError
@@ -62,7 +64,7 @@ class ImageProcessor:
             InputError: The file is missing or damaged, its processor class is not supported, or it has keys
                 that are not understood; the message names them.
         """
-        return cls(parse_image_config(*require_config(Path(path), "image_processor")))
+        return cls(parse_image_config(*require_config(checked_path(path, "path"), "image_processor")))
 
     def __call__(self, image: object, *, layout: Layout | None = None) -> FloatArray:
         """Prepares a picture.
@@ -101,6 +103,8 @@ class ImageProcessor:
             InputError: See `__call__`; or there is no frame, or their sizes differ where patches span frames.
         """
         several = frames if isinstance(frames, Sequence) else to_numpy(frames, "frames")
+        if isinstance(several, np.ndarray) and several.ndim == 0:
+            raise InputError("frames: expected pictures in a row, got one number")
         pictures = [image_to_hwc_uint8(frame, layout=layout) for frame in several]
         if not pictures:
             raise InputError("frames: expected at least one")

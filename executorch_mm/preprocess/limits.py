@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from executorch_mm.errors import InputError
+from executorch_mm.errors import InputError, shown
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class MediaLimits:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{field.name}: expected a positive int, got {value!r}")
+                raise InputError(f"{field.name}: expected a positive int, got {shown(value)}")
 
 
 _in_force = MediaLimits()

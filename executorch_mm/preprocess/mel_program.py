@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from executorch_mm._files.paths import checked_path
 from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.loaded_model import LoadedModel
 from executorch_mm._loading.methods import find_method, load_methods
@@ -44,7 +45,7 @@ class MelProgram(LoadedModel):
     def __init__(
         self, path: str | os.PathLike[str], *, chunk_frames: int = CHUNK_FRAMES, sampling_rate: int = 16000
     ) -> None:
-        self._path = os.fspath(path)
+        self._path = str(checked_path(path, "audio_preprocessor"))
         methods = load_methods(path, num_threads=1)
         forward = find_method(methods, (_METHOD,), "float", (1,))
         if forward is None:

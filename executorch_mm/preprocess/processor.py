@@ -7,8 +7,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from executorch_mm._files.paths import checked_path
 from executorch_mm._files.processor_configs import CONFIG_NAMES
-from executorch_mm.errors import InputError
+from executorch_mm.errors import InputError, shown
 from executorch_mm.preprocess.audio import AudioProcessor
 from executorch_mm.preprocess.find import FoundProcessors
 from executorch_mm.preprocess.image import ImageProcessor
@@ -62,7 +65,7 @@ class Processor:
             InputError: There is no such file, it is damaged, a class is not supported, or there are keys that
                 are not understood; the message names them.
         """
-        folder = Path(path)
+        folder = checked_path(path, "path")
         found = FoundProcessors([folder], audio_preprocessor=audio_preprocessor)
         if found.image is None and found.audio is None:
             raise InputError(f"{folder}: expected {' or '.join(CONFIG_NAMES)} in this folder")
@@ -75,6 +78,9 @@ class Processor:
             InputError: The model has no image processor, or see there.
         """
         processor = self._image_processor()
+        given: object = images
+        if not isinstance(given, (Sequence, np.ndarray)) or getattr(given, "ndim", 1) == 0:
+            raise InputError(f"images: expected a list of pictures, got {shown(images)}")
         return [processor.prepare(image, layout=layout) for image in images]
 
     def frames(self, frames: Sequence[object], *, layout: Layout | None = None) -> list[PreparedImage]:

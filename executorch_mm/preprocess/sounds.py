@@ -12,7 +12,7 @@ import numpy.typing as npt
 from executorch_mm import _core
 from executorch_mm._files.extras import import_extra
 from executorch_mm.arrays import AnyArray, to_numpy
-from executorch_mm.errors import InputError
+from executorch_mm.errors import InputError, shown
 from executorch_mm.preprocess.mixdown import Mixdown, Samples, check_length, check_rate, check_values, to_mono
 from executorch_mm.preprocess.sources import Fetch, Source, read_source
 from executorch_mm.preprocess.wav_files import WavFile, read_wav
@@ -150,7 +150,7 @@ def sound_of(array: object, sampling_rate: int, *, is_samples_first: bool | None
 
 def _checked_rate(rate: object) -> int:
     if isinstance(rate, bool) or not isinstance(rate, (int, np.integer)) or rate < 1:
-        raise InputError(f"sampling_rate: expected a positive int, got {rate!r}")
+        raise InputError(f"sampling_rate: expected a positive int, got {shown(rate)}")
     check_rate("sampling_rate", int(rate))
     return int(rate)
 

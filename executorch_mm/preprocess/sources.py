@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import TypeAlias, TypeGuard
 from urllib.parse import unquote_to_bytes
 
-from executorch_mm.errors import InputError
+from executorch_mm._files.paths import checked_path
+from executorch_mm.errors import InputError, shown
 from executorch_mm.preprocess.limits import check_limit
 
 Fetch: TypeAlias = Callable[[str], bytes]
@@ -41,7 +42,7 @@ def read_source(source: Source, kind: str, fetch: Fetch | None) -> tuple[bytes, 
     """
     if isinstance(source, (bytes, bytearray)):
         return _checked(source, f"{kind} of {len(source)} bytes")
-    text = os.fspath(source)
+    text = str(checked_path(source, kind)) if not isinstance(source, str) else source
     if isinstance(source, str) and text.startswith("data:"):
         return _checked(_decode_data_uri(text), f"{kind} in a data URI")
     if isinstance(source, str) and text.startswith(("http://", "https://")):
@@ -71,6 +72,8 @@ def _read_file(path: str, what: str) -> tuple[bytes, str]:
 def _fetched(url: str, fetch: Fetch | None) -> bytes:
     if fetch is None:
         raise InputError(f"{url}: nothing is downloaded without a fetch function: give fetch=, or the bytes")
+    if not callable(fetch):
+        raise InputError(f"fetch: expected a function, got {shown(fetch)}")
     data = fetch(url)
     if not isinstance(data, (bytes, bytearray)):
         raise InputError(f"fetch({url!r}): expected bytes, got {type(data).__name__}")

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Generic, NamedTuple
 
 from executorch_mm._engine.access import Access, SessionT
+from executorch_mm._engine.callbacks import checked_callback
 from executorch_mm._engine.streams import AsyncStream, Stream
 from executorch_mm.preprocess import Sound
 from executorch_mm.speech._model import HeardT, Hearing, SpeechModel, SpeechProgress
@@ -74,14 +75,13 @@ class SpeechRequests(Access[SessionT], Generic[SessionT, HeardT]):
         request: SpeechRequest,
         made: list[Transcription],
     ) -> Generator[SpeechEvent, None, None]:
-        config, progress = request.config, request.progress
+        config = request.config
+        progress = checked_callback(_ignore if request.progress is None else request.progress, "progress")
         self.model.check(config)
         heard = self.model.prepare(request.audio, request.sampling_rate)
         hearing = Hearing()
         try:
-            yield from self.model.transcribe(
-                session, heard, config, hearing, progress or (lambda _done, _total: None)
-            )
+            yield from self.model.transcribe(session, heard, config, hearing, progress)
         finally:
             self.stats = self.make_stats(
                 session,
@@ -99,6 +99,10 @@ class SpeechRequests(Access[SessionT], Generic[SessionT, HeardT]):
                     stats=self.stats,
                 )
             )
+
+
+def _ignore(_done: float, _total: float) -> None:
+    pass
 
 
 def _ready(request: SpeechRequest) -> Callable[[], Awaitable[SpeechRequest]]:

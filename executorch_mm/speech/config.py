@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 from executorch_mm._loading.shown_options import parameters_of, show_options
-from executorch_mm.config import GenerationConfig
-from executorch_mm.errors import InputError
+from executorch_mm.config import GenerationConfig, is_finite
+from executorch_mm.errors import InputError, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -80,21 +79,22 @@ class SpeechConfig:
     def __post_init__(self) -> None:
         for name in ("language", "prompt"):
             if not isinstance(getattr(self, name), (str, type(None))):
-                raise InputError(f"{name}: expected a str or None, got {getattr(self, name)!r}")
-        if self.task not in ("transcribe", "translate"):
-            raise InputError(f"task: expected 'transcribe' or 'translate', got {self.task!r}")
+                raise InputError(f"{name}: expected a str or None, got {shown(getattr(self, name))}")
+        task: object = self.task
+        if not isinstance(task, str) or task not in ("transcribe", "translate"):
+            raise InputError(f"task: expected 'transcribe' or 'translate', got {shown(self.task)}")
         for name in ("timestamps", "condition_on_previous_text"):
             if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name}: expected True or False, got {getattr(self, name)!r}")
-        if not self.temperatures or not all(_is_number(value) and value >= 0 for value in self.temperatures):
+                raise InputError(f"{name}: expected True or False, got {shown(getattr(self, name))}")
+        if not self.temperatures or not all(is_finite(value) and value >= 0 for value in self.temperatures):
             raise InputError(
-                f"temperature: expected a number of 0 or more, or several, got {self.temperature!r}"
+                f"temperature: expected a number of 0 or more, or several, got {shown(self.temperature)}"
             )
         GenerationConfig(max_new_tokens=self.max_new_tokens, seed=self.seed, timeout=self.timeout)  # checks
         for name in ("compression_ratio_threshold", "logprob_threshold", "no_speech_threshold"):
             value = getattr(self, name)
-            if value is not None and not _is_number(value):
-                raise InputError(f"{name}: expected a finite number or None, got {value!r}")
+            if value is not None and not is_finite(value):
+                raise InputError(f"{name}: expected a finite number or None, got {shown(value)}")
 
     @property
     def temperatures(self) -> tuple[float, ...]:
@@ -121,5 +121,14 @@ SHOWN = {
 show_options(SpeechConfig, SHOWN)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def with_options(config: SpeechConfig | None, options: SpeechOptions) -> SpeechConfig:
+    """A config with some fields changed, by the keywords of a call.
+
+    Raises:
+        InputError: It is no config, or an option is wrong.
+    """
+    if config is None:
+        config = SpeechConfig()
+    if not isinstance(config, SpeechConfig):
+        raise InputError(f"config: expected a SpeechConfig or None, got {shown(config)}")
+    return config.replace(**options)

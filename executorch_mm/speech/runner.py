@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executorch_mm import _core
@@ -12,14 +10,14 @@ from executorch_mm._engine.streams import AsyncStream, Stream
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.model import load_model
 from executorch_mm._loading.options import SHOWN as SHOWN_LOADING
-from executorch_mm._loading.options import PathLike, RunnerOptions, core_options
+from executorch_mm._loading.options import PathLike, RunnerOptions, core_options, optional_path
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm.errors import ContractError
 from executorch_mm.speech._model import SpeechProgress
 from executorch_mm.speech._requests import SpeechRequest, SpeechRequests
 from executorch_mm.speech._transducer import Heard, TransducerModel
 from executorch_mm.speech._whisper import WhisperModel
-from executorch_mm.speech.config import SHOWN, SpeechConfig, SpeechOptions
+from executorch_mm.speech.config import SHOWN, SpeechConfig, SpeechOptions, with_options
 from executorch_mm.speech.segment import SpeechEvent
 from executorch_mm.speech.transcription import Transcription
 from executorch_mm.stats import Stats, counted
@@ -90,7 +88,7 @@ class SpeechRunner(LoadedModel):
             raise ContractError(
                 "the program has no encoder of sounds beside its decoder: try MultimodalRunner"
             )
-        processor = None if processor_path is None else Path(os.fspath(processor_path))
+        processor = optional_path(processor_path, "processor_path")
         whisper = WhisperModel(loaded.contract, self._tokenizer, folders, processor)
         self._requests = SpeechRequests(loaded, whisper, start_ns)
 
@@ -158,7 +156,7 @@ class SpeechRunner(LoadedModel):
             ExecutionError: The model failed.
             BusyError: Another request is running.
         """
-        request = SpeechRequest(audio, _with_options(config, options), sampling_rate, progress)
+        request = SpeechRequest(audio, with_options(config, options), sampling_rate, progress)
         return self._requests.whole(request)
 
     def stream_transcribe(
@@ -176,7 +174,7 @@ class SpeechRunner(LoadedModel):
         window. Leaving the loop early closes the stream and ends the request.
         """
         return self._requests.events(
-            SpeechRequest(audio, _with_options(config, options), sampling_rate, progress)
+            SpeechRequest(audio, with_options(config, options), sampling_rate, progress)
         )
 
     async def atranscribe(
@@ -189,7 +187,7 @@ class SpeechRunner(LoadedModel):
         **options: Unpack[SpeechOptions],
     ) -> Transcription:
         """`transcribe` for a task, which waits and is cancelled as in `astream_transcribe`."""
-        request = SpeechRequest(audio, _with_options(config, options), sampling_rate, progress)
+        request = SpeechRequest(audio, with_options(config, options), sampling_rate, progress)
         return await self._requests.whole_async(request)
 
     def astream_transcribe(
@@ -206,7 +204,7 @@ class SpeechRunner(LoadedModel):
         The model, and with it `progress`, runs in a thread that ends with the stream.
         """
         return self._requests.events_async(
-            SpeechRequest(audio, _with_options(config, options), sampling_rate, progress)
+            SpeechRequest(audio, with_options(config, options), sampling_rate, progress)
         )
 
     def stop(self) -> None:
@@ -239,7 +237,3 @@ class SpeechRunner(LoadedModel):
 
 
 show_options(SpeechRunner, {**SHOWN, **SHOWN_LOADING})
-
-
-def _with_options(config: SpeechConfig | None, options: SpeechOptions) -> SpeechConfig:
-    return (config or SpeechConfig()).replace(**options)

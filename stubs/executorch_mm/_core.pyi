@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import enum
+import os
 from typing import Annotated
 
 import numpy
@@ -223,7 +224,7 @@ class PromptPart:
 class LoadOptions:
     """How a model is loaded."""
 
-    def __init__(self, *, model_path: str, model_bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, data_paths: Sequence[str], load_mode: str, num_threads: int, max_context_len: int = 0, method: str = '', workspace_sharing: str, weight_cache: bool, packed_cache_path: str, linear: str = 'auto', openvino_library: str, profile_path: str) -> None:
+    def __init__(self, *, model_path: str | os.PathLike[str], model_bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, data_paths: Sequence[str | os.PathLike[str]], load_mode: str, num_threads: int, max_context_len: int = 0, method: str = '', workspace_sharing: str, weight_cache: bool, packed_cache_path: str | os.PathLike[str], linear: str = 'auto', openvino_library: str | os.PathLike[str], profile_path: str | os.PathLike[str]) -> None:
         """
         model_bytes is shared, not copied. num_threads 0: chosen from the model's size; max_context_len 0: as the program says. Empty strings stand for what is not given.
         """
@@ -446,10 +447,10 @@ def shared_memories(program: ProgramInfo) -> dict[int, int]:
 def read_transducer(program: ProgramInfo) -> TransducerContract:
     """The same for a transducer."""
 
-def read_program(path: str) -> ProgramInfo:
+def read_program(path: str | os.PathLike[str] | None) -> ProgramInfo:
     """Reads a .pte file without running or judging it."""
 
-def check_program(path: str) -> None:
+def check_program(path: str | os.PathLike[str]) -> None:
     """Raises if the file is not safe to hand to ExecuTorch."""
 
 class RequestTimings:

@@ -1,0 +1,190 @@
+"""Every public callable, given arguments that nobody should give, keeps to the errors that are promised.
+
+The callables are found, not listed: `executorch_mm.__all__`, and the public methods of what it makes.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import executorch_mm
+import hostile
+from executorch_mm import (
+    ClipModel,
+    ExecutorchMMError,
+    GenerationConfig,
+    MediaLimits,
+    MultimodalInput,
+    MultimodalRunner,
+    SpeechRunner,
+    load_tokenizer,
+    set_media_limits,
+)
+from executorch_mm.preprocess import AudioProcessor, ImageProcessor, Processor
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+FAILURES = 6  # how many are shown
+# What has no call to make: exceptions, and results, which the package makes.
+NO_CALL = {
+    *(
+        name
+        for name in executorch_mm.__all__
+        if isinstance(getattr(executorch_mm, name), type)
+        and issubclass(getattr(executorch_mm, name), BaseException)
+    ),
+    *(name for name in executorch_mm.__all__ if typing.is_typeddict(getattr(executorch_mm, name))),
+    "AsyncStream",
+    "BuildInfo",
+    "Contract",
+    "GenerationResult",
+    "MethodSpec",
+    "ModelReport",
+    "Partial",
+    "Segment",
+    "Snapshot",
+    "Stats",
+    "Stream",
+    "TensorSpec",
+    "Tokenizer",
+    "TransducerContract",
+    "Transcription",
+    "__version__",
+}
+
+
+def is_promised(error: BaseException) -> bool:
+    """Whether errors.py promises that a call of the public API may raise it."""
+    return isinstance(error, (ExecutorchMMError, hostile.OwnError)) or (
+        isinstance(error, MemoryError) and bool(str(error))
+    )
+
+
+@pytest.fixture(scope="module")
+def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    return hostile.values(tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.fixture(scope="module")
+def receivers(demo_folder: Path) -> Iterator[dict[str, object]]:
+    with (
+        MultimodalRunner.demo(num_threads=1) as runner,
+        SpeechRunner(MODELS / "speech" / "kv.pte", num_threads=1) as speech,
+        ClipModel(MODELS / "clip" / "clip.pte", num_threads=1) as clip,
+    ):
+        yield {
+            "MultimodalRunner": runner,
+            "SpeechRunner": speech,
+            "ClipModel": clip,
+            "Tokenizer": load_tokenizer(demo_folder),
+            "IncrementalDecoder": load_tokenizer(demo_folder).decoder(),
+            "GenerationConfig": GenerationConfig(),
+            "MultimodalInput": MultimodalInput("a"),
+            "ImageProcessor": ImageProcessor.from_pretrained(demo_folder),
+            "AudioProcessor": AudioProcessor.from_pretrained(demo_folder),
+            "Processor": Processor.from_pretrained(demo_folder),
+            "speech tokenizer": speech.tokenizer,
+        }
+
+
+@pytest.fixture(scope="module")
+def right(demo_folder: Path, receivers: dict[str, object]) -> dict[str, object]:
+    """Arguments by the names that parameters have everywhere."""
+    runner = receivers["MultimodalRunner"]
+    assert isinstance(runner, MultimodalRunner)
+    image = np.zeros((64, 64, 3), np.uint8)
+    sound = np.zeros(1600, np.float32)
+    return {
+        "model_path": demo_folder / "model.pte",
+        "tokenizer_path": demo_folder,
+        "path": demo_folder,
+        "name": "text_decoder",
+        "inputs": "hi",
+        "messages": [{"role": "user", "content": "hi"}],
+        "snapshot": runner.save(),
+        "position": 0,
+        "text": "a red circle",
+        "texts": "a red circle",
+        "parts": ["a", 1],
+        "plain": frozenset(),
+        "ids": [1, 2],
+        "token": "<|end|>",
+        "token_id": 1,
+        "tokens": [1, 2],
+        "value": "a",
+        "image": image,
+        "images": [image],
+        "frames": [image],
+        "audio": sound,
+        "sound": sound,
+        "samples": np.zeros((1, 1, 160), np.float32),
+        "embeddings": np.zeros((1, 192), np.float32),
+        "sampling_rate": 16_000,
+        "max_context_len": 100,
+        "limits": MediaLimits(),
+        "pattern": "a+",
+        "definition": "start: /a+/",
+    }
+
+
+def calls(receivers: dict[str, object], right: dict[str, object]) -> Iterator[hostile.Call]:
+    for name in sorted({*executorch_mm.__all__} - NO_CALL):
+        if (call := hostile.describe(name, getattr(executorch_mm, name), right)) is not None:
+            yield call
+    for name, of in receivers.items():
+        yield from hostile.methods(name, of, right)
+
+
+def test_hostile_arguments_end_in_an_answer_or_a_promised_error(
+    values: dict[str, object], receivers: dict[str, object], right: dict[str, object]
+) -> None:
+    runner = receivers["MultimodalRunner"]
+    assert isinstance(runner, MultimodalRunner)
+    every = list(calls(receivers, right))
+    assert len(every) > 50
+    failures: dict[str, str] = {}
+
+    @settings(max_examples=1500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(st.data())
+    def attack(data: st.DataObject) -> None:
+        call = data.draw(st.sampled_from(every))
+        names = data.draw(st.lists(st.sampled_from(call.parameters), min_size=1, max_size=2, unique=True))
+        chosen = {name: data.draw(st.sampled_from(sorted(values))) for name in names}
+        said = try_call(call, {name: values[value] for name, value in chosen.items()})
+        if said is not None:
+            failures.setdefault(f"{call.name}({chosen})", said)
+
+    attack()
+    set_media_limits(MediaLimits())
+    assert not failures, f"{len(failures)}:\n" + "\n".join(
+        f"{call}: {said}" for call, said in list(failures.items())[:FAILURES]
+    )
+    runner.reset()
+    with MultimodalRunner.demo(num_threads=1) as fresh:
+        question = "how many shapes are there?"
+        assert runner.generate_text(question, max_new_tokens=8) == fresh.generate_text(
+            question, max_new_tokens=8
+        )
+
+
+def try_call(call: hostile.Call, given_values: dict[str, object]) -> str | None:
+    """What was raised, if it is not among what is promised."""
+    arguments = {**call.right, **given_values}
+    if "max_new_tokens" in call.parameters:
+        arguments.setdefault("max_new_tokens", 1)
+    runner = getattr(call.function, "__self__", None)
+    try:
+        hostile.use_up(call.function(**arguments))
+    except BaseException as error:  # noqa: BLE001 (that is the question)
+        if not is_promised(error):
+            return f"{type(error).__name__}: {str(error)[:150]}"
+    finally:
+        if isinstance(runner, MultimodalRunner):
+            runner.reset()
+    return None
