@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard, cast
 
 import numpy as np
@@ -20,6 +21,22 @@ _CPU = 1
 # The CPU, and memory of the host that CUDA or ROCm know of, by DLPack's numbers.
 _HOST_DEVICES = (_CPU, 3, 11)
 _DEVICE_NAMES = {2: "CUDA", 4: "OpenCL", 7: "Vulkan", 8: "Metal", 10: "ROCm", 13: "CUDA", 14: "oneAPI"}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PairedArrays:
+    """What an encoder takes two arrays of.
+
+    Attributes:
+        values: Patches (num_patches, values) or features (..., num_frames, num_bins).
+        beside: int64 positions of the patches (num_patches, 2), or uint8 mask of the frames (num_frames,).
+    """
+
+    values: AnyArray
+    beside: AnyArray
+
+    def __repr__(self) -> str:
+        return f"dtype={self.values.dtype}, shape={self.values.shape}, beside={self.beside.shape}"
 
 
 class SupportsDLPack(Protocol):

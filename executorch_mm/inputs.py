@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from executorch_mm.arrays import AnyArray, SupportsDLPack, image_array, is_pil_image, tile_array, to_numpy
+from executorch_mm.arrays import (
+    AnyArray,
+    PairedArrays,
+    SupportsDLPack,
+    image_array,
+    is_pil_image,
+    tile_array,
+    to_numpy,
+)
 from executorch_mm.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +31,7 @@ Kind: TypeAlias = Literal["text", "tokens", "image", "audio", "raw_audio", "soun
 ArrayLike: TypeAlias = "AnyArray | SupportsDLPack"
 ImageLike: TypeAlias = "PILImage | Source | ArrayLike"
 Layout: TypeAlias = Literal["HWC", "CHW"]
-Value: TypeAlias = "str | AnyArray | PILImage | Sound | Tile"
+Value: TypeAlias = "str | AnyArray | PairedArrays | PILImage | Sound | Tile"
 
 
 class MultimodalInput:
@@ -176,6 +184,26 @@ def make_image_input(
     return MultimodalInput._of("image", image_array(array, layout=layout, check_values=False))
 
 
+def make_patch_input(patches: ArrayLike, positions: ArrayLike) -> MultimodalInput:
+    """An image in patches, for an encoder that is told where each of them lies, such as Gemma 4's.
+
+    Args:
+        patches: Floats (num_patches, values), with or without a batch of one.
+        positions: Ints (num_patches, 2), column and row of each patch, -1 for padding; likewise.
+
+    Raises:
+        InputError: Another rank or dtype, other numbers of patches, or none.
+    """
+    values, places = to_numpy(patches, "patches"), to_numpy(positions, "positions")
+    values = values[0] if values.ndim == 3 and len(values) == 1 else values
+    places = places[0] if places.ndim == 3 and len(places) == 1 else places
+    if values.ndim != 2 or values.size == 0 or not np.issubdtype(values.dtype, np.floating):
+        raise InputError(f"patches: expected floats (num_patches, values), got {_described(values)}")
+    if places.shape != (len(values), 2) or not np.issubdtype(places.dtype, np.integer):
+        raise InputError(f"positions: expected ints ({len(values)}, 2), got {_described(places)}")
+    return MultimodalInput._of("image", PairedArrays(values, np.ascontiguousarray(places, dtype=np.int64)))
+
+
 def make_image_inputs(
     images: Iterable[ImageLike] | ArrayLike, *, layout: Layout | None = None, fetch: Fetch | None = None
 ) -> list[MultimodalInput]:
@@ -208,22 +236,29 @@ def tile_inputs(picture: CutPicture) -> list[MultimodalInput]:
 
 
 def make_audio_input(
-    audio: ArrayLike | Source | Sound, *, sampling_rate: int | None = None, fetch: Fetch | None = None
+    audio: ArrayLike | Source | Sound,
+    *,
+    sampling_rate: int | None = None,
+    fetch: Fetch | None = None,
+    mask: ArrayLike | None = None,
 ) -> MultimodalInput:
     """Audio features, as the model's audio encoder takes them, or a sound that the runner makes them of.
 
     Args:
-        audio: Features: float or uint8 array of shape (num_clips, num_bins, num_frames). A sound: a path, the
+        audio: Features: float or uint8 array of shape (num_clips, num_bins, num_frames), or as the model's
+            encoder takes them: (1, num_frames, num_bins) for Gemma 4. A sound: a path, the
             bytes of a sound file, a "data:" URI or an "http(s)://" URL; or an array with `sampling_rate`, of
             shape (num_samples,), (channels, num_samples) or (num_samples, channels), of floats in -1..1 or
             integers of 8, 16 or 32 bits, which are scaled by their type.
         sampling_rate: Samples per second of an array of samples.
         fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
+        mask: Of features (1, num_frames, num_bins) for an encoder that takes a mask: bools or ints
+            (num_frames,), false for padding. Without it all frames count.
 
     Raises:
         InputError: Another rank or dtype, an empty array, NaN and infinite values, samples far outside of
-            -1..1; a file that is missing or damaged; a sound beyond the limits (`MediaLimits`); a URL without
-            `fetch`.
+            -1..1; a mask of another length, or beside a sound; a file that is missing or damaged; a sound
+            beyond the limits (`MediaLimits`); a URL without `fetch`.
         MissingDependencyError: The file is no WAV file of plain samples, and soundfile is not installed; the
             extra is `audio`.
     """
@@ -232,7 +267,11 @@ def make_audio_input(
 
         if not isinstance(audio, Sound):
             array = _audio_array(audio, "audio", "(num_clips, num_bins, num_frames)")
-            return MultimodalInput._of("audio", array)
+            if mask is None:
+                return MultimodalInput._of("audio", array)
+            return MultimodalInput._of("audio", PairedArrays(array, _mask_array(mask, array.shape[-2])))
+    if mask is not None:
+        raise InputError("mask: expected none beside a sound, whose frames all count")
     from executorch_mm.preprocess.audio import to_sound
 
     return MultimodalInput._of("sound", to_sound(audio, sampling_rate, fetch=fetch))
@@ -314,6 +353,17 @@ def _token_array(tokens: object) -> npt.NDArray[np.int64]:
     if ids.size and int(ids.min()) < 0:
         raise InputError(f"tokens: expected ids of 0 or more, got {int(ids.min())}")
     return ids
+
+
+def _mask_array(mask: ArrayLike, num_frames: int) -> AnyArray:
+    array = to_numpy(mask, "mask")
+    if array.size != num_frames or array.dtype.kind not in "bui":
+        raise InputError(f"mask: expected bools or ints ({num_frames},), got {_described(array)}")
+    return np.ascontiguousarray(array.reshape(-1) != 0).view(np.uint8)
+
+
+def _described(array: AnyArray) -> str:
+    return f"{array.dtype} {array.shape}"
 
 
 def _audio_array(data: ArrayLike, what: str, shape: str) -> AnyArray:

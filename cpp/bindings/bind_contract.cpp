@@ -61,7 +61,22 @@ void bind_specs(nb::module_& module) {
       .def_ro("inputs", &MethodSpec::inputs)
       .def_ro("outputs", &MethodSpec::outputs)
       .def_ro("arena_bytes", &MethodSpec::arena_bytes, "Bytes of each planned buffer.")
-      .def_ro("backends", &MethodSpec::backends, "Delegates that the method uses.");
+      .def_ro("backends", &MethodSpec::backends, "Delegates that the method uses.")
+      .def_prop_ro(
+          "values",
+          [](const MethodSpec& method) -> const TensorSpec* {
+            const auto place = static_cast<size_t>(encoder_places(method).values);
+            return place < method.inputs.size() ? &method.inputs[place] : nullptr;
+          },
+          nb::rv_policy::reference_internal, nb::sig("def values(self) -> TensorSpec"),
+          "Of an encoder: the input that takes pixels, patches or features.")
+      .def_prop_ro(
+          "takes_positions",
+          [](const MethodSpec& method) { return encoder_places(method).positions >= 0; },
+          "Whether an encoder takes patches with position ids.")
+      .def_prop_ro(
+          "takes_mask", [](const MethodSpec& method) { return encoder_places(method).mask >= 0; },
+          "Whether an encoder takes features with a mask of the frames.");
 }
 
 }  // namespace
@@ -119,6 +134,26 @@ void bind_contract(nb::module_& module) {
       .def_ro("vocab_size", &Contract::vocab_size, "Last dimension of the logits.")
       .def_ro("hidden_size", &Contract::hidden_size,
               "Features of an embedding; 0 for text-only models.")
+      .def_ro("is_joint", &Contract::is_joint,
+              "The decoder takes tokens and embeddings side by side.")
+      .def_ro("placeholder_ids", &Contract::placeholder_ids,
+              "Ids at which a joint decoder reads embeddings, as the program says or its "
+              "instructions tell; may be empty.")
+      .def_prop_ro(
+          "image_encoder", [](const Contract& contract) { return contract.image_encoder(); },
+          nb::rv_policy::reference_internal,
+          nb::sig("def image_encoder(self) -> MethodSpec | None"),
+          "Its method; None where the model takes no images.")
+      .def_prop_ro(
+          "audio_encoder", [](const Contract& contract) { return contract.audio_encoder(); },
+          nb::rv_policy::reference_internal,
+          nb::sig("def audio_encoder(self) -> MethodSpec | None"),
+          "Its method; None where the model takes no audio.")
+      .def_prop_ro(
+          "audio_transform", [](const Contract& contract) { return contract.audio_transform(); },
+          nb::rv_policy::reference_internal,
+          nb::sig("def audio_transform(self) -> MethodSpec | None"),
+          "The method that makes features of samples, or None.")
       .def_prop_ro("has_image_encoder",
                    [](const Contract& contract) { return contract.image_encoder() != nullptr; })
       .def_prop_ro("has_audio_encoder",

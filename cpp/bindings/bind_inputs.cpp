@@ -1,4 +1,5 @@
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -12,12 +13,27 @@ namespace {
 
 using TokenArray = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-// The input shares the array's memory and holds a reference to it, which may be dropped in the
-// midst of native work.
-template <typename Kind>
-Input from_array(Array array) {
+// Of an array's memory, held by a reference that may be dropped in the midst of native work.
+struct SharedArray {
+  TensorView view;
+  std::shared_ptr<const void> owner;
+};
+
+SharedArray share(Array array) {
   const TensorView view = to_view(array);
-  return Kind{view, std::shared_ptr<Array>(new Array(std::move(array)), DeleteWithGil())};
+  return {view, std::shared_ptr<Array>(new Array(std::move(array)), DeleteWithGil())};
+}
+
+SharedArray share(std::optional<Array> array) {
+  return array ? share(std::move(*array)) : SharedArray{};
+}
+
+template <typename Kind>
+PromptPart with_beside(Array array, std::optional<Array> beside, int64_t placeholder_id) {
+  SharedArray values = share(std::move(array));
+  SharedArray other = share(std::move(beside));
+  return {Kind{std::move(values.view), std::move(values.owner), std::move(other.view),
+               std::move(other.owner), placeholder_id}};
 }
 
 struct AddressOf {
@@ -47,19 +63,22 @@ void bind_inputs(nb::module_& module) {
             return PromptPart{TokenInput{{ids.data(), ids.data() + ids.size()}}};
           },
           nb::arg("ids").noconvert(), "Token ids, int64 (num_tokens,).")
+      .def_static("image", with_beside<ImageInput>, nb::arg("pixels").noconvert(),
+                  nb::arg("positions").noconvert().none() = nb::none(),
+                  nb::arg("placeholder_id") = -1,
+                  "Pixels, (channels, height, width), with or without a batch of one; or patches "
+                  "(num_patches, features) with their positions (num_patches, 2).")
       .def_static(
-          "image",
-          [](Array pixels) { return PromptPart{from_array<ImageInput>(std::move(pixels))}; },
-          nb::arg("pixels").noconvert(),
-          "Pixels, (channels, height, width), with or without a batch of one.")
-      .def_static(
-          "audio",
-          [](Array features) { return PromptPart{from_array<AudioInput>(std::move(features))}; },
-          nb::arg("features").noconvert(),
-          "Features, (num_clips, num_bins, num_frames) or without the clips.")
+          "audio", with_beside<AudioInput>, nb::arg("features").noconvert(),
+          nb::arg("mask").noconvert().none() = nb::none(), nb::arg("placeholder_id") = -1,
+          "Features, (num_clips, num_bins, num_frames) or without the clips, with a mask of the "
+          "frames where the encoder takes one; or samples (num_samples,).")
       .def_static(
           "embeddings",
-          [](Array rows) { return PromptPart{from_array<EmbeddingInput>(std::move(rows))}; },
+          [](Array array) {
+            SharedArray rows = share(std::move(array));
+            return PromptPart{EmbeddingInput{std::move(rows.view), std::move(rows.owner)}};
+          },
           nb::arg("rows").noconvert(), "Embeddings, (num_tokens, hidden_size), floats.")
       .def_prop_ro(
           "address", [](const PromptPart& part) { return std::visit(AddressOf{}, part.input); },

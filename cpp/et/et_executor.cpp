@@ -50,8 +50,11 @@ EtExecutor::EtExecutor(std::unique_ptr<EtProgram> program, const LoadOptions& op
           read_contracts(program_->take_structure(), {options.method, options.max_context_len})),
       current_(&contracts_[0]) {
   load_decoder(options.num_threads);
-  for (const MethodSpec* encoder : {current_->image_encoder(), current_->audio_encoder()}) {
-    if (encoder != nullptr) program_->load_method(*encoder);
+  const MethodSpec* transform =
+      current_->audio_encoder() == nullptr ? nullptr : current_->audio_transform();
+  for (const MethodSpec* method :
+       {current_->image_encoder(), transform, current_->audio_encoder()}) {
+    if (method != nullptr) program_->load_method(*method);
   }
   program_->restart_profile();  // calls that only measured are nobody's
 }
@@ -76,7 +79,7 @@ void EtExecutor::load_decoder(int64_t num_threads) {
 
 void EtExecutor::load_decoder_on(int64_t num_threads) {
   program_->use_threads(num_threads);
-  if (current_->kind == ModelKind::kMultimodal)
+  if (current_->kind == ModelKind::kMultimodal && !current_->is_joint)
     program_->load_method(current_->methods.at("token_embedding"));
   load_current();
 }
@@ -157,14 +160,24 @@ TensorView EtExecutor::run_embedding(const TensorView& tokens) {
   return program_->run("token_embedding", {ids}, ErrorCode::kExecution)[0];
 }
 
-TensorView EtExecutor::run_decoder(const TensorView& first, int64_t num_tokens, int64_t position) {
+TensorView EtExecutor::run_decoder(const TensorView& tokens, const TensorView& embeddings,
+                                   int64_t num_tokens, int64_t position) {
   if (num_tokens == 1) program_->large_pages().advise();
   const MethodSpec& decoder = current_->decoder_of(num_tokens);
-  std::vector<uint8_t>& converted =
-      current_->kind == ModelKind::kMultimodal ? converted_embeddings_ : converted_ids_;
-  std::vector<TensorView> inputs = {
-      convert(first, decoder.inputs[0].dtype, converted, "decoder input")};
-  inputs.insert(inputs.end(), heard_.begin(), heard_.end());
+  const DecoderInputs places = decoder_inputs(decoder);
+  const auto wanted = [&](size_t place) { return decoder.inputs[place].dtype; };
+  std::vector<TensorView> inputs(decoder.inputs.size());
+  size_t first_place = 0;
+  if (current_->is_joint) {
+    const auto place = static_cast<size_t>(places.embeddings);
+    inputs[place] = convert(embeddings, wanted(place), converted_embeddings_, "decoder input");
+    first_place = static_cast<size_t>(places.tokens);
+  }
+  const bool is_embedded = current_->kind == ModelKind::kMultimodal && !current_->is_joint;
+  inputs[first_place] =
+      convert(is_embedded ? embeddings : tokens, wanted(first_place),
+              is_embedded ? converted_embeddings_ : converted_ids_, "decoder input");
+  std::copy(heard_.begin(), heard_.end(), inputs.begin() + 1);
   const PositionStyle style = position_style(decoder);
   if (style != PositionStyle::kNone) {
     const bool is_range = style == PositionStyle::kRange;
@@ -173,8 +186,8 @@ TensorView EtExecutor::run_decoder(const TensorView& first, int64_t num_tokens, 
       positions_[i] = position + static_cast<int64_t>(i);
     const TensorView positions{
         positions_.data(), DType::kInt64, {static_cast<int64_t>(positions_.size())}};
-    inputs.push_back(
-        convert(positions, decoder.inputs.back().dtype, converted_positions_, "positions"));
+    const auto place = static_cast<size_t>(places.position);
+    inputs[place] = convert(positions, wanted(place), converted_positions_, "positions");
   }
   const TensorView logits = as_rows(program_->run(decoder.name, inputs, ErrorCode::kExecution)[0]);
   if (logits.shape[0] < 1)
@@ -188,31 +201,52 @@ TensorView EtExecutor::decode_tokens(const int64_t* ids, int64_t num_tokens, int
   const TensorView tokens{ids, DType::kInt64, {1, num_tokens}};
   if (current_->kind == ModelKind::kSpeech && heard_.empty())
     throw Error(ErrorCode::kInput, "prompt: expected a clip before the first token");
-  const bool is_embedded = current_->kind == ModelKind::kMultimodal;
-  return run_decoder(is_embedded ? run_embedding(tokens) : tokens, num_tokens, position);
+  TensorView embeddings;
+  if (current_->is_joint) {
+    const MethodSpec& decoder = current_->decoder_of(num_tokens);
+    const DType dtype =
+        decoder.inputs[static_cast<size_t>(decoder_inputs(decoder).embeddings)].dtype;
+    embeddings = {nullptr, dtype, {1, num_tokens, current_->hidden_size}};
+    if (no_embeddings_.size() < embeddings.size_bytes())
+      no_embeddings_.resize(embeddings.size_bytes());
+    embeddings.data = no_embeddings_.data();
+  } else if (current_->kind == ModelKind::kMultimodal) {
+    embeddings = run_embedding(tokens);
+  }
+  return run_decoder(tokens, embeddings, num_tokens, position);
 }
 
-TensorView EtExecutor::decode_embeddings(const TensorView& embeddings, int64_t position) {
+TensorView EtExecutor::decode_embeddings(const TensorView& embeddings, int64_t position,
+                                         int64_t placeholder_id) {
   TensorView batched = embeddings;
   batched.shape.insert(batched.shape.begin(), 1);
-  return run_decoder(batched, embeddings.shape[0], position);
+  const int64_t num_rows = embeddings.shape[0];
+  placeholders_.assign(static_cast<size_t>(num_rows), placeholder_id);
+  return run_decoder({placeholders_.data(), DType::kInt64, {1, num_rows}}, batched, num_rows,
+                     position);
 }
 
 std::vector<TensorView> EtExecutor::encode(const MethodSpec* encoder, const char* what,
-                                           const TensorView& input) {
+                                           const MediaView& input) {
   if (encoder == nullptr) {
     throw Error(ErrorCode::kInput,
                 std::string(what) + ": the model has no encoder for it, so it takes no " + what);
   }
+  const EncoderPlaces places = encoder_places(*encoder);
+  if (places.mask >= 0 || places.positions >= 0)
+    return program_->run(encoder->name, encoder_call_.inputs(*encoder, input, what),
+                         ErrorCode::kInput);
+  const TensorView& values = input.values;
   const TensorSpec& wanted = encoder->inputs[0];
   const TensorView given = [&] {
-    if (!all_finite(input))
+    if (!all_finite(values))
       throw Error(ErrorCode::kInput,
                   std::string(what) + ": expected finite values, got NaN or infinity");
     TensorView view = encoder == current_->image_encoder()
-                          ? convert_image(input, wanted.dtype, converted_media_)
-                          : convert(input, wanted.dtype, converted_media_, what);
-    if (view.data != input.data) converted_input_bytes_ += static_cast<int64_t>(input.size_bytes());
+                          ? convert_image(values, wanted.dtype, converted_media_)
+                          : convert(values, wanted.dtype, converted_media_, what);
+    if (view.data != values.data)
+      converted_input_bytes_ += static_cast<int64_t>(values.size_bytes());
     // The batch dimension may be left out or given; the program decides whether there is one.
     if (view.shape.size() + 1 == wanted.shape.size()) view.shape.insert(view.shape.begin(), 1);
     if (view.shape.size() == wanted.shape.size() + 1 && view.shape[0] == 1)
@@ -227,13 +261,51 @@ std::vector<TensorView> EtExecutor::encode(const MethodSpec* encoder, const char
   return program_->run(encoder->name, {given}, ErrorCode::kInput);
 }
 
-TensorView EtExecutor::encode_image(const TensorView& image) {
-  return as_rows(encode(current_->image_encoder(), "image", image)[0]);
+TensorView EtExecutor::encode_image(const MediaView& image) {
+  const MethodSpec* encoder = current_->image_encoder();
+  const std::vector<TensorView> outputs = encode(encoder, "image", image);
+  return encoder_call_.rows(*encoder, outputs);
 }
 
-TensorView EtExecutor::encode_audio(const TensorView& audio) {
-  std::vector<TensorView> outputs = encode(current_->audio_encoder(), "audio", audio);
-  if (current_->kind != ModelKind::kSpeech) return as_rows(outputs[0]);
+// (frames, features) of samples (num_samples).
+TensorView EtExecutor::transform(const TensorView& samples) {
+  const MethodSpec& method = *current_->audio_transform();
+  const TensorSpec& wanted = method.inputs[0];
+  const int64_t most = wanted.shape.back();
+  if (samples.size() < 1 || samples.size() > most) {
+    throw Error(ErrorCode::kInput, "audio: " + method.name + " takes 1 to " + std::to_string(most) +
+                                       " samples, got " + std::to_string(samples.size()));
+  }
+  if (!all_finite(samples))
+    throw Error(ErrorCode::kInput, "audio: expected finite values, got NaN or infinity");
+  TensorView given = convert(samples, wanted.dtype, converted_media_, "audio");
+  std::vector<uint8_t> filled;
+  const int64_t length = wanted.is_dynamic ? samples.size() : most;
+  if (length > samples.size()) {
+    filled.assign(static_cast<size_t>(length) * dtype_size(wanted.dtype), 0);
+    std::memcpy(filled.data(), given.data, given.size_bytes());
+    given.data = filled.data();
+  }
+  if (given.data != samples.data)
+    converted_input_bytes_ += static_cast<int64_t>(samples.size_bytes());
+  given.shape.assign(wanted.shape.size(), 1);
+  given.shape.back() = length;
+  TensorView frames = as_rows(program_->run(method.name, {given}, ErrorCode::kInput)[0]);
+  // Silence that was put behind the samples makes frames too.
+  frames.shape[0] = (frames.shape[0] * samples.size() + length - 1) / length;
+  if (frames.shape[0] < 1)
+    throw Error(ErrorCode::kInput, "audio: expected a longer clip, got " +
+                                       std::to_string(samples.size()) + " samples");
+  return frames;
+}
+
+TensorView EtExecutor::encode_audio(const MediaView& audio) {
+  const MethodSpec* encoder = current_->audio_encoder();
+  const bool is_samples = audio.values.shape.size() == 1 && encoder != nullptr &&
+                          current_->audio_transform() != nullptr;
+  std::vector<TensorView> outputs =
+      encode(encoder, "audio", is_samples ? MediaView{transform(audio.values), {}} : audio);
+  if (current_->kind != ModelKind::kSpeech) return encoder_call_.rows(*encoder, outputs);
   heard_ = std::move(outputs);
   return {nullptr, heard_[0].dtype, {0, 0}};
 }

@@ -22,15 +22,16 @@ class EtExecutor final : public Executor {
   const Contract& contract() const override { return *current_; }
   void use_method(const std::string& name, int64_t position) override;
   TensorView decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) override;
-  TensorView decode_embeddings(const TensorView& embeddings, int64_t position) override;
-  TensorView encode_image(const TensorView& image) override;
-  TensorView encode_audio(const TensorView& audio) override;
+  TensorView decode_embeddings(const TensorView& embeddings, int64_t position,
+                               int64_t placeholder_id) override;
+  TensorView encode_image(const MediaView& image) override;
+  TensorView encode_audio(const MediaView& audio) override;
   void reset_state() override;
   std::unique_ptr<StateSnapshot> save_state(int64_t num_flat_rows) const override;
   void restore_state(const StateSnapshot& snapshot) override;
   void load_state(int64_t num_flat_rows, ByteSpan bytes) override;
   int64_t copied_input_bytes() const override {
-    return converted_input_bytes_ + program_->copied_input_bytes();
+    return converted_input_bytes_ + encoder_call_.copied_bytes() + program_->copied_input_bytes();
   }
   int64_t num_threads() const override { return program_->num_threads(); }
   void write_profile() override { program_->write_profile(); }
@@ -44,9 +45,12 @@ class EtExecutor final : public Executor {
   // Loads what the decoder in use consists of.
   void load_current();
   TensorView run_embedding(const TensorView& tokens);
-  TensorView run_decoder(const TensorView& first, int64_t num_tokens, int64_t position);
+  // Of tokens and embeddings what the decoder takes.
+  TensorView run_decoder(const TensorView& tokens, const TensorView& embeddings, int64_t num_tokens,
+                         int64_t position);
   std::vector<TensorView> encode(const MethodSpec* encoder, const char* what,
-                                 const TensorView& input);
+                                 const MediaView& input);
+  TensorView transform(const TensorView& samples);
 
   std::unique_ptr<EtProgram> program_;
   const std::vector<Contract> contracts_;  // one for each decoder
@@ -58,6 +62,9 @@ class EtExecutor final : public Executor {
   std::vector<uint8_t> converted_ids_;
   std::vector<uint8_t> converted_embeddings_;
   std::vector<uint8_t> converted_positions_;
+  std::vector<uint8_t> no_embeddings_;  // zeros
+  std::vector<int64_t> placeholders_;
+  EncoderCall encoder_call_;
   int64_t converted_input_bytes_ = 0;
 };
 

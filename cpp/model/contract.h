@@ -16,7 +16,7 @@ namespace emm {
 
 enum class ModelKind {
   kText,        // forward(tokens[, position]) -> logits
-  kMultimodal,  // token_embedding, text_decoder and encoders
+  kMultimodal,  // a decoder that takes embeddings, and encoders that make them
   kSpeech,      // encoder, and text_decoder(tokens, all of the encoder's outputs, position)
   kTransducer,  // encoder, decoder_step and joint: TransducerContract
   kOther,       // nothing that writes text
@@ -90,10 +90,34 @@ struct CacheLimits {
 using MetadataValue =
     std::variant<int64_t, double, bool, std::string, std::vector<int64_t>, std::vector<double>>;
 
-// Positions are the last input of a decoder, if it has more than tokens or embeddings.
+// Which input of a decoder is what; -1 where it has none of the kind.
+struct DecoderInputs {
+  int tokens = -1;
+  int embeddings = -1;
+  int position = -1;
+
+  // Tokens at positions of text, embeddings at those of media: such a decoder embeds tokens itself.
+  bool are_joint() const { return tokens >= 0 && embeddings >= 0; }
+};
+
+// By dtype and rank: ids (1, n), floats (1, n, hidden) of as many rows, ids (n) or (1) behind them.
+DecoderInputs decoder_inputs(const MethodSpec& decoder);
+
+// Which input of an encoder is what, and which output.
+struct EncoderPlaces {
+  int values = 0;      // pixels, patches (1, patches, features) or features of sounds
+  int mask = -1;       // (1, frames): which are no padding
+  int positions = -1;  // ids (1, patches, 2): column and row, -1 for padding
+  int rows = 0;
+  int rows_mask = -1;  // (1, rows): which count
+};
+// By rank: values and rows have the most dimensions.
+EncoderPlaces encoder_places(const MethodSpec& encoder);
+
 inline PositionStyle position_style(const MethodSpec& decoder) {
-  if (decoder.inputs.size() < 2) return PositionStyle::kNone;
-  const Shape& positions = decoder.inputs.back().shape;
+  const int place = decoder_inputs(decoder).position;
+  if (place < 0) return PositionStyle::kNone;
+  const Shape& positions = decoder.inputs[static_cast<size_t>(place)].shape;
   return !positions.empty() && positions[0] > 1 ? PositionStyle::kRange : PositionStyle::kStart;
 }
 
@@ -126,16 +150,27 @@ struct Contract : Signatures {
   std::optional<int64_t> bos_id;
   int64_t vocab_size = 0;   // last dimension of the logits
   int64_t hidden_size = 0;  // of the embeddings; 0 for text models
+  bool is_joint = false;    // the decoder takes tokens and embeddings side by side
+  // Ids at which it reads the embeddings, ascending: those of get_image_token_id and
+  // get_audio_token_id, else those that its instructions compare the tokens with.
+  std::vector<int64_t> placeholder_ids;
+  int64_t image_token_id = 0;
+  int64_t audio_token_id = 0;
 
   const MethodSpec& decoder() const { return methods.at(decoder_name); }
   // The method for a call of so many tokens.
   const MethodSpec& decoder_of(int64_t num_tokens) const {
     return num_tokens == 1 && !step_name.empty() ? methods.at(step_name) : decoder();
   }
-  const MethodSpec* image_encoder() const { return find("vision_encoder"); }
+  const MethodSpec* image_encoder() const {
+    const MethodSpec* encoder = find("vision_encoder");
+    return encoder != nullptr ? encoder : find("image_encoder");
+  }
   const MethodSpec* audio_encoder() const {
     return find(kind == ModelKind::kSpeech ? "encoder" : "audio_encoder");
   }
+  // Makes features of samples.
+  const MethodSpec* audio_transform() const { return find("speech_transform"); }
 };
 
 }  // namespace emm

@@ -1,6 +1,8 @@
 #include "model/contract_reader.h"
 
 #include <algorithm>
+#include <initializer_list>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -31,21 +33,79 @@ void check_logits(const MethodSpec& decoder) {
   }
 }
 
-void check_encoder(const Contract& contract, const std::string& name) {
-  const MethodSpec* encoder = contract.find(name);
+const DTypes kMasks = {DType::kBool,  DType::kUInt8,   DType::kInt8,    DType::kInt32,
+                       DType::kInt64, DType::kFloat32, DType::kFloat16, DType::kBFloat16};
+
+// A mask says which frames or rows count, one element for each, with or without the batch.
+void check_mask(const MethodSpec& encoder, Side side, int place, int64_t length) {
+  const auto index = static_cast<size_t>(place);
+  const TensorSpec& spec = (side == Side::kInput ? encoder.inputs : encoder.outputs)[index];
+  expect_tensor(encoder, side, index, std::clamp<size_t>(spec.shape.size(), 1, 2), kMasks);
+  if (num_elements(spec.shape) == length) return;
+  refuse_contract(place_name(encoder, side, index) + ": expected a mask of " +
+                  std::to_string(length) + " elements, got " +
+                  TensorView{nullptr, spec.dtype, spec.shape}.describe());
+}
+
+void check_encoder(const Contract& contract, const MethodSpec* encoder) {
   if (encoder == nullptr) return;
-  if (encoder->inputs.size() != 1 || encoder->outputs.size() != 1) {
-    refuse_contract(name + ": expected one input and one output, got " +
-                    std::to_string(encoder->inputs.size()) + " and " +
-                    std::to_string(encoder->outputs.size()));
+  const std::string& name = encoder->name;
+  const EncoderPlaces places = encoder_places(*encoder);
+  if (encoder->inputs.size() > 2 || encoder->outputs.empty() || encoder->outputs.size() > 2) {
+    refuse_contract(name +
+                    ": expected pixels or features, and a mask or position ids beside them; "
+                    "one output, and a mask beside it; got " +
+                    std::to_string(encoder->inputs.size()) + " inputs and " +
+                    std::to_string(encoder->outputs.size()) + " outputs");
+  }
+  const TensorSpec& values = encoder->inputs[static_cast<size_t>(places.values)];
+  const auto values_place = static_cast<size_t>(places.values);
+  if (places.positions >= 0) {
+    expect_tensor(*encoder, Side::kInput, values_place, 3, kFloats);
+    const TensorSpec& positions = encoder->inputs[static_cast<size_t>(places.positions)];
+    if (positions.shape[1] != values.shape[1]) {
+      refuse_contract(name + ": expected position ids of " + std::to_string(values.shape[1]) +
+                      " patches, got " + std::to_string(positions.shape[1]));
+    }
+  } else if (places.mask >= 0) {
+    expect_tensor(*encoder, Side::kInput, values_place, 3, kFloats);
+    check_mask(*encoder, Side::kInput, places.mask, values.shape[1]);
   }
   // Leading dimensions (batch, pictures, tiles) are stacked, and floats converted.
-  const Shape& output = encoder->outputs[0].shape;
-  expect_tensor(*encoder, Side::kOutput, 0, std::clamp<size_t>(output.size(), 2, 4), kFloats);
+  const auto rows_place = static_cast<size_t>(places.rows);
+  const Shape& output = encoder->outputs[rows_place].shape;
+  expect_tensor(*encoder, Side::kOutput, rows_place, std::clamp<size_t>(output.size(), 2, 4),
+                kFloats);
   const int64_t hidden = output.back();
+  if (places.rows_mask >= 0)
+    check_mask(*encoder, Side::kOutput, places.rows_mask,
+               num_elements(output) / std::max<int64_t>(hidden, 1));
   if (hidden != contract.hidden_size) {
     refuse_contract(name + ": expected embeddings of " + std::to_string(contract.hidden_size) +
-                    " features as text_decoder takes, got " + std::to_string(hidden));
+                    " features as " + contract.decoder_name + " takes, got " +
+                    std::to_string(hidden));
+  }
+}
+
+// Samples in, frames (frames, features) out, which audio_encoder takes.
+void check_audio_transform(const Contract& contract) {
+  const MethodSpec* transform = contract.audio_transform();
+  const MethodSpec* encoder = contract.audio_encoder();
+  if (transform == nullptr || encoder == nullptr) return;
+  if (transform->inputs.size() != 1 || transform->outputs.size() != 1) {
+    refuse_contract(transform->name + ": expected one input and one output, got " +
+                    std::to_string(transform->inputs.size()) + " and " +
+                    std::to_string(transform->outputs.size()));
+  }
+  const size_t rank = transform->inputs[0].shape.size();
+  expect_tensor(*transform, Side::kInput, 0, std::clamp<size_t>(rank, 1, 2), kFloats);
+  const Shape& made = transform->outputs[0].shape;
+  expect_tensor(*transform, Side::kOutput, 0, std::clamp<size_t>(made.size(), 2, 3), kFloats);
+  const int64_t wanted =
+      encoder->inputs[static_cast<size_t>(encoder_places(*encoder).values)].shape.back();
+  if (made.back() != wanted) {
+    refuse_contract(transform->name + ": expected frames of " + std::to_string(wanted) +
+                    " features as " + encoder->name + " takes, got " + std::to_string(made.back()));
   }
 }
 
@@ -85,15 +145,15 @@ void read_position_style(const MethodSpec& decoder, Contract& contract) {
     contract.position_style = PositionStyle::kNone;
     return;
   }
-  const size_t last = decoder.inputs.size() - 1;
-  if (last != 1 && contract.kind != ModelKind::kSpeech) {
+  const auto place = static_cast<size_t>(decoder_inputs(decoder).position);
+  if (decoder.inputs.size() != (contract.is_joint ? 3 : 2) && contract.kind != ModelKind::kSpeech) {
     refuse_contract(decoder.name +
                     ": expected tokens or embeddings and at most one position input, got " +
                     std::to_string(decoder.inputs.size()) +
                     " inputs (models that take caches or masks as arguments are "
                     "not supported)");
   }
-  expect_tensor(decoder, Side::kInput, last, 1, kIds);
+  expect_tensor(decoder, Side::kInput, place, 1, kIds);
   contract.position_style = position_style(decoder);
 }
 
@@ -131,23 +191,27 @@ void read_state(const MethodSpec& decoder, const ProgramInfo& program, int64_t s
 }
 
 // A call of fewer tokens would need padding, which caches and last-row logits take for tokens.
-void expect_flexible_length(const MethodSpec& method) {
-  const TensorSpec& input = method.inputs[0];
+void expect_flexible_length(const MethodSpec& method, size_t place = 0) {
+  const TensorSpec& input = method.inputs[place];
   if (input.is_dynamic || input.shape[1] == 1) return;
-  refuse_contract(method.name +
-                  ": input 0: expected one token for each call or a dynamic length, got the " +
+  refuse_contract(method.name + ": input " + std::to_string(place) +
+                  ": expected one token for each call or a dynamic length, got the " +
                   "fixed shape " + shape_string(input.shape));
 }
 
 void read_limits(const MethodSpec& decoder, const ProgramInfo& program, int64_t max_context_len,
                  Contract& contract) {
   // The serialised bound is what a call may carry; get_max_seq_len is often one more than that.
-  contract.max_chunk = decoder.inputs[0].shape[1];
-  if (const MethodSpec* embedding = contract.find("token_embedding")) {
+  const DecoderInputs places = decoder_inputs(decoder);
+  const int first = contract.is_joint ? places.tokens : 0;
+  contract.max_chunk = decoder.inputs[static_cast<size_t>(first)].shape[1];
+  const MethodSpec* embedding = contract.is_joint ? nullptr : contract.find("token_embedding");
+  if (embedding != nullptr) {
     contract.max_chunk = std::min(contract.max_chunk, embedding->inputs[0].shape[1]);
   }
   if (contract.position_style == PositionStyle::kRange) {
-    contract.max_chunk = std::min(contract.max_chunk, decoder.inputs.back().shape[0]);
+    const auto place = static_cast<size_t>(places.position);
+    contract.max_chunk = std::min(contract.max_chunk, decoder.inputs[place].shape[0]);
   }
   const auto max_seq_len = one_int(contract, "get_max_seq_len");
   if (max_seq_len) contract.max_chunk = std::min(contract.max_chunk, *max_seq_len);
@@ -194,6 +258,10 @@ bool has_name(const std::vector<std::string>& names, const std::string& name) {
 
 std::vector<std::string> names_of_decoders(const Contract& contract) {
   if (contract.kind == ModelKind::kSpeech) return {"text_decoder"};
+  if (contract.kind == ModelKind::kMultimodal) {
+    std::vector<std::string> joint = find_joint_decoders(contract);
+    if (!joint.empty()) return joint;
+  }
   // The usual one is meant also where it does not look like a decoder, and is refused for that.
   const bool is_text = contract.kind == ModelKind::kText;
   const MethodSpec* usual = contract.find(is_text ? "forward" : "text_decoder");
@@ -208,7 +276,8 @@ std::vector<std::string> names_of_decoders(const Contract& contract) {
 
 // The decoder that is meant where none is named.
 std::string usual_decoder(const std::vector<std::string>& names) {
-  for (const char* usual : {"text_decoder", "forward", "base_forward", "prefill", "decode"}) {
+  for (const char* usual :
+       {"text_decoder", "forward", "base_forward", "prefill", "decode", "decoder"}) {
     if (has_name(names, usual)) return usual;
   }
   if (names.size() != 1)
@@ -216,9 +285,51 @@ std::string usual_decoder(const std::vector<std::string>& names) {
   return names[0];
 }
 
+// The first of the constant methods that the program has.
+std::optional<int64_t> one_of(const Contract& contract, std::initializer_list<const char*> names) {
+  for (const char* name : names) {
+    const auto value = one_int(contract, name);
+    if (value && *value < 0) {
+      refuse_contract(std::string(name) + ": expected a token id of 0 or more, got " +
+                      std::to_string(*value));
+    }
+    if (value) return value;
+  }
+  return std::nullopt;
+}
+
+// Which ids stand for media: what the program says, else what its decoder looks for.
+void read_placeholders(const ProgramInfo& program, Contract& contract) {
+  const auto image = one_of(contract, {"get_image_token_id", "image_token_id"});
+  const auto audio = one_of(contract, {"get_audio_token_id", "audio_token_id"});
+  std::set<int64_t> ids;
+  if (image) ids.insert(*image);
+  if (audio) ids.insert(*audio);
+  const ProgramMethod* method = program.find(contract.decoder_name);
+  if (ids.empty() && method != nullptr) {
+    const auto place = static_cast<size_t>(decoder_inputs(contract.decoder()).tokens);
+    for (const int64_t id : compared_ids(*method, place)) {
+      if (id >= 0) ids.insert(id);
+    }
+  }
+  const int64_t pad = one_of(contract, {"get_pad_id", "get_pad_token_id"}).value_or(0);
+  contract.placeholder_ids.assign(ids.begin(), ids.end());
+  contract.image_token_id = image.value_or(ids.empty() ? pad : *ids.begin());
+  contract.audio_token_id = audio.value_or(ids.empty() ? pad : *ids.rbegin());
+}
+
 void interpret(const ProgramInfo& program, int64_t max_context_len, Contract& contract) {
   const MethodSpec& decoder = contract.decoder();
-  if (contract.kind == ModelKind::kMultimodal) {
+  const DecoderInputs places = decoder_inputs(decoder);
+  contract.is_joint = contract.kind == ModelKind::kMultimodal && places.are_joint();
+  if (contract.is_joint) {
+    contract.hidden_size = decoder.inputs[static_cast<size_t>(places.embeddings)].shape[2];
+    expect_flexible_length(decoder, static_cast<size_t>(places.embeddings));
+    check_encoder(contract, contract.image_encoder());
+    check_encoder(contract, contract.audio_encoder());
+    check_audio_transform(contract);
+    read_placeholders(program, contract);
+  } else if (contract.kind == ModelKind::kMultimodal) {
     const MethodSpec& embedding = contract.methods.at("token_embedding");
     expect_tensor(embedding, Side::kInput, 0, 2, kIds);
     expect_flexible_length(embedding);
@@ -230,14 +341,15 @@ void interpret(const ProgramInfo& program, int64_t max_context_len, Contract& co
       refuse_contract("token_embedding: expected " + std::to_string(contract.hidden_size) +
                       " features as text_decoder takes, got " + std::to_string(embedded));
     }
-    check_encoder(contract, "vision_encoder");
-    check_encoder(contract, "audio_encoder");
+    check_encoder(contract, contract.image_encoder());
+    check_encoder(contract, contract.audio_encoder());
+    check_audio_transform(contract);
   } else if (contract.kind == ModelKind::kSpeech) {
     check_speech(contract);
   } else {
     expect_tensor(decoder, Side::kInput, 0, 2, kIds);
   }
-  expect_flexible_length(decoder);
+  expect_flexible_length(decoder, contract.is_joint ? static_cast<size_t>(places.tokens) : 0);
   check_logits(decoder);
   contract.vocab_size = decoder.outputs[0].shape.back();
   read_position_style(decoder, contract);
@@ -285,8 +397,8 @@ std::vector<Contract> read_contracts(const ProgramInfo& program, const ContractR
     names.reserve(common.methods.size());
     for (const auto& [name, method] : common.methods) names.push_back(name);
     refuse_contract(
-        "expected a method forward, or token_embedding and text_decoder, or encoder and "
-        "text_decoder; the program has: " +
+        "expected a method forward, or token_embedding and text_decoder, or a decoder of tokens, "
+        "positions and embeddings, or encoder and text_decoder; the program has: " +
         joined(names));
   }
   const std::vector<std::string> names = names_of_decoders(common);

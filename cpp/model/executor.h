@@ -15,6 +15,7 @@
 
 #include "base/tensor_view.h"
 #include "model/contract.h"
+#include "model/encoder_call.h"
 
 namespace emm {
 
@@ -49,13 +50,16 @@ class Executor {
   // (vocab_size).
   virtual TensorView decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) = 0;
 
-  // The same for (num_tokens, hidden_size) embeddings. Multimodal models only.
-  virtual TensorView decode_embeddings(const TensorView& embeddings, int64_t position) = 0;
+  // The same for (num_tokens, hidden_size) embeddings, at positions where a joint decoder is told
+  // `placeholder_id`. Multimodal models only.
+  virtual TensorView decode_embeddings(const TensorView& embeddings, int64_t position,
+                                       int64_t placeholder_id) = 0;
 
   // One image or clip, with or without the batch dimension. Returns (num_tokens, hidden_size), rows
-  // of several tiles one below the other.
-  virtual TensorView encode_image(const TensorView& image) = 0;
-  virtual TensorView encode_audio(const TensorView& audio) = 0;
+  // of several tiles one below the other, without those that the encoder says do not count. Samples
+  // (num_samples) are a clip where the program makes features of them.
+  virtual TensorView encode_image(const MediaView& image) = 0;
+  virtual TensorView encode_audio(const MediaView& audio) = 0;
 
   // Forgets everything: the state is what it was after loading.
   virtual void reset_state() = 0;

@@ -58,6 +58,16 @@ std::optional<MetadataValue> to_metadata(const ProgramValue& value) {
   }
 }
 
+bool is_ids(const TensorSpec& spec, size_t rank) {
+  return spec.shape.size() == rank && (spec.dtype == DType::kInt64 || spec.dtype == DType::kInt32);
+}
+
+bool is_floats(const TensorSpec& spec, size_t rank) {
+  return spec.shape.size() == rank &&
+         (spec.dtype == DType::kFloat32 || spec.dtype == DType::kFloat16 ||
+          spec.dtype == DType::kBFloat16);
+}
+
 // A constant method's outputs: one value, or one for each element of a list of numbers.
 std::optional<MetadataValue> read_constant(const ProgramMethod& method) {
   std::vector<int64_t> ints;
@@ -98,11 +108,67 @@ Signatures read_signatures(const ProgramInfo& program) {
   return signatures;
 }
 
+DecoderInputs decoder_inputs(const MethodSpec& decoder) {
+  DecoderInputs places;
+  const auto& inputs = decoder.inputs;
+  if (inputs.empty()) return places;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const int place = static_cast<int>(i);
+    if (places.tokens < 0 && is_ids(inputs[i], 2)) places.tokens = place;
+    if (places.embeddings < 0 && is_floats(inputs[i], 3)) places.embeddings = place;
+    if (is_ids(inputs[i], 1)) places.position = place;
+  }
+  // Floats of another length are what an encoder has made of a whole clip.
+  const auto length = [&](int place) { return inputs[static_cast<size_t>(place)].shape[1]; };
+  if (places.are_joint() && length(places.tokens) != length(places.embeddings))
+    places.embeddings = -1;
+  // Whatever comes last behind tokens or embeddings is meant as positions, and checked as such.
+  if (places.position < 0 && inputs.size() > 1)
+    places.position = static_cast<int>(inputs.size() - 1);
+  return places;
+}
+
+EncoderPlaces encoder_places(const MethodSpec& encoder) {
+  EncoderPlaces places;
+  const auto rank = [](const TensorSpec& spec) { return spec.shape.size(); };
+  const auto& inputs = encoder.inputs;
+  for (size_t i = 1; i < inputs.size(); ++i) {
+    if (rank(inputs[i]) > rank(inputs[static_cast<size_t>(places.values)]))
+      places.values = static_cast<int>(i);
+  }
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const int place = static_cast<int>(i);
+    const bool is_grid = is_ids(inputs[i], 3) && inputs[i].shape[2] == 2;
+    if (inputs.size() > 1 && is_grid) {
+      places.positions = place;
+      if (places.values == place) places.values = place == 0 ? 1 : 0;
+    } else if (place != places.values) {
+      places.mask = place;
+    }
+  }
+  const auto& outputs = encoder.outputs;
+  for (size_t i = 1; i < outputs.size(); ++i) {
+    if (rank(outputs[i]) > rank(outputs[static_cast<size_t>(places.rows)]))
+      places.rows = static_cast<int>(i);
+  }
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (static_cast<int>(i) != places.rows) places.rows_mask = static_cast<int>(i);
+  }
+  return places;
+}
+
+std::vector<std::string> find_joint_decoders(const Signatures& signatures) {
+  std::vector<std::string> names;
+  for (const auto& [name, method] : signatures.methods) {
+    const DecoderInputs places = decoder_inputs(method);
+    const size_t rank = method.outputs.empty() ? 0 : method.outputs[0].shape.size();
+    if (places.are_joint() && method.inputs.size() == 3 && (rank == 2 || rank == 3))
+      names.push_back(name);
+  }
+  return names;
+}
+
 std::vector<std::string> find_decoders(const Signatures& signatures, int64_t hidden_size) {
-  const auto is_ids = [](const TensorSpec& spec, size_t rank) {
-    return spec.shape.size() == rank &&
-           (spec.dtype == DType::kInt64 || spec.dtype == DType::kInt32);
-  };
   std::vector<std::string> names;
   for (const auto& [name, method] : signatures.methods) {
     if (method.inputs.size() != 2 || method.outputs.size() != 1) continue;
@@ -119,8 +185,10 @@ ModelKind model_kind(const Signatures& signatures) {
   const auto has = [&](const char* name) { return signatures.find(name) != nullptr; };
   if (has("encoder") && has("decoder_step") && has("joint")) return ModelKind::kTransducer;
   if (has("token_embedding") && has("text_decoder")) return ModelKind::kMultimodal;
+  const bool is_speech = has("encoder") && has("text_decoder");
+  if (!is_speech && !find_joint_decoders(signatures).empty()) return ModelKind::kMultimodal;
   if (has("forward")) return ModelKind::kText;
-  if (has("encoder") && has("text_decoder")) return ModelKind::kSpeech;
+  if (is_speech) return ModelKind::kSpeech;
   return find_decoders(signatures).empty() ? ModelKind::kOther : ModelKind::kText;
 }
 

@@ -27,4 +27,7 @@ ModelKind model_kind(const Signatures& signatures);
 // many features.
 std::vector<std::string> find_decoders(const Signatures& signatures, int64_t hidden_size = 0);
 
+// The methods that make logits of tokens, positions and embeddings.
+std::vector<std::string> find_joint_decoders(const Signatures& signatures);
+
 }  // namespace emm

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <set>
 
 #include "program/op_signatures.h"
 
@@ -43,6 +44,19 @@ bool keeps_positions(std::string_view base) {
                                                 "executorch_prim::et_view",
                                                 "executorch_prim::sub"};
   return std::find(std::begin(kNames), std::end(kNames), base) != std::end(kNames);
+}
+
+// Positions come last, behind tokens or embeddings; beside both they are the ids of one dimension.
+int32_t position_input(const ProgramMethod& method) {
+  constexpr int8_t kInt32 = 3;
+  constexpr int8_t kInt64 = 4;
+  for (size_t i = method.inputs.size(); i-- > 1;) {
+    const ProgramTensor* tensor = method.tensor(method.inputs[i]);
+    if (tensor != nullptr && tensor->sizes.size() == 1 &&
+        (tensor->scalar_type == kInt32 || tensor->scalar_type == kInt64))
+      return method.inputs[i];
+  }
+  return method.inputs.size() > 1 ? method.inputs.back() : -1;
 }
 
 enum class Effect { kNone, kFill, kOther };
@@ -124,9 +138,8 @@ class Watch {
 }  // namespace
 
 Uses::Uses(const ProgramMethod& method) : method_(method), uses_(method.values.size()) {
-  // Positions come last, behind tokens or embeddings.
-  if (method.inputs.size() > 1 && is_known(method.inputs.back()))
-    uses_[static_cast<size_t>(method.inputs.back())].origin = Origin::kPosition;
+  const int32_t positions = position_input(method);
+  if (is_known(positions)) uses_[static_cast<size_t>(positions)].origin = Origin::kPosition;
   for (const auto& chain : method.chains) {
     for (const ProgramInstruction& instruction : chain) {
       if (instruction.kind == InstructionKind::kKernel) {
@@ -282,6 +295,31 @@ int64_t num_attended_rows(const ProgramMethod& method) {
     }
   }
   return fewest;
+}
+
+std::vector<int64_t> compared_ids(const ProgramMethod& method, size_t place) {
+  std::set<int64_t> ids;
+  if (place >= method.inputs.size()) return {};
+  std::set<int32_t> copies = {method.inputs[place]};
+  for (const auto& chain : method.chains) {
+    for (const ProgramInstruction& call : chain) {
+      if (call.kind != InstructionKind::kKernel || call.index < 0 || call.args.size() < 3 ||
+          static_cast<size_t>(call.index) >= method.operators.size() ||
+          copies.count(call.args[0]) == 0)
+        continue;
+      const std::string_view op = method.operators[static_cast<size_t>(call.index)];
+      if (op == "aten::eq.Scalar_out") {
+        const auto value = static_cast<size_t>(call.args[1]);
+        if (call.args[1] >= 0 && value < method.values.size() &&
+            method.values[value].kind == ValueKind::kInt)
+          ids.insert(method.values[value].integer);
+      } else if (keeps_positions(base_name(op)) && op.find("add") == std::string_view::npos &&
+                 op.find("sub") == std::string_view::npos) {
+        copies.insert(call.args.back());
+      }
+    }
+  }
+  return {ids.begin(), ids.end()};
 }
 
 bool overlap(const ProgramTensor& one, const ProgramTensor& other) {

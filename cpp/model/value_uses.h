@@ -72,6 +72,10 @@ class Uses {
 // where there is none.
 int64_t num_attended_rows(const ProgramMethod& method);
 
+// The ids that the instructions compare the method's input `place`, or a copy of it in another
+// dtype or shape, with; ascending.
+std::vector<int64_t> compared_ids(const ProgramMethod& method, size_t place);
+
 // Whether two tensors, both with a place in planned memory, have a byte in common.
 bool overlap(const ProgramTensor& one, const ProgramTensor& other);
 

@@ -23,6 +23,7 @@ void check_tokens(const TokenInput& tokens, size_t index, int64_t vocab_size) {
 
 // Rows the encoder will return, 0 when that depends on a dynamic size.
 int64_t expected_rows(const MethodSpec& encoder, const TensorView& given) {
+  if (encoder_places(encoder).rows_mask >= 0 || encoder.inputs.size() > 1) return 0;
   const TensorSpec& wanted = encoder.inputs[0];
   if (num_elements(wanted.shape) != given.size()) return 0;
   const Shape& output = encoder.outputs[0].shape;
@@ -70,6 +71,19 @@ void check_speech_prompt(const std::vector<Input>& inputs, const Contract& contr
 }
 
 }  // namespace
+
+int64_t placeholder_id(const Input& input, const Contract& contract) {
+  const auto* audio = std::get_if<AudioInput>(&input);
+  const auto* image = std::get_if<ImageInput>(&input);
+  const int64_t wanted = audio != nullptr   ? audio->placeholder_id
+                         : image != nullptr ? image->placeholder_id
+                                            : -1;
+  const auto& known = contract.placeholder_ids;
+  // Embeddings at another id would not be read.
+  const bool is_read = known.empty() || std::count(known.begin(), known.end(), wanted) != 0;
+  if (wanted >= 0 && is_read) return wanted;
+  return audio != nullptr ? contract.audio_token_id : contract.image_token_id;
+}
 
 void check_capacity(int64_t needed, int64_t available, int64_t capacity) {
   if (needed <= available) return;

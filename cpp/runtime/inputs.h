@@ -8,19 +8,30 @@
 #include <vector>
 
 #include "base/tensor_view.h"
+#include "model/contract.h"
 
 namespace emm {
 
 struct TokenInput {
   std::vector<int64_t> ids;
 };
+// `placeholder_id`: what stands for it among tokens, -1 where the program is to say.
 struct ImageInput {
-  TensorView pixels;  // (channels, height, width) or (1, channels, height, width)
+  // (channels, height, width) or (1, channels, height, width); or patches (num_patches, features)
+  TensorView pixels;
   std::shared_ptr<const void> owner;
+  TensorView positions = {};  // of patches: (num_patches, 2)
+  std::shared_ptr<const void> positions_owner = {};
+  int64_t placeholder_id = -1;
 };
 struct AudioInput {
-  TensorView features;  // (num_bins, num_frames) or (num_clips, num_bins, num_frames)
+  // (num_bins, num_frames) or (num_clips, num_bins, num_frames), as the encoder wants them; or
+  // samples (num_samples)
+  TensorView features;
   std::shared_ptr<const void> owner;
+  TensorView mask = {};  // (num_frames): false for padding
+  std::shared_ptr<const void> mask_owner = {};
+  int64_t placeholder_id = -1;
 };
 struct EmbeddingInput {
   TensorView rows;  // (num_tokens, hidden_size)
@@ -28,5 +39,8 @@ struct EmbeddingInput {
 };
 
 using Input = std::variant<TokenInput, ImageInput, AudioInput, EmbeddingInput>;
+
+// The id that a joint decoder is given at the positions of an input that is no tokens.
+int64_t placeholder_id(const Input& input, const Contract& contract);
 
 }  // namespace emm

@@ -151,7 +151,7 @@ void Session::run_chunk(const Chunk& chunk) {
       position_.begin_write(chunk.num_rows);
       logits = executor_->decode_embeddings(
           row_range(given != nullptr ? given->rows : encoded_, chunk.first_row, chunk.num_rows),
-          position_.used());
+          position_.used(), placeholder_id(prompt_[chunk.input], contract()));
       advance(nullptr, chunk.num_rows);
     }
   }
@@ -163,9 +163,13 @@ void Session::encode(const Chunk& chunk) {
   const int64_t copied_before = executor_->copied_input_bytes();
   {
     const ScopedTimer timer(is_image ? timings_.encode_image_ns : timings_.encode_audio_ns);
-    encoded_ = is_image
-                   ? executor_->encode_image(std::get<ImageInput>(prompt_[chunk.input]).pixels)
-                   : executor_->encode_audio(std::get<AudioInput>(prompt_[chunk.input]).features);
+    if (is_image) {
+      const auto& image = std::get<ImageInput>(prompt_[chunk.input]);
+      encoded_ = executor_->encode_image({image.pixels, image.positions});
+    } else {
+      const auto& audio = std::get<AudioInput>(prompt_[chunk.input]);
+      encoded_ = executor_->encode_audio({audio.features, audio.mask});
+    }
   }
   timings_.copied_input_bytes += executor_->copied_input_bytes() - copied_before;
   const int64_t num_rows = encoded_.shape[0];

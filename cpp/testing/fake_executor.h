@@ -91,20 +91,22 @@ class FakeExecutor : public Executor, public Memory {
     return decode(std::vector<int64_t>(ids, ids + num_tokens), position);
   }
 
-  TensorView decode_embeddings(const TensorView& embeddings, int64_t position) override {
+  TensorView decode_embeddings(const TensorView& embeddings, int64_t position,
+                               int64_t placeholder_id) override {
+    placeholder_ids.push_back(placeholder_id);
     last_embeddings = embeddings.data;
     return decode(std::vector<int64_t>(static_cast<size_t>(embeddings.shape[0]), -1), position);
   }
 
-  TensorView encode_image(const TensorView& image) override {
-    return encode("vision_encoder", image, num_image_rows);
+  TensorView encode_image(const MediaView& image) override {
+    return encode("vision_encoder", image.values, num_image_rows);
   }
-  TensorView encode_audio(const TensorView& audio) override {
+  TensorView encode_audio(const MediaView& audio) override {
     if (contract_.kind == ModelKind::kSpeech) {
-      encoder_inputs.push_back(audio.data);
+      encoder_inputs.push_back(audio.values.data);
       return {nullptr, DType::kFloat32, {0, 0}};
     }
-    return encode("audio_encoder", audio, std::nullopt);
+    return encode("audio_encoder", audio.values, std::nullopt);
   }
 
   void reset_state() override { *static_cast<Memory*>(this) = {}; }
@@ -164,6 +166,7 @@ class FakeExecutor : public Executor, public Memory {
   std::vector<int64_t> call_sizes;  // positions of each decoder call
   std::vector<const void*> encoder_inputs;
   const void* last_embeddings = nullptr;
+  std::vector<int64_t> placeholder_ids;   // of each call with embeddings
   std::optional<int64_t> num_image_rows;  // rows a picture really gives, if other than declared
   int64_t fail_at_call = -1;              // this decoder call throws instead
   std::function<void()> before_call;      // runs at the start of each decoder call

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from executorch_mm import _core
-from executorch_mm.arrays import is_pil_image
+from executorch_mm.arrays import PairedArrays, is_pil_image
 from executorch_mm.errors import ExecutorchMMError
 from executorch_mm.inputs import MultimodalInput, Prompt, as_parts, make_token_input
 
@@ -170,6 +170,9 @@ def _digest(media: Sequence[MultimodalInput]) -> bytes:
         if isinstance(value, Sound):
             digest.update(f"{value.sampling_rate} Hz".encode())
             value = value.samples
+        if isinstance(value, PairedArrays):
+            digest.update(np.ascontiguousarray(value.beside).data)
+            value = value.values
         array = np.ascontiguousarray(value)
         digest.update(f"{part.kind} {array.dtype} {array.shape}".encode())
         digest.update(array.data)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from executorch_mm import _core
+from executorch_mm._files.media_tokens import MediaTokens
 from executorch_mm._loading.lazy import BuiltOnce
-from executorch_mm.arrays import AnyArray
+from executorch_mm.arrays import AnyArray, PairedArrays
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import ContractError, InputError
 from executorch_mm.inputs import MultimodalInput
@@ -21,6 +22,10 @@ if TYPE_CHECKING:  # imported when the first picture or sound comes
     from executorch_mm.preprocess import MelProgram
     from executorch_mm.preprocess.find import FoundProcessors
     from executorch_mm.preprocess.tiling import CutPicture
+
+
+# Of a clip that is only to be heard once, to prepare the encoder: a second of Gemma 4's.
+_REHEARSED_SAMPLES, _REHEARSED_FRAMES = 16000, 99
 
 
 class PromptEncoder:
@@ -91,8 +96,10 @@ class PromptEncoder:
         from executorch_mm.preprocess import image_to_hwc_uint8
         from executorch_mm.preprocess.tiling import CutPicture, SquareTiles, TileGrid
 
-        wanted = self._expect_vision_encoder().inputs[0]
+        wanted = self._expect_vision_encoder().values
         value = part.value
+        if isinstance(value, PairedArrays):
+            return None
         if isinstance(value, np.ndarray) and (value.ndim == 4 or _is_prepared(value, wanted)):
             return None
         steps = None if self._processors.image is None else self._processors.image.config
@@ -114,35 +121,78 @@ class PromptEncoder:
     def rehearsal(self) -> Iterator[_core.PromptPart]:
         """Prompts that together run every method of the model: a token, an empty picture, a silent clip."""
         yield _tokens([0])
-        for method, make in (
-            ("vision_encoder", _core.PromptPart.image),
-            ("audio_encoder", _core.PromptPart.audio),
-        ):
-            encoder = self._contract.methods.get(method)
-            if encoder is not None:
-                wanted = encoder.inputs[0]
-                dtype = np.uint8 if wanted.dtype == "uint8" else np.float32
-                yield make(np.zeros((1, *wanted.shape[1:]), dtype))
+        image, audio = self._contract.image_encoder, self._contract.audio_encoder
+        if image is not None and image.takes_positions:
+            patches, values = image.values.shape[-2:]
+            yield _core.PromptPart.image(
+                np.zeros((patches, values), np.float32), np.zeros((patches, 2), np.int64)
+            )
+        elif image is not None:
+            yield _core.PromptPart.image(_zeros((1, *image.values.shape[1:]), image.values.dtype))
+        transform = self._contract.audio_transform
+        if audio is not None and transform is not None:
+            samples = min(_REHEARSED_SAMPLES, transform.inputs[0].shape[-1])
+            yield _core.PromptPart.audio(np.zeros(samples, np.float32))
+        elif audio is not None:
+            shape = audio.values.shape[1:]
+            if audio.takes_mask and audio.values.is_dynamic:
+                shape = (min(_REHEARSED_FRAMES, shape[0]), *shape[1:])
+            yield _core.PromptPart.audio(_zeros((1, *shape), audio.values.dtype))
 
     def _encode_part(self, part: MultimodalInput) -> _core.PromptPart:
         value = part.value
         if isinstance(value, str):
             return _tokens(self._tokenizer.encode(value))
         if part.kind == "image":
-            return _core.PromptPart.image(self._pixels(part))
+            return self._image(part)
+        if isinstance(value, PairedArrays):
+            return self._audio(np.ascontiguousarray(value.values), value.beside)
         if part.kind == "sound":
-            return _core.PromptPart.audio(self._audio_features(part))
+            return self._audio(self._audio_features(part))
         if part.kind == "tokens":
             return _core.PromptPart.tokens(np.asarray(value, dtype=np.int64))
         array = np.ascontiguousarray(value)
         if part.kind == "embeddings":
             return _core.PromptPart.embeddings(array)
-        if part.kind == "raw_audio" and self._mel_program is not None:
-            array = self._mel_program.raw_features(array)
-        return _core.PromptPart.audio(array)
+        if part.kind == "raw_audio":
+            if self._contract.audio_transform is not None:
+                return self._audio(_mono(array))
+            if self._mel_program is not None:
+                array = self._mel_program.raw_features(array)
+        return self._audio(array)
 
-    def _pixels(self, part: MultimodalInput) -> AnyArray:
-        wanted = self._expect_vision_encoder().inputs[0]
+    def _audio(self, features: AnyArray, mask: AnyArray | None = None) -> _core.PromptPart:
+        return _core.PromptPart.audio(features, mask, self._media_tokens.audio)
+
+    def _image(self, part: MultimodalInput) -> _core.PromptPart:
+        encoder = self._expect_vision_encoder()
+        if encoder.takes_positions:
+            paired = self._patches(part, encoder)
+            return _core.PromptPart.image(
+                np.ascontiguousarray(paired.values), paired.beside, self._media_tokens.image
+            )
+        if isinstance(part.value, PairedArrays):
+            raise InputError(f"image: {encoder.name} takes no patches, but images {encoder.values.shape}")
+        return _core.PromptPart.image(self._pixels(part, encoder), None, self._media_tokens.image)
+
+    def _patches(self, part: MultimodalInput, encoder: _core.MethodSpec) -> PairedArrays:
+        if isinstance(part.value, PairedArrays):
+            return part.value
+        from executorch_mm.preprocess import image_to_hwc_uint8
+        from executorch_mm.preprocess.gemma4 import PlacedPatches
+
+        steps = None if self._processors.image is None else self._processors.image.config
+        if not isinstance(steps, PlacedPatches):
+            raise InputError(
+                "image: the model's files describe no image processor that cuts patches; name one with "
+                "processor_path=, or give the patches with make_patch_input: floats "
+                f"{encoder.values.shape[-2:]}"
+            )
+        steps = steps.within(encoder.values.shape[-2])
+        return PairedArrays(*steps.cut(image_to_hwc_uint8(part.value, layout="CHW")))
+
+    def _pixels(self, part: MultimodalInput, encoder: _core.MethodSpec) -> AnyArray:
+        wanted = encoder.values
         from executorch_mm.preprocess import image_to_hwc_uint8
         from executorch_mm.preprocess.tiling import Tile
 
@@ -163,13 +213,15 @@ class PromptEncoder:
         return np.ascontiguousarray(image_to_hwc_uint8(value, layout="CHW").transpose(2, 0, 1))
 
     def _expect_vision_encoder(self) -> _core.MethodSpec:
-        encoder = self._contract.methods.get("vision_encoder")
+        encoder = self._contract.image_encoder
         if encoder is None:
             raise InputError("image: the model has no vision_encoder and takes no images")
         return encoder
 
     def _audio_features(self, part: MultimodalInput) -> AnyArray:
         self._expect_audio_encoder()
+        if self._contract.audio_transform is not None:
+            return self._samples(part)
         make = self._mel_program or self._processors.feature_extractor
         if make is None:
             from executorch_mm._files.processor_configs import CONFIG_NAMES
@@ -181,15 +233,34 @@ class PromptEncoder:
             )
         return make(part.value)
 
+    def _samples(self, part: MultimodalInput) -> AnyArray:
+        """Samples (num_samples,) for a program that makes the features itself."""
+        from executorch_mm.preprocess import FrameConfig
+        from executorch_mm.preprocess.audio import to_sound
+
+        extractor = self._processors.feature_extractor
+        config = FrameConfig() if extractor is None else extractor.config
+        samples = to_sound(part.value).resampled(config.sampling_rate).samples
+        if isinstance(config, FrameConfig):
+            config.check_length(len(samples))
+        return np.ascontiguousarray(samples)
+
+    @BuiltOnce
+    def _media_tokens(self) -> MediaTokens:
+        """What stands for images and audio among the tokens of a decoder that is given both."""
+        if not self._contract.is_joint:
+            return MediaTokens()
+        return MediaTokens.find(self._beside, self._tokenizer.token_to_id)
+
     def _expect_audio_encoder(self) -> _core.MethodSpec:
-        encoder = self._contract.methods.get("audio_encoder")
+        encoder = self._contract.audio_encoder
         if encoder is None:
             raise InputError("audio: the model has no audio_encoder and takes no sounds")
         return encoder
 
     @BuiltOnce
     def _mel_program(self) -> MelProgram | None:
-        wanted = self._expect_audio_encoder().inputs[0].shape
+        wanted = self._expect_audio_encoder().values.shape
         program = self._processors.mel_program
         if program is not None and program.bins != wanted[-2]:
             raise ContractError(
@@ -202,12 +273,12 @@ class PromptEncoder:
         from executorch_mm.preprocess.find import FoundProcessors
         from executorch_mm.preprocess.mel_program import CHUNK_FRAMES
 
-        encoder = self._contract.methods.get("audio_encoder")
+        encoder = self._contract.audio_encoder
         return FoundProcessors(
             self._beside,
             self._processor_path,
             self._audio_preprocessor,
-            chunk_frames=CHUNK_FRAMES if encoder is None else encoder.inputs[0].shape[-1],
+            chunk_frames=CHUNK_FRAMES if encoder is None else encoder.values.shape[-1],
         )
 
     def _num_usual_bos(self, first: MultimodalInput) -> int:
@@ -230,6 +301,20 @@ class PromptEncoder:
         if not candidates:
             raise InputError("num_eos: neither the tokenizer nor the model names an end-of-text token")
         return candidates[0]
+
+
+def _zeros(shape: tuple[int, ...], dtype: str) -> AnyArray:
+    return np.zeros(shape, np.uint8 if dtype == "uint8" else np.float32)
+
+
+def _mono(clips: AnyArray) -> AnyArray:
+    """(1, channels, num_samples) as (num_samples,)."""
+    if len(clips) != 1:
+        raise InputError(
+            f"raw audio: expected one clip for a program that makes features of it, got {len(clips)}"
+        )
+    samples: AnyArray = np.ascontiguousarray(clips[0].astype(np.float32).mean(axis=0))
+    return samples
 
 
 def _tokens(ids: Sequence[int]) -> _core.PromptPart:

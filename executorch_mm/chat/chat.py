@@ -72,7 +72,8 @@ class Chat:
         self._folders = folders
         self._tokenizer = tokenizer
         self._cut = cut
-        self._takes_media = not {"vision_encoder", "audio_encoder"}.isdisjoint(contract.methods)
+        encoders = {"vision_encoder", "image_encoder", "audio_encoder"}
+        self._takes_media = not encoders.isdisjoint(contract.methods)
         self._templates: dict[str, ChatTemplate] = {}
         self._control: dict[str, ControlTokens] = {}
 

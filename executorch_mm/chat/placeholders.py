@@ -82,6 +82,8 @@ _IMAGE = (
     # Gemma 3.
     _Placeholder("<start_of_image>", "\n\n<start_of_image>", "<end_of_image>\n\n", "<end_of_image>"),
     _Placeholder("<image_soft_token>", "\n\n<start_of_image>", "<end_of_image>\n\n", "<end_of_image>"),
+    # Gemma 4.
+    _Placeholder(r"<\|image\|>", "<|image>", "<image|>", "<|image>"),
     # Qwen2-VL and its successors write what is around it themselves.
     _Placeholder(r"<\|image_pad\|>"),
     # InternVL.
@@ -92,11 +94,13 @@ _IMAGE = (
     _Placeholder(r"\[IMG\]"),
 )
 _AUDIO = (
-    # Qwen2-Audio; Phi-4; Voxtral; Gemma 3n; Granite Speech and Ultravox.
+    # Qwen2-Audio; Phi-4; Voxtral; Gemma 3n.
     _Placeholder(r"<\|AUDIO\|>"),
     _Placeholder(r"<\|audio_\d+\|>"),
     _Placeholder(r"\[AUDIO\]", "[BEGIN_AUDIO]", "", "[BEGIN_AUDIO]"),
     _Placeholder("<audio_soft_token>", "\n\n<start_of_audio>", "<end_of_audio>\n\n", "<end_of_audio>"),
+    # Gemma 4; Granite Speech and Ultravox.
+    _Placeholder(r"<\|audio\|>", "<|audio>", "<audio|>", "<|audio>"),
     _Placeholder(r"<\|audio\|>"),
     _Placeholder("<audio>"),
 )

@@ -2,6 +2,7 @@
 
 from executorch_mm.preprocess.audio import AudioProcessor, LogMelConfig
 from executorch_mm.preprocess.fixed_size import ImageConfig
+from executorch_mm.preprocess.gemma4 import FrameConfig
 from executorch_mm.preprocess.image import ImageProcessor
 from executorch_mm.preprocess.mel_program import MelProgram
 from executorch_mm.preprocess.pictures import image_to_hwc_uint8, load_image, open_image
@@ -11,6 +12,7 @@ from executorch_mm.preprocess.steps import Normalise, PreparedImage
 
 __all__ = [
     "AudioProcessor",
+    "FrameConfig",
     "ImageConfig",
     "ImageProcessor",
     "InputWarning",

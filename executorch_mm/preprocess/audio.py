@@ -1,4 +1,4 @@
-"""Sounds to the log-mel spectrograms that Whisper's encoder was trained on, and Voxtral's."""
+"""Sounds to the log-mel spectrograms that encoders were trained on: Whisper's and Voxtral's, Gemma 4's."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from executorch_mm._files.config_reader import ConfigReader, Family, Json, read_
 from executorch_mm._files.paths import checked_path
 from executorch_mm._files.processor_configs import require_config
 from executorch_mm.errors import InputError, shown
+from executorch_mm.preprocess import gemma4
+from executorch_mm.preprocess.gemma4 import FrameConfig
 from executorch_mm.preprocess.limits import media_limits
 from executorch_mm.preprocess.mixdown import Samples
 from executorch_mm.preprocess.sounds import Sound, load_sound, sound_of
@@ -73,8 +75,9 @@ class AudioProcessor:
         config: What to do, usually from `AudioProcessor.from_pretrained`.
     """
 
-    def __init__(self, config: LogMelConfig) -> None:
+    def __init__(self, config: LogMelConfig | FrameConfig) -> None:
         self.config = config
+        self._steps = config if isinstance(config, FrameConfig) else _LogMel(config)
 
     def __repr__(self) -> str:
         return f"AudioProcessor({self.config!r})"
@@ -105,10 +108,12 @@ class AudioProcessor:
             fetch: See `load_sound`.
 
         Returns:
-            float32 (chunks, bins, frames), C-contiguous: the input of the audio encoder.
+            float32 (chunks, bins, frames), C-contiguous: the input of the audio encoder. Of a `FrameConfig`
+            (1, frames, bins), the frames that lie in the sound.
 
         Raises:
-            InputError: See `load_sound` and `sound_of`; or an array comes without its sampling rate.
+            InputError: See `load_sound` and `sound_of`; or an array comes without its sampling rate, or the
+                sound is shorter or longer than a `FrameConfig` takes.
             MissingDependencyError: See `load_sound` and `Sound.resampled`.
         """
         return self.features(to_sound(sound, sampling_rate, fetch=fetch))
@@ -117,14 +122,27 @@ class AudioProcessor:
         """Makes features of a sound; see `__call__`.
 
         Raises:
-            InputError: It is no `Sound`.
+            InputError: It is no `Sound`, or shorter or longer than a `FrameConfig` takes.
             MissingDependencyError: See `Sound.resampled`.
         """
-        config = self.config
         given: object = sound
         if not isinstance(given, Sound):
             raise InputError(f"sound: expected a Sound, got {shown(given)}")
-        samples = sound.resampled(config.sampling_rate).samples
+        samples = sound.resampled(self.config.sampling_rate).samples
+        if isinstance(self._steps, FrameConfig):
+            return self._steps.frames(samples)[np.newaxis]
+        return self._steps.of(samples)
+
+
+class _LogMel:
+    """Makes whole chunks of features; filters and window are made once."""
+
+    def __init__(self, config: LogMelConfig) -> None:
+        self.config = config
+
+    def of(self, samples: Samples) -> FloatArray:
+        """(chunks, bins, frames) of a sound."""
+        config = self.config
         chunk = config.chunk_seconds * config.sampling_rate
         chunks = math.ceil(len(samples) / chunk)
         frames = chunk // config.hop
@@ -212,7 +230,7 @@ def _mel_to_hz(mels: Float64Array) -> Float64Array:
     return np.where(mels < _LINEAR_MELS, mels * 200 / 3, above)
 
 
-def parse_audio_config(content: Json, where: str) -> LogMelConfig:
+def parse_audio_config(content: Json, where: str) -> LogMelConfig | FrameConfig:
     """Turns the keys of a feature extractor into a spectrogram.
 
     Args:
@@ -254,4 +272,7 @@ def _read_whisper(reader: ConfigReader) -> LogMelConfig:
     return config
 
 
-_FAMILIES = {"WhisperFeatureExtractor": Family(_read_whisper, _WHISPER, _WHISPER_KEYS)}
+_FAMILIES: dict[str, Family[LogMelConfig | FrameConfig]] = {
+    "WhisperFeatureExtractor": Family(_read_whisper, _WHISPER, _WHISPER_KEYS),
+    "Gemma4AudioFeatureExtractor": Family(FrameConfig.read, gemma4.AUDIO, gemma4.AUDIO_KEYS),
+}

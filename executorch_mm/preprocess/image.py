@@ -12,7 +12,7 @@ from executorch_mm._files.paths import checked_path
 from executorch_mm._files.processor_configs import require_config
 from executorch_mm.arrays import AnyArray, SupportsDLPack, to_numpy
 from executorch_mm.errors import InputError
-from executorch_mm.preprocess import fixed_size, qwen2_vl, tiling
+from executorch_mm.preprocess import fixed_size, gemma4, qwen2_vl, tiling
 from executorch_mm.preprocess.fixed_size import ImageConfig
 from executorch_mm.preprocess.pictures import Layout, image_to_hwc_uint8
 from executorch_mm.preprocess.steps import FloatArray, ImageSteps, PreparedImage
@@ -24,6 +24,7 @@ _BY_PREFIX: dict[str, Family[ImageSteps]] = {
     "Siglip": Family(ImageConfig.read, fixed_size.SIGLIP, fixed_size.KEYS),
     "MobileViT": Family(ImageConfig.read, fixed_size.MOBILE_VIT, fixed_size.KEYS),
     "Gemma3": Family(fixed_size.read_gemma3, fixed_size.GEMMA3, fixed_size.GEMMA3_KEYS),
+    "Gemma4": Family(gemma4.PlacedPatches.read, gemma4.IMAGE, gemma4.IMAGE_KEYS),
     "LlavaNext": Family(tiling.AnyResolution.read, tiling.LLAVA_NEXT, tiling.LLAVA_NEXT_KEYS),
     "GotOcr2": Family(tiling.read_got_ocr2, tiling.GOT_OCR2, tiling.GOT_OCR2_KEYS),
     "Idefics3": Family(tiling.SquareTiles.read, tiling.IDEFICS3, tiling.IDEFICS3_KEYS),

@@ -50,11 +50,14 @@ class PreparedImage:
         original_size: (height, width) before preparation, in pixels.
         grid: (rows, columns) of the tiles, without the small copy of the whole picture; (0, 0) for a picture
             that is not cut. (frames, rows, columns) of the patches. Empty from a processor that cuts nothing.
+        positions: int64 (patches, 2), column and row of each patch, from a processor whose encoder is told
+            them; else None.
     """
 
     pixel_values: FloatArray
     original_size: tuple[int, int]
     grid: tuple[int, ...] = ()
+    positions: npt.NDArray[np.int64] | None = None
 
 
 class ImageSteps(Protocol):

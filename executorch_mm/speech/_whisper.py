@@ -56,6 +56,8 @@ class WhisperModel:
         found = FoundProcessors(folders, processor_path).feature_extractor
         self._processor = found or AudioProcessor(LogMelConfig(bins=taken[0]))
         config = self._processor.config
+        if not isinstance(config, LogMelConfig):
+            raise ContractError(f"encoder: expected a Whisper feature extractor beside it, got {config!r}")
         made = (config.bins, config.chunk_seconds * config.sampling_rate // config.hop)
         if taken != made:
             raise ContractError(f"encoder: expected features {made} as the processor makes, got {taken}")

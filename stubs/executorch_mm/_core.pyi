@@ -100,6 +100,18 @@ class MethodSpec:
     def backends(self) -> list[str]:
         """Delegates that the method uses."""
 
+    @property
+    def values(self) -> TensorSpec:
+        """Of an encoder: the input that takes pixels, patches or features."""
+
+    @property
+    def takes_positions(self) -> bool:
+        """Whether an encoder takes patches with position ids."""
+
+    @property
+    def takes_mask(self) -> bool:
+        """Whether an encoder takes features with a mask of the frames."""
+
 class Contract:
     """What a .pte promises. Read at load, never changed."""
 
@@ -184,6 +196,28 @@ class Contract:
         """Features of an embedding; 0 for text-only models."""
 
     @property
+    def is_joint(self) -> bool:
+        """The decoder takes tokens and embeddings side by side."""
+
+    @property
+    def placeholder_ids(self) -> list[int]:
+        """
+        Ids at which a joint decoder reads embeddings, as the program says or its instructions tell; may be empty.
+        """
+
+    @property
+    def image_encoder(self) -> MethodSpec | None:
+        """Its method; None where the model takes no images."""
+
+    @property
+    def audio_encoder(self) -> MethodSpec | None:
+        """Its method; None where the model takes no audio."""
+
+    @property
+    def audio_transform(self) -> MethodSpec | None:
+        """The method that makes features of samples, or None."""
+
+    @property
     def has_image_encoder(self) -> bool: ...
 
     @property
@@ -206,12 +240,16 @@ class PromptPart:
         """Token ids, int64 (num_tokens,)."""
 
     @staticmethod
-    def image(pixels: Annotated[NDArray, dict(order='C', device='cpu', writable=False)]) -> PromptPart:
-        """Pixels, (channels, height, width), with or without a batch of one."""
+    def image(pixels: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], positions: Annotated[NDArray, dict(order='C', device='cpu', writable=False)] | None = None, placeholder_id: int = -1) -> PromptPart:
+        """
+        Pixels, (channels, height, width), with or without a batch of one; or patches (num_patches, features) with their positions (num_patches, 2).
+        """
 
     @staticmethod
-    def audio(features: Annotated[NDArray, dict(order='C', device='cpu', writable=False)]) -> PromptPart:
-        """Features, (num_clips, num_bins, num_frames) or without the clips."""
+    def audio(features: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], mask: Annotated[NDArray, dict(order='C', device='cpu', writable=False)] | None = None, placeholder_id: int = -1) -> PromptPart:
+        """
+        Features, (num_clips, num_bins, num_frames) or without the clips, with a mask of the frames where the encoder takes one; or samples (num_samples,).
+        """
 
     @staticmethod
     def embeddings(rows: Annotated[NDArray, dict(order='C', device='cpu', writable=False)]) -> PromptPart:

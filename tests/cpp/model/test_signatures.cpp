@@ -104,3 +104,61 @@ TEST_CASE("the methods tell what a program is") {
   CHECK(kind({"encoder"}) == ModelKind::kOther);
   CHECK(kind({}) == ModelKind::kOther);
 }
+
+namespace {
+
+TensorSpec of(DType dtype, Shape shape) { return {dtype, std::move(shape), false, false}; }
+
+MethodSpec method_of(std::vector<TensorSpec> inputs, std::vector<TensorSpec> outputs = {}) {
+  return {"method", std::move(inputs), std::move(outputs), {}, {}};
+}
+
+}  // namespace
+
+TEST_CASE("a decoder's inputs are known by dtype and rank, in any order") {
+  const TensorSpec ids = of(DType::kInt64, {1, 9});
+  const TensorSpec rows = of(DType::kFloat32, {1, 9, 4});
+  const TensorSpec position = of(DType::kInt64, {1});
+  const DecoderInputs joint = decoder_inputs(method_of({ids, position, rows}));
+  CHECK(joint.are_joint());
+  CHECK(joint.tokens == 0);
+  CHECK(joint.position == 1);
+  CHECK(joint.embeddings == 2);
+  const DecoderInputs other =
+      decoder_inputs(method_of({rows, of(DType::kInt32, {1, 9}), position}));
+  CHECK(other.are_joint());
+  CHECK(other.tokens == 1);
+  CHECK(other.position == 2);
+  CHECK_FALSE(decoder_inputs(method_of({ids, position})).are_joint());
+  CHECK(decoder_inputs(method_of({rows, position})).embeddings == 0);
+  CHECK(decoder_inputs(method_of({ids})).position == -1);
+  // What a speech model's encoder has heard is longer than the tokens.
+  CHECK_FALSE(
+      decoder_inputs(method_of({ids, of(DType::kFloat32, {1, 1500, 4}), position})).are_joint());
+  CHECK(position_style(method_of({ids, of(DType::kInt64, {9}), rows})) == PositionStyle::kRange);
+}
+
+TEST_CASE("an encoder's inputs and outputs are known by rank and dtype, in any order") {
+  const TensorSpec values = of(DType::kFloat32, {1, 9, 4});
+  const TensorSpec grid = of(DType::kInt64, {1, 9, 2});
+  const TensorSpec mask = of(DType::kBool, {1, 9});
+  const TensorSpec rows = of(DType::kFloat32, {1, 3, 8});
+  const EncoderPlaces plain =
+      encoder_places(method_of({of(DType::kFloat32, {1, 3, 8, 8})}, {rows}));
+  CHECK(plain.values == 0);
+  CHECK(plain.mask == -1);
+  CHECK(plain.positions == -1);
+  CHECK(plain.rows_mask == -1);
+  const EncoderPlaces masked = encoder_places(method_of({mask, values}, {mask, rows}));
+  CHECK(masked.values == 1);
+  CHECK(masked.mask == 0);
+  CHECK(masked.rows == 1);
+  CHECK(masked.rows_mask == 0);
+  for (const bool is_first : {true, false}) {
+    const EncoderPlaces placed = encoder_places(is_first ? method_of({grid, values}, {rows})
+                                                         : method_of({values, grid}, {rows}));
+    CHECK(placed.positions == (is_first ? 0 : 1));
+    CHECK(placed.values == (is_first ? 1 : 0));
+    CHECK(placed.mask == -1);
+  }
+}

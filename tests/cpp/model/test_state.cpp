@@ -5,6 +5,7 @@
 #include "method_builder.h"
 #include "model/cache_kind.h"
 #include "model/kv_position.h"
+#include "model/value_uses.h"
 
 using namespace emm;
 
@@ -113,4 +114,23 @@ TEST_CASE("positions: how far back a flat cache, a ring and a recurrence can go"
   sink.begin_write(90);
   sink.advance(90);
   CHECK(sink.available() == 100);
+}
+
+TEST_CASE("ids that tokens are compared with are found, behind a copy too; others are not") {
+  Builder b;
+  const int32_t tokens = b.tensor({1, 4}, kLong);
+  const int32_t other = b.tensor({1, 4}, kLong);
+  b.input(tokens);
+  b.input(other);
+  const int32_t flags = b.tensor({1, 4});
+  const int32_t copy = b.tensor({1, 4}, kLong);
+  b.call("aten::eq.Scalar_out", {tokens, b.integer(11), flags, flags});
+  b.call("dim_order_ops::_to_dim_order_copy.out", {tokens, b.integer(0), b.integer(0), copy, copy});
+  b.call("aten::eq.Scalar_out", {copy, b.integer(7), flags, flags});
+  b.call("aten::eq.Scalar_out", {other, b.integer(5), flags, flags});
+  b.call("aten::ge.Scalar_out", {tokens, b.integer(3), flags, flags});
+  b.call("aten::add.Scalar_out", {tokens, b.integer(1), b.integer(1), other, other});
+  b.call("aten::eq.Scalar_out", {other, b.integer(6), flags, flags});
+  CHECK(compared_ids(b.method(), 0) == std::vector<int64_t>{7, 11});
+  CHECK(compared_ids(b.method(), 5).empty());
 }

@@ -261,3 +261,22 @@ TEST_CASE("a model that takes one token per call gets its prompt token by token"
   f.prefill({tokens(3), picture()});
   CHECK(f.fake->call_sizes == std::vector<int64_t>(7, 1));
 }
+
+TEST_CASE("rows of media stand at the placeholder that the input or else the program names") {
+  Contract contract = fake_contract();
+  contract.is_joint = true;
+  contract.image_token_id = 3;
+  contract.audio_token_id = 4;
+  FakeSession f(contract);
+  ImageInput image = picture();
+  image.placeholder_id = 9;
+  f.prefill({picture()});
+  f.prefill({image});
+  f.prefill({EmbeddingInput{{kPixels.data(), DType::kFloat32, {2, 2}}, nullptr}});
+  CHECK(f.fake->placeholder_ids == std::vector<int64_t>{3, 9, 3});
+
+  contract.placeholder_ids = {3, 4};  // at another the decoder would not read the rows
+  FakeSession strict(contract);
+  strict.prefill({image});
+  CHECK(strict.fake->placeholder_ids == std::vector<int64_t>{3});
+}

@@ -50,7 +50,8 @@ def load(name: str, folder: Path) -> MultimodalRunner:
 
 def encoder_of(shape: tuple[int, ...], folder: Path, *, is_dynamic: bool = False) -> PromptEncoder:
     wanted = SimpleNamespace(shape=shape, dtype="float32", is_dynamic=is_dynamic)
-    contract: Any = SimpleNamespace(methods={"vision_encoder": SimpleNamespace(inputs=[wanted])})
+    encoder = SimpleNamespace(values=wanted, takes_positions=False)
+    contract: Any = SimpleNamespace(image_encoder=encoder, audio_encoder=None, is_joint=False)
     return PromptEncoder(contract, load_tokenizer(folder), folder, [])
 
 

@@ -255,8 +255,8 @@ def test_a_sound_longer_than_the_models_chunk_is_an_input_error(runner: Multimod
 
 def encoder_of(folder: Path) -> PromptEncoder:
     """An encoder for a model that has an audio encoder and nothing else."""
-    encoder = SimpleNamespace(inputs=[SimpleNamespace(shape=(10, 128, 3000))])
-    contract = SimpleNamespace(methods={"audio_encoder": encoder})
+    encoder = SimpleNamespace(values=SimpleNamespace(shape=(10, 128, 3000)))
+    contract = SimpleNamespace(audio_encoder=encoder, audio_transform=None, is_joint=False)
     return PromptEncoder(contract, None, None, [folder])  # type: ignore[arg-type]
 
 
