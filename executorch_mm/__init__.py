@@ -56,6 +56,7 @@ from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 if TYPE_CHECKING:
     from executorch_mm._engine.streams import AsyncStream, Stream
     from executorch_mm.clip import ClipModel
+    from executorch_mm.embeddings import EmbeddingModel, RankedDocument, Reranker
     from executorch_mm.inspection.build_info import BuildInfo, build_info
     from executorch_mm.inspection.model_report import ModelReport, inspect_model
     from executorch_mm.preprocess import InputWarning
@@ -68,12 +69,15 @@ _LATER = {
     "AsyncStream": "executorch_mm._engine.streams",
     "BuildInfo": "executorch_mm.inspection.build_info",
     "ClipModel": "executorch_mm.clip",
+    "EmbeddingModel": "executorch_mm.embeddings",
     "InputWarning": "executorch_mm.preprocess",
     "LarkGrammar": "executorch_mm.response_format",
     "MediaLimits": "executorch_mm.preprocess.limits",
     "ModelReport": "executorch_mm.inspection.model_report",
     "Partial": "executorch_mm.speech",
+    "RankedDocument": "executorch_mm.embeddings",
     "Regex": "executorch_mm.response_format",
+    "Reranker": "executorch_mm.embeddings",
     "Segment": "executorch_mm.speech",
     "SpeechConfig": "executorch_mm.speech",
     "SpeechRunner": "executorch_mm.speech",
@@ -93,6 +97,7 @@ __all__ = [
     "ClipModel",
     "Contract",
     "ContractError",
+    "EmbeddingModel",
     "ExecutionError",
     "ExecutorchMMError",
     "ForkError",
@@ -110,7 +115,9 @@ __all__ = [
     "MultimodalInput",
     "MultimodalRunner",
     "Partial",
+    "RankedDocument",
     "Regex",
+    "Reranker",
     "ResponseFormatError",
     "RunnerOptions",
     "Segment",

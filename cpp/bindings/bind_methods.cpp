@@ -26,15 +26,16 @@ FloatArray to_array(FloatTensor tensor) {
   return FloatArray(kept->data(), shape.size(), shape.data(), owner);
 }
 
-FloatArray run(MethodRunner& runner, const std::string& method, const std::vector<Array>& inputs) {
+FloatArray run(MethodRunner& runner, const std::string& method, const std::vector<Array>& inputs,
+               size_t output) {
   std::vector<TensorView> views;
   for (const Array& input : inputs) views.push_back(to_view(input));
-  FloatTensor output;
+  FloatTensor made;
   {
     const ReleaseGil released;
-    output = runner.run(method, views);
+    made = runner.run(method, views, output);
   }
-  return to_array(std::move(output));
+  return to_array(std::move(made));
 }
 
 }  // namespace
@@ -45,8 +46,8 @@ void bind_methods(nb::module_& module) {
       .def_prop_ro("methods", &MethodRunner::methods, "Signatures by name.")
       .def_prop_ro("num_threads", &MethodRunner::num_threads)
       .def_prop_ro("copied_input_bytes", &MethodRunner::copied_input_bytes)
-      .def("run", run, "method"_a, "inputs"_a,
-           "The first output as a float32 array of its own. Inputs are used in place.");
+      .def("run", run, "method"_a, "inputs"_a, "output"_a = 0,
+           "One of the outputs as a float32 array of its own. Inputs are used in place.");
 }
 
 }  // namespace emm::bindings

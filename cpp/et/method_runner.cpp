@@ -36,7 +36,8 @@ MethodRunner::MethodRunner(const LoadOptions& options) : program_(options) {
   }
 }
 
-FloatTensor MethodRunner::run(const std::string& method, const std::vector<TensorView>& inputs) {
+FloatTensor MethodRunner::run(const std::string& method, const std::vector<TensorView>& inputs,
+                              size_t output) {
   const auto lock = lock_or_refuse(mutex_, "the model");
   const auto found = program_.methods().find(method);
   if (found == program_.methods().end())
@@ -46,6 +47,11 @@ FloatTensor MethodRunner::run(const std::string& method, const std::vector<Tenso
     throw Error(ErrorCode::kInput, method + ": expected " + std::to_string(wanted.size()) +
                                        " inputs, got " + std::to_string(inputs.size()));
   }
+  if (output >= found->second.spec->outputs.size()) {
+    throw Error(ErrorCode::kInput,
+                method + ": expected one of " + std::to_string(found->second.spec->outputs.size()) +
+                    " outputs, got number " + std::to_string(output));
+  }
   std::vector<TensorView> given;
   converted_.resize(inputs.size());
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -54,9 +60,10 @@ FloatTensor MethodRunner::run(const std::string& method, const std::vector<Tenso
     if (given[i].data != inputs[i].data)
       converted_input_bytes_ += static_cast<int64_t>(inputs[i].size_bytes());
   }
-  const TensorView output = program_.run(method, given, ErrorCode::kInput)[0];
+  const TensorView made = program_.run(method, given, ErrorCode::kInput)[output];
   std::vector<uint8_t> buffer;
-  const TensorView floats = convert(output, DType::kFloat32, buffer, method + ": output 0");
+  const TensorView floats =
+      convert(made, DType::kFloat32, buffer, method + ": output " + std::to_string(output));
   const float* values = static_cast<const float*>(floats.data);
   return {{values, values + floats.size()}, floats.shape};
 }

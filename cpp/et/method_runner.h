@@ -27,10 +27,11 @@ class MethodRunner {
   const std::map<std::string, MethodSpec>& methods() const { return methods_; }
   int64_t num_threads() const { return program_.num_threads(); }
 
-  // A copy of the method's first output as float32. Inputs are used in place where dtype and
+  // A copy of one of the method's outputs as float32. Inputs are used in place where dtype and
   // program allow it. Throws Error(kInput) for what the method does not take, Error(kBusy) when
   // another thread is in here.
-  FloatTensor run(const std::string& method, const std::vector<TensorView>& inputs);
+  FloatTensor run(const std::string& method, const std::vector<TensorView>& inputs,
+                  size_t output = 0);
 
   // Bytes of inputs that had to be copied so far: another dtype, or planned by the program.
   int64_t copied_input_bytes() const {

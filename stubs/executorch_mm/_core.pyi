@@ -931,9 +931,9 @@ class MethodRunner:
     @property
     def copied_input_bytes(self) -> int: ...
 
-    def run(self, method: str, inputs: Sequence[Annotated[NDArray, dict(order='C', device='cpu', writable=False)]]) -> NDArray[numpy.float32]:
+    def run(self, method: str, inputs: Sequence[Annotated[NDArray, dict(order='C', device='cpu', writable=False)]], output: int = 0) -> NDArray[numpy.float32]:
         """
-        The first output as a float32 array of its own. Inputs are used in place.
+        One of the outputs as a float32 array of its own. Inputs are used in place.
         """
 
 class TransducerContract:

@@ -53,7 +53,6 @@ MAY_IMPORT = {
         "inputs preprocess response_format sampling stats tokenizer",
         "_files": "errors",
         "_loading": "_core _files _tokenizers errors tokenizer",
-        "_pyinstaller": "",
         "_tokenizers": "_core _files errors",
         "arrays": "errors",
         "chat": "_core _engine _files _loading arrays config errors inputs preprocess tokenizer",
@@ -62,8 +61,9 @@ MAY_IMPORT = {
         "compat": "_core _loading arrays errors executorch_mm preprocess",
         "config": "_loading errors response_format",
         "demo": "",
+        "embeddings": "_core _files _loading _tokenizers errors",
         "errors": "",
-        "executorch_mm": "_core _engine _loading clip config errors inputs inspection "
+        "executorch_mm": "_core _engine _loading clip config embeddings errors inputs inspection "
         "preprocess response_format runner speech stats tokenizer",
         "inputs": "arrays errors preprocess",
         "inspection": "_core errors",

@@ -17,6 +17,7 @@ from executorch_mm.demo import make_scene, render
 
 ROOT = Path(__file__).parents[3]
 SPEECH = ROOT / "tests" / "models" / "speech"
+EMBEDDINGS = ROOT / "tests" / "models" / "embeddings"
 SYBIL = Sybil([PythonCodeBlockParser()])
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_CODE = [path for path in DOCUMENTS if "```python" in path.read_text(encoding="utf-8")]
@@ -32,6 +33,8 @@ def newcomers_folder(demo_folder: Path, tmp_path: Path, monkeypatch: pytest.Monk
     with wave.open(str(tmp_path / "speech.wav"), "wb") as sound:
         sound.setparams((1, 2, 16000, 0, "NONE", ""))
         sound.writeframes(np.random.default_rng(0).integers(-9000, 9000, 16000, np.int16).tobytes())
+    for name, folder in (("embedder", "bert_mean"), ("reranker", "bert_reranker")):
+        shutil.copytree(EMBEDDINGS / folder, tmp_path / name)
     monkeypatch.chdir(tmp_path)
 
 

@@ -1,0 +1,173 @@
+"""Scores of pairs of a query and a document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from executorch_mm._loading.options import LoadOptions, PathLike
+from executorch_mm._loading.pretrained import find_model
+from executorch_mm.embeddings.encoder import InputName, TextEncoder
+from executorch_mm.embeddings.pooling import FloatArray
+from executorch_mm.errors import ContractError, InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+Activation = Literal["sigmoid", "identity"]
+
+
+@dataclass(frozen=True)
+class RankedDocument:
+    """A document and its score.
+
+    Attributes:
+        index: Its place in the list that was given.
+        score: The larger, the better it answers the query.
+        text: The document.
+    """
+
+    index: int
+    score: float
+    text: str
+
+
+class Reranker(TextEncoder):
+    """Scores pairs of texts with a .pte file whose output is one logit a pair (a cross-encoder).
+
+    The program's method takes what an `EmbeddingModel`'s takes and gives logits (batch, 1) or (batch). Pairs
+    are put together as the tokenizer.json says. One call runs at a time; a second one meanwhile raises
+    `BusyError`. A model cannot be used in a forked child (`ForkError`): load one in each process.
+
+    Examples:
+        >>> model = Reranker("ms-marco/model.pte")  # doctest: +SKIP
+        >>> model.rank("which is round?", ["a red circle", "a blue square"], top_k=1)  # doctest: +SKIP
+        [RankedDocument(index=0, score=0.97, text='a red circle')]
+    """
+
+    def __init__(
+        self,
+        model_path: PathLike,
+        tokenizer_path: PathLike | None = None,
+        *,
+        config_path: PathLike | None = None,
+        activation: Activation | None = None,
+        max_length: int | None = None,
+        input_names: Sequence[InputName] | None = None,
+        **options: Unpack[LoadOptions],
+    ) -> None:
+        """Loads a model. The GIL is released meanwhile.
+
+        Args:
+            model_path: The .pte file, or a folder with one.
+            tokenizer_path: tokenizer.json or its folder; None looks beside the model.
+            config_path: The folder of config.json and config_sentence_transformers.json; None looks beside
+                the model.
+            activation: What makes a score of a logit: "sigmoid" (between 0 and 1) or "identity". None takes
+                what the files say, else "sigmoid".
+            max_length: Tokens after which a pair is cut, the longer text first; None takes the least of what
+                the files and the program allow.
+            input_names: As in `EmbeddingModel`.
+            **options: Fields of `LoadOptions`: `load_mode`, `num_threads`, `xnnpack`.
+
+        Raises:
+            ModelLoadError: The file cannot be read, verified or initialised.
+            ContractError: It takes or gives something else.
+            TokenizerError: The tokenizer.json is missing or malformed.
+            InputError: An option or a configuration file is wrong.
+        """
+        super().__init__(model_path, tokenizer_path, config_path, input_names, max_length, **options)
+        self._output, rank = self._output_of_rank(2, 1)
+        shape = self._method.outputs[self._output].shape
+        if rank == 2 and shape[1] != 1:
+            raise ContractError(f"{self._method.name}: expected one logit a pair, got an output {shape}")
+        self._activation: Activation = activation or _declared(self._config.activation)
+        if self._activation not in ("sigmoid", "identity"):
+            raise InputError(f"activation: expected 'sigmoid' or 'identity', got {activation!r}")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: PathLike,
+        *,
+        model_file: str | None = None,
+        revision: str | None = None,
+        cache_dir: PathLike | None = None,
+        token: str | None = None,
+        **options: Unpack[LoadOptions],
+    ) -> Self:
+        """Loads a model from a folder or a repository of the Hugging Face Hub; see `EmbeddingModel`."""
+        files = find_model(name, model_file, revision, cache_dir, token)
+        return cls(files.model, files.tokenizer, config_path=files.tokenizer, **options)
+
+    def predict(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        batch_size: int = 32,
+        activation: Activation | None = None,
+    ) -> FloatArray:
+        """Scores pairs.
+
+        Args:
+            pairs: Of a query and a document each.
+            batch_size: Pairs that are read at once, at most as many as the program takes.
+            activation: As at load.
+
+        Returns:
+            float32 (number of pairs).
+
+        Raises:
+            InputError: Not pairs of texts.
+            TokenizerError: A text cannot be encoded.
+            ExecutionError: The model failed.
+            BusyError: Another call is running.
+            ForkError: This is a forked child.
+        """
+        texts = [self._pair(pair, number) for number, pair in enumerate(pairs)]
+        chosen = activation or self._activation
+        if chosen not in ("sigmoid", "identity"):
+            raise InputError(f"activation: expected 'sigmoid' or 'identity', got {activation!r}")
+        scores = np.empty(len(texts), np.float32)
+        for numbers, _, output in self._run(
+            self._tokenizer.encode(texts, self._max_length), batch_size, self._output
+        ):
+            scores[numbers] = output.reshape(len(numbers))
+        if chosen == "sigmoid":
+            # without overflow for large negative logits
+            scores = np.where(scores >= 0, 1, np.exp(-np.abs(scores))) / (1 + np.exp(-np.abs(scores)))
+        return scores.astype(np.float32)
+
+    def rank(
+        self, query: str, documents: Sequence[str], *, top_k: int | None = None, batch_size: int = 32
+    ) -> list[RankedDocument]:
+        """Documents by how well they answer a query, the best first.
+
+        Args:
+            query: The question.
+            documents: What may answer it.
+            top_k: How many to return; None returns all.
+            batch_size: As in `predict`.
+
+        Raises:
+            InputError: Not texts, or `top_k` is negative.
+        """
+        if top_k is not None and top_k < 0:
+            raise InputError(f"top_k: expected at least 0, got {top_k}")
+        scores = self.predict([(query, document) for document in documents], batch_size=batch_size)
+        order = np.argsort(-scores, kind="stable")[:top_k]
+        return [RankedDocument(int(i), float(scores[i]), documents[i]) for i in order]
+
+    def _pair(self, pair: object, number: int) -> tuple[str, str]:
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise InputError(f"pairs[{number}]: expected a pair of texts, got {pair!r:.80}")
+        first, second = (self._lowered(text, f"pairs[{number}][{i}]") for i, text in enumerate(pair))
+        return first, second
+
+
+def _declared(name: str | None) -> Activation:
+    """Sigmoid, which is sentence-transformers' default, unless the files name torch's Identity."""
+    return "identity" if name is not None and name.rpartition(".")[2] == "Identity" else "sigmoid"
