@@ -48,9 +48,9 @@ FloatTensor MethodRunner::run(const std::string& method, const std::vector<Tenso
                                        " inputs, got " + std::to_string(inputs.size()));
   }
   if (output >= found->second.spec->outputs.size()) {
-    throw Error(ErrorCode::kInput,
-                method + ": expected one of " + std::to_string(found->second.spec->outputs.size()) +
-                    " outputs, got number " + std::to_string(output));
+    throw Error(ErrorCode::kInput, method + ": expected one of " +
+                                       std::to_string(found->second.spec->outputs.size()) +
+                                       " outputs, got number " + std::to_string(output));
   }
   std::vector<TensorView> given;
   converted_.resize(inputs.size());

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executorch_mm._files.json_files import read_object_if_there
-from executorch_mm._tokenizers.base import load_failed
+from executorch_mm._files.paths import expect_file
+from executorch_mm._tokenizers.base import load_failed, no_panic
 from executorch_mm.errors import InputError, TokenizerError
 
 if TYPE_CHECKING:
@@ -50,7 +51,11 @@ class BatchTokenizer:
 
         file = path / "tokenizer.json" if path.is_dir() else path
         try:
-            self._tokenizer: Tokenizer = Tokenizer.from_buffer(file.read_bytes())
+            expect_file(file)
+            with no_panic(str(file)):
+                self._tokenizer: Tokenizer = Tokenizer.from_buffer(file.read_bytes())
+        except TokenizerError:
+            raise
         except OSError as error:
             raise load_failed(f"{file}: {error.strerror or error}") from error
         except Exception as error:  # `tokenizers` raises bare Exception
@@ -89,7 +94,10 @@ class BatchTokenizer:
                 )
             self._tokenizer.enable_truncation(max_length)
         try:
-            return [_row(found) for found in self._tokenizer.encode_batch(list(rows))]
+            with no_panic("the tokenizer"):
+                return [_row(found) for found in self._tokenizer.encode_batch(list(rows))]
+        except TokenizerError:
+            raise
         except Exception as error:  # a lone surrogate, or what `tokenizers` raises
             raise TokenizerError(f"the texts cannot be encoded: {error}") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
@@ -11,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from executorch_mm import _core
+from executorch_mm._files.paths import checked_path
 from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.methods import load_methods
-from executorch_mm._loading.options import LoadOptions, PathLike
+from executorch_mm._loading.options import LoadOptions, PathLike, optional_path
 from executorch_mm._loading.pretrained import choose_model
 from executorch_mm._tokenizers.batches import BatchTokenizer, EncodedText
+from executorch_mm.embeddings.arguments import check_count, check_text, listed
 from executorch_mm.embeddings.configuration import Configuration, read_configuration
 from executorch_mm.embeddings.pooling import FloatArray
 from executorch_mm.errors import ContractError, InputError
@@ -42,12 +43,13 @@ class TextEncoder(LoadedModel):
         max_length: int | None,
         **options: Unpack[LoadOptions],
     ) -> None:
-        model = Path(os.fspath(model_path))
+        model = checked_path(model_path, "model_path")
         if model.is_dir():
             programs = [path.name for path in model.iterdir()]
             model = model / choose_model(programs, None, str(model))
-        self._tokenizer = BatchTokenizer(Path(os.fspath(tokenizer_path or model.parent)))
-        self._config: Configuration = read_configuration(Path(os.fspath(config_path or model.parent)))
+        self._tokenizer = BatchTokenizer(optional_path(tokenizer_path, "tokenizer_path") or model.parent)
+        folder = optional_path(config_path, "config_path") or model.parent
+        self._config: Configuration = read_configuration(folder)
         methods = load_methods(model, **options)
         self._method = _find_method(methods, model)
         self._input_names = _check_inputs(self._method, input_names)
@@ -56,7 +58,7 @@ class TextEncoder(LoadedModel):
         self._bounds: tuple[int, int] = self._method.inputs[0].shape[0], self._method.inputs[0].shape[1]
         self._is_dynamic: bool = self._method.inputs[0].is_dynamic
         declared = [self._config.max_length, self._tokenizer.max_length, self._bounds[1]]
-        if max_length is not None and not 1 <= max_length <= self._bounds[1]:
+        if max_length is not None and check_count("max_length", max_length) > self._bounds[1]:
             raise InputError(f"max_length: expected 1 to {self._bounds[1]}, got {max_length}")
         self._max_length: int = max_length or min(length for length in declared if length is not None)
         if not self._is_dynamic and "attention_mask" not in self._input_names:
@@ -100,8 +102,10 @@ class TextEncoder(LoadedModel):
 
     def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
         if prompt is not None:
-            return prompt
+            return check_text("prompt", prompt)
         name = prompt_name if prompt_name is not None else self._config.default_prompt_name
+        if name is not None:
+            check_text("prompt_name", name)
         if name is None:
             return ""
         if name not in self._config.prompts:
@@ -110,9 +114,8 @@ class TextEncoder(LoadedModel):
         return self._config.prompts[name]
 
     def _lowered(self, text: object, where: str) -> str:
-        if not isinstance(text, str):
-            raise InputError(f"{where}: expected a str, got {type(text).__name__}")
-        return text.lower() if self._config.lowercases else text
+        checked = check_text(where, text)
+        return checked.lower() if self._config.lowercases else checked
 
     def _run(
         self, rows: Sequence[EncodedText], batch_size: int, output: int
@@ -123,8 +126,7 @@ class TextEncoder(LoadedModel):
             The numbers of the rows of a call, which of their positions hold a token (batch, length), and the
             output for them.
         """
-        if batch_size < 1:
-            raise InputError(f"batch_size: expected at least 1, got {batch_size}")
+        check_count("batch_size", batch_size)
         handle = self._handle.get()
         order = sorted(range(len(rows)), key=lambda row: -len(rows[row].ids))
         for numbers in self._batches(order, rows, min(batch_size, self._bounds[0])):
@@ -169,7 +171,10 @@ def _find_method(methods: _core.MethodRunner, model: Path) -> _core.MethodSpec:
 
 
 def _check_inputs(method: _core.MethodSpec, names: Sequence[InputName] | None) -> tuple[InputName, ...]:
-    given = tuple(names) if names is not None else _INPUT_NAMES[: len(method.inputs)]
+    given = _INPUT_NAMES[: len(method.inputs)]
+    if names is not None:
+        chosen = [check_text("input_names", name) for name in listed("input_names", names, "names")]
+        given = tuple(name for name in chosen for known in _INPUT_NAMES if name == known)
     described = [f"{spec.dtype} {spec.shape}" for spec in method.inputs]
     if (
         len(given) != len(method.inputs)

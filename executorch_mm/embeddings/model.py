@@ -9,10 +9,11 @@ import numpy as np
 
 from executorch_mm._loading.options import LoadOptions, PathLike
 from executorch_mm._loading.pretrained import find_model
+from executorch_mm.embeddings.arguments import listed
 from executorch_mm.embeddings.configuration import SimilarityFunction
 from executorch_mm.embeddings.encoder import InputName, TextEncoder
 from executorch_mm.embeddings.pooling import FloatArray, Pooling, check_pooling, pool
-from executorch_mm.errors import ContractError, InputError
+from executorch_mm.errors import ContractError, InputError, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -67,7 +68,9 @@ class EmbeddingModel(TextEncoder):
         """
         super().__init__(model_path, tokenizer_path, config_path, input_names, max_length, **options)
         self._output, rank = self._output_of_rank(3, 2)
-        modes = (pooling,) if isinstance(pooling, str) else tuple(pooling or ())
+        modes: list[object] = [pooling] if isinstance(pooling, str) else []
+        if pooling is not None and not modes:
+            modes = listed("pooling", pooling, "modes")
         self._modes: tuple[Pooling, ...] = (
             tuple(check_pooling(mode, "pooling") for mode in modes) or self._config.pooling
         )
@@ -147,7 +150,9 @@ class EmbeddingModel(TextEncoder):
             BusyError: Another call is running.
             ForkError: This is a forked child.
         """
-        many = [sentences] if isinstance(sentences, str) else list(sentences)
+        many = [sentences] if isinstance(sentences, str) else listed("sentences", sentences, "texts")
+        if normalize is not None and not isinstance(normalize, bool):
+            raise InputError(f"normalize: expected True, False or None, got {shown(normalize)}")
         before = self._prompt(prompt, prompt_name)
         texts = [before + self._lowered(text, f"sentences[{number}]") for number, text in enumerate(many)]
         num_skipped = 0
@@ -168,11 +173,21 @@ class EmbeddingModel(TextEncoder):
         return made[0] if isinstance(sentences, str) else made
 
     def encode_query(self, sentences: str | Sequence[str], *, batch_size: int = 32) -> FloatArray:
-        """`encode` with the model's prompt for queries, if it has one."""
+        """`encode` with the model's prompt for queries, if it has one.
+
+        Args:
+            sentences: As in `encode`.
+            batch_size: As in `encode`.
+        """
         return self._encode_with(("query",), sentences, batch_size)
 
     def encode_document(self, sentences: str | Sequence[str], *, batch_size: int = 32) -> FloatArray:
-        """`encode` with the model's prompt for documents, if it has one."""
+        """`encode` with the model's prompt for documents, if it has one.
+
+        Args:
+            sentences: As in `encode`.
+            batch_size: As in `encode`.
+        """
         return self._encode_with(("document", "passage", "corpus"), sentences, batch_size)
 
     def similarity(self, a: FloatArray, b: FloatArray) -> FloatArray:
@@ -188,7 +203,12 @@ class EmbeddingModel(TextEncoder):
         Raises:
             InputError: The sizes differ.
         """
-        first, second = (np.atleast_2d(np.asarray(vectors, np.float32)) for vectors in (a, b))
+        try:
+            first, second = (np.atleast_2d(np.asarray(vectors, np.float32)) for vectors in (a, b))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise InputError(
+                f"similarity: expected floats (n, size), got {shown(a)} and {shown(b)}"
+            ) from error
         if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
             raise InputError(
                 f"similarity: expected (n, size) and (m, size), got {first.shape} and {second.shape}"

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from executorch_mm.errors import InputError
+from executorch_mm.errors import InputError, shown
 
 FloatArray = npt.NDArray[np.float32]
 Pooling = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
@@ -21,10 +21,10 @@ def check_pooling(name: object, where: str) -> Pooling:
         InputError: There is none of this name.
     """
     for mode in get_args(Pooling):
-        if name == mode:
+        if isinstance(name, str) and name == mode:
             found: Pooling = mode
             return found
-    raise InputError(f"{where}: expected one of {', '.join(get_args(Pooling))}, got {name!r}")
+    raise InputError(f"{where}: expected one of {', '.join(get_args(Pooling))}, got {shown(name)}")
 
 
 def pool(hidden: FloatArray, mask: npt.NDArray[np.bool_], modes: tuple[Pooling, ...]) -> FloatArray:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from executorch_mm._loading.options import LoadOptions, PathLike
 from executorch_mm._loading.pretrained import find_model
+from executorch_mm.embeddings.arguments import check_count, check_text, listed
 from executorch_mm.embeddings.encoder import InputName, TextEncoder
 from executorch_mm.embeddings.pooling import FloatArray
-from executorch_mm.errors import ContractError, InputError
+from executorch_mm.errors import ContractError, InputError, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -84,9 +85,8 @@ class Reranker(TextEncoder):
         shape = self._method.outputs[self._output].shape
         if rank == 2 and shape[1] != 1:
             raise ContractError(f"{self._method.name}: expected one logit a pair, got an output {shape}")
-        self._activation: Activation = activation or _declared(self._config.activation)
-        if self._activation not in ("sigmoid", "identity"):
-            raise InputError(f"activation: expected 'sigmoid' or 'identity', got {activation!r}")
+        self._activation: Activation = _declared(self._config.activation)
+        self._activation = self._chosen(activation)
 
     @classmethod
     def from_pretrained(
@@ -127,10 +127,9 @@ class Reranker(TextEncoder):
             BusyError: Another call is running.
             ForkError: This is a forked child.
         """
-        texts = [self._pair(pair, number) for number, pair in enumerate(pairs)]
-        chosen = activation or self._activation
-        if chosen not in ("sigmoid", "identity"):
-            raise InputError(f"activation: expected 'sigmoid' or 'identity', got {activation!r}")
+        rows = listed("pairs", pairs, "pairs of texts")
+        texts = [self._pair(pair, number) for number, pair in enumerate(rows)]
+        chosen = self._chosen(activation)
         scores = np.empty(len(texts), np.float32)
         for numbers, _, output in self._run(
             self._tokenizer.encode(texts, self._max_length), batch_size, self._output
@@ -155,15 +154,29 @@ class Reranker(TextEncoder):
         Raises:
             InputError: Not texts, or `top_k` is negative.
         """
-        if top_k is not None and top_k < 0:
-            raise InputError(f"top_k: expected at least 0, got {top_k}")
-        scores = self.predict([(query, document) for document in documents], batch_size=batch_size)
+        if top_k is not None:
+            check_count("top_k", top_k, 0)
+        check_text("query", query)
+        texts = [
+            check_text(f"documents[{i}]", text)
+            for i, text in enumerate(listed("documents", documents, "texts"))
+        ]
+        scores = self.predict([(query, text) for text in texts], batch_size=batch_size)
         order = np.argsort(-scores, kind="stable")[:top_k]
-        return [RankedDocument(int(i), float(scores[i]), documents[i]) for i in order]
+        return [RankedDocument(int(i), float(scores[i]), texts[i]) for i in order]
+
+    def _chosen(self, activation: object) -> Activation:
+        if activation is None:
+            return self._activation
+        for known in get_args(Activation):
+            if isinstance(activation, str) and activation == known:
+                chosen: Activation = known
+                return chosen
+        raise InputError(f"activation: expected 'sigmoid' or 'identity', got {shown(activation)}")
 
     def _pair(self, pair: object, number: int) -> tuple[str, str]:
         if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise InputError(f"pairs[{number}]: expected a pair of texts, got {pair!r:.80}")
+            raise InputError(f"pairs[{number}]: expected a pair of texts, got {shown(pair)}")
         first, second = (self._lowered(text, f"pairs[{number}][{i}]") for i, text in enumerate(pair))
         return first, second
 

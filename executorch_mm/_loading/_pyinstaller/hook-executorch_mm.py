@@ -7,6 +7,9 @@ from PyInstaller.utils.hooks import (
     copy_metadata,
 )
 
-datas = [*collect_data_files("executorch_mm", excludes=["_loading/_pyinstaller"]), *copy_metadata("executorch_mm")]
+datas = [
+    *collect_data_files("executorch_mm", excludes=["_loading/_pyinstaller"]),
+    *copy_metadata("executorch_mm"),
+]
 binaries = collect_dynamic_libs("executorch_mm")
 hiddenimports = collect_submodules("executorch_mm", lambda name: "_pyinstaller" not in name)
