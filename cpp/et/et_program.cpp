@@ -172,14 +172,18 @@ EtProgram::EtProgram(const LoadOptions& options) : openvino_library_(options.ope
   install_log_handler();
   const bool is_file = options.model_bytes.data == nullptr;
   file_bytes_ = is_file ? checked_file_bytes(options.model_path) : options.model_bytes.size;
-  for (const std::string& path : options.data_paths) file_bytes_ += checked_file_bytes(path);
+  std::vector<DataEntry> outside;
+  for (const std::string& path : options.data_paths) {
+    file_bytes_ += checked_file_bytes(path);
+    for (DataEntry& entry : check_data_file(path)) outside.push_back(std::move(entry));
+  }
   if (!is_file) model_bytes_ = aligned(options.model_bytes);
   const std::string what =
       is_file ? options.model_path
               : "model (" + std::to_string(model_bytes_.size) + " bytes in memory)";
-  structure_ = is_file ? check_program_file(what)
+  structure_ = is_file ? check_program_file(what, outside)
                        : check_program(static_cast<const uint8_t*>(model_bytes_.data),
-                                       model_bytes_.size, what);
+                                       model_bytes_.size, what, outside);
   for (const auto& [id, bytes] : find_sharing(structure_).memories)
     shared_.emplace(id - 1, std::make_shared<PlannedMemory>(bytes));
   std::string kernels = choose_linear(options.linear);

@@ -38,11 +38,11 @@ char kind_letter(ValueKind kind) { return " .IBDTZLFVAP"[static_cast<size_t>(kin
 class MethodChecker {
  public:
   MethodChecker(const ProgramInfo& program, const ProgramMethod& method, const uint8_t* data,
-                const NamedSizes& named_bytes)
+                const NamedEntries& named_data)
       : program_(program),
         method_(method),
         data_(data),
-        named_bytes_(named_bytes),
+        named_data_(named_data),
         memory_(method.values.size()) {}
 
   std::vector<uint64_t> check() {
@@ -126,13 +126,9 @@ class MethodChecker {
     if (tensor.is_unbound) fail("a shape without bounds");
     const size_t rank = tensor.sizes.size();
     if (rank > kMaxRank) fail("more than 16 dimensions");
-    uint32_t seen = 0;
-    for (const uint8_t dim : tensor.dim_order) {
-      if (dim < rank) seen |= 1u << dim;
-    }
-    if (tensor.dim_order.size() != rank || seen != (1u << rank) - 1)
+    if (!is_dim_order(tensor.dim_order, rank))
       fail("an order of dimensions that is not a permutation");
-    if (tensor.is_external && tensor.name.empty()) fail("data in another file, without a name");
+    if (tensor.is_external) check_outside(tensor, *bytes);
     if (tensor.is_planned) {
       check_place(tensor, *bytes);
       if (tensor.data_index != 0 && !tensor.is_external) check_initial_state(tensor, *bytes);
@@ -142,6 +138,23 @@ class MethodChecker {
     if (tensor.data_index == 0) return *bytes == 0 ? Memory::kWritable : Memory::kNone;
     check_constant(tensor, *bytes, element_bytes);
     return Memory::kConstant;
+  }
+
+  // What no file has is ExecuTorch's to report.
+  void check_outside(const ProgramTensor& tensor, uint64_t bytes) const {
+    if (tensor.name.empty()) fail("data in another file, without a name");
+    const auto found = named_data_.find(tensor.name);
+    if (found == named_data_.end()) return;
+    const NamedEntry& entry = found->second;
+    if (!entry.is_outside) fail("'" + tensor.name + "' is said to be in another file, and is not");
+    if (entry.layout == nullptr) fail("'" + tensor.name + "' is no tensor in the .ptd file");
+    if (entry.layout->scalar_type != tensor.scalar_type || entry.layout->sizes != tensor.sizes ||
+        entry.layout->dim_order != tensor.dim_order || entry.bytes < bytes) {
+      fail("'" + tensor.name + "' is another tensor in the .ptd file: expected " +
+           std::to_string(bytes) + " bytes of " + scalar_type_name(tensor.scalar_type) +
+           " in the same shape, got " + std::to_string(entry.bytes) + " of " +
+           scalar_type_name(entry.layout->scalar_type));
+    }
   }
 
   void check_place(const ProgramTensor& tensor, uint64_t bytes) {
@@ -190,8 +203,8 @@ class MethodChecker {
     graphs_.back() = check_xnnpack_graph(
         data_ + *delegate.offset, static_cast<size_t>(delegate.bytes), what,
         [this](std::string_view key) -> std::optional<uint64_t> {
-          const auto found = named_bytes_.find(key);
-          return found == named_bytes_.end() ? std::nullopt : std::optional(found->second);
+          const auto found = named_data_.find(key);
+          return found == named_data_.end() ? std::nullopt : std::optional(found->second.bytes);
         });
   }
 
@@ -361,7 +374,7 @@ class MethodChecker {
   const ProgramInfo& program_;
   const ProgramMethod& method_;
   const uint8_t* data_;
-  const NamedSizes& named_bytes_;
+  const NamedEntries& named_data_;
   std::vector<Memory> memory_;                        // of each value
   std::vector<uint64_t> arena_used_;                  // of each planned memory
   std::vector<std::vector<XnnpackExternal>> graphs_;  // of each delegate
@@ -370,9 +383,17 @@ class MethodChecker {
 
 }  // namespace
 
+bool is_dim_order(const std::vector<uint8_t>& order, size_t rank) {
+  uint32_t seen = 0;
+  for (const uint8_t dim : order) {
+    if (dim < rank) seen |= 1u << dim;
+  }
+  return order.size() == rank && rank <= kMaxRank && seen == (1u << rank) - 1;
+}
+
 std::vector<uint64_t> check_method(const ProgramInfo& program, const ProgramMethod& method,
-                                   const uint8_t* data, const NamedSizes& named_bytes) {
-  return MethodChecker(program, method, data, named_bytes).check();
+                                   const uint8_t* data, const NamedEntries& named_data) {
+  return MethodChecker(program, method, data, named_data).check();
 }
 
 }  // namespace emm

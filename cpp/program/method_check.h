@@ -13,8 +13,13 @@
 
 namespace emm {
 
-// Bytes of each piece of named data.
-using NamedSizes = std::unordered_map<std::string_view, uint64_t>;
+// A piece of named data.
+struct NamedEntry {
+  uint64_t bytes = 0;
+  const ProgramTensor* layout = nullptr;  // where it is a tensor's
+  bool is_outside = false;                // in a .ptd file
+};
+using NamedEntries = std::unordered_map<std::string_view, NamedEntry>;
 
 [[noreturn]] inline void refuse_program(const std::string& what) {
   throw Error(ErrorCode::kLoad, what);
@@ -24,9 +29,12 @@ inline bool is_inside(uint64_t offset, uint64_t bytes, uint64_t end) {
   return offset <= end && bytes <= end - offset;
 }
 
+// Whether it names each of `rank` dimensions once.
+bool is_dim_order(const std::vector<uint8_t>& order, size_t rank);
+
 // Returns how many bytes of each planned memory its tensors need. Throws Error(kLoad), which names
 // the place in the method. `data` is the whole file.
 std::vector<uint64_t> check_method(const ProgramInfo& program, const ProgramMethod& method,
-                                   const uint8_t* data, const NamedSizes& named_bytes);
+                                   const uint8_t* data, const NamedEntries& named_data);
 
 }  // namespace emm

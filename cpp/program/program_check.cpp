@@ -1,19 +1,13 @@
 #include "program/program_check.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <map>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "program/linear_graph.h"
+#include "program/mapped_file.h"
 #include "program/method_check.h"
 
 namespace emm {
@@ -73,34 +67,6 @@ void check_arenas(const ProgramInfo& program, const std::vector<std::vector<uint
   }
 }
 
-// A file's bytes for as long as it lives.
-class MappedFile {
- public:
-  explicit MappedFile(const std::string& path) {
-    // O_NONBLOCK: opening a pipe would wait for a writer.
-    const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (file < 0) refuse_program(path + ": " + std::generic_category().message(errno));
-    struct stat facts{};
-    const bool is_file = fstat(file, &facts) == 0 && S_ISREG(facts.st_mode);
-    size_ = is_file ? static_cast<size_t>(facts.st_size) : 0;
-    if (size_ > 0) memory_ = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
-    close(file);
-    if (!is_file) refuse_program(path + ": expected a file");
-    if (size_ == 0) refuse_program(path + ": the file is empty");
-    if (memory_ == MAP_FAILED) refuse_program(path + ": " + std::generic_category().message(errno));
-  }
-  ~MappedFile() { munmap(memory_, size_); }
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
-
-  const uint8_t* data() const { return static_cast<const uint8_t*>(memory_); }
-  size_t size() const { return size_; }
-
- private:
-  void* memory_ = nullptr;
-  size_t size_ = 0;
-};
-
 template <typename Read>
 ProgramInfo named(const std::string& name, Read&& read) {
   try {
@@ -112,17 +78,24 @@ ProgramInfo named(const std::string& name, Read&& read) {
 
 }  // namespace
 
-ProgramInfo check_program(const uint8_t* data, size_t size, const std::string& name) {
+ProgramInfo check_program(const uint8_t* data, size_t size, const std::string& name,
+                          const std::vector<DataEntry>& outside) {
   return named(name, [&] {
     ProgramInfo program = read_program(data, size);
     check_segments(program);
-    NamedSizes named_bytes;
+    NamedEntries named_data;
     for (const ProgramNamedData& data_of : program.named_data)
-      named_bytes.emplace(data_of.key, program.segments[data_of.segment].bytes);
+      named_data.emplace(data_of.key,
+                         NamedEntry{program.segments[data_of.segment].bytes, nullptr, false});
+    for (const DataEntry& entry : outside) {
+      const ProgramTensor* layout = entry.layout ? &*entry.layout : nullptr;
+      if (!named_data.emplace(entry.key, NamedEntry{entry.bytes, layout, true}).second)
+        refuse_program("'" + entry.key + "' is there twice: in two .ptd files, or in the program");
+    }
     std::vector<std::vector<uint64_t>> used;
     used.reserve(program.methods.size());
     for (const ProgramMethod& method : program.methods)
-      used.push_back(check_method(program, method, data, named_bytes));
+      used.push_back(check_method(program, method, data, named_data));
     check_arenas(program, used);
     for (ProgramMethod& method : program.methods) {
       for (ProgramDelegate& delegate : method.delegates) {
@@ -137,9 +110,9 @@ ProgramInfo check_program(const uint8_t* data, size_t size, const std::string& n
   });
 }
 
-ProgramInfo check_program_file(const std::string& path) {
+ProgramInfo check_program_file(const std::string& path, const std::vector<DataEntry>& outside) {
   const MappedFile file(path);
-  return check_program(file.data(), file.size(), path);
+  return check_program(file.data(), file.size(), path, outside);
 }
 
 ProgramInfo read_program_file(const std::string& path) {

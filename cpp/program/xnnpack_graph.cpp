@@ -95,6 +95,12 @@ NodeFields node_fields(uint8_t type) {
 }
 constexpr uint8_t kLastNodeType = 47;
 
+// Whether its second input is weights, which it copies when the graph is loaded.
+bool is_packing(uint8_t type) {
+  return type == kFullyConnected || type == kConv2d || type == kDepthwiseConv2d ||
+         type == kConvTranspose2d || type == kPReLU;
+}
+
 struct Value {
   uint8_t bits = 0;
   std::vector<uint32_t> dims;
@@ -289,6 +295,9 @@ class GraphReader {
       if (slot < 0) break;
       const Value& input = input_of(node, slot);
       if (slot == fields.inputs[0]) rank = input.dims.size();
+      // The delegate lets go of the data once layers have packed it: nothing else may read it.
+      const bool is_packed = slot == fields.inputs[1] && is_packing(type);
+      if (input.has_data && !is_packed) buffer_.fail("data that is no layer's weights");
     }
     if (fields.optional_input >= 0 && node.scalar<uint32_t>(fields.optional_input) != kNoValue)
       input_of(node, fields.optional_input);

@@ -184,7 +184,8 @@ def _data_paths(given: object) -> list[str]:
 
 def _check_word(name: str, value: object, words: Sequence[str]) -> None:
     if not isinstance(value, str) or value not in words:
-        raise InputError(f"{name}: expected {' or '.join(map(repr, words))}, got {shown(value)}")
+        *others, last = map(repr, words)
+        raise InputError(f"{name}: expected {', '.join(others)} or {last}, got {shown(value)}")
 
 
 def _path_or_bytes(model: PathLike | Buffer) -> tuple[str, NDArray[np.uint8] | None]:

@@ -41,6 +41,7 @@ class Worker:
     first: int
     step: int
     last: int
+    script: str = "worker.py"
     outcomes: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
 
@@ -60,7 +61,7 @@ class Worker:
             subprocess.Popen(
                 [
                     sys.executable,
-                    FOLDER / "worker.py",
+                    FOLDER / self.script,
                     *map(str, self._numbers(first)),
                     f"{folder}/model.pte",
                 ],
@@ -102,20 +103,34 @@ class Worker:
         return current, True
 
 
-@pytest.mark.slow
-def test_damaged_models_end_in_an_answer_or_a_typed_error() -> None:
-    last = FIRST_CASE + NUM_CASES
-    workers = [Worker(FIRST_CASE + i, NUM_WORKERS, last) for i in range(NUM_WORKERS)]
+def outcomes_of(num_cases: int, script: str) -> Counter[str]:
+    """Runs cases in child processes; none may crash or hang, or end in another way than is expected."""
+    last = FIRST_CASE + num_cases
+    workers = [Worker(FIRST_CASE + i, NUM_WORKERS, last, script) for i in range(NUM_WORKERS)]
     with ThreadPoolExecutor(NUM_WORKERS) as pool:
         list(pool.map(Worker.run, workers))
     outcomes = sum((worker.outcomes for worker in workers), Counter[str]())
     failures = [failure for worker in workers for failure in worker.failures]
-    assert not failures, f"{len(failures)} of {NUM_CASES}, {dict(outcomes)}:\n" + "\n".join(failures)
-    assert outcomes.total() == NUM_CASES
+    assert not failures, f"{len(failures)} of {num_cases}, {dict(outcomes)}:\n" + "\n".join(failures)
+    assert outcomes.total() == num_cases
     assert set(outcomes) <= EXPECTED_OUTCOMES
+    return outcomes
+
+
+@pytest.mark.slow
+def test_damaged_models_end_in_an_answer_or_a_typed_error() -> None:
+    outcomes = outcomes_of(NUM_CASES, "worker.py")
     # Damage must get as far as the loader, and some of it is harmless.
     assert outcomes["ModelLoadError"] > NUM_CASES // 4
     assert outcomes["answer"] > NUM_CASES // 20
+
+
+@pytest.mark.slow
+def test_changed_shapes_places_and_names_end_in_an_answer_or_a_typed_error() -> None:
+    """Of XNNPACK's graphs and of .ptd files; a seventh as many cases, which take longer."""
+    outcomes = outcomes_of(NUM_CASES // 7, "structure_worker.py")
+    assert outcomes["ModelLoadError"] > NUM_CASES // 7 // 4
+    assert outcomes["answer"] > NUM_CASES // 7 // 20
 
 
 def test_the_same_number_is_the_same_damage() -> None:
