@@ -8,6 +8,7 @@ Without --model the small model in the wheel answers questions about a picture o
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from executorch_mm import GenerationConfig, MultimodalRunner
 from executorch_mm.demo import make_scene, render
@@ -19,7 +20,7 @@ def main() -> None:
     parser.add_argument("--image", help="a picture file")
     parser.add_argument("--question", action="append", help="may be repeated")
     arguments = parser.parse_args()
-    picture = arguments.image or render(make_scene(seed=900_000_001))
+    picture = Path(arguments.image) if arguments.image else render(make_scene(seed=900_000_001))
     questions = arguments.question or ["how many shapes are there?", "describe the picture"]
     config = GenerationConfig(max_new_tokens=60)
 

@@ -50,6 +50,11 @@ def is_pil_image(value: object) -> TypeGuard[PILImage]:
     return hasattr(value, "getexif") and not isinstance(value, np.ndarray)
 
 
+def is_stream(value: object) -> bool:
+    """Whether it is a file object, or an iterator that gives the parts of a file or samples one by one."""
+    return hasattr(value, "read") or hasattr(value, "__next__")
+
+
 def to_numpy(array: object, what: str) -> AnyArray:
     """A numpy view of an array; the memory is shared wherever the other library allows it.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from executorch_mm.arrays import (
     SupportsDLPack,
     image_array,
     is_pil_image,
+    is_stream,
     tile_array,
     to_numpy,
 )
@@ -147,7 +148,8 @@ def make_image_input(
     """A picture.
 
     Args:
-        image: A PIL image; a path, the bytes of a picture file, a "data:" URI or an "http(s)://" URL; or an
+        image: A PIL image; a path, the bytes of a picture file, a file object that is opened for bytes, a
+            "file:", "data:" or "http(s):" URI; or an
             array (numpy, or anything with `__dlpack__` or the buffer protocol, such as a torch tensor on the
             CPU) of shape (height, width, channels) or (channels, height, width), with or without a batch of
             one, or grey (height, width). 1, 3 or 4 channels; uint8 in 0..255, uint16 in 0..65535, which are
@@ -167,10 +169,10 @@ def make_image_input(
             NaN and infinite values are found when a model reads the picture.
         MissingDependencyError: It is HEIC, and pillow-heif is not installed; the extra is `heic`.
     """
-    if isinstance(image, (str, os.PathLike, bytes, bytearray)):
+    if isinstance(image, (str, os.PathLike, bytes, bytearray)) or is_stream(image):
         from executorch_mm.preprocess import load_image
 
-        image = load_image(image, fetch=fetch)
+        image = load_image(cast("Source", image), fetch=fetch)
     if is_pil_image(image):
         from executorch_mm.preprocess.picture_files import read_completely
 
@@ -221,7 +223,8 @@ def make_image_inputs(
     several = to_numpy(images, "images") if hasattr(images, "__dlpack__") else images
     if isinstance(several, np.ndarray) and several.ndim != 4:
         raise InputError(f"images: expected a sequence of pictures or rank 4, got shape {several.shape}")
-    if isinstance(several, (str, bytes, bytearray)) or not isinstance(several, Iterable):
+    is_one = isinstance(several, (str, bytes, bytearray)) or hasattr(several, "read")
+    if is_one or not isinstance(several, Iterable):
         raise InputError(f"images: expected a sequence of pictures, got {type(images).__name__}")
     return [make_image_input(image, layout=layout, fetch=fetch) for image in several]
 
@@ -236,7 +239,7 @@ def tile_inputs(picture: CutPicture) -> list[MultimodalInput]:
 
 
 def make_audio_input(
-    audio: ArrayLike | Source | Sound,
+    audio: ArrayLike | Source | Sound | Iterator[ArrayLike],
     *,
     sampling_rate: int | None = None,
     fetch: Fetch | None = None,
@@ -246,11 +249,12 @@ def make_audio_input(
 
     Args:
         audio: Features: float or uint8 array of shape (num_clips, num_bins, num_frames), or as the model's
-            encoder takes them: (1, num_frames, num_bins) for Gemma 4. A sound: a path, the
-            bytes of a sound file, a "data:" URI or an "http(s)://" URL; or an array with `sampling_rate`, of
-            shape (num_samples,), (channels, num_samples) or (num_samples, channels), of floats in -1..1 or
-            integers of 8, 16 or 32 bits, which are scaled by their type.
-        sampling_rate: Samples per second of an array of samples.
+            encoder takes them: (1, num_frames, num_bins) for Gemma 4. A sound: a path, the bytes of a sound
+            file, a file object that is opened for bytes, a "file:", "data:" or "http(s):" URI; or an array
+            with `sampling_rate`, of shape (num_samples,), (channels, num_samples) or (num_samples, channels),
+            of floats in -1..1 or integers of 8, 16 or 32 bits, which are scaled by their type; or an iterator
+            of such arrays, one after the other, or of a file's bytes.
+        sampling_rate: Samples per second of arrays of samples.
         fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
         mask: Of features (1, num_frames, num_bins) for an encoder that takes a mask: bools or ints
             (num_frames,), false for padding. Without it all frames count.
@@ -262,11 +266,12 @@ def make_audio_input(
         MissingDependencyError: The file is no WAV file of plain samples, and soundfile is not installed; the
             extra is `audio`.
     """
-    if sampling_rate is None and not isinstance(audio, (str, os.PathLike, bytes, bytearray)):
+    is_source = isinstance(audio, (str, os.PathLike, bytes, bytearray)) or is_stream(audio)
+    if sampling_rate is None and not is_source:
         from executorch_mm.preprocess import Sound
 
         if not isinstance(audio, Sound):
-            array = _audio_array(audio, "audio", "(num_clips, num_bins, num_frames)")
+            array = _audio_array(cast(ArrayLike, audio), "audio", "(num_clips, num_bins, num_frames)")
             if mask is None:
                 return MultimodalInput._of("audio", array)
             return MultimodalInput._of("audio", PairedArrays(array, _mask_array(mask, array.shape[-2])))

@@ -13,22 +13,30 @@ import numpy as np
 
 from executorch_mm import _core
 from executorch_mm._engine.prefix_reuse import ChatPrompt
+from executorch_mm._files.paths import checked_path
 from executorch_mm.chat.control_tokens import ControlTokens, encode_parts
-from executorch_mm.chat.messages import Fetch, read_messages
+from executorch_mm.chat.local_media import MediaAccess
+from executorch_mm.chat.messages import read_messages
 from executorch_mm.chat.placeholders import Cut, render_conversation
 from executorch_mm.chat.quoting import PromptText
 from executorch_mm.chat.template import ChatTemplate, Message, TemplateFiles, Variables
 from executorch_mm.chat.tools import Tool
 from executorch_mm.chat.values import Fields
+from executorch_mm.errors import InputError, shown
 from executorch_mm.inputs import MultimodalInput, make_token_input
 
 if TYPE_CHECKING:
+    from executorch_mm._loading.options import PathLike
+    from executorch_mm.preprocess.sources import Fetch
     from executorch_mm.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class ChatOptions:
     """How messages become a prompt.
+
+    Raises:
+        InputError: There is no such folder.
 
     Attributes:
         documents: What the model may quote, each a mapping with title and text.
@@ -41,6 +49,10 @@ class ChatOptions:
             the clock's.
         special_tokens_in_text: Whether control tokens that messages, tools and documents spell are those
             tokens. Without it they are text: nobody's `<|im_end|>` ends a turn or stands for a picture.
+        allowed_local_media_path: Which files the texts in messages may name, as paths or "file:" URIs: those
+            in this folder, which neither .. nor links lead out of; a path that is not absolute begins there.
+            None: those that are given as `path`. "": none, for messages of strangers. `pathlib.Path` and file
+            objects, which no JSON holds, are always read.
     """
 
     documents: Sequence[Fields] | None = None
@@ -50,6 +62,14 @@ class ChatOptions:
     fetch: Fetch | None = None
     now: datetime | None = None
     special_tokens_in_text: bool = False
+    allowed_local_media_path: PathLike | None = None
+
+    def __post_init__(self) -> None:
+        folder = self.allowed_local_media_path
+        if folder is None or (isinstance(folder, str) and folder == ""):
+            return
+        if not checked_path(folder, "allowed_local_media_path").is_dir():
+            raise InputError(f"allowed_local_media_path: expected a folder, None or '', got {shown(folder)}")
 
 
 class Chat:
@@ -79,7 +99,7 @@ class Chat:
 
     def prompt(
         self,
-        messages: Sequence[Message],
+        messages: Sequence[Message] | str,
         tools: Sequence[Tool] | None,
         options: ChatOptions,
         num_bos: int,
@@ -95,7 +115,8 @@ class Chat:
         Raises:
             InputError: A message is wrong, there is no template, or it fails.
         """
-        conversation = read_messages(messages, options.fetch)
+        access = MediaAccess(options.fetch, options.allowed_local_media_path)
+        conversation = read_messages(messages, access)
         variables = Variables.read(
             tools,
             options.documents,

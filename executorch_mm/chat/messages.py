@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from executorch_mm.arrays import is_pil_image
+from executorch_mm.chat.local_media import MediaAccess
 from executorch_mm.chat.values import as_mapping, is_list, plain
 from executorch_mm.errors import InputError
 from executorch_mm.inputs import MultimodalInput, make_audio_input, make_image_input
@@ -17,8 +17,8 @@ from executorch_mm.inputs import MultimodalInput, make_audio_input, make_image_i
 if TYPE_CHECKING:
     from executorch_mm.chat.template import Message
     from executorch_mm.inputs import ImageLike
+    from executorch_mm.preprocess.sources import Source
 
-Fetch: TypeAlias = Callable[[str], bytes]
 MediaKind: TypeAlias = Literal["image", "audio"]
 Content: TypeAlias = "str | list[dict[str, object]] | None"
 
@@ -48,27 +48,30 @@ class Conversation:
         ]
 
 
-def read_messages(messages: Sequence[Message], fetch: Fetch | None = None) -> Conversation:
+def read_messages(messages: Sequence[Message] | str, access: MediaAccess | None = None) -> Conversation:
     """Checks messages and loads their pictures and sounds.
 
     Args:
-        messages: Each with a role and content: a text, or a list of parts. Other fields, such as `tool_calls`
-            and `tool_call_id`, go to the template as they are. Dataclasses and pydantic's models may stand
-            for mappings, members of enums for texts.
-        fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
+        messages: A text, which is one message of the user; or messages, each with a role and content: a text,
+            or a list of parts. Other fields, such as `tool_calls` and `tool_call_id`, go to the template as
+            they are. Dataclasses and pydantic's models may stand for mappings, members of enums for texts.
+        access: What messages may name; None for files given as `path`, and nothing to download.
 
     Raises:
         InputError: Something is missing or of a wrong kind; the message names the place, as in
             `messages[2].content[0].image_url`.
     """
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
     if not is_list(messages):
-        raise InputError(f"messages: expected a list of messages, got {type(messages).__name__}")
+        raise InputError(f"messages: expected a text or a list of messages, got {type(messages).__name__}")
     if not messages:
         raise InputError("messages: expected at least one message")
     media: list[MultimodalInput] = []
+    access = access or MediaAccess()
     return Conversation(
         [
-            _read_message(message, f"messages[{index}]", media, fetch)
+            _read_message(message, f"messages[{index}]", media, access)
             for index, message in enumerate(messages)
         ],
         media,
@@ -76,7 +79,7 @@ def read_messages(messages: Sequence[Message], fetch: Fetch | None = None) -> Co
 
 
 def _read_message(
-    message: object, where: str, media: list[MultimodalInput], fetch: Fetch | None
+    message: object, where: str, media: list[MultimodalInput], access: MediaAccess
 ) -> dict[str, object]:
     fields = as_mapping(message, where)
     if fields is None:
@@ -87,18 +90,18 @@ def _read_message(
         raise InputError(f"{where}.role: expected a text such as 'user', got {role!r}")
     if "content" not in fields and not any(map(read.get, _INSTEAD_OF_CONTENT)):
         raise InputError(f"{where}.content: expected a text or a list of parts, got nothing")
-    read["content"] = _read_content(fields.get("content"), f"{where}.content", media, fetch)
+    read["content"] = _read_content(fields.get("content"), f"{where}.content", media, access)
     _check_tool_calls(read.get("tool_calls"), f"{where}.tool_calls")
     return read
 
 
-def _read_content(content: object, where: str, media: list[MultimodalInput], fetch: Fetch | None) -> Content:
+def _read_content(content: object, where: str, media: list[MultimodalInput], access: MediaAccess) -> Content:
     if content is None:  # of a message that only calls tools
         return None
     if is_list(content):
         parts: list[dict[str, object]] = []
         for index, part in enumerate(cast("Sequence[object]", content)):
-            text_part, inputs = _read_part(part, f"{where}[{index}]", fetch)
+            text_part, inputs = _read_part(part, f"{where}[{index}]", access)
             if text_part is not None:
                 parts.append(text_part)
             parts += [{"type": media_kind(one)} for one in inputs]
@@ -119,11 +122,11 @@ def _as_text(value: object, where: str) -> str | None:
 
 
 def _read_part(
-    part: object, where: str, fetch: Fetch | None
+    part: object, where: str, access: MediaAccess
 ) -> tuple[dict[str, object] | None, list[MultimodalInput]]:
     """A part of text, or the pictures and sounds of one."""
     if isinstance(part, MultimodalInput) or is_pil_image(part):
-        return None, [_picture(part, where, fetch)]
+        return None, [_picture(part, where, access)]
     fields = as_mapping(part, where)
     if fields is None:
         if (text := _as_text(part, where)) is not None:
@@ -136,13 +139,15 @@ def _read_part(
         return cast("dict[str, object]", plain(fields, where)), []
     given = cast("Mapping[str, object]", fields)
     if kind in ("image", "image_url"):
-        return None, [_picture(_source(given, str(kind), "image", where), f"{where}.{kind}", fetch)]
+        source = _source(given, str(kind), "image", where)
+        return None, [_picture(source, f"{where}.{kind}", access, is_path="path" in given)]
     if kind in ("audio", "audio_url"):
-        return None, [_sound(given, _source(given, str(kind), "audio", where), f"{where}.{kind}", fetch)]
+        source = _source(given, str(kind), "audio", where)
+        return None, [_sound(given, source, f"{where}.{kind}", access)]
     if kind == "input_audio":
         return None, [_input_audio(given.get("input_audio"), f"{where}.input_audio")]
     if kind == "video":
-        return None, _frames(given.get("video"), f"{where}.video", fetch)
+        return None, _frames(given.get("video"), f"{where}.video", access)
     raise InputError(f"{where}.type: expected {_PART_TYPES}, got {kind!r}")
 
 
@@ -171,25 +176,44 @@ def _decoded(value: object, where: str) -> bytes:
         raise InputError(f"{where}: expected base64 ({error})") from error
 
 
-def _picture(source: object, where: str, fetch: Fetch | None) -> MultimodalInput:
+def _picture(source: object, where: str, access: MediaAccess, *, is_path: bool = False) -> MultimodalInput:
     if isinstance(source, MultimodalInput):
         if source.kind not in ("image", "audio", "raw_audio", "sound"):
             raise InputError(f"{where}: expected a picture or a sound, got {source.kind}")
         return source
-    try:
-        return make_image_input(cast("ImageLike", source), fetch=fetch)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+
+    def make(source: object) -> MultimodalInput:
+        return make_image_input(cast("ImageLike", source), fetch=access.fetch)
+
+    return _made(source, "image", where, access, make, is_path=is_path)
 
 
-def _sound(part: Mapping[str, object], source: object, where: str, fetch: Fetch | None) -> MultimodalInput:
+def _sound(part: Mapping[str, object], source: object, where: str, access: MediaAccess) -> MultimodalInput:
     if isinstance(source, MultimodalInput):
-        return _picture(source, where, fetch)
+        return _picture(source, where, access)
     rate = plain(part.get("sampling_rate"), f"{where}.sampling_rate")
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int)):
         raise InputError(f"{where}: sampling_rate: expected an int, got {rate!r}")
+
+    def make(source: object) -> MultimodalInput:
+        return make_audio_input(cast("Source", source), sampling_rate=rate, fetch=access.fetch)
+
+    return _made(source, "audio", where, access, make, is_path="path" in part)
+
+
+def _made(
+    source: object,
+    kind: MediaKind,
+    where: str,
+    access: MediaAccess,
+    make: Callable[[object], MultimodalInput],
+    *,
+    is_path: bool,
+) -> MultimodalInput:
     try:
-        return make_audio_input(cast("str | os.PathLike[str]", source), sampling_rate=rate, fetch=fetch)
+        if access.names_file(source):
+            return access.read(str(source), kind, make, is_path=is_path)
+        return make(source)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 
@@ -199,16 +223,16 @@ def _input_audio(given: object, where: str) -> MultimodalInput:
     fields = as_mapping(given, where)
     if fields is None:
         raise InputError(f"{where}: expected a mapping with data and format, got {type(given).__name__}")
-    return _sound({}, _decoded(fields.get("data"), f"{where}.data"), where, None)
+    return _sound({}, _decoded(fields.get("data"), f"{where}.data"), where, MediaAccess())
 
 
-def _frames(video: object, where: str, fetch: Fetch | None) -> list[MultimodalInput]:
+def _frames(video: object, where: str, access: MediaAccess) -> list[MultimodalInput]:
     if isinstance(video, (str, bytes, Mapping)) or not isinstance(video, Sequence) or not video:
         raise InputError(
             f"{where}: expected its frames, a list of pictures (video files are not decoded), "
             f"got {type(video).__name__}"
         )
-    return [_picture(frame, f"{where}[{index}]", fetch) for index, frame in enumerate(video)]
+    return [_picture(frame, f"{where}[{index}]", access) for index, frame in enumerate(video)]
 
 
 def media_kind(media: MultimodalInput) -> MediaKind:

@@ -72,7 +72,7 @@ class ChatMethods(ABC):
 
     def chat(
         self,
-        messages: Sequence[Message],
+        messages: Sequence[Message] | str,
         config: GenerationConfig | None = None,
         *,
         tools: Sequence[Tool] | None = None,
@@ -88,7 +88,7 @@ class ChatMethods(ABC):
                 `{"type": "image", "image": picture}` (or url=, path=, base64=),
                 `{"type": "image_url", "image_url": {"url": ...}}`, `{"type": "audio", "audio": sound}`,
                 `{"type": "input_audio", "input_audio": {"data": base64, "format": "wav"}}`,
-                `{"type": "video", "video": [frames]}`.
+                `{"type": "video", "video": [frames]}`. A text is one message of the user.
             config: Options of the answer; None for the defaults. `num_bos` counts what the template writes;
                 `echo` has no effect.
             tools: What the model may call: JSON schemas, as OpenAI's API and transformers take them;
@@ -118,7 +118,7 @@ class ChatMethods(ABC):
 
     def stream_chat(
         self,
-        messages: Sequence[Message],
+        messages: Sequence[Message] | str,
         config: GenerationConfig | None = None,
         *,
         tools: Sequence[Tool] | None = None,
@@ -135,7 +135,7 @@ class ChatMethods(ABC):
 
     async def achat(
         self,
-        messages: Sequence[Message],
+        messages: Sequence[Message] | str,
         config: GenerationConfig | None = None,
         *,
         tools: Sequence[Tool] | None = None,
@@ -150,7 +150,7 @@ class ChatMethods(ABC):
 
     def astream_chat(
         self,
-        messages: Sequence[Message],
+        messages: Sequence[Message] | str,
         config: GenerationConfig | None = None,
         *,
         tools: Sequence[Tool] | None = None,
@@ -165,7 +165,7 @@ class ChatMethods(ABC):
 
     def _chat_request(
         self,
-        messages: Sequence[Message],
+        messages: Sequence[Message] | str,
         config: GenerationConfig | None,
         tools: Sequence[Tool] | None,
         chat_options: ChatOptions | None,
@@ -183,7 +183,7 @@ class ChatMethods(ABC):
 
     def _preparation(
         self,
-        messages: Sequence[Message],
+        messages: Sequence[Message] | str,
         config: GenerationConfig | None,
         tools: Sequence[Tool] | None,
         chat_options: ChatOptions | None,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from executorch_mm.cli.errors import UsageError
+from executorch_mm.cli.output import stdin_parts
 
 if TYPE_CHECKING:
     from executorch_mm import MultimodalInput
@@ -54,7 +54,7 @@ def read_media(arguments: argparse.Namespace) -> list[tuple[Kind, MultimodalInpu
 
     read: list[tuple[Kind, MultimodalInput]] = []
     for kind, path in arguments.media:
-        source = sys.stdin.buffer.read() if path == "-" else path
+        source = stdin_parts() if path == "-" else path
         part = make_image_input(load_image(source)) if kind == "image" else make_audio_input(source)
         read.append((kind, part))
     return read

@@ -1,4 +1,4 @@
-"""`--output`, `--json`, and streams that are full, closed or left by their reader."""
+"""Standard input, `--output`, `--json`, and streams that are full, closed or left by their reader."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
+
+_PART_BYTES = 1 << 20
 
 
 def add_output(parser: argparse._ActionsContainer, what: str = "write to this file") -> None:
@@ -29,6 +31,11 @@ def add_json(parser: argparse._ActionsContainer, what: str) -> None:
         what: Its help.
     """
     parser.add_argument("--json", action="store_true", help=what)
+
+
+def stdin_parts() -> Iterator[bytes]:
+    """What comes on standard input, part by part, so that it is left where the limits for files end."""
+    return iter(lambda: sys.stdin.buffer.read(_PART_BYTES), b"")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 from executorch_mm.cli.errors import UsageError, complain
 from executorch_mm.cli.grammar import Commands, add_command
 from executorch_mm.cli.model_arguments import add_model, add_threads, find_files, num_threads
-from executorch_mm.cli.output import add_json, add_output, opened
+from executorch_mm.cli.output import add_json, add_output, opened, stdin_parts
 from executorch_mm.cli.progress import PromptProgress
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _transcribe(
     arguments: argparse.Namespace, runner: SpeechRunner, audio: str, output: str, config: SpeechConfig
 ) -> None:
     progress = PromptProgress(sys.stderr)
-    source = sys.stdin.buffer.read() if audio == "-" else audio
+    source = stdin_parts() if audio == "-" else audio
 
     def show(done: float, total: float) -> None:
         progress(round(done), max(round(total), 1), "transcribe")

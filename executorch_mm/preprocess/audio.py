@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,7 @@ from executorch_mm.preprocess import gemma4
 from executorch_mm.preprocess.gemma4 import FrameConfig
 from executorch_mm.preprocess.limits import media_limits
 from executorch_mm.preprocess.mixdown import Samples
-from executorch_mm.preprocess.sounds import Sound, load_sound, sound_of
+from executorch_mm.preprocess.sounds import Sound, load_sound, sound_of, sound_of_chunks
 from executorch_mm.preprocess.sources import Fetch, is_source
 from executorch_mm.preprocess.steps import FloatArray
 
@@ -190,6 +192,8 @@ def to_sound(sound: object, sampling_rate: int | None = None, *, fetch: Fetch | 
     """Anything that `AudioProcessor.__call__` takes, as a sound."""
     if isinstance(sound, Sound):
         return sound
+    if hasattr(sound, "__next__") and not hasattr(sound, "read"):
+        return sound_of_chunks(cast("Iterator[object]", sound), sampling_rate, fetch)
     if is_source(sound):
         return load_sound(sound, fetch=fetch)
     if sampling_rate is None:

@@ -31,7 +31,8 @@ def load_image(source: Source, *, fetch: Fetch | None = None) -> Image.Image:
     """Reads a picture completely: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC (with pillow-heif) or PPM.
 
     Args:
-        source: A path, a "data:" URI, an "http(s)://" URL, or the bytes of a picture file.
+        source: A path, a "file:", "data:" or "http(s):" URI, the bytes of a picture file, a file object that
+            is opened for bytes, or an iterator of its bytes. A file object is rewound if it can be.
         fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
 
     Returns:

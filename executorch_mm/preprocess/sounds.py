@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -82,7 +84,8 @@ def load_sound(source: Source, *, fetch: Fetch | None = None) -> Sound:
     `Sound.notes` and said in an `InputWarning`.
 
     Args:
-        source: A path, a "data:" URI, an "http(s)://" URL, or the bytes of a sound file.
+        source: A path, a "file:", "data:" or "http(s):" URI, the bytes of a sound file, a file object that
+            is opened for bytes, or an iterator of its bytes. A file object is rewound if it can be.
         fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
 
     Raises:
@@ -146,6 +149,33 @@ def sound_of(array: object, sampling_rate: int, *, is_samples_first: bool | None
         )
     check_length("audio", values.shape[0], values.shape[1], rate)
     return Sound(np.ascontiguousarray(to_mono(_to_floats(values))), rate)
+
+
+def sound_of_chunks(chunks: Iterator[object], sampling_rate: int | None, fetch: Fetch | None) -> Sound:
+    """A sound whose samples, or whose file's bytes, come in parts.
+
+    Args:
+        chunks: Arrays as `sound_of` takes them, one after the other; or bytes of one sound file.
+        sampling_rate: Samples per second of arrays.
+        fetch: See `load_sound`.
+
+    Raises:
+        InputError: There are none, or see `load_sound` and `sound_of`.
+    """
+    first = next(chunks, None)
+    if first is None:
+        raise InputError("audio: expected samples or the bytes of a file, got an iterator without any")
+    every = itertools.chain([first], chunks)
+    if isinstance(first, (bytes, bytearray, str)):
+        return load_sound(cast("Iterator[bytes]", every), fetch=fetch)
+    if sampling_rate is None:
+        raise InputError("audio: arrays of samples need sampling_rate=, in samples per second")
+    parts, length = [], 0
+    for chunk in every:
+        parts.append(sound_of(chunk, sampling_rate).samples)
+        length += len(parts[-1])
+        check_length("audio", length, 1, sampling_rate)
+    return Sound(np.concatenate(parts), sampling_rate)
 
 
 def _checked_rate(rate: object) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from executorch_mm.preprocess import Sound
     from executorch_mm.preprocess.sources import Source
 
-    Speech = ArrayLike | Source | Sound
+    Speech = ArrayLike | Source | Sound | Iterator[ArrayLike]
 
 SpeechProgress: TypeAlias = Callable[[float, float], object]
 """Gets (seconds heard, seconds in all)."""

@@ -136,11 +136,11 @@ class SpeechRunner(LoadedModel):
         """Writes down a whole sound.
 
         Args:
-            audio: A path, the bytes of a sound file, a "data:" URI, a `Sound`; or an array with
-                `sampling_rate`, as in `make_audio_input`. It is brought to the model's rate. For a transducer
-                also features, floats (1, bins, columns).
+            audio: A path, the bytes of a sound file, a file object, a "data:" URI, a `Sound`; or an array,
+                or an iterator of arrays, with `sampling_rate`, as in `make_audio_input`. It is brought to the
+                model's rate. For a transducer also features, floats (1, bins, columns).
             config: Options; None for the defaults.
-            sampling_rate: Samples per second of an array.
+            sampling_rate: Samples per second of arrays.
             progress: Gets (seconds heard, seconds in all) before each window and once at the end.
             **options: Fields of `SpeechConfig`, which override those of `config`: language, task, timestamps,
                 prompt, temperature and so on.

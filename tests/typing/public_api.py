@@ -115,7 +115,8 @@ async def chats(runner: MultimodalRunner) -> None:
     assert_type(runner.stream_chat(messages), Stream[str, GenerationResult])
     assert_type(await runner.achat(messages, tools=[{"type": "function"}]), GenerationResult)
     assert_type(runner.astream_chat(messages), AsyncStream[str, GenerationResult])
-    runner.chat("hello", chat_options=ChatOptions(template_options={"enable_thinking": False}))  # type: ignore[arg-type]
+    runner.chat("hello", chat_options=ChatOptions(template_options={"enable_thinking": False}))
+    runner.chat(5)  # type: ignore[arg-type]
     runner.chat(messages, top_q=1)  # type: ignore[call-arg]
     assert_type(runner.chat(messages, max_tokens=5, temperature=0.5), GenerationResult)
     runner.generate_text("hello", max_tokens=5)  # type: ignore[call-arg]

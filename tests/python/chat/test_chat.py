@@ -68,13 +68,14 @@ def image_forms(folder: Path) -> list[dict[str, Any]]:
     return [
         {"type": "image", "image": Image.open(io.BytesIO(data))},
         {"type": "image", "image": np.asarray(Image.open(io.BytesIO(data)))},
-        {"type": "image", "image": path},
+        {"type": "image", "image": folder / "scene.png"},
+        {"type": "image", "image": io.BytesIO(data)},
+        {"type": "image", "path": path},
         {"type": "image", "path": folder / "scene.png"},
         {"type": "image", "base64": text},
         {"type": "image", "url": uri},
         {"type": "image", "image": make_image_input(Image.open(io.BytesIO(data)))},
         {"type": "image_url", "image_url": {"url": uri, "detail": "low"}},
-        {"type": "image_url", "image_url": path},
     ]
 
 
@@ -83,7 +84,7 @@ def test_pictures_come_in_every_form_of_both_apis(runner: MultimodalRunner, tmp_
     for form in image_forms(tmp_path):
         runner.reset()
         answers.append(runner.chat([user(form, COUNT)], GREEDY).text)
-    assert answers == [count(7)] * 9
+    assert answers == [count(7)] * len(answers)
 
 
 def test_a_url_is_fetched_by_the_callers_function_alone(runner: MultimodalRunner) -> None:
@@ -105,18 +106,30 @@ def test_sounds_come_in_every_form_of_both_apis(tmp_path: Path) -> None:
     text = base64.b64encode(WAV).decode()
     forms: list[dict[str, object]] = [
         {"type": "input_audio", "input_audio": {"data": text, "format": "wav"}},
-        {"type": "audio", "audio": str(tmp_path / "a.wav")},
-        {"type": "audio", "path": tmp_path / "a.wav"},
+        {"type": "audio", "audio": tmp_path / "a.wav"},
+        {"type": "audio", "audio": io.BytesIO(WAV)},
+        {
+            "type": "audio",
+            "audio": iter([np.zeros(2, np.int16)] * 2),
+            "sampling_rate": 16000,
+        },
+        {"type": "audio", "path": str(tmp_path / "a.wav")},
         {"type": "audio", "base64": text},
         {"type": "audio", "url": f"data:audio/wav;base64,{text}"},
         {"type": "audio_url", "audio_url": {"url": f"data:audio/wav;base64,{text}"}},
         {"type": "audio", "audio": np.zeros(4, np.int16), "sampling_rate": 16000},
     ]
     conversation = read_messages([user(*forms)])
-    assert conversation.messages[0]["content"] == [{"type": "audio"}] * 7
+    assert conversation.messages[0]["content"] == [{"type": "audio"}] * len(forms)
     assert [str(sound.value) for sound in conversation.media] == [
         "Sound(num_samples=4, sampling_rate=16000)"
-    ] * 7
+    ] * len(forms)
+
+
+def test_a_text_is_one_message_of_the_user(runner: MultimodalRunner) -> None:
+    text = COUNT["text"]
+    assert runner.chat(text, GREEDY).text == runner.chat([user(text)], GREEDY).text
+    assert read_messages("hello").messages == [{"role": "user", "content": "hello"}]
 
 
 def test_a_video_is_its_frames() -> None:
@@ -143,7 +156,7 @@ def test_tool_calls_and_other_fields_reach_the_template() -> None:
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
-        ("hello", "messages: expected a list of messages, got str"),
+        (5, "messages: expected a text or a list of messages, got int"),
         ([], "messages: expected at least one"),
         (["hello"], "messages[0]: expected a mapping with role and content, got str"),
         ([{"content": "x"}], "messages[0].role: expected a text"),
@@ -163,7 +176,7 @@ def test_tool_calls_and_other_fields_reach_the_template() -> None:
         ([user({"type": "image_url", "image_url": {}})], "content[0].image_url.url: expected"),
         (
             [user({"type": "image", "path": "/no/such.png"})],
-            "content[0].image: image /no/such.png",
+            "content[0].image: expected a file that is there and is an image of a kind that is read, got",
         ),
         ([user({"type": "image", "base64": "??"})], "messages[0].content[0].base64: expected base64"),
         (
