@@ -52,6 +52,7 @@ class GenerationOptions(TypedDict, total=False):
     ignore_eos: bool
     response_format: ResponseFormat | None
     timeout: float | None
+    prompt_lookup_num_tokens: int | None
     num_return_sequences: int
     echo: bool
     num_bos: int
@@ -162,6 +163,11 @@ class GenerationConfig:
             {"type": "json_object"}, `Regex` or `LarkGrammar`. A finished answer keeps to it, one that is cut
             short is the beginning of one that does. Needs the extra `guidance`. What other options do then:
             https://executorch-mm.example/docs/generation.html
+        prompt_lookup_num_tokens: Guess up to so many tokens at a time from what followed the same tokens
+            before, in prompt or answer, and let the model check them in one call; None for no guesses. The
+            answer is the same, up to the rounding of such calls; texts that repeat themselves come faster.
+            For models that give logits for each token of a call (`contract.all_logits`) and can go back in
+            their context.
         timeout: Seconds after which the request ends, wherever it is; None for no limit.
         num_return_sequences: Answers to one prompt, which is read once. For calls that return a
             `GenerationResult`, where the others are in `alternatives`; with a seed, answer i has seed + i.
@@ -206,6 +212,7 @@ class GenerationConfig:
     ignore_eos: bool = False
     response_format: ResponseFormat | None = None
     timeout: float | None = None
+    prompt_lookup_num_tokens: int | None = None
     num_return_sequences: int = 1
     echo: bool = False
     num_bos: int = 0
@@ -217,6 +224,8 @@ class GenerationConfig:
         for name in ("min_new_tokens", "top_k", "no_repeat_ngram_size", "num_bos", "num_eos"):
             _check_int(name, getattr(self, name), 0, "0 or more")
         _check_int("num_return_sequences", self.num_return_sequences, 1, "1 or more")
+        if self.prompt_lookup_num_tokens is not None:
+            _check_int("prompt_lookup_num_tokens", self.prompt_lookup_num_tokens, 1, "None, 1 or more")
         if self.logprobs is not None:
             _check_int("logprobs", self.logprobs, 0, "None, 0 or more")
         if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):

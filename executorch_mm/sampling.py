@@ -83,6 +83,7 @@ def generation_options(config: GenerationConfig, eos_ids: Sequence[int]) -> _cor
     options.eos_ids = [] if config.ignore_eos else eos_ids
     options.stop_token_ids = config.stop_token_ids
     options.include_stop = config.include_stop
+    options.num_lookup_tokens = config.prompt_lookup_num_tokens or 0
     return options
 
 

@@ -25,6 +25,8 @@ class Stats:
         num_decode_steps: Decoder calls after the prompt, of one token each unless `response_format` forced
             some; the first token needs none.
         num_forced_tokens: Generated tokens that were not sampled, because `response_format` allowed no other.
+        num_drafted_tokens: Tokens that were guessed and read along, see `prompt_lookup_num_tokens`.
+        num_accepted_tokens: Those of them that came, for which no call of the model was needed.
         finish_reason: "stop" (end token, `stop` or `stop_token_ids`), "length", "capacity", "timeout" or
             "cancelled"; None where nothing was to be generated.
         stopped_by: The text of `stop` or the token id behind a finish reason "stop".
@@ -55,6 +57,8 @@ class Stats:
     num_generated_tokens: int = 0
     num_decode_steps: int = 0
     num_forced_tokens: int = 0
+    num_drafted_tokens: int = 0
+    num_accepted_tokens: int = 0
     finish_reason: str | None = None
     stopped_by: str | int | None = None
     copied_input_bytes: int = 0
@@ -140,6 +144,11 @@ class Stats:
         return num_tokens * _NS_PER_SECOND / busy_ns if self.num_decode_steps and busy_ns else 0.0
 
     @property
+    def tokens_per_step(self) -> float:
+        """Tokens after the first for each decoder call: what drafts and forced tokens gain; 0 without any."""
+        return (self.num_generated_tokens - 1) / self.num_decode_steps if self.num_decode_steps else 0.0
+
+    @property
     def prefill_tokens_per_second(self) -> float:
         """Prompt positions that were read, per second of encoding and prefill; 0 without any."""
         busy_ns = self.encode_image_ns + self.encode_audio_ns + self.prefill_ns
@@ -170,7 +179,7 @@ class Stats:
         """Counts, times in seconds and rates, ready for a log or a table."""
         names = (
             *("num_prompt_tokens", "num_cached_tokens", "num_generated_tokens"),
-            *("num_decode_steps", "num_forced_tokens"),
+            *("num_decode_steps", "num_forced_tokens", "num_drafted_tokens", "num_accepted_tokens"),
             *("finish_reason", "stopped_by", "copied_input_bytes", "num_threads", "peak_memory_bytes"),
             *("load_seconds", "prepare_seconds", "encode_image_seconds", "encode_audio_seconds"),
             *("encode_seconds", "prefill_seconds", "decode_seconds", "sample_seconds", "mask_seconds"),
@@ -181,7 +190,7 @@ class Stats:
                 "inter_token_p95",
                 "inter_token_max",
             ),
-            *("tokens_per_second", "prefill_tokens_per_second"),
+            *("tokens_per_second", "tokens_per_step", "prefill_tokens_per_second"),
         )
         return {**{name: getattr(self, name) for name in names}, "input_notes": list(self.input_notes)}
 

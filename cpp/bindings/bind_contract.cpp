@@ -122,6 +122,8 @@ void bind_contract(nb::module_& module) {
           "num_positions"_a,
           "What a decoder remembers of so many positions: for each buffer 'flat', 'ring' or\n"
           "'whole', numpy's name of its element type or 'other', and bytes.")
+      .def_ro("all_logits", &Contract::all_logits,
+              "A call gives logits for each of its tokens, not for the last one alone.")
       .def_ro("max_chunk", &Contract::max_chunk, "Tokens that one decoder call takes at most.")
       .def_prop_ro(
           "position_style",

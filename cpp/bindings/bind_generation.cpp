@@ -52,7 +52,8 @@ void run_processors(const Processors& processors, nb::handle generation, float* 
 }
 
 std::optional<int32_t> next(nb::handle_t<Generation> self, const Processors& processors,
-                            const std::optional<Mask>& allowed) {
+                            const std::optional<Mask>& allowed,
+                            const std::optional<nb::callable>& check) {
   auto& generation = nb::cast<Generation&>(self);
   SampleHooks hooks;
   if (processors.size() > 0) {
@@ -69,8 +70,15 @@ std::optional<int32_t> next(nb::handle_t<Generation> self, const Processors& pro
     }
     hooks.allowed = allowed->data();
   }
+  CheckGuesses check_guesses;
+  if (check) {
+    check_guesses = [&](const std::vector<int64_t>& guesses) {
+      const HoldGil gil;
+      return nb::cast<size_t>(call_python(*check, nb::cast(guesses)));
+    };
+  }
   const ReleaseGil release;
-  return generation.next(hooks);
+  return generation.next(hooks, check_guesses);
 }
 
 void bind_options(nb::module_& module) {
@@ -83,7 +91,8 @@ void bind_options(nb::module_& module) {
       .def_rw("timeout_ns", &GenerationOptions::timeout_ns)
       .def_rw("eos_ids", &GenerationOptions::eos_ids)
       .def_rw("stop_token_ids", &GenerationOptions::stop_token_ids)
-      .def_rw("include_stop", &GenerationOptions::include_stop);
+      .def_rw("include_stop", &GenerationOptions::include_stop)
+      .def_rw("num_lookup_tokens", &GenerationOptions::num_lookup_tokens);
 }
 
 void bind_records(nb::module_& module) {
@@ -106,9 +115,11 @@ void bind_generation(nb::module_& module) {
   nb::class_<Generation>(module, "Generation", "One answer, token by token.")
       .def(nb::init<std::shared_ptr<Session>, GenerationOptions>(), "session"_a, "options"_a)
       .def("next", next, "processors"_a = Processors(nb::tuple()),
-           "allowed"_a.noconvert() = nb::none(),
+           "allowed"_a.noconvert() = nb::none(), "check"_a = nb::none(),
            "The next token id, or None when the answer is complete; an end token is not returned.\n"
-           "Processors change the logits in place; `allowed` has a bit for each token.")
+           "Processors change the logits in place; `allowed` has a bit for each token; `check` "
+           "gets\n"
+           "tokens that may come and returns how many of them can.")
       .def("next_forced", &Generation::next_forced, "token"_a, WithoutGil(),
            "The same where the next token can only be `token`: the model reads it later.")
       .def_prop_ro("finish_reason", finish_reason,

@@ -136,7 +136,9 @@ void bind_timings(nb::module_& module) {
       .def_ro("num_prompt_positions", &RequestTimings::num_prompt_positions)
       .def_ro("num_decode_steps", &RequestTimings::num_decode_steps)
       .def_ro("num_generated_tokens", &RequestTimings::num_generated_tokens)
-      .def_ro("num_forced_tokens", &RequestTimings::num_forced_tokens);
+      .def_ro("num_forced_tokens", &RequestTimings::num_forced_tokens)
+      .def_ro("num_drafted_tokens", &RequestTimings::num_drafted_tokens)
+      .def_ro("num_accepted_tokens", &RequestTimings::num_accepted_tokens);
 }
 
 void bind_state(nb::class_<Session>& session) {

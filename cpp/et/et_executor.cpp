@@ -21,6 +21,12 @@ TensorView as_rows(TensorView view) {
   return view;
 }
 
+// (1, vocab_size) -> (vocab_size)
+TensorView last_row(TensorView rows) {
+  rows.shape = {rows.shape[1]};
+  return rows;
+}
+
 struct EtSnapshot final : StateSnapshot {
   const Contract* contract = nullptr;
   int64_t num_flat_rows = 0;
@@ -161,7 +167,7 @@ TensorView EtExecutor::run_embedding(const TensorView& tokens) {
 }
 
 TensorView EtExecutor::run_decoder(const TensorView& tokens, const TensorView& embeddings,
-                                   int64_t num_tokens, int64_t position) {
+                                   int64_t num_tokens, int64_t position, int64_t num_rows) {
   if (num_tokens == 1) program_->large_pages().advise();
   const MethodSpec& decoder = current_->decoder_of(num_tokens);
   const DecoderInputs places = decoder_inputs(decoder);
@@ -190,14 +196,20 @@ TensorView EtExecutor::run_decoder(const TensorView& tokens, const TensorView& e
     inputs[place] = convert(positions, wanted(place), converted_positions_, "positions");
   }
   const TensorView logits = as_rows(program_->run(decoder.name, inputs, ErrorCode::kExecution)[0]);
-  if (logits.shape[0] < 1)
-    throw Error(ErrorCode::kExecution, decoder.name + ": no logits came out");
-  TensorView last = row_range(logits, logits.shape[0] - 1, 1);
-  last.shape = {logits.shape[1]};
-  return last;
+  if (logits.shape[0] < num_rows) {
+    throw Error(ErrorCode::kExecution, decoder.name + ": expected logits of " +
+                                           std::to_string(num_rows) + " tokens, got " +
+                                           std::to_string(logits.shape[0]) + " rows");
+  }
+  return row_range(logits, logits.shape[0] - num_rows, num_rows);
 }
 
 TensorView EtExecutor::decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) {
+  return last_row(decode_rows(ids, num_tokens, position, 1));
+}
+
+TensorView EtExecutor::decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
+                                   int64_t num_rows) {
   const TensorView tokens{ids, DType::kInt64, {1, num_tokens}};
   if (current_->kind == ModelKind::kSpeech && heard_.empty())
     throw Error(ErrorCode::kInput, "prompt: expected a clip before the first token");
@@ -213,7 +225,7 @@ TensorView EtExecutor::decode_tokens(const int64_t* ids, int64_t num_tokens, int
   } else if (current_->kind == ModelKind::kMultimodal) {
     embeddings = run_embedding(tokens);
   }
-  return run_decoder(tokens, embeddings, num_tokens, position);
+  return run_decoder(tokens, embeddings, num_tokens, position, num_rows);
 }
 
 TensorView EtExecutor::decode_embeddings(const TensorView& embeddings, int64_t position,
@@ -222,8 +234,8 @@ TensorView EtExecutor::decode_embeddings(const TensorView& embeddings, int64_t p
   batched.shape.insert(batched.shape.begin(), 1);
   const int64_t num_rows = embeddings.shape[0];
   placeholders_.assign(static_cast<size_t>(num_rows), placeholder_id);
-  return run_decoder({placeholders_.data(), DType::kInt64, {1, num_rows}}, batched, num_rows,
-                     position);
+  return last_row(run_decoder({placeholders_.data(), DType::kInt64, {1, num_rows}}, batched,
+                              num_rows, position));
 }
 
 std::vector<TensorView> EtExecutor::encode(const MethodSpec* encoder, const char* what,

@@ -22,6 +22,8 @@ class EtExecutor final : public Executor {
   const Contract& contract() const override { return *current_; }
   void use_method(const std::string& name, int64_t position) override;
   TensorView decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) override;
+  TensorView decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
+                         int64_t num_rows) override;
   TensorView decode_embeddings(const TensorView& embeddings, int64_t position,
                                int64_t placeholder_id) override;
   TensorView encode_image(const MediaView& image) override;
@@ -45,9 +47,9 @@ class EtExecutor final : public Executor {
   // Loads what the decoder in use consists of.
   void load_current();
   TensorView run_embedding(const TensorView& tokens);
-  // Of tokens and embeddings what the decoder takes.
+  // Of tokens and embeddings what the decoder takes. Returns the last num_rows rows of the logits.
   TensorView run_decoder(const TensorView& tokens, const TensorView& embeddings, int64_t num_tokens,
-                         int64_t position);
+                         int64_t position, int64_t num_rows = 1);
   std::vector<TensorView> encode(const MethodSpec* encoder, const char* what,
                                  const MediaView& input);
   TensorView transform(const TensorView& samples);

@@ -144,7 +144,8 @@ struct Contract : Signatures {
   int64_t capacity = 0;            // positions the KV cache holds
   std::vector<StateTensor> state;  // of the decoder
   CacheLimits cache;
-  int64_t max_chunk = 0;  // tokens that one decoder call takes at most
+  int64_t max_chunk = 0;    // tokens that one decoder call takes at most
+  bool all_logits = false;  // of each token of a call, not of the last one alone
   PositionStyle position_style = PositionStyle::kStart;
   std::vector<int64_t> eos_ids;  // get_eos_ids and get_eos_id together
   std::optional<int64_t> bos_id;

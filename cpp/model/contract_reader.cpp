@@ -199,6 +199,13 @@ void expect_flexible_length(const MethodSpec& method, size_t place = 0) {
                   "fixed shape " + shape_string(input.shape));
 }
 
+// Logits (…, tokens, vocab_size) of as many tokens as the decoder takes.
+bool has_all_logits(const MethodSpec& decoder) {
+  const Shape& logits = decoder.outputs[0].shape;
+  const int64_t most = decoder.inputs[0].shape[1];
+  return most > 1 && logits.size() >= 2 && logits[logits.size() - 2] == most;
+}
+
 void read_limits(const MethodSpec& decoder, const ProgramInfo& program, int64_t max_context_len,
                  Contract& contract) {
   // The serialised bound is what a call may carry; get_max_seq_len is often one more than that.
@@ -352,6 +359,7 @@ void interpret(const ProgramInfo& program, int64_t max_context_len, Contract& co
   expect_flexible_length(decoder, contract.is_joint ? static_cast<size_t>(places.tokens) : 0);
   check_logits(decoder);
   contract.vocab_size = decoder.outputs[0].shape.back();
+  contract.all_logits = has_all_logits(decoder);
   read_position_style(decoder, contract);
   read_limits(decoder, program, max_context_len, contract);
 

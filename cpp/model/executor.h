@@ -50,6 +50,11 @@ class Executor {
   // (vocab_size).
   virtual TensorView decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) = 0;
 
+  // The same with the last num_rows rows, (num_rows, vocab_size): one for each of the last tokens.
+  // Where contract().all_logits.
+  virtual TensorView decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
+                                 int64_t num_rows) = 0;
+
   // The same for (num_tokens, hidden_size) embeddings, at positions where a joint decoder is told
   // `placeholder_id`. Multimodal models only.
   virtual TensorView decode_embeddings(const TensorView& embeddings, int64_t position,

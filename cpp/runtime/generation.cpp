@@ -21,6 +21,20 @@ SamplingOptions with_end_tokens(const GenerationOptions& options) {
   return sampling;
 }
 
+void expect_guesses(const Contract& contract) {
+  const std::string name = "prompt_lookup_num_tokens: ";
+  const std::string& decoder = contract.decoder_name;
+  if (!contract.all_logits || contract.max_chunk < 2) {
+    throw Error(ErrorCode::kInput,
+                name + "expected a model that gives logits for each token of a call, " + decoder +
+                    " gives those of the last one");
+  }
+  if (contract.cache.is_recurrent) {
+    throw Error(ErrorCode::kInput, name + "expected a model that can go back in its context, " +
+                                       decoder + " has a recurrent state");
+  }
+}
+
 }  // namespace
 
 Generation::Generation(std::shared_ptr<Session> session, GenerationOptions options)
@@ -30,6 +44,13 @@ Generation::Generation(std::shared_ptr<Session> session, GenerationOptions optio
   const int64_t vocab_size = session_->contract().vocab_size;
   for (const int64_t id : options_.stop_token_ids) check_token_id("stop_token_ids", id, vocab_size);
   sampler_.prepare(vocab_size);
+  if (options_.num_lookup_tokens > 0) {
+    expect_guesses(session_->contract());
+    // What is guessed has been there before, which that option forbids.
+    if (options_.sampling.no_repeat_ngram_size == 0) lookup_.emplace(options_.num_lookup_tokens);
+    num_drafted_ = session_->timings().num_drafted_tokens;
+    num_accepted_ = session_->timings().num_accepted_tokens;
+  }
 }
 
 bool Generation::should_stop() {
@@ -60,9 +81,32 @@ void Generation::record(int32_t token) {
   records_.push_back(std::move(record));
 }
 
-std::optional<int32_t> Generation::next(const SampleHooks& hooks) {
+// Guesses for the next call of the model, if it is called for the next token.
+std::vector<int64_t> Generation::guess(const CheckGuesses& check) {
+  if (!lookup_ || !session_->needs_call()) return {};
+  const RequestTimings& timings = session_->timings();
+  if (const int64_t num_drafted = timings.num_drafted_tokens - num_drafted_; num_drafted > 0) {
+    const int64_t num_right = timings.num_accepted_tokens - num_accepted_;
+    lookup_->learn(num_right, num_right < num_drafted);
+  }
+  num_drafted_ = timings.num_drafted_tokens;
+  num_accepted_ = timings.num_accepted_tokens;
+  std::vector<int64_t> text = session_->history();
+  for (const int64_t token : session_->pending_tokens()) text.push_back(token);
+  int64_t most = options_.num_lookup_tokens;
+  // This step gives one token, and nothing is to come after the last.
+  if (options_.max_new_tokens >= 0)
+    most = std::min(most, options_.max_new_tokens - static_cast<int64_t>(records_.size()) - 1);
+  if (options_.max_positions >= 0)
+    most = std::min(most, options_.max_positions - static_cast<int64_t>(text.size()) - 1);
+  std::vector<int64_t> guesses = lookup_->guess(text, most);
+  if (check && !guesses.empty()) guesses.resize(std::min(guesses.size(), check(guesses)));
+  return guesses;
+}
+
+std::optional<int32_t> Generation::next(const SampleHooks& hooks, const CheckGuesses& check) {
   if (should_stop()) return std::nullopt;
-  return take(session_->step(sampler_, hooks));
+  return take(session_->step(sampler_, hooks, guess(check)));
 }
 
 std::optional<int32_t> Generation::next_forced(int32_t token) {

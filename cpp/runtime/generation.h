@@ -4,10 +4,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
 
+#include "runtime/prompt_lookup.h"
 #include "runtime/session.h"
 #include "sampling/sampler.h"
 
@@ -30,6 +32,7 @@ struct GenerationOptions {
   std::vector<int64_t> eos_ids;         // end tokens; empty to ignore them
   std::vector<int64_t> stop_token_ids;  // end the answer as well
   bool include_stop = false;            // return such a token
+  int64_t num_lookup_tokens = 0;        // guessed at a time, see PromptLookup; 0: none
 };
 
 // A token of the answer, whether it was returned or ended it.
@@ -40,6 +43,9 @@ struct TokenRecord {
   std::vector<Candidate> top_logprobs;  // falling
 };
 
+// How many of the guessed tokens may come, one after the other.
+using CheckGuesses = std::function<size_t(const std::vector<int64_t>& guesses)>;
+
 class Generation {
  public:
   // Throws Error(kInput) when an option names a token the model does not have.
@@ -47,7 +53,7 @@ class Generation {
 
   // The next token, or nothing when the answer is complete; an end token is not returned. If a hook
   // throws, the step has not been taken and can be tried again.
-  std::optional<int32_t> next(const SampleHooks& hooks = {});
+  std::optional<int32_t> next(const SampleHooks& hooks = {}, const CheckGuesses& check = {});
   // The same where the caller knows that the next token can only be `token`: the model is not asked
   // and reads it later, see Session::append(). Throws Error(kInput) where logprobs are wanted.
   std::optional<int32_t> next_forced(int32_t token);
@@ -63,10 +69,14 @@ class Generation {
   bool should_stop();
   std::optional<int32_t> take(int32_t token);
   void record(int32_t token);
+  std::vector<int64_t> guess(const CheckGuesses& check);
 
   std::shared_ptr<Session> session_;
   GenerationOptions options_;
   Sampler sampler_;
+  std::optional<PromptLookup> lookup_;
+  int64_t num_drafted_ = 0;   // until the last call of the model
+  int64_t num_accepted_ = 0;  // the same
   std::vector<TokenRecord> records_;
   FinishReason finish_reason_ = FinishReason::kNone;
   std::optional<int32_t> stop_token_;

@@ -1,5 +1,6 @@
 #include "runtime/session.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -76,6 +77,7 @@ void Session::begin_answer() {
   const auto lock = enter();
   timings_.first_token_ns = timings_.decode_ns = timings_.sample_ns = 0;
   timings_.num_decode_steps = timings_.num_generated_tokens = timings_.num_forced_tokens = 0;
+  timings_.num_drafted_tokens = timings_.num_accepted_tokens = 0;
 }
 
 void Session::begin_prefill(std::vector<Input> inputs) {
@@ -84,6 +86,7 @@ void Session::begin_prefill(std::vector<Input> inputs) {
   expect_intact();
   if (!pending_tokens_.empty()) inputs.insert(inputs.begin(), TokenInput{pending_tokens_});
   const InputPlan plan = make_input_plan(inputs, contract(), position_.available());
+  ahead_.clear();
 
   // An aborted prompt leaves the logits of before.
   if (has_logits_ && pending_tokens_.empty()) own_logits();
@@ -182,18 +185,25 @@ void Session::encode(const Chunk& chunk) {
     throw Error(ErrorCode::kExecution, "the encoder returned no rows for the last input");
 }
 
-TensorView Session::decode_ids(const int64_t* ids, int64_t num_tokens) {
-  TensorView logits;
+TensorView Session::decode_ids(const int64_t* ids, int64_t num_tokens, int64_t num_guesses) {
+  ahead_.clear();
   expect_intact();
-  position_.begin_write(num_tokens);
+  position_.begin_write(num_tokens + num_guesses);
+  int64_t num_read = num_tokens + num_guesses;
+  int64_t position = position_.used();
+  std::vector<int64_t> all;
+  const int64_t* read = ids;
   if (contract().position_style == PositionStyle::kNone) {
     // Without a KV cache the model reads the whole conversation again.
-    std::vector<int64_t> all = history_;
-    all.insert(all.end(), ids, ids + num_tokens);
-    logits = executor_->decode_tokens(all.data(), static_cast<int64_t>(all.size()), 0);
-  } else {
-    logits = executor_->decode_tokens(ids, num_tokens, position_.used());
+    all = history_;
+    all.insert(all.end(), ids, ids + num_read);
+    read = all.data();
+    num_read = static_cast<int64_t>(all.size());
+    position = 0;
   }
+  const TensorView logits = num_guesses == 0
+                                ? executor_->decode_tokens(read, num_read, position)
+                                : executor_->decode_rows(read, num_read, position, num_guesses + 1);
   advance(ids, num_tokens);
   return logits;
 }
@@ -230,14 +240,61 @@ void Session::expect_prompt() const {
   throw Error(ErrorCode::kInput, "prompt: expected at least one token, image or clip, got none");
 }
 
-void Session::read_pending() {
+// Those of the pending tokens that were guessed have been read.
+void Session::take_guessed() {
+  size_t count = 0;
+  while (count < pending_tokens_.size() && ahead_.is_next(pending_tokens_[count])) {
+    keep_logits(ahead_.take());
+    ++count;
+  }
+  if (count == 0) return;
+  timings_.num_accepted_tokens += static_cast<int64_t>(count);
+  advance(pending_tokens_.data(), static_cast<int64_t>(count));
+  const std::lock_guard books(books_);
+  pending_tokens_.erase(pending_tokens_.begin(),
+                        pending_tokens_.begin() + static_cast<std::ptrdiff_t>(count));
+}
+
+// So many may be read and forgotten again.
+int64_t Session::room_for_guesses() const {
+  const auto num_pending = static_cast<int64_t>(pending_tokens_.size());
+  int64_t room = std::min(contract().max_chunk, position_.available()) - num_pending;
+  while (room > 0 && !position_.stays_open(num_pending + room)) --room;
+  return contract().all_logits ? std::max<int64_t>(room, 0) : 0;
+}
+
+void Session::read_pending(const std::vector<int64_t>& guesses) {
+  take_guessed();
   const auto num_tokens = static_cast<int64_t>(pending_tokens_.size());
   if (num_tokens == 0) return;
   check_capacity(num_tokens, position_.available(), contract().capacity);
-  const ScopedTimer timer(timings_.decode_ns);
-  keep_logits(decode_ids(pending_tokens_.data(), num_tokens));
+  const int64_t num_guesses =
+      guesses.empty() ? 0
+                      : std::min<int64_t>(static_cast<int64_t>(guesses.size()), room_for_guesses());
+  {
+    const ScopedTimer timer(timings_.decode_ns);
+    if (num_guesses == 0) {
+      keep_logits(decode_ids(pending_tokens_.data(), num_tokens));
+    } else {
+      const std::vector<int64_t> guessed(guesses.begin(), guesses.begin() + num_guesses);
+      std::vector<int64_t> ids = pending_tokens_;
+      ids.insert(ids.end(), guessed.begin(), guessed.end());
+      const TensorView rows = decode_ids(ids.data(), num_tokens, num_guesses);
+      ahead_.keep(guessed, row_range(rows, 1, num_guesses));
+      TensorView first = row_range(rows, 0, 1);
+      first.shape = {first.shape[1]};
+      keep_logits(first);
+    }
+  }
   clear_pending();
   ++timings_.num_decode_steps;
+  timings_.num_drafted_tokens += num_guesses;
+}
+
+bool Session::needs_call() const {
+  const std::lock_guard books(books_);
+  return pending_tokens_.size() > 1 ||
+         (pending_tokens_.size() == 1 && !ahead_.is_next(pending_tokens_[0]));
 }
 
 void Session::add_pending(int32_t token) {
@@ -255,11 +312,12 @@ void Session::append(int32_t token) {
   add_pending(token);
 }
 
-int32_t Session::step(Sampler& sampler, const SampleHooks& hooks) {
+int32_t Session::step(Sampler& sampler, const SampleHooks& hooks,
+                      const std::vector<int64_t>& guesses) {
   const auto lock = enter();
   expect_idle();
   expect_prompt();
-  read_pending();
+  read_pending(guesses);
   int32_t token = 0;
   {
     const ScopedTimer timer(timings_.sample_ns);
@@ -275,6 +333,7 @@ void Session::reset() {
   chunks_.clear();
   prompt_.clear();
   checkpoint_.state.reset();
+  ahead_.clear();
   executor_->reset_state();
   has_logits_ = false;
   const std::lock_guard books(books_);
@@ -297,6 +356,7 @@ void Session::rewind(int64_t position) {
     throw Error(ErrorCode::kInput,
                 "rewind: expected " + expected + ", got " + std::to_string(position));
   }
+  ahead_.clear();
   if (position == 0) executor_->reset_state();
   has_logits_ = false;
   const std::lock_guard books(books_);
@@ -312,6 +372,7 @@ void Session::use_method(const std::string& name) {
   const auto lock = enter();
   expect_idle();
   executor_->use_method(name, position_.used());
+  ahead_.clear();
   has_logits_ = false;  // they are the other's
   const std::lock_guard books(books_);
   position_ = position_.under(contract().capacity, contract().cache);
@@ -336,6 +397,7 @@ void Session::restore(const Snapshot& snapshot) {
   const auto lock = enter();
   expect_idle();
   executor_->restore_state(*snapshot.state);
+  ahead_.clear();
   {
     const std::lock_guard books(books_);
     position_ = snapshot.position.under(contract().capacity, contract().cache);
@@ -356,6 +418,7 @@ void Session::load(const SavedConversation& saved) {
   std::vector<float> logits;
   if (saved.logits != nullptr) logits.assign(saved.logits, saved.logits + contract().vocab_size);
   executor_->load_state(saved.position, {saved.state, saved.state_bytes});
+  ahead_.clear();
   has_logits_ = saved.logits != nullptr;
   own_logits_ = std::move(logits);
   logits_ = {own_logits_.data(), DType::kFloat32, {static_cast<int64_t>(own_logits_.size())}};

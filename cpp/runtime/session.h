@@ -20,6 +20,7 @@
 #include "model/kv_position.h"
 #include "runtime/input_plan.h"
 #include "runtime/inputs.h"
+#include "runtime/read_ahead.h"
 #include "runtime/request_timings.h"
 #include "runtime/saved_conversation.h"
 #include "sampling/sampler.h"
@@ -70,8 +71,13 @@ class Session {
   // ln p of each of these tokens coming next, in the model's own distribution. Throws Error(kInput)
   // when nothing was read since the last sampled token.
   std::vector<float> logprobs(const std::vector<int64_t>& ids) const;
-  // Feeds the pending tokens, if any, and samples the next one, which is then pending.
-  int32_t step(Sampler& sampler, const SampleHooks& hooks = {});
+  // Feeds the pending tokens, if any, and samples the next one, which is then pending. Tokens that
+  // may come next are fed along as far as there is room: if they come, their logits are there
+  // already, and if not, nothing has happened. Where contract().all_logits.
+  int32_t step(Sampler& sampler, const SampleHooks& hooks = {},
+               const std::vector<int64_t>& guesses = {});
+  // Whether the next step calls the model.
+  bool needs_call() const;
   // Takes `token` for the next one without asking the model, which reads such tokens together: a
   // decoder call is made only when they are as many as one takes.
   void append(int32_t token);
@@ -118,12 +124,16 @@ class Session {
   void expect_prompt() const;
   void run_chunk(const Chunk& chunk);
   void encode(const Chunk& chunk);
-  TensorView decode_ids(const int64_t* ids, int64_t num_tokens);
+  // Of num_tokens ids and as many guesses as follow them: the logits after the last id and after
+  // each guess.
+  TensorView decode_ids(const int64_t* ids, int64_t num_tokens, int64_t num_guesses = 0);
   void keep_logits(const TensorView& logits);
   void own_logits();
   void back_to_checkpoint();
   void advance(const int64_t* ids, int64_t num_positions);
-  void read_pending();
+  void read_pending(const std::vector<int64_t>& guesses = {});
+  void take_guessed();
+  int64_t room_for_guesses() const;
   void add_pending(int32_t token);
   void clear_pending();
 
@@ -137,6 +147,7 @@ class Session {
   TensorView logits_;
   std::vector<float> own_logits_;
   bool has_logits_ = false;
+  ReadAhead ahead_;  // empty whenever the state is not what decode_ids() has left
 
   std::vector<Input> prompt_;  // of the prefill under way
   std::deque<Chunk> chunks_;   // what is left of it

@@ -91,6 +91,13 @@ class FakeExecutor : public Executor, public Memory {
     return decode(std::vector<int64_t>(ids, ids + num_tokens), position);
   }
 
+  TensorView decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
+                         int64_t num_rows) override {
+    if (!contract_.all_logits) throw std::logic_error("logits that the model does not give");
+    decode(std::vector<int64_t>(ids, ids + num_tokens), position, num_rows);
+    return {logits_.data(), DType::kFloat32, {num_rows, contract_.vocab_size}};
+  }
+
   TensorView decode_embeddings(const TensorView& embeddings, int64_t position,
                                int64_t placeholder_id) override {
     placeholder_ids.push_back(placeholder_id);
@@ -173,7 +180,7 @@ class FakeExecutor : public Executor, public Memory {
   mutable int64_t num_saved = 0;          // snapshots made
 
  private:
-  TensorView decode(const std::vector<int64_t>& ids, int64_t position) {
+  TensorView decode(const std::vector<int64_t>& ids, int64_t position, int64_t num_rows = 1) {
     if (before_call) before_call();
     const int64_t num_tokens = static_cast<int64_t>(ids.size());
     if (num_tokens < 1 || num_tokens > contract_.max_chunk)
@@ -189,8 +196,11 @@ class FakeExecutor : public Executor, public Memory {
     }
     call_sizes.push_back(num_tokens);
     remember(ids, position);
-    logits_.assign(logits_.size(), 0.0f);
-    logits_[static_cast<size_t>(next_token(position + num_tokens))] = 10.0f;
+    logits_.assign(static_cast<size_t>(num_rows * contract_.vocab_size), 0.0f);
+    for (int64_t row = 0; row < num_rows; ++row) {
+      const int64_t token = next_token(position + num_tokens - num_rows + row + 1);
+      logits_[static_cast<size_t>(row * contract_.vocab_size + token)] = 10.0f;
+    }
     return {logits_.data(), DType::kFloat32, {contract_.vocab_size}};
   }
 
@@ -215,7 +225,7 @@ class FakeExecutor : public Executor, public Memory {
         known = (known * 31 + (position == p ? id : 500) + 7) % 1009;
       }
     } else if (!contract_.cache.is_recurrent) {
-      return rule_(cache);
+      return rule_({cache.begin(), cache.begin() + end});
     }
     return known % 10 + 2;
   }

@@ -274,6 +274,8 @@ class Access(Generic[SessionT]):
             num_generated_tokens=timings.num_generated_tokens,
             num_decode_steps=timings.num_decode_steps,
             num_forced_tokens=timings.num_forced_tokens,
+            num_drafted_tokens=timings.num_drafted_tokens,
+            num_accepted_tokens=timings.num_accepted_tokens,
             finish_reason=finish_reason,
             stopped_by=stopped_by,
             copied_input_bytes=timings.copied_input_bytes,

@@ -40,6 +40,7 @@ class _Matcher(Protocol):
     def get_error(self) -> str: ...
     def is_stopped(self) -> bool: ...
     def consume_token(self, sampled_token: int) -> bool: ...
+    def validate_tokens(self, tokens: list[int]) -> int: ...
     def consume_tokens(self, sampled_tokens: list[int]) -> bool: ...
     def compute_ff_tokens(self) -> list[int]: ...
     def unsafe_compute_mask_ptr(self, trg_pointer: int, trg_byte_size: int) -> None: ...
@@ -205,13 +206,20 @@ class Constraint:
             return generation.next_forced(self._forced.popleft())
         if self._is_complete and not self._eos_ids:
             return None
-        token = generation.next(processors, self._mask)
+        token = generation.next(processors, self._mask, self._check)
         if token is not None:
             start_ns = _core.now_ns()
             with _core.ForeignWork():
                 self._matcher.consume_token(token)
             self.mask_ns += _core.now_ns() - start_ns
         return token
+
+    def _check(self, guesses: list[int]) -> int:
+        """How many of these tokens may come, one after the other."""
+        if self._is_complete:
+            return 0
+        with _core.ForeignWork():
+            return self._matcher.validate_tokens(guesses)
 
     @property
     def _is_complete(self) -> bool:

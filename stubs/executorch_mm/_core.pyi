@@ -173,6 +173,12 @@ class Contract:
         """
 
     @property
+    def all_logits(self) -> bool:
+        """
+        A call gives logits for each of its tokens, not for the last one alone.
+        """
+
+    @property
     def max_chunk(self) -> int:
         """Tokens that one decoder call takes at most."""
 
@@ -533,6 +539,12 @@ class RequestTimings:
     @property
     def num_forced_tokens(self) -> int: ...
 
+    @property
+    def num_drafted_tokens(self) -> int: ...
+
+    @property
+    def num_accepted_tokens(self) -> int: ...
+
 class Snapshot:
     """A saved conversation."""
 
@@ -856,6 +868,12 @@ class GenerationOptions:
     @include_stop.setter
     def include_stop(self, arg: bool, /) -> None: ...
 
+    @property
+    def num_lookup_tokens(self) -> int: ...
+
+    @num_lookup_tokens.setter
+    def num_lookup_tokens(self, arg: int, /) -> None: ...
+
 class TokenLogprob:
     """A token and the logarithm of its probability."""
 
@@ -891,10 +909,11 @@ class Generation:
 
     def __init__(self, session: Session, options: GenerationOptions) -> None: ...
 
-    def next(self, processors: tuple[Callable, ...] = (), allowed: Annotated[NDArray[numpy.uint32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None) -> int | None:
+    def next(self, processors: tuple[Callable, ...] = (), allowed: Annotated[NDArray[numpy.uint32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None, check: Callable | None = None) -> int | None:
         """
         The next token id, or None when the answer is complete; an end token is not returned.
-        Processors change the logits in place; `allowed` has a bit for each token.
+        Processors change the logits in place; `allowed` has a bit for each token; `check` gets
+        tokens that may come and returns how many of them can.
         """
 
     def next_forced(self, token: int) -> int | None:

@@ -37,14 +37,16 @@ class LlmVariant:
 
     model: dict[str, Any]
     quantization: dict[str, Any] = field(default_factory=dict)
+    debug: dict[str, Any] = field(default_factory=dict)
 
 
+FOUR_BITS = {"qmode": "8da4w", "group_size": 32, "embedding_quantize": "8,0"}
+ALL_LOGITS = {"generate_full_logits": True}
 LLM_VARIANTS = {
-    "8da4w": LlmVariant(
-        {"use_sdpa_with_kv_cache": True},
-        {"qmode": "8da4w", "group_size": 32, "embedding_quantize": "8,0"},
-    ),
+    "8da4w": LlmVariant({"use_sdpa_with_kv_cache": True}, FOUR_BITS),
+    "8da4w-all_logits": LlmVariant({"use_sdpa_with_kv_cache": True}, FOUR_BITS, ALL_LOGITS),
     "fp32": LlmVariant({"use_sdpa_with_kv_cache": True}),
+    "fp32-all_logits": LlmVariant({"use_sdpa_with_kv_cache": True}, debug=ALL_LOGITS),
     "kv8": LlmVariant({"use_sdpa_with_kv_cache": True, "quantize_kv_cache": True}),
     "plain": LlmVariant({}),
 }
@@ -124,6 +126,7 @@ def export_with_export_llm(checkpoint: Path, folder: Path, variant: LlmVariant, 
             },
             "model": {"use_kv_cache": True, "dtype_override": "fp32", **variant.model},
             "quantization": variant.quantization,
+            "debug": variant.debug,
             "backend": {"xnnpack": {"enabled": True, "extended_ops": True}},
             "export": {
                 "max_seq_length": max_seq,

@@ -58,6 +58,7 @@ from executorch_mm.speech.config import SpeechOptions
         ({"logprobs": True}, "logprobs"),
         ({"include_stop": True}, "include_stop: expected stop or stop_token_ids"),
         ({"ignore_eos": "yes"}, "ignore_eos: expected True or False, got 'yes'"),
+        ({"prompt_lookup_num_tokens": 0}, "prompt_lookup_num_tokens: expected None, 1 or more, got 0"),
         ({"timeout": 0}, "timeout: expected more than 0 seconds"),
         ({"timeout": math.inf}, "timeout: expected a finite number"),
     ],

@@ -1,0 +1,39 @@
+// Guesses how an answer goes on: as it did after the same tokens before. Texts that quote, rewrite
+// or summarise repeat themselves, and several tokens are read in little more time than one.
+//
+// How many are guessed follows from how often guesses have been right, and from nothing that is
+// measured: the same request makes the same calls of the model each time.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace emm {
+
+class PromptLookup {
+ public:
+  // Guesses at most `max_tokens` at a time.
+  explicit PromptLookup(int64_t max_tokens) : max_tokens_(max_tokens) {}
+
+  // What may follow `text`, of `most` tokens at most; nothing where that is not worth reading.
+  std::vector<int64_t> guess(const std::vector<int64_t>& text, int64_t most);
+  // So many of the last guess were right, the next one of them was wrong.
+  void learn(int64_t num_right, bool was_wrong);
+
+ private:
+  // The chance that a guessed token is right, by how many tokens before it are the same.
+  struct Chance {
+    size_t least_match;
+    double now;
+    int64_t pause = 0;  // occasions that are let pass
+    int64_t next_pause = kShortestPause;
+  };
+  static constexpr int64_t kShortestPause = 8;
+  std::array<Chance, 4> chances_ = {{{2, 0.4}, {3, 0.5}, {5, 0.7}, {9, 0.85}}};
+  Chance* used_ = nullptr;  // for the last guess
+  int64_t max_tokens_;
+};
+
+}  // namespace emm

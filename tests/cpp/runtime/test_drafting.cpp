@@ -1,0 +1,287 @@
+// Answers with guesses read along: the same tokens in fewer calls of the model.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "testing/fake_session.h"
+
+using namespace emm;
+using emm::testing::fake_contract;
+using emm::testing::FakeExecutor;
+using emm::testing::FakeSession;
+
+namespace {
+
+using Ids = std::vector<int64_t>;
+
+CacheLimits flat() { return {}; }
+CacheLimits ring() { return {/*ring_rows=*/16, /*ring_window=*/8, false, false}; }
+CacheLimits sink() { return {/*ring_rows=*/16, /*ring_window=*/4, false, /*is_unbounded=*/true}; }
+
+Contract contract_with(CacheLimits limits, int64_t capacity = 200) {
+  Contract contract = fake_contract(capacity, /*max_chunk=*/8);
+  contract.cache = limits;
+  contract.decoder_name = "text_decoder";
+  contract.all_logits = true;
+  if (limits.ring_rows > 0) contract.max_chunk = limits.ring_window;
+  return contract;
+}
+
+// Never the same after the same: no guess is right for long.
+int64_t without_repeats(const Ids& cache) {
+  uint64_t known = cache.size() * 0x9E3779B97F4A7C15ull;  // SplitMix64
+  known = (known ^ (known >> 30)) * 0xBF58476D1CE4E5B9ull;
+  known = (known ^ (known >> 27)) * 0x94D049BB133111EBull;
+  known ^= known >> 31;
+  return static_cast<int64_t>(known % 14) + 2;
+}
+
+// Repeats itself, but for every seventh token.
+int64_t nearly_periodic(const Ids& cache) {
+  return cache.size() % 7 == 0 ? without_repeats(cache)
+                               : static_cast<int64_t>(cache.size() % 5) + 2;
+}
+
+GenerationOptions options_with(int64_t max_new_tokens, int64_t num_lookup_tokens) {
+  GenerationOptions options;
+  options.max_new_tokens = max_new_tokens;
+  options.eos_ids = {1};
+  options.num_lookup_tokens = num_lookup_tokens;
+  return options;
+}
+
+std::vector<int32_t> answer(FakeSession& f, GenerationOptions options) {
+  Generation generation(f.session, std::move(options));
+  std::vector<int32_t> tokens;
+  while (const auto token = generation.next()) tokens.push_back(*token);
+  return tokens;
+}
+
+void expect_the_same(const FakeSession& drafted, const FakeSession& plain) {
+  CHECK(drafted.session->history() == plain.session->history());
+  CHECK(drafted.session->pending_tokens() == plain.session->pending_tokens());
+  CHECK(drafted.session->position() == plain.session->position());
+}
+
+}  // namespace
+
+TEST_CASE("the answer is the same with guesses that are right, wrong, or both, in any cache") {
+  for (const CacheLimits limits : {flat(), ring(), sink()}) {
+    for (const auto& rule : {FakeExecutor::count_up, without_repeats, nearly_periodic}) {
+      for (const int64_t num_lookup_tokens : {1, 3, 20}) {
+        FakeSession plain(contract_with(limits), rule);
+        FakeSession drafted(contract_with(limits), rule);
+        for (int turn = 0; turn < 3; ++turn) {
+          for (FakeSession* f : {&plain, &drafted}) {
+            f->session->begin_request();
+            f->prefill({TokenInput{{3, 4, 5}}});
+          }
+          CHECK(answer(drafted, options_with(30, num_lookup_tokens)) ==
+                answer(plain, options_with(30, 0)));
+          expect_the_same(drafted, plain);
+          const RequestTimings& timings = drafted.session->timings();
+          CHECK(timings.num_accepted_tokens <= timings.num_drafted_tokens);
+          CHECK(timings.num_decode_steps + timings.num_accepted_tokens == 29);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("text that repeats itself takes few calls, text that does not hardly more than before") {
+  FakeSession periodic(contract_with(flat(), 600));
+  periodic.prefill({TokenInput{{3, 4, 5}}});
+  answer(periodic, options_with(400, 7));
+  CHECK(periodic.session->timings().num_decode_steps < 100);
+
+  FakeSession random(contract_with(flat(), 600), without_repeats);
+  random.prefill({TokenInput{{3, 4, 5}}});
+  answer(random, options_with(400, 7));
+  CHECK(random.session->timings().num_accepted_tokens < 10);
+  // At 0.22 of a call each, 2 % of 400 calls.
+  CHECK(random.session->timings().num_drafted_tokens < 36);
+}
+
+TEST_CASE("nothing is read beyond the last token that is asked for or has room") {
+  FakeSession f(contract_with(flat()));
+  f.prefill({TokenInput{{3, 4, 5, 6, 7, 8, 9, 10, 11, 2, 3, 4}}});
+  f.fake->call_sizes.clear();
+  answer(f, options_with(4, 7));
+  int64_t num_read = 0;
+  for (const int64_t size : f.fake->call_sizes) num_read += size;
+  CHECK(num_read == 3);  // the first comes from the prompt, the last is not read
+
+  FakeSession plain(contract_with(flat(), 20));
+  FakeSession drafted(contract_with(flat(), 20));
+  for (FakeSession* g : {&plain, &drafted})
+    g->prefill({TokenInput{{3, 4, 5, 6, 7, 8, 9, 10, 11, 2, 3, 4}}});
+  CHECK(answer(drafted, options_with(-1, 7)) == answer(plain, options_with(-1, 0)));
+  CHECK(drafted.session->is_full());
+  expect_the_same(drafted, plain);
+}
+
+TEST_CASE("an answer that is left at any token leaves what one without guesses does") {
+  for (const CacheLimits limits : {flat(), ring(), sink()}) {
+    for (int64_t end = 1; end < 30; ++end) {
+      FakeSession plain(contract_with(limits), nearly_periodic);
+      FakeSession drafted(contract_with(limits), nearly_periodic);
+      for (FakeSession* f : {&plain, &drafted}) {
+        f->prefill({TokenInput{{3, 4, 5}}});
+        Generation generation(f->session, options_with(-1, f == &drafted ? 5 : 0));
+        for (int64_t i = 0; i < end; ++i) REQUIRE(generation.next());
+        f->session->cancel();
+        CHECK(!generation.next());
+        CHECK(generation.finish_reason() == FinishReason::kCancelled);
+        f->session->begin_request();
+      }
+      expect_the_same(drafted, plain);
+      if (end % 4 == 0) {
+        const auto saved = drafted.session->save();
+        drafted.session->reset();
+        drafted.session->restore(*saved);
+      } else if (end % 4 == 1) {
+        for (FakeSession* f : {&plain, &drafted}) {
+          f->session->rewind(f->session->position() - 1);
+          f->prefill({TokenInput{{9}}});
+        }
+      } else if (end % 4 == 2) {
+        for (FakeSession* f : {&plain, &drafted}) f->prefill({TokenInput{{9, 2}}});
+      }
+      CHECK(answer(drafted, options_with(9, 5)) == answer(plain, options_with(9, 0)));
+      expect_the_same(drafted, plain);
+    }
+  }
+}
+
+TEST_CASE("forced tokens are those that were read ahead, or others") {
+  for (const int64_t forced : {0, 1, 2, 3}) {
+    FakeSession plain(contract_with(flat()), nearly_periodic);
+    FakeSession drafted(contract_with(flat()), nearly_periodic);
+    std::vector<std::vector<int32_t>> answers;
+    for (FakeSession* f : {&plain, &drafted}) {
+      f->prefill({TokenInput{{3, 4, 5, 6, 2, 3, 4, 5, 6, 2, 3, 4, 5, 6}}});
+      Generation generation(f->session, options_with(24, f == &drafted ? 5 : 0));
+      std::vector<int32_t>& tokens = answers.emplace_back();
+      while (true) {
+        // Often what would have come anyway, sometimes not.
+        const bool is_forced = tokens.size() % 4 < static_cast<size_t>(forced);
+        const auto coming = static_cast<int32_t>((tokens.size() + 14) % 5 + 2);
+        const auto token = is_forced ? generation.next_forced(coming) : generation.next();
+        if (!token) break;
+        tokens.push_back(*token);
+      }
+    }
+    CHECK(answers[0].size() == 24);
+    CHECK(answers[0] == answers[1]);
+    expect_the_same(drafted, plain);
+  }
+}
+
+TEST_CASE("a call with guesses that fails is repeated") {
+  FakeSession plain(contract_with(flat()));
+  FakeSession drafted(contract_with(flat()));
+  for (FakeSession* f : {&plain, &drafted})
+    f->prefill({TokenInput{{3, 4, 5, 6, 7, 8, 9, 10, 11, 2, 3, 4, 5}}});
+  Generation generation(drafted.session, options_with(8, 5));
+  std::vector<int32_t> tokens = {*generation.next()};
+  drafted.fake->fail_at_call = static_cast<int64_t>(drafted.fake->call_sizes.size());
+  CHECK_THROWS_AS(generation.next(), Error);
+  while (const auto token = generation.next()) tokens.push_back(*token);
+  CHECK(tokens == answer(plain, options_with(8, 0)));
+  CHECK(*std::max_element(drafted.fake->call_sizes.begin() + 2, drafted.fake->call_sizes.end()) >
+        1);
+}
+
+TEST_CASE("without a cache the guesses are read with everything else") {
+  Contract contract = contract_with(flat());
+  contract.position_style = PositionStyle::kNone;
+  contract.capacity = contract.max_chunk = 60;
+  FakeSession plain(contract);
+  FakeSession drafted(contract);
+  for (FakeSession* f : {&plain, &drafted}) f->prefill({TokenInput{{3, 4, 5}}});
+  CHECK(answer(drafted, options_with(-1, 5)) == answer(plain, options_with(-1, 0)));
+  expect_the_same(drafted, plain);
+  CHECK(drafted.fake->call_sizes.size() < plain.fake->call_sizes.size() / 2);
+}
+
+TEST_CASE("a caller may say how many of the guesses can come") {
+  FakeSession f(contract_with(flat()));
+  f.prefill({TokenInput{{3, 4, 5, 6, 7, 8, 9, 10, 11, 2, 3, 4}}});
+  Generation generation(f.session, options_with(10, 5));
+  std::vector<Ids> asked;
+  while (generation.next({}, [&](const Ids& guesses) {
+    asked.push_back(guesses);
+    return size_t{1};
+  })) {
+  }
+  CHECK(!asked.empty());
+  CHECK(asked[0][0] == 6);
+  CHECK(*std::max_element(f.fake->call_sizes.begin() + 2, f.fake->call_sizes.end()) == 2);
+}
+
+TEST_CASE("models that cannot take guesses back or give one row of logits are refused") {
+  Contract recurrent = contract_with({0, 0, /*is_recurrent=*/true, false});
+  FakeSession f(recurrent);
+  CHECK_THROWS_WITH_AS(
+      Generation(f.session, options_with(5, 3)),
+      "prompt_lookup_num_tokens: expected a model that can go back in its context, "
+      "text_decoder has a recurrent state",
+      Error);
+  Contract last_row = contract_with(flat());
+  last_row.all_logits = false;
+  FakeSession g(last_row);
+  CHECK_THROWS_WITH_AS(
+      Generation(g.session, options_with(5, 3)),
+      "prompt_lookup_num_tokens: expected a model that gives logits for each token "
+      "of a call, text_decoder gives those of the last one",
+      Error);
+}
+
+TEST_CASE("guesses are what followed the longest earlier occurrence, the latest of equals") {
+  PromptLookup lookup(4);
+  CHECK(lookup.guess({2, 3, 4, 5}, 4).empty());
+  CHECK(lookup.guess({3, 3}, 4).empty());
+  // 7 8 9 stands there with 1 before it and with 2; only one of them goes on like the end.
+  const Ids text = {1, 7, 8, 9, 20, 21, 2, 7, 8, 9, 30, 31, 5, 1, 7, 8, 9};
+  CHECK(PromptLookup(1).guess(text, 4) == Ids{20});
+  CHECK(PromptLookup(1).guess({7, 8, 9, 20, 6, 7, 8, 9, 30, 6, 7, 8, 9}, 4) == Ids{30});
+  CHECK(PromptLookup(1).guess({7, 8, 20, 5, 7, 8, 30, 4, 7, 8}, 4) == Ids{30});
+  CHECK(PromptLookup(4).guess(text, 0).empty());
+  // Behind media nothing is guessed.
+  CHECK(PromptLookup(4).guess({1, 7, 8, 9, 4, -1, -1, 5, 1, 7, 8, 9}, 4) == Ids{4});
+  CHECK(PromptLookup(4).guess({1, 7, 8, 9, -1, 5, 1, 7, 8, 9}, 4).empty());
+}
+
+TEST_CASE("a repetition is taken to go on") {
+  const Ids text = {9, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3};
+  PromptLookup lookup(6);
+  Ids guesses;
+  for (int i = 0; i < 8; ++i) {
+    guesses = lookup.guess(text, 6);
+    lookup.learn(static_cast<int64_t>(guesses.size()), false);
+  }
+  CHECK(guesses == Ids{2, 3, 2, 3, 2, 3});
+}
+
+TEST_CASE("more is guessed when guesses are right, and nothing for a while when they are wrong") {
+  const Ids text = {1, 7, 8, 9, 20, 21, 22, 23, 24, 25, 26, 27, 1, 7, 8, 9};
+  PromptLookup lookup(10);
+  const size_t first = lookup.guess(text, 10).size();
+  lookup.learn(static_cast<int64_t>(first), false);
+  for (int i = 0; i < 10; ++i)
+    lookup.learn(static_cast<int64_t>(lookup.guess(text, 10).size()), false);
+  const size_t later = lookup.guess(text, 10).size();
+  CHECK(later > first);
+  lookup.learn(0, true);
+  int pauses = 0;
+  for (int i = 0; i < 200; ++i) {
+    const bool is_empty = lookup.guess(text, 10).empty();
+    pauses += is_empty ? 1 : 0;
+    if (!is_empty) lookup.learn(0, true);
+  }
+  CHECK(pauses > 170);
+  CHECK(pauses < 200);
+}
