@@ -6,6 +6,7 @@ import json
 import math
 import resource
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -205,11 +206,12 @@ class Stats:
         prompt = counted(self.num_prompt_tokens, "token")
         if self.num_cached_tokens:
             prompt += f" ({self.num_cached_tokens} cached)"
+        first = f"first token after {duration(self.time_to_first_token)}; " if self.first_token_ns else ""
         rate = f", {self.tokens_per_second:.0f} tokens/s" if self.tokens_per_second else ""
         return (
             f"prompt: {prompt}, load {duration(self.load_seconds)}, "
             f"encode {duration(self.encode_seconds)}, prefill {duration(self.prefill_seconds)}; "
-            f"first token after {duration(self.time_to_first_token)}; "
+            f"{first}"
             f"answer: {counted(self.num_generated_tokens, 'token')}{forced}{rate}; "
             f"finish reason: {self.finish_reason}"
         )
@@ -227,6 +229,19 @@ def peak_memory_bytes() -> int:
 def counted(number: int, noun: str) -> str:
     """A number of things: "1 token", "2 tokens"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def as_html(text: str, rows: Mapping[str, str]) -> str:
+    """A text and a small table below it, for notebooks.
+
+    Args:
+        text: Any, as are the rows' values.
+        rows: What is told, by name.
+    """
+    from html import escape  # here: only notebooks need it
+
+    cells = "".join(f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
+    return f"<pre style='white-space: pre-wrap'>{escape(text)}</pre><table>{cells}</table>"
 
 
 def duration(seconds: float) -> str:

@@ -6,11 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from executorch_mm import _core
-from executorch_mm.stats import Stats, counted, duration
+from executorch_mm.stats import Stats, as_html, counted, duration
 
 if TYPE_CHECKING:
     from executorch_mm._engine.json_answer import JsonAnswer
@@ -98,13 +97,13 @@ class GenerationResult:
         rows = {
             "finish reason": self.finish_reason or "-",
             "tokens": f"{stats.num_prompt_tokens}{cached} + {len(self.token_ids)}",
-            "first token": duration(stats.time_to_first_token),
-            "total": duration(stats.total_seconds),
         }
+        if stats.first_token_ns:
+            rows["first token"] = duration(stats.time_to_first_token)
+        rows["total"] = duration(stats.total_seconds)
         if stats.tokens_per_second:
             rows["tokens/s"] = f"{stats.tokens_per_second:.0f}"
-        cells = "".join(f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
-        return f"<pre style='white-space: pre-wrap'>{escape(self.text)}</pre><table>{cells}</table>"
+        return as_html(self.text, rows)
 
 
 def make_result(

@@ -61,8 +61,15 @@ class Stream(itertools.chain[PieceT], Generator[PieceT, None, None], Generic[Pie
         """Ends the request with an exception, which comes out of here."""
         return self._pieces.throw(*error)
 
+    def __repr__(self) -> str:
+        return f"<Stream: {_shown(self.result)}>"
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("a stream cannot be pickled or copied")
+
+
+def _shown(result: object) -> str:
+    return "not over" if result is None else repr(result)
 
 
 class AsyncStream(AsyncGenerator[PieceT, None], Generic[PieceT, ResultT]):
@@ -122,3 +129,6 @@ class AsyncStream(AsyncGenerator[PieceT, None], Generic[PieceT, ResultT]):
 
     def __del__(self) -> None:
         self._leave()
+
+    def __repr__(self) -> str:
+        return f"<AsyncStream: {_shown(self.result)}>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from executorch_mm.stats import Stats, duration
+from executorch_mm.stats import Stats, counted, duration
 
 
 def summarise(all_stats: Sequence[Stats]) -> str:
@@ -17,6 +17,7 @@ def summarise(all_stats: Sequence[Stats]) -> str:
     rate = steps / seconds if seconds else 0.0
     first = median(stats.time_to_first_token for stats in all_stats)
     return (
-        f"load {duration(all_stats[0].load_seconds)}; {prompt} prompt tokens, "
-        f"first token after {duration(first)} (median); {answer} answer tokens, {rate:.0f} tokens/s"
+        f"load {duration(all_stats[0].load_seconds)}; {counted(prompt, 'prompt token')}, "
+        f"first token after {duration(first)} (median); {counted(answer, 'answer token')}"
+        + (f", {rate:.0f} tokens/s" if rate else "")
     )

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from executorch_mm.speech.formats import SubtitleFormat, write
 from executorch_mm.speech.segment import Segment
-from executorch_mm.stats import Stats
+from executorch_mm.stats import Stats, as_html, counted, duration
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Transcription:
     """A whole sound.
 
@@ -50,6 +50,29 @@ class Transcription:
     def to_json(self) -> str:
         """`to_dict()` as a JSON object."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        text = self.text if len(self.text) <= 60 else self.text[:60] + "..."
+        facts = [
+            counted(len(self.segments), "segment"),
+            f"{self.duration:.1f} s",
+            *filter(None, [self.language]),
+        ]
+        return f"<Transcription: {text!r}, {', '.join(facts)}, finish reason: {self.stats.finish_reason}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the text, what was heard, and what it cost."""
+        rows = {
+            "finish reason": self.stats.finish_reason or "-",
+            "language": self.language or "-",
+            "audio": f"{self.duration:.1f} s",
+            "segments": str(len(self.segments)),
+            "total": duration(self.stats.total_seconds),
+        }
+        return as_html(self.text, rows)
 
     def _written(self, name: SubtitleFormat) -> str:
         return "".join(write(name, self.segments))

@@ -9,6 +9,7 @@ from executorch_mm import MissingDependencyError, ModelLoadError
 from executorch_mm.cli.doctor.check import MIB, Check, Status, guarded
 from executorch_mm.cli.doctor.installation import available_memory
 from executorch_mm.inputs import PromptPart
+from executorch_mm.stats import counted
 
 if TYPE_CHECKING:
     from executorch_mm import ModelReport, MultimodalRunner
@@ -127,7 +128,9 @@ def _listen(files: ModelFiles) -> Iterator[Check]:
         yield Check("load", "ok", f"languages to choose from: {len(runner.languages)}")
         runner.transcribe(noise, sampling_rate=_SAMPLING_RATE, temperature=0.0, max_new_tokens=_NUM_TOKENS)
         stats = runner.stats
-        detail = f"{stats.num_prompt_tokens} positions, {stats.num_generated_tokens} tokens"
+        detail = (
+            f"{counted(stats.num_prompt_tokens, 'position')}, {counted(stats.num_generated_tokens, 'token')}"
+        )
         yield Check("sound", "ok", detail)
 
 
@@ -147,7 +150,8 @@ def _read(runner: MultimodalRunner, name: str, prompt: list[PromptPart]) -> Iter
     yield Check(
         name,
         "ok",
-        f"{stats.num_prompt_tokens} positions, {stats.num_generated_tokens} tokens: {text!r}",
+        f"{counted(stats.num_prompt_tokens, 'position')}, "
+        f"{counted(stats.num_generated_tokens, 'token')}: {text!r}",
     )
 
 

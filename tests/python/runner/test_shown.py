@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import executorch_mm
 from executorch_mm import ClipModel, MultimodalRunner, SpeechRunner
+from executorch_mm.demo import SPOKEN_FILE
 
 MODELS = Path(__file__).parents[2] / "models"
 
@@ -32,6 +34,13 @@ def test_a_model_in_memory_has_no_name(demo_folder: Path) -> None:
 def test_a_speech_runner_and_a_clip_model_tell_what_they_are() -> None:
     with SpeechRunner(MODELS / "speech" / "kv.pte", num_threads=1) as speech:
         assert "Whisper, audio, 1 thread>" in repr(speech)
+        heard = speech.transcribe(SPOKEN_FILE, temperature=0.0, language="en", max_new_tokens=4)
+    assert str(heard) == heard.text
+    segments = f"{len(heard.segments)} segment{'s' * (len(heard.segments) != 1)}"
+    assert repr(heard).startswith(f"<Transcription: {heard.text!r}, {segments}, {heard.duration:.1f} s, en, ")
+    shown = dataclasses.replace(heard, text="a <b> & c")._repr_html_()
+    assert "a &lt;b&gt; &amp; c" in shown
+    assert f"<td>{heard.duration:.1f} s</td>" in shown
     assert "closed" in repr(speech)
     path = next((MODELS / "clip").rglob("*.pte"))
     with ClipModel(path) as clip:

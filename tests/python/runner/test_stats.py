@@ -123,6 +123,21 @@ def test_a_result_shows_itself(runner: MultimodalRunner) -> None:
     assert f"<td>9 (4 cached) + {len(result.token_ids)}</td>" in cached._repr_html_()
 
 
+def test_an_answer_without_tokens_has_no_first_one(runner: MultimodalRunner) -> None:
+    result = runner.generate_result("how many", max_new_tokens=0)
+    assert "answer: 0 tokens; finish reason" in str(result.stats)
+    assert "first token" not in str(result.stats) + result._repr_html_()
+
+
+def test_a_stream_shows_its_result_when_it_is_over(runner: MultimodalRunner) -> None:
+    stream = runner.stream("how many", max_new_tokens=2)
+    assert repr(stream) == "<Stream: not over>"
+    for _ in stream:
+        pass
+    assert repr(stream) == f"<Stream: {stream.result!r}>"
+    assert repr(runner.astream("how many")) == "<AsyncStream: not over>"
+
+
 def test_a_result_is_json(runner: MultimodalRunner) -> None:
     plain = runner.generate_result("how many", max_new_tokens=2)
     assert json.loads(plain.to_json()) == {
