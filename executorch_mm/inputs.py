@@ -174,7 +174,7 @@ def make_image_input(
 
         image = load_image(cast("Source", image), fetch=fetch)
     if is_pil_image(image):
-        from executorch_mm.preprocess.picture_files import read_completely
+        from executorch_mm.preprocess.image_files import read_completely
 
         if 0 in image.size:
             raise InputError(f"image: expected at least one pixel, got size {image.size}")

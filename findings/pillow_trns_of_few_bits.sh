@@ -4,7 +4,7 @@
 # Behaviour: PNG's tRNS names one grey value as transparent, for 1, 2, 4, 8 and 16 bits. Of a picture with
 # 2 bits no pixel becomes transparent; with 8 bits the same picture is right.
 # Seen with Pillow 13.0.0, CPython 3.11, Linux x86-64, 2026-11-28.
-# Here: tRNS is read from the file and applied before such pictures are put on white (tests/python/preprocess/test_picture_modes.py).
+# Here: tRNS is read from the file and applied before such pictures are put on white (tests/python/preprocess/test_image_modes.py).
 set -euo pipefail
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/env" && "$work/env/bin/pip" install -q "pillow==13.0.0"

@@ -14,7 +14,7 @@
 #include "et/et_executor.h"
 #include "et/et_speech.h"
 #include "runtime/session.h"
-#include "runtime/transduction.h"
+#include "runtime/transducer_decoder.h"
 
 namespace emm::bindings {
 namespace {

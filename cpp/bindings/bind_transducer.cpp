@@ -3,7 +3,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
-#include "runtime/transduction.h"
+#include "runtime/transducer_decoder.h"
 
 namespace emm::bindings {
 namespace {

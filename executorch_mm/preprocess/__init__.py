@@ -5,10 +5,10 @@ from executorch_mm.preprocess.fixed_size import ImageConfig
 from executorch_mm.preprocess.gemma4 import FrameConfig
 from executorch_mm.preprocess.image import ImageProcessor
 from executorch_mm.preprocess.mel_program import MelProgram
-from executorch_mm.preprocess.pictures import image_to_hwc_uint8, load_image, open_image
 from executorch_mm.preprocess.processor import Processor
-from executorch_mm.preprocess.sounds import InputWarning, Sound, load_sound
+from executorch_mm.preprocess.rgb_images import image_to_hwc_uint8, load_image, open_image
 from executorch_mm.preprocess.steps import Normalise, PreparedImage
+from executorch_mm.preprocess.waveform import InputWarning, Sound, load_sound
 
 __all__ = [
     "AudioProcessor",

@@ -20,7 +20,7 @@ from executorch_mm.preprocess import gemma4
 from executorch_mm.preprocess.gemma4 import FrameConfig
 from executorch_mm.preprocess.limits import media_limits
 from executorch_mm.preprocess.mixdown import Samples
-from executorch_mm.preprocess.sounds import Sound, load_sound, sound_of, sound_of_chunks
+from executorch_mm.preprocess.waveform import Sound, load_sound, sound_of, sound_of_chunks
 from executorch_mm.preprocess.sources import Fetch, is_source
 from executorch_mm.preprocess.steps import FloatArray
 

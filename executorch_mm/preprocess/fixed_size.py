@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from executorch_mm._files.config_reader import ConfigReader, Json
-from executorch_mm.preprocess.picture_size import check_prepared
-from executorch_mm.preprocess.pictures import UInt8Array
+from executorch_mm.preprocess.image_size import check_prepared
 from executorch_mm.preprocess.resample import BICUBIC, BILINEAR, resize
+from executorch_mm.preprocess.rgb_images import UInt8Array
 from executorch_mm.preprocess.steps import (
     COMMON_DEFAULTS,
     COMMON_KEYS,

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from executorch_mm._files.config_reader import ConfigReader, Json
 from executorch_mm.errors import InputError
 from executorch_mm.preprocess.limits import media_limits
-from executorch_mm.preprocess.picture_size import check_prepared
-from executorch_mm.preprocess.pictures import UInt8Array
+from executorch_mm.preprocess.image_size import check_prepared
+from executorch_mm.preprocess.rgb_images import UInt8Array
 from executorch_mm.preprocess.resample import resize
 from executorch_mm.preprocess.steps import COMMON_DEFAULTS, COMMON_KEYS, FloatArray, Normalise, PreparedImage
 

@@ -14,7 +14,7 @@ from executorch_mm.arrays import AnyArray, SupportsDLPack, to_numpy
 from executorch_mm.errors import InputError
 from executorch_mm.preprocess import fixed_size, gemma4, qwen2_vl, tiling
 from executorch_mm.preprocess.fixed_size import ImageConfig
-from executorch_mm.preprocess.pictures import Layout, image_to_hwc_uint8
+from executorch_mm.preprocess.rgb_images import Layout, image_to_hwc_uint8
 from executorch_mm.preprocess.steps import FloatArray, ImageSteps, PreparedImage
 
 _BY_PREFIX: dict[str, Family[ImageSteps]] = {

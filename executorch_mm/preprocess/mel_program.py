@@ -13,9 +13,9 @@ from executorch_mm._loading.methods import find_method, load_methods
 from executorch_mm.arrays import AnyArray
 from executorch_mm.errors import ContractError, InputError
 from executorch_mm.preprocess.audio import to_sound
-from executorch_mm.preprocess.sounds import Sound, sound_of
 from executorch_mm.preprocess.sources import Fetch
 from executorch_mm.preprocess.steps import FloatArray
+from executorch_mm.preprocess.waveform import Sound, sound_of
 
 _METHOD = "forward"
 CHUNK_FRAMES = 3000  # 30 s

@@ -16,7 +16,7 @@ from executorch_mm.preprocess.audio import AudioProcessor
 from executorch_mm.preprocess.find import FoundProcessors
 from executorch_mm.preprocess.image import ImageProcessor
 from executorch_mm.preprocess.mel_program import MelProgram
-from executorch_mm.preprocess.pictures import Layout
+from executorch_mm.preprocess.rgb_images import Layout
 from executorch_mm.preprocess.sources import Fetch
 from executorch_mm.preprocess.steps import FloatArray, PreparedImage
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from executorch_mm._files.config_reader import ConfigReader, Family, Json
 from executorch_mm.errors import InputError
-from executorch_mm.preprocess.picture_size import check_prepared
-from executorch_mm.preprocess.pictures import UInt8Array
+from executorch_mm.preprocess.image_size import check_prepared
 from executorch_mm.preprocess.resample import resize
+from executorch_mm.preprocess.rgb_images import UInt8Array
 from executorch_mm.preprocess.steps import (
     COMMON_DEFAULTS,
     COMMON_KEYS,

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from executorch_mm import _core
+from executorch_mm.preprocess.image_size import check_edges
 from executorch_mm.preprocess.limits import check_limit
-from executorch_mm.preprocess.picture_size import check_edges
-from executorch_mm.preprocess.pictures import UInt8Array
+from executorch_mm.preprocess.rgb_images import UInt8Array
 
 Float64Array = npt.NDArray[np.float64]
 Int32Array = npt.NDArray[np.int32]

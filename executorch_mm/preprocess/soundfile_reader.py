@@ -13,8 +13,8 @@ from executorch_mm.preprocess.flac_files import read_flac, with_length
 from executorch_mm.preprocess.mixdown import Mixdown, check_length
 from executorch_mm.preprocess.mp3_files import with_true_length
 from executorch_mm.preprocess.ogg_files import links
-from executorch_mm.preprocess.sounds import EXTRA, Sound
 from executorch_mm.preprocess.wav_files import MPEG_LAYER_3, WavFile
+from executorch_mm.preprocess.waveform import EXTRA, Sound
 
 _BLOCK_SAMPLES = 2**16
 # 2**63 - 1 stands for a length that libsndfile does not know.

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from executorch_mm._files.config_reader import ConfigReader, Json, Triple
 from executorch_mm.errors import InputError
 from executorch_mm.preprocess.limits import check_limit
-from executorch_mm.preprocess.pictures import UInt8Array
 from executorch_mm.preprocess.resample import BICUBIC, check_size, resize
+from executorch_mm.preprocess.rgb_images import UInt8Array
 
 FloatArray = npt.NDArray[np.float32]
 

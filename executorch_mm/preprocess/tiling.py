@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from executorch_mm._files.config_reader import ConfigReader, Json, is_length
 from executorch_mm.preprocess.fixed_size import CLIP, ImageConfig
+from executorch_mm.preprocess.image_size import check_prepared
 from executorch_mm.preprocess.limits import check_limit
-from executorch_mm.preprocess.picture_size import check_prepared
-from executorch_mm.preprocess.pictures import UInt8Array
 from executorch_mm.preprocess.resample import LANCZOS, resize
+from executorch_mm.preprocess.rgb_images import UInt8Array
 from executorch_mm.preprocess.steps import (
     COMMON_DEFAULTS,
     COMMON_KEYS,

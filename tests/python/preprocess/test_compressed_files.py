@@ -107,7 +107,7 @@ def test_a_long_mp3_is_read_without_noise_between_blocks(channels: int) -> None:
 
 
 def test_an_mp3_of_one_bit_rate_needs_no_information_frame() -> None:
-    whole = (Path(__file__).resolve().parents[2] / "data" / "sounds" / "constant.mp3").read_bytes()
+    whole = (Path(__file__).resolve().parents[2] / "data" / "audio" / "constant.mp3").read_bytes()
     samples = quietly(whole[first_frame(whole) :])
     assert 24_000 <= len(samples) < 24_000 + 3 * 576
     expect_same(samples[:24_000], by_soundfile(whole))

@@ -14,7 +14,7 @@ from golden_sources import RATE, picture, sampled_positions, sound
 
 DATA = Path(__file__).parents[2] / "data" / "preprocess"
 IMAGES = np.load(DATA / "images.npz")
-SOUNDS = np.load(DATA / "sounds.npz")
+SOUNDS = np.load(DATA / "audio.npz")
 CONFIGS = json.loads((DATA / "configs.json").read_text(encoding="utf-8"))
 # The bytes are the same as the Pillow processors'; float32's last digits hang on the order of the steps.
 EXACT = 2e-6

@@ -367,7 +367,7 @@ def test_an_array_needs_its_rate(runner: SpeechRunner) -> None:
     [
         ("other_states", r"text_decoder: input 1: expected output 0 of encoder.*\(1, 4, 3\).*\(1, 4, 4\)"),
         ("no_position", r"text_decoder: expected tokens, the outputs of encoder \(1\) and a position"),
-        ("no_sounds", "encoder: input 0: expected a tensor of rank 3"),
+        ("no_audio", "encoder: input 0: expected a tensor of rank 3"),
         ("other_features", r"encoder: expected features \(80, 3000\).*\(4, 6\)"),
     ],
 )

@@ -284,7 +284,7 @@ MEASURE = """
 import base64, resource, sys
 from PIL import Image
 from executorch_mm import InputError
-from executorch_mm.preprocess import image_to_hwc_uint8, picture_files
+from executorch_mm.preprocess import image_to_hwc_uint8, image_files
 files = [base64.b64decode(line) for line in sys.stdin]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for data in files:

@@ -44,7 +44,7 @@ def load_image(source: Source, *, fetch: Fetch | None = None) -> Image.Image:
         MissingDependencyError: It is HEIC, and pillow-heif is not installed; the extra is `heic`.
     """
     data, what = read_source(source, "image", fetch)
-    from executorch_mm.preprocess.picture_files import open_picture
+    from executorch_mm.preprocess.image_files import open_picture
 
     return open_picture(data, what)
 
@@ -103,7 +103,7 @@ def _blend_onto_white(rgba: AnyArray) -> AnyArray:
 
 
 def _pil_to_rgb(image: Image.Image) -> UInt8Array:
-    from executorch_mm.preprocess.picture_files import read_completely
+    from executorch_mm.preprocess.image_files import read_completely
 
     if 0 in image.size:
         raise InputError(f"image: expected at least one pixel, got size {image.size}")

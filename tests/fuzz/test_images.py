@@ -10,20 +10,20 @@ import subprocess
 import sys
 from collections import Counter
 
-import picture_worker
+import image_worker
 import pytest
 
 NUM_CASES = int(os.environ.get("EXECUTORCH_MM_FUZZ_PICTURES", "500"))
 FIRST_CASE = int(os.environ.get("EXECUTORCH_MM_FUZZ_FIRST", "0"))
 
 
-@pytest.mark.parametrize("kind", picture_worker.KINDS)
+@pytest.mark.parametrize("kind", image_worker.KINDS)
 def test_damaged_pictures_are_pictures_or_input_errors(kind: str) -> None:
-    if not picture_worker.is_installed(kind):
+    if not image_worker.is_installed(kind):
         pytest.skip(f"{kind} is not read here")
     numbers = (str(FIRST_CASE), str(FIRST_CASE + NUM_CASES))
     child = subprocess.run(
-        [sys.executable, picture_worker.__file__, kind, *numbers],
+        [sys.executable, image_worker.__file__, kind, *numbers],
         capture_output=True,
         text=True,
         errors="replace",
@@ -40,12 +40,12 @@ def test_damaged_pictures_are_pictures_or_input_errors(kind: str) -> None:
     assert min(outcomes["picture"], outcomes["InputError"]) > NUM_CASES // 50
 
 
-@pytest.mark.parametrize("kind", picture_worker.KINDS)
+@pytest.mark.parametrize("kind", image_worker.KINDS)
 def test_the_files_that_are_damaged_are_good(kind: str) -> None:
-    if not picture_worker.is_installed(kind):
+    if not image_worker.is_installed(kind):
         pytest.skip(f"{kind} is not read here")
-    good = picture_worker.sources(kind)
-    assert len(good) >= len(picture_worker.KINDS[kind]) - 3  # compressions that a libtiff may lack
-    assert {picture_worker.outcome_of(data) for data in good} == {"picture"}
-    cases = {picture_worker.make_case(kind, number, good) for number in range(50)}
+    good = image_worker.sources(kind)
+    assert len(good) >= len(image_worker.KINDS[kind]) - 3  # compressions that a libtiff may lack
+    assert {image_worker.outcome_of(data) for data in good} == {"picture"}
+    cases = {image_worker.make_case(kind, number, good) for number in range(50)}
     assert len(cases) > 40

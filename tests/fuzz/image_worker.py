@@ -1,6 +1,6 @@
 """Reads damaged pictures one after another and says what came of each; whoever started it watches.
 
-    python tests/fuzz/picture_worker.py KIND FIRST LAST
+    python tests/fuzz/image_worker.py KIND FIRST LAST
 
 Case number i of a kind is the same bytes every time, as far as the encoders are the same. Prints `begin N`
 before case N and `end N OUTCOME` after it.

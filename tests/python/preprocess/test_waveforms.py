@@ -24,7 +24,7 @@ from executorch_mm import (
 from executorch_mm._engine.prompt_encoding import PromptEncoder
 from executorch_mm.preprocess import AudioProcessor, LogMelConfig, Processor, Sound, load_sound
 from executorch_mm.preprocess.audio import mel_filters
-from executorch_mm.preprocess.sounds import sound_of
+from executorch_mm.preprocess.waveform import sound_of
 
 RATE = 16000
 TIME = np.arange(RATE) / RATE

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "runtime/transduction.h"
+#include "runtime/transducer_decoder.h"
 #include "testing/fake_transducer.h"
 
 using namespace emm;

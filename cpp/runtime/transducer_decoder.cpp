@@ -1,4 +1,4 @@
-#include "runtime/transduction.h"
+#include "runtime/transducer_decoder.h"
 
 #include <algorithm>
 #include <string>

@@ -24,7 +24,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from executorch_mm._files.extras import import_extra
 from executorch_mm.errors import ExecutorchMMError, InputError
 from executorch_mm.preprocess.exif import orientation_block, read_orientation, with_pixel_tags_only
-from executorch_mm.preprocess.picture_size import check_picture
+from executorch_mm.preprocess.image_size import check_picture
 
 if TYPE_CHECKING:
     Opener = Callable[[bytes], ImageFile.ImageFile]

@@ -14,7 +14,7 @@ import pytest
 
 from executorch_mm import InputError, MediaLimits, make_audio_input, set_media_limits
 from executorch_mm.preprocess import AudioProcessor, LogMelConfig, Sound, load_sound
-from executorch_mm.preprocess.sounds import sound_of
+from executorch_mm.preprocess.waveform import sound_of
 
 WHISPER = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 80}
 MAKE = AudioProcessor(LogMelConfig())
