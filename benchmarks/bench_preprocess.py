@@ -1,6 +1,6 @@
 """Times our image processors and transformers' two, Pillow's and torchvision's, in one process, interleaved.
 
-Each round prepares one photo-sized picture with each processor in turn, so that whatever else runs on the
+Each round prepares one photo-sized image with each processor in turn, so that whatever else runs on the
 machine hits all of them; the ratios are medians over rounds of (theirs / ours), above 1 where ours is faster.
 Results are compared before they are timed.
 
@@ -29,7 +29,7 @@ from PIL import Image
 from executorch_mm.preprocess import ImageProcessor
 from executorch_mm.preprocess.image import parse_image_config
 
-PICTURES = ((480, 640), (1080, 1920))  # height, width
+IMAGES = ((480, 640), (1080, 1920))  # height, width
 CASES = {  # class, its arguments
     "224": ("CLIP", {}),
     "336": ("CLIP", {"size": {"shortest_edge": 336}, "crop_size": 336}),
@@ -42,7 +42,7 @@ class Row:
     """One comparison; times are medians over rounds, in milliseconds."""
 
     edge: str
-    picture: str
+    image: str
     ours_ms: float
     slow_ms: float
     fast_ms: float | None
@@ -128,14 +128,14 @@ def main() -> None:
     except (ImportError, RuntimeError):
         kept = declare_torchvision_operators()
     print(f"torch threads: {torch.get_num_threads()}; operators declared: {kept is not None}")
-    print("edge  picture     ours ms  slow ms  fast ms  slow/ours  fast/ours")
-    rows = [compare(edge, size, arguments.rounds) for size in PICTURES for edge in CASES]
+    print("edge  image       ours ms  slow ms  fast ms  slow/ours  fast/ours")
+    rows = [compare(edge, size, arguments.rounds) for size in IMAGES for edge in CASES]
     for row in rows:
         fast_ms, fast_ratio = (
             (f"{row.fast_ms:7.2f}", f"{row.fast_ratio:9.2f}") if row.fast_ms else ("      -", "-")
         )
         print(
-            f"{row.edge:>4}  {row.picture:<10} {row.ours_ms:8.2f} {row.slow_ms:8.2f}  {fast_ms}  "
+            f"{row.edge:>4}  {row.image:<10} {row.ours_ms:8.2f} {row.slow_ms:8.2f}  {fast_ms}  "
             f"{row.slow_ratio:9.2f}  {fast_ratio}"
         )
     if arguments.json:

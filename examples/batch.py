@@ -1,6 +1,6 @@
-"""Many pictures, one question: one answer a line, with the time each took.
+"""Many images, one question: one answer a line, with the time each took.
 
-The model is loaded once; `reset()` between pictures forgets the one before.
+The model is loaded once; `reset()` between images forgets the one before.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def pictures(paths: list[str], count: int) -> Iterator[tuple[str, Image]]:
-    """The pictures of the command line, or `count` rendered ones, each with a name."""
+def images(paths: list[str], count: int) -> Iterator[tuple[str, Image]]:
+    """The images of the command line, or `count` rendered ones, each with a name."""
     if paths:
         for path in paths:
             yield path, open_image(path)
@@ -32,10 +32,10 @@ def pictures(paths: list[str], count: int) -> Iterator[tuple[str, Image]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--image", nargs="+", default=[], metavar="PATH", help="picture files")
-    parser.add_argument("--count", type=int, default=8, help="number of rendered pictures without --image")
+    parser.add_argument("--image", nargs="+", default=[], metavar="PATH", help="image files")
+    parser.add_argument("--count", type=int, default=8, help="number of rendered images without --image")
     parser.add_argument("--question", default="Describe this picture.")
-    parser.add_argument("--model", help="a .pte file; its prompt is then picture, question")
+    parser.add_argument("--model", help="a .pte file; its prompt is then image, question")
     parser.add_argument("--tokenizer", help="its tokenizer file or folder")
     arguments = parser.parse_args()
 
@@ -48,13 +48,13 @@ def main() -> None:
 
     config = GenerationConfig(max_new_tokens=60)
     seconds = []
-    for name, picture in pictures(arguments.image, arguments.count):
+    for name, image in images(arguments.image, arguments.count):
         start = time.perf_counter()
         runner.reset()
-        answer = runner.generate_text([before, make_image_input(picture), after], config)
+        answer = runner.generate_text([before, make_image_input(image), after], config)
         seconds.append(time.perf_counter() - start)
         print(f"{name}\t{answer}\t{seconds[-1] * 1000:.1f} ms")
-    print(f"{len(seconds)} pictures, {len(seconds) / sum(seconds):.1f} a second")
+    print(f"{len(seconds)} images, {len(seconds) / sum(seconds):.1f} a second")
 
 
 if __name__ == "__main__":

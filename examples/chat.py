@@ -1,8 +1,8 @@
-"""A chat about a picture, in the messages that OpenAI's API and Hugging Face use.
+"""A chat about an image, in the messages that OpenAI's API and Hugging Face use.
 
-    python examples/chat.py [--model FOLDER] [--image PICTURE] [--question TEXT]
+    python examples/chat.py [--model FOLDER] [--image IMAGE] [--question TEXT]
 
-Without --model the small model in the wheel answers questions about a picture of coloured shapes.
+Without --model the small model in the wheel answers questions about an image of coloured shapes.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from executorch_mm.demo import make_scene, render
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", help="a folder with .pte, tokenizer and template, or a Hub repository")
-    parser.add_argument("--image", help="a picture file")
+    parser.add_argument("--image", help="an image file")
     parser.add_argument("--question", action="append", help="may be repeated")
     arguments = parser.parse_args()
-    picture = Path(arguments.image) if arguments.image else render(make_scene(seed=900_000_001))
+    image = Path(arguments.image) if arguments.image else render(make_scene(seed=900_000_001))
     questions = arguments.question or ["how many shapes are there?", "describe the picture"]
     config = GenerationConfig(max_new_tokens=60)
 
@@ -30,7 +30,7 @@ def main() -> None:
         for question in questions:
             content: list[object] = [{"type": "text", "text": question}]
             if not messages:
-                content.insert(0, {"type": "image", "image": picture})
+                content.insert(0, {"type": "image", "image": image})
             messages.append({"role": "user", "content": content})
             print(f"user: {question}\nassistant: ", end="")
             answer = ""

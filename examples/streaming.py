@@ -12,25 +12,25 @@ from executorch_mm.utils import make_image_input
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--image", help="a picture file")
-    parser.add_argument("--model", help="a .pte file; its prompt is then picture, question")
+    parser.add_argument("--image", help="an image file")
+    parser.add_argument("--model", help="a .pte file; its prompt is then image, question")
     parser.add_argument("--tokenizer", help="its tokenizer file or folder")
     parser.add_argument("--question", default="Describe this picture.")
     parser.add_argument("--seconds", type=float, default=10.0, help="stop after this time")
     arguments = parser.parse_args()
 
     if arguments.image:
-        picture = open_image(arguments.image)
+        image = open_image(arguments.image)
     else:
         from executorch_mm.demo import make_scene, render
 
-        picture = render(make_scene(seed=900_000_002))
+        image = render(make_scene(seed=900_000_002))
     if arguments.model:
         runner = MultimodalRunner(model_path=arguments.model, tokenizer_path=arguments.tokenizer)
-        inputs = [make_image_input(picture), arguments.question]
+        inputs = [make_image_input(image), arguments.question]
     else:
         runner = MultimodalRunner.demo()
-        inputs = ["<|user|>", make_image_input(picture), f"{arguments.question}<|end|><|assistant|>"]
+        inputs = ["<|user|>", make_image_input(image), f"{arguments.question}<|end|><|assistant|>"]
 
     config = GenerationConfig(max_new_tokens=200)
     print("whole answer: ", end="")

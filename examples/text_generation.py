@@ -1,6 +1,6 @@
 """Text in, text out: the shortest program, with callbacks for the text and the statistics.
 
-Without arguments the model in the wheel is used. It talks about pictures, so it is shown one beforehand; with
+Without arguments the model in the wheel is used. It talks about images, so it is shown one beforehand; with
 a text model of your own (--model, --tokenizer) only the prompt counts.
 """
 

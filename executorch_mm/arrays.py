@@ -126,7 +126,7 @@ def scale_16_bit(samples: AnyArray) -> npt.NDArray[np.uint8]:
 def image_array(
     image: object, *, layout: Literal["HWC", "CHW"] | None = None, check_values: bool = True
 ) -> AnyArray:
-    """A picture as a (channels, height, width) view; one of 16-bit samples as 8-bit ones.
+    """An image as a (channels, height, width) view; one of 16-bit samples as 8-bit ones.
 
     Args:
         image: (height, width, channels), (channels, height, width) or grey (height, width), with or
@@ -179,7 +179,7 @@ def _bytes_or_floats(samples: AnyArray, check_values: bool) -> AnyArray:
 
 
 def tile_array(tiles: AnyArray) -> AnyArray:
-    """A picture that was cut before, checked.
+    """An image that was cut before, checked.
 
     Args:
         tiles: Floats (tiles, channels, height, width).
@@ -189,8 +189,8 @@ def tile_array(tiles: AnyArray) -> AnyArray:
     """
     if tiles.size == 0 or tiles.shape[1] not in CHANNELS:
         raise InputError(
-            "image: expected one picture, or its tiles (tiles, channels, height, width), got shape "
-            f"{tiles.shape}; make_image_inputs takes several pictures"
+            "image: expected one image, or its tiles (tiles, channels, height, width), got shape "
+            f"{tiles.shape}; make_image_inputs takes several images"
         )
     return tiles
 

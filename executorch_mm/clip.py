@@ -46,7 +46,7 @@ class ClipModel(LoadedModel):
     Examples:
         >>> model = ClipModel("clip/model.pte")  # doctest: +SKIP
         >>> texts = model.encode_text(["a red circle", "a dog"])  # doctest: +SKIP
-        >>> model.encode_image(picture) @ texts.T  # doctest: +SKIP
+        >>> model.encode_image(image) @ texts.T  # doctest: +SKIP
         array([[0.31, 0.18]], dtype=float32)
     """
 
@@ -65,7 +65,7 @@ class ClipModel(LoadedModel):
             tokenizer_path: As in `MultimodalRunner`, but None looks beside the model only when the first text
                 comes.
             processor_path: preprocessor_config.json or its folder. None looks beside the model when the first
-                picture comes that is not prepared.
+                image comes that is not prepared.
             **options: Fields of `LoadOptions`: `load_mode`, `num_threads`, `xnnpack`.
 
         Raises:
@@ -101,19 +101,19 @@ class ClipModel(LoadedModel):
         return ["+".join(name for name, method in found if method is not None)]
 
     def encode_image(self, images: ImageLike | Sequence[ImageLike], *, normalize: bool = True) -> FloatArray:
-        """Embeds pictures.
+        """Embeds images.
 
         Args:
-            images: One picture or a list, each as in `make_image_input`. A float array of the method's exact
+            images: One image or a list, each as in `make_image_input`. A float array of the method's exact
                 shape (3, height, width) counts as prepared and goes to the model as it is; everything else
                 passes through the model's image processor.
             normalize: Scale each embedding to length 1.
 
         Returns:
-            float32 (number of pictures, size).
+            float32 (number of images, size).
 
         Raises:
-            InputError: Not a picture, a model without this method, or no image processor beside it.
+            InputError: Not an image, a model without this method, or no image processor beside it.
             ExecutionError: The model failed.
             BusyError: Another call is running.
             ForkError: This is a forked child.
@@ -212,7 +212,7 @@ class ClipModel(LoadedModel):
         return ids
 
     def _run(self, method: _core.MethodSpec, rows: Sequence[AnyArray], normalize: bool) -> FloatArray:
-        """The embeddings of rows that each are one picture or text as the method takes it."""
+        """The embeddings of rows that each are one image or text as the method takes it."""
         made = [
             self._methods.run(method.name, [batch]).reshape(len(batch) if num_rows else 1, -1)[:num_rows]
             for batch, num_rows in _batches(rows, method.inputs[0])

@@ -24,15 +24,15 @@ from executorch_mm.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-    from executorch_mm.preprocess import Sound
+    from executorch_mm.preprocess import Waveform
     from executorch_mm.preprocess.sources import Fetch, Source
-    from executorch_mm.preprocess.tiling import CutPicture, Tile
+    from executorch_mm.preprocess.tiling import CutImage, Tile
 
-Kind: TypeAlias = Literal["text", "tokens", "image", "audio", "raw_audio", "sound", "embeddings"]
+Kind: TypeAlias = Literal["text", "tokens", "image", "audio", "raw_audio", "waveform", "embeddings"]
 ArrayLike: TypeAlias = "AnyArray | SupportsDLPack"
 ImageLike: TypeAlias = "PILImage | Source | ArrayLike"
 Layout: TypeAlias = Literal["HWC", "CHW"]
-Value: TypeAlias = "str | AnyArray | PairedArrays | PILImage | Sound | Tile"
+Value: TypeAlias = "str | AnyArray | PairedArrays | PILImage | Waveform | Tile"
 
 
 class MultimodalInput:
@@ -41,7 +41,7 @@ class MultimodalInput:
     Make one with the `make_*_input` functions; a plain `str` is accepted wherever a `MultimodalInput` is.
 
     Attributes:
-        kind: "text", "tokens", "image", "audio" (features), "raw_audio" (samples for the encoder), "sound"
+        kind: "text", "tokens", "image", "audio" (features), "raw_audio" (samples for the encoder), "waveform"
             (samples that features are made of) or "embeddings".
     """
 
@@ -72,13 +72,13 @@ class MultimodalInput:
 
     @property
     def value(self) -> Value:
-        """The text, the array, the picture or the sound itself, not a copy."""
+        """The text, the array, the image or the audio itself, not a copy."""
         return self._value
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What may be wrong with a sound, because of the file it came from; also in `Stats.input_notes`."""
-        notes: tuple[str, ...] = getattr(self._value, "notes", ()) if self.kind == "sound" else ()
+        """What may be wrong with audio, because of the file it came from; also in `Stats.input_notes`."""
+        notes: tuple[str, ...] = getattr(self._value, "notes", ()) if self.kind == "waveform" else ()
         return notes
 
     def is_text(self) -> bool:
@@ -90,11 +90,11 @@ class MultimodalInput:
         return self.kind == "tokens"
 
     def is_image(self) -> bool:
-        """Whether it is a picture."""
+        """Whether it is an image."""
         return self.kind == "image"
 
     def is_audio(self) -> bool:
-        """Whether it is features of sounds."""
+        """Whether it is features of audio."""
         return self.kind == "audio"
 
     def is_raw_audio(self) -> bool:
@@ -145,15 +145,15 @@ def make_token_input(tokens: Iterable[int]) -> MultimodalInput:
 def make_image_input(
     image: ImageLike, *, layout: Layout | None = None, fetch: Fetch | None = None
 ) -> MultimodalInput:
-    """A picture.
+    """An image.
 
     Args:
-        image: A PIL image; a path, the bytes of a picture file, a file object that is opened for bytes, a
+        image: A PIL image; a path, the bytes of an image file, a file object that is opened for bytes, a
             "file:", "data:" or "http(s):" URI; or an
             array (numpy, or anything with `__dlpack__` or the buffer protocol, such as a torch tensor on the
             CPU) of shape (height, width, channels) or (channels, height, width), with or without a batch of
             one, or grey (height, width). 1, 3 or 4 channels; uint8 in 0..255, uint16 in 0..65535, which are
-            scaled, or floats. Or a picture that was cut and prepared for an encoder of tiles, floats (tiles,
+            scaled, or floats. Or an image that was cut and prepared for an encoder of tiles, floats (tiles,
             channels, height, width).
         layout: Where the channels are. None decides from the shape: the end of size 3 or 4 holds the
             channels, else the end of size 1, and channels first wins when both ends could.
@@ -164,9 +164,9 @@ def make_image_input(
     the model's image processor, when its files have one.
 
     Raises:
-        InputError: Wrong rank, channel number, dtype or device, or an empty picture; a file that is missing,
+        InputError: Wrong rank, channel number, dtype or device, or an empty image; a file that is missing,
             damaged, of a format that is not read or larger than `MediaLimits` allows; a URL without `fetch`.
-            NaN and infinite values are found when a model reads the picture.
+            NaN and infinite values are found when a model reads the image.
         MissingDependencyError: It is HEIC, and pillow-heif is not installed; the extra is `heic`.
     """
     if isinstance(image, (str, os.PathLike, bytes, bytearray)) or is_stream(image):
@@ -209,10 +209,10 @@ def make_patch_input(patches: ArrayLike, positions: ArrayLike) -> MultimodalInpu
 def make_image_inputs(
     images: Iterable[ImageLike] | ArrayLike, *, layout: Layout | None = None, fetch: Fetch | None = None
 ) -> list[MultimodalInput]:
-    """Several pictures, or the frames of a video: one input each, in this order.
+    """Several images, or the frames of a video: one input each, in this order.
 
     Args:
-        images: What `make_image_input` takes, several of them; or an array of rank 4 with one picture after
+        images: What `make_image_input` takes, several of them; or an array of rank 4 with one image after
             the other.
         layout: See `make_image_input`.
         fetch: See `make_image_input`.
@@ -222,34 +222,34 @@ def make_image_inputs(
     """
     several = to_numpy(images, "images") if hasattr(images, "__dlpack__") else images
     if isinstance(several, np.ndarray) and several.ndim != 4:
-        raise InputError(f"images: expected a sequence of pictures or rank 4, got shape {several.shape}")
+        raise InputError(f"images: expected a sequence of images or rank 4, got shape {several.shape}")
     is_one = isinstance(several, (str, bytes, bytearray)) or hasattr(several, "read")
     if is_one or not isinstance(several, Iterable):
-        raise InputError(f"images: expected a sequence of pictures, got {type(images).__name__}")
+        raise InputError(f"images: expected a sequence of images, got {type(images).__name__}")
     return [make_image_input(image, layout=layout, fetch=fetch) for image in several]
 
 
-def tile_inputs(picture: CutPicture) -> list[MultimodalInput]:
-    """The tiles of a picture, one input each.
+def tile_inputs(image: CutImage) -> list[MultimodalInput]:
+    """The tiles of an image, one input each.
 
     Args:
-        picture: From `PromptEncoder.cut`.
+        image: From `PromptEncoder.cut`.
     """
-    return [MultimodalInput._of("image", tile) for tile in picture.tiles]
+    return [MultimodalInput._of("image", tile) for tile in image.tiles]
 
 
 def make_audio_input(
-    audio: ArrayLike | Source | Sound | Iterator[ArrayLike],
+    audio: ArrayLike | Source | Waveform | Iterator[ArrayLike],
     *,
     sampling_rate: int | None = None,
     fetch: Fetch | None = None,
     mask: ArrayLike | None = None,
 ) -> MultimodalInput:
-    """Audio features, as the model's audio encoder takes them, or a sound that the runner makes them of.
+    """Audio features, as the model's audio encoder takes them, or audio that the runner makes them of.
 
     Args:
         audio: Features: float or uint8 array of shape (num_clips, num_bins, num_frames), or as the model's
-            encoder takes them: (1, num_frames, num_bins) for Gemma 4. A sound: a path, the bytes of a sound
+            encoder takes them: (1, num_frames, num_bins) for Gemma 4. Audio: a path, the bytes of audio
             file, a file object that is opened for bytes, a "file:", "data:" or "http(s):" URI; or an array
             with `sampling_rate`, of shape (num_samples,), (channels, num_samples) or (num_samples, channels),
             of floats in -1..1 or integers of 8, 16 or 32 bits, which are scaled by their type; or an iterator
@@ -261,25 +261,25 @@ def make_audio_input(
 
     Raises:
         InputError: Another rank or dtype, an empty array, NaN and infinite values, samples far outside of
-            -1..1; a mask of another length, or beside a sound; a file that is missing or damaged; a sound
+            -1..1; a mask of another length, or beside audio; a file that is missing or damaged; audio
             beyond the limits (`MediaLimits`); a URL without `fetch`.
         MissingDependencyError: The file is no WAV file of plain samples, and soundfile is not installed; the
             extra is `audio`.
     """
     is_source = isinstance(audio, (str, os.PathLike, bytes, bytearray)) or is_stream(audio)
     if sampling_rate is None and not is_source:
-        from executorch_mm.preprocess import Sound
+        from executorch_mm.preprocess import Waveform
 
-        if not isinstance(audio, Sound):
+        if not isinstance(audio, Waveform):
             array = _audio_array(cast(ArrayLike, audio), "audio", "(num_clips, num_bins, num_frames)")
             if mask is None:
                 return MultimodalInput._of("audio", array)
             return MultimodalInput._of("audio", PairedArrays(array, _mask_array(mask, array.shape[-2])))
     if mask is not None:
-        raise InputError("mask: expected none beside a sound, whose frames all count")
-    from executorch_mm.preprocess.audio import to_sound
+        raise InputError("mask: expected none beside an audio clip, whose frames all count")
+    from executorch_mm.preprocess.audio import to_waveform
 
-    return MultimodalInput._of("sound", to_sound(audio, sampling_rate, fetch=fetch))
+    return MultimodalInput._of("waveform", to_waveform(audio, sampling_rate, fetch=fetch))
 
 
 def make_raw_audio_input(samples: ArrayLike) -> MultimodalInput:

@@ -46,7 +46,7 @@ class Snapshot:
 
     _state: _core.Snapshot
     _session: _core.Session
-    _media: tuple[bytes, ...] = ()  # digests of what pictures and sounds it holds
+    _media: tuple[bytes, ...] = ()  # digests of what images and audio it holds
 
     @property
     def position(self) -> int:
@@ -75,8 +75,8 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         >>> from executorch_mm import GenerationConfig, MultimodalRunner
         >>> from executorch_mm.demo import make_scene, render
         >>> runner = MultimodalRunner.demo()
-        >>> picture = render(make_scene(seed=7))
-        >>> prompt = ["<|user|>", picture, "how many shapes are there?<|end|><|assistant|>"]
+        >>> image = render(make_scene(seed=7))
+        >>> prompt = ["<|user|>", image, "how many shapes are there?<|end|><|assistant|>"]
         >>> runner.generate_text(prompt, GenerationConfig(max_new_tokens=20))
         '...'
     """
@@ -102,9 +102,9 @@ class MultimodalRunner(LoadedModel, ChatMethods):
             data_path: .ptd files with weights that are kept outside the program; at most one for a model in
                 memory.
             processor_path: preprocessor_config.json or its folder. None looks beside model and tokenizer.
-            audio_preprocessor: The .pte file that makes features of sounds, such as ExecuTorch's exporter of
+            audio_preprocessor: The .pte file that makes features of audio, such as ExecuTorch's exporter of
                 mel spectrograms writes. None looks for one that has "preprocess" in its name beside model and
-                tokenizer when the first sound comes; without one, features are made as `processor_path` says.
+                tokenizer when the first audio comes; without one, features are made as `processor_path` says.
             **options: Fields of `RunnerOptions`: `load_mode`, `num_threads`, `max_context_len`, `method`,
                 `xnnpack`, `profile_path`.
 
@@ -118,16 +118,16 @@ class MultimodalRunner(LoadedModel, ChatMethods):
         """
         start_ns = _core.now_ns()
         loading = core_options(model_path, data_path, **options)
-        session, self._tokenizer, beside = load_model(loading, tokenizer_path, _core.Session.load)
+        session, self._tokenizer, search_folders = load_model(loading, tokenizer_path, _core.Session.load)
         if session.contract.is_speech:
-            raise ContractError("the program hears sounds and writes down what is said: use SpeechRunner")
+            raise ContractError("the program hears audio and writes down what is said: use SpeechRunner")
         processor = optional_path(processor_path, "processor_path")
-        self._chat_folders = beside[::-1]
+        self._chat_folders = search_folders[::-1]
         mel = optional_path(audio_preprocessor, "audio_preprocessor")
-        encoder = PromptEncoder(session.contract, self._tokenizer, processor, beside, mel)
+        encoder = PromptEncoder(session.contract, self._tokenizer, processor, search_folders, mel)
         from executorch_mm._loading.end_tokens import end_tokens  # here: imports are to be fast
 
-        eos_ids = end_tokens(session.contract.eos_ids, self._tokenizer, beside)
+        eos_ids = end_tokens(session.contract.eos_ids, self._tokenizer, search_folders)
         self._requests = Requests(session, self._tokenizer, encoder, eos_ids, start_ns)
         self._source = name_source(model_path)
         from executorch_mm._loading.identity import ModelIdentity
@@ -136,9 +136,9 @@ class MultimodalRunner(LoadedModel, ChatMethods):
 
     @classmethod
     def demo(cls, *, num_threads: NumThreads = "auto") -> Self:
-        """The small model in the wheel: it answers English questions about pictures of coloured shapes.
+        """The small model in the wheel: it answers English questions about images of coloured shapes.
 
-        Its chat format is `<|user|>`, picture(s), `question<|end|><|assistant|>`.
+        Its chat format is `<|user|>`, image(s), `question<|end|><|assistant|>`.
 
         Args:
             num_threads: As in the constructor.
@@ -165,7 +165,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
             name: A folder, a .pte file, or a repository of the Hugging Face Hub as "owner/name", which is
                 downloaded to the Hub's cache and taken from there when there is no connection.
             model_file: The .pte file in it, where there are several.
-            audio_preprocessor: The .pte file in it that makes features of sounds, where several have
+            audio_preprocessor: The .pte file in it that makes features of audio, where several have
                 "preprocess" in their names; see the constructor.
             revision: Branch, tag or commit of the repository.
             cache_dir: Another folder than the Hub's cache.
@@ -423,7 +423,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
                 f"dtype: expected a path with {shown(dtype)}, which is how a file keeps the state"
             )
         snapshot = self._requests.run(
-            lambda session: Snapshot(session.save(), session, self._requests.context.media)
+            lambda session: Snapshot(session.save(), session, self._requests.prefix_cache.media)
         )
         if file is not None:
             from executorch_mm._engine.state_file import save_state  # here: few need it
@@ -434,7 +434,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
     def restore(self, snapshot: Snapshot | PathLike) -> None:
         """Returns to a saved conversation; a snapshot can be restored any number of times.
 
-        A chat goes on without reading its pictures and sounds again.
+        A chat goes on without reading its images and audio again.
 
         Args:
             snapshot: From `save()` of this runner, or the path of a file that `save` wrote with the same
@@ -457,7 +457,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
                 from executorch_mm._engine.state_file import load_state  # here: few need it
 
                 media = load_state(snapshot, session, self._identity)
-            self._requests.context.remember(media)
+            self._requests.prefix_cache.remember(media)
 
         self._requests.run(restore)
 

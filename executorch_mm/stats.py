@@ -49,7 +49,7 @@ class Stats:
         sample_ns: Choosing tokens from logits, logits processors included.
         mask_ns: Finding the tokens that `response_format` allows.
         token_times_ns: From the request's beginning to each of the tokens.
-        input_notes: What may be wrong with the sounds of the request, because of the files they came from;
+        input_notes: What may be wrong with the audio of the request, because of the files they came from;
             said in an `InputWarning` too.
     """
 

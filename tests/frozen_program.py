@@ -7,6 +7,6 @@ with MultimodalRunner.demo() as runner:
     question = {"type": "text", "text": "What do you see?"}
     image = {"type": "image", "image": render(make_scene(seed=7))}
     answer = runner.chat([{"role": "user", "content": [image, question]}], temperature=0.0).text
-if answer != "a red star, a green star and a green circle":  # what README.md says of the same picture
+if answer != "a red star, a green star and a green circle":  # what README.md says of the same image
     raise SystemExit(f"wrong answer: {answer}")
 print(answer, build_info().backends, SpeechRunner.__name__, inspect_model.__name__)

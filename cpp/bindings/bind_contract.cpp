@@ -88,7 +88,7 @@ void bind_contract(nb::module_& module) {
                    [](const Contract& contract) { return contract.kind == ModelKind::kMultimodal; })
       .def_prop_ro(
           "is_speech", [](const Contract& contract) { return contract.kind == ModelKind::kSpeech; },
-          "An encoder of sounds whose outputs the decoder takes beside the tokens.")
+          "An encoder of audio clips whose outputs the decoder takes beside the tokens.")
       .def_prop_ro(
           "decoder", [](const Contract& contract) { return contract.decoder().name; },
           "Name of the method that reads prompts and writes tokens.")

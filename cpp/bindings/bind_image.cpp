@@ -26,8 +26,8 @@ void bind_image(nb::module_& module) {
       "resample",
       [](const Pixels& pixels, const First& column_first, const Weights& column_weights,
          const First& row_first, const Weights& row_weights, const OutPixels& out) {
-        const RgbPicture source{pixels.data(), static_cast<int64_t>(pixels.shape(0)),
-                                static_cast<int64_t>(pixels.shape(1))};
+        const RgbImage source{pixels.data(), static_cast<int64_t>(pixels.shape(0)),
+                              static_cast<int64_t>(pixels.shape(1))};
         const ResampleAxis columns = to_axis(column_first, column_weights, out.shape(1), "columns");
         const ResampleAxis rows = to_axis(row_first, row_weights, out.shape(0), "rows");
         const ReleaseGil release;

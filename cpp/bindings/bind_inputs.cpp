@@ -29,7 +29,7 @@ SharedArray share(std::optional<Array> array) {
 }
 
 template <typename Kind>
-PromptPart with_beside(Array array, std::optional<Array> beside, int64_t placeholder_id) {
+PreparedInput with_beside(Array array, std::optional<Array> beside, int64_t placeholder_id) {
   SharedArray values = share(std::move(array));
   SharedArray other = share(std::move(beside));
   return {Kind{std::move(values.view), std::move(values.owner), std::move(other.view),
@@ -54,13 +54,13 @@ struct AddressOf {
 }  // namespace
 
 void bind_inputs(nb::module_& module) {
-  nb::class_<PromptPart>(
-      module, "PromptPart",
+  nb::class_<PreparedInput>(
+      module, "PreparedInput",
       "One part of a prompt, as the core takes it. Arrays are shared, not copied.")
       .def_static(
           "tokens",
           [](const TokenArray& ids) {
-            return PromptPart{TokenInput{{ids.data(), ids.data() + ids.size()}}};
+            return PreparedInput{TokenInput{{ids.data(), ids.data() + ids.size()}}};
           },
           nb::arg("ids").noconvert(), "Token ids, int64 (num_tokens,).")
       .def_static("image", with_beside<ImageInput>, nb::arg("pixels").noconvert(),
@@ -77,11 +77,11 @@ void bind_inputs(nb::module_& module) {
           "embeddings",
           [](Array array) {
             SharedArray rows = share(std::move(array));
-            return PromptPart{EmbeddingInput{std::move(rows.view), std::move(rows.owner)}};
+            return PreparedInput{EmbeddingInput{std::move(rows.view), std::move(rows.owner)}};
           },
           nb::arg("rows").noconvert(), "Embeddings, (num_tokens, hidden_size), floats.")
       .def_prop_ro(
-          "address", [](const PromptPart& part) { return std::visit(AddressOf{}, part.input); },
+          "address", [](const PreparedInput& part) { return std::visit(AddressOf{}, part.input); },
           "Where the data lies, to see that nothing was copied.");
 }
 

@@ -40,11 +40,11 @@ std::shared_ptr<Session> load(const LoadOptions& options) {
   });
 }
 
-std::variant<std::shared_ptr<Session>, std::shared_ptr<Transduction>> load_speech_model(
+std::variant<std::shared_ptr<Session>, std::shared_ptr<TransducerDecoder>> load_speech_model(
     const LoadOptions& options) {
   SpeechExecutor executor = loading(options, load_speech);
   if (auto* transducer = std::get_if<std::unique_ptr<TransducerExecutor>>(&executor))
-    return kept_in_children(std::make_unique<Transduction>(std::move(*transducer)));
+    return kept_in_children(std::make_unique<TransducerDecoder>(std::move(*transducer)));
   return to_session(std::get<std::unique_ptr<Executor>>(std::move(executor)));
 }
 
@@ -56,10 +56,10 @@ std::optional<std::string> prefill_phase(const Session& session) {
   return "prefill";
 }
 
-void begin_prefill(Session& session, const std::vector<PromptPart>& parts) {
+void begin_prefill(Session& session, const std::vector<PreparedInput>& parts) {
   std::vector<Input> inputs;
   inputs.reserve(parts.size());
-  for (const PromptPart& part : parts) inputs.push_back(part.input);
+  for (const PreparedInput& part : parts) inputs.push_back(part.input);
   session.begin_prefill(std::move(inputs));
 }
 
@@ -197,7 +197,7 @@ void bind_session(nb::module_& module) {
            "Ends the profile that LoadOptions asked for, if it did, and writes its file.");
   bind_state(session);
   module.def("load_speech", load_speech_model, "options"_a, WithoutGil(),
-             "Loads a speech model, a transducer as a Transduction.");
+             "Loads a speech model, a transducer as a TransducerDecoder.");
 }
 
 }  // namespace emm::bindings

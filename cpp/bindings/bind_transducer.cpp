@@ -8,16 +8,16 @@
 namespace emm::bindings {
 namespace {
 
-void begin_samples(Transduction& transduction, const Array& samples) {
+void begin_samples(TransducerDecoder& decoder, const Array& samples) {
   const TensorView view = to_view(samples);
   const ReleaseGil released;
-  transduction.begin_samples(view);
+  decoder.begin_samples(view);
 }
 
-void begin_features(Transduction& transduction, const Array& columns, int64_t length) {
+void begin_features(TransducerDecoder& decoder, const Array& columns, int64_t length) {
   const TensorView view = to_view(columns);
   const ReleaseGil released;
-  transduction.begin_features({view, length});
+  decoder.begin_features({view, length});
 }
 
 }  // namespace
@@ -47,25 +47,25 @@ void bind_transducer(nb::module_& module) {
       .def_ro("frame", &Symbol::frame, "Of the encoder, from 0.")
       .def_ro("duration", &Symbol::duration,
               "Frames that the model gives it, perhaps none; always 1 for RNN-T.");
-  nb::class_<Transduction>(module, "Transduction",
-                           "Speech to symbols with a transducer. Serves one thread at a time.")
-      .def_prop_ro("contract", &Transduction::contract, nb::rv_policy::reference_internal)
-      .def_prop_ro("num_threads", &Transduction::num_threads)
-      .def_prop_ro("timings", &Transduction::timings, nb::rv_policy::copy)
-      .def_prop_ro("num_frames", &Transduction::num_frames, "Of the clip.")
-      .def_prop_ro("is_cancelled", &Transduction::is_cancelled)
-      .def("begin_request", &Transduction::begin_request,
+  nb::class_<TransducerDecoder>(module, "TransducerDecoder",
+                                "Speech to symbols with a transducer. Serves one thread at a time.")
+      .def_prop_ro("contract", &TransducerDecoder::contract, nb::rv_policy::reference_internal)
+      .def_prop_ro("num_threads", &TransducerDecoder::num_threads)
+      .def_prop_ro("timings", &TransducerDecoder::timings, nb::rv_policy::copy)
+      .def_prop_ro("num_frames", &TransducerDecoder::num_frames, "Of the clip.")
+      .def_prop_ro("is_cancelled", &TransducerDecoder::is_cancelled)
+      .def("begin_request", &TransducerDecoder::begin_request,
            "Starts the clocks and forgets the clip before and its cancellation.")
       .def("begin_samples", begin_samples, "samples"_a,
            "Runs preprocessor and encoder over floats (num_samples).")
       .def("begin_features", begin_features, "columns"_a, "length"_a,
            "Runs the encoder over floats (1, num_bins, num_columns), `length` of which are no "
            "padding.")
-      .def("next", &Transduction::next, WithoutGil(),
+      .def("next", &TransducerDecoder::next, WithoutGil(),
            "The next symbol; None at the end of the clip, after cancel() and after an error.")
-      .def("cancel", &Transduction::cancel,
+      .def("cancel", &TransducerDecoder::cancel,
            "Ends the running request before its next call of the model; from any thread.")
-      .def("write_profile", &Transduction::write_profile, WithoutGil(), "As in Session.");
+      .def("write_profile", &TransducerDecoder::write_profile, WithoutGil(), "As in Session.");
 }
 
 }  // namespace emm::bindings

@@ -24,7 +24,7 @@ using WithoutGil = nb::call_guard<ReleaseGil>;
 
 // One part of a prompt as Python holds it; a class of its own because nanobind takes std::variant
 // apart.
-struct PromptPart {
+struct PreparedInput {
   Input input;
 };
 

@@ -70,7 +70,7 @@ void EtExecutor::load_decoder(int64_t num_threads) {
   // A pool that a model has fixed stays as it is, even where it is larger than our share.
   const size_t pool_size = std::min(thread_pool_size(), usable_cores());
   ThreadChoice choice = choose_threads(program_->file_bytes(), pool_size);
-  // Half a minute of sound in one call is work enough for the pool.
+  // Half a minute of audio in one call is work enough for the pool.
   if (choice == ThreadChoice::kMeasure && current_->kind == ModelKind::kSpeech)
     choice = ThreadChoice::kPool;
   if (choice != ThreadChoice::kPool) load_decoder_on(1);
@@ -183,7 +183,7 @@ TensorView EtExecutor::run_decoder(const TensorView& tokens, const TensorView& e
   inputs[first_place] =
       convert(is_embedded ? embeddings : tokens, wanted(first_place),
               is_embedded ? converted_embeddings_ : converted_ids_, "decoder input");
-  std::copy(heard_.begin(), heard_.end(), inputs.begin() + 1);
+  std::copy(encoder_outputs_.begin(), encoder_outputs_.end(), inputs.begin() + 1);
   const PositionStyle style = position_style(decoder);
   if (style != PositionStyle::kNone) {
     const bool is_range = style == PositionStyle::kRange;
@@ -211,7 +211,7 @@ TensorView EtExecutor::decode_tokens(const int64_t* ids, int64_t num_tokens, int
 TensorView EtExecutor::decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
                                    int64_t num_rows) {
   const TensorView tokens{ids, DType::kInt64, {1, num_tokens}};
-  if (current_->kind == ModelKind::kSpeech && heard_.empty())
+  if (current_->kind == ModelKind::kSpeech && encoder_outputs_.empty())
     throw Error(ErrorCode::kInput, "prompt: expected a clip before the first token");
   TensorView embeddings;
   if (current_->is_joint) {
@@ -318,13 +318,13 @@ TensorView EtExecutor::encode_audio(const MediaView& audio) {
   std::vector<TensorView> outputs =
       encode(encoder, "audio", is_samples ? MediaView{transform(audio.values), {}} : audio);
   if (current_->kind != ModelKind::kSpeech) return encoder_call_.rows(*encoder, outputs);
-  heard_ = std::move(outputs);
-  return {nullptr, heard_[0].dtype, {0, 0}};
+  encoder_outputs_ = std::move(outputs);
+  return {nullptr, encoder_outputs_[0].dtype, {0, 0}};
 }
 
 void EtExecutor::reset_state() {
   for (auto& [name, method] : program_->methods()) {
-    // What was heard lies in the encoder's.
+    // The encoder outputs lie in the encoder's memory.
     const bool is_heard = current_->kind == ModelKind::kSpeech && name != current_->decoder().name;
     if (!is_heard) method.arena->reset();
   }

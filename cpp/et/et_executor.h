@@ -57,8 +57,8 @@ class EtExecutor final : public Executor {
   std::unique_ptr<EtProgram> program_;
   const std::vector<Contract> contracts_;  // one for each decoder
   const Contract* current_;
-  std::vector<TensorView> heard_;   // speech: what the encoder made of the last clip
-  std::vector<int64_t> positions_;  // the position input: (1) or (num_tokens)
+  std::vector<TensorView> encoder_outputs_;  // speech: of the last clip
+  std::vector<int64_t> positions_;           // the position input: (1) or (num_tokens)
   // Inputs in the dtype that the method wants, where the caller's is another.
   std::vector<uint8_t> converted_media_;
   std::vector<uint8_t> converted_ids_;

@@ -64,7 +64,7 @@ EMM_INLINE void resample_block(const int32_t* block, int64_t first_column, const
   }
 }
 
-EMM_INLINE void resample_columns_body(const RgbPicture& source, Range columns,
+EMM_INLINE void resample_columns_body(const RgbImage& source, Range columns,
                                       const ResampleAxis& axis, std::vector<int32_t>& block,
                                       uint8_t* out) {
   const int64_t used = (columns.end - columns.begin) * kChannels;
@@ -98,11 +98,11 @@ EMM_INLINE void resample_row_body(const uint8_t* rows, int64_t length, const int
 }
 
 struct Kernels {
-  void (*columns)(const RgbPicture&, Range, const ResampleAxis&, std::vector<int32_t>&, uint8_t*);
+  void (*columns)(const RgbImage&, Range, const ResampleAxis&, std::vector<int32_t>&, uint8_t*);
   void (*row)(const uint8_t*, int64_t, const int32_t*, int64_t, uint8_t*);
 };
 
-void columns_baseline(const RgbPicture& source, Range columns, const ResampleAxis& axis,
+void columns_baseline(const RgbImage& source, Range columns, const ResampleAxis& axis,
                       std::vector<int32_t>& block, uint8_t* out) {
   resample_columns_body(source, columns, axis, block, out);
 }
@@ -113,7 +113,7 @@ void row_baseline(const uint8_t* rows, int64_t length, const int32_t* weights, i
 }
 
 #ifdef EMM_HAS_AVX2_VARIANT
-__attribute__((target("avx2"))) void columns_avx2(const RgbPicture& source, Range columns,
+__attribute__((target("avx2"))) void columns_avx2(const RgbImage& source, Range columns,
                                                   const ResampleAxis& axis,
                                                   std::vector<int32_t>& block, uint8_t* out) {
   resample_columns_body(source, columns, axis, block, out);
@@ -134,13 +134,13 @@ Kernels choose_kernels() {
 
 }  // namespace
 
-void resample(const RgbPicture& source, const ResampleAxis& columns, const ResampleAxis& rows,
+void resample(const RgbImage& source, const ResampleAxis& columns, const ResampleAxis& rows,
               uint8_t* out) {
   static const Kernels kernels = choose_kernels();
   const Range used_columns = used_range(columns, source.width, "width");
   const Range used_rows = used_range(rows, source.height, "height");
-  const RgbPicture used{source.pixels + used_rows.begin * source.width * kChannels,
-                        used_rows.end - used_rows.begin, source.width};
+  const RgbImage used{source.pixels + used_rows.begin * source.width * kChannels,
+                      used_rows.end - used_rows.begin, source.width};
   const int64_t row_length = columns.size * kChannels;
   std::vector<int32_t> block((used_columns.end - used_columns.begin) * kPixel);
   std::vector<uint8_t> narrow(used.height * row_length);

@@ -1,4 +1,4 @@
-// Resizing of RGB pictures of 8 bits, bit for bit as Pillow does it: fixed-point weights, the
+// Resizing of RGB images of 8 bits, bit for bit as Pillow does it: fixed-point weights, the
 // columns first, rounded to bytes in between.
 #pragma once
 
@@ -18,7 +18,7 @@ struct ResampleAxis {
 };
 
 // Rows of pixels of three bytes.
-struct RgbPicture {
+struct RgbImage {
   const uint8_t* pixels;
   int64_t height;
   int64_t width;
@@ -26,7 +26,7 @@ struct RgbPicture {
 
 // `out` holds rows.size rows of columns.size pixels. Throws Error (kInput) if a neighbour is
 // outside of the source.
-void resample(const RgbPicture& source, const ResampleAxis& columns, const ResampleAxis& rows,
+void resample(const RgbImage& source, const ResampleAxis& columns, const ResampleAxis& rows,
               uint8_t* out);
 
 }  // namespace emm

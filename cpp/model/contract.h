@@ -105,7 +105,7 @@ DecoderInputs decoder_inputs(const MethodSpec& decoder);
 
 // Which input of an encoder is what, and which output.
 struct EncoderPlaces {
-  int values = 0;      // pixels, patches (1, patches, features) or features of sounds
+  int values = 0;      // pixels, patches (1, patches, features) or features of audio
   int mask = -1;       // (1, frames): which are no padding
   int positions = -1;  // ids (1, patches, 2): column and row, -1 for padding
   int rows = 0;

@@ -71,7 +71,7 @@ void check_encoder(const Contract& contract, const MethodSpec* encoder) {
     expect_tensor(*encoder, Side::kInput, values_place, 3, kFloats);
     check_mask(*encoder, Side::kInput, places.mask, values.shape[1]);
   }
-  // Leading dimensions (batch, pictures, tiles) are stacked, and floats converted.
+  // Leading dimensions (batch, images, tiles) are stacked, and floats converted.
   const auto rows_place = static_cast<size_t>(places.rows);
   const Shape& output = encoder->outputs[rows_place].shape;
   expect_tensor(*encoder, Side::kOutput, rows_place, std::clamp<size_t>(output.size(), 2, 4),
@@ -109,7 +109,7 @@ void check_audio_transform(const Contract& contract) {
   }
 }
 
-// What an encoder of sounds gives is what the decoder takes between tokens and position.
+// What an encoder of audio gives is what the decoder takes between tokens and position.
 void check_speech(const Contract& contract) {
   const MethodSpec& encoder = contract.methods.at("encoder");
   const MethodSpec& decoder = contract.decoder();
@@ -140,7 +140,7 @@ void read_position_style(const MethodSpec& decoder, Contract& contract) {
       refuse_contract(
           decoder.name +
           ": expected embeddings and positions, got one input; without a KV cache a model would "
-          "have to be given pictures and sounds again at each step");
+          "have to be given images and audio again at each step");
     }
     contract.position_style = PositionStyle::kNone;
     return;

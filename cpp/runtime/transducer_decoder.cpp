@@ -10,14 +10,14 @@
 
 namespace emm {
 
-Transduction::Transduction(std::unique_ptr<TransducerExecutor> executor)
+TransducerDecoder::TransducerDecoder(std::unique_ptr<TransducerExecutor> executor)
     : executor_(std::move(executor)) {}
 
-std::unique_lock<std::mutex> Transduction::enter() const {
+std::unique_lock<std::mutex> TransducerDecoder::enter() const {
   return lock_or_refuse(mutex_, "the model");
 }
 
-void Transduction::begin_request() {
+void TransducerDecoder::begin_request() {
   const auto lock = enter();
   is_cancelled_ = false;
   forget_clip();
@@ -26,21 +26,21 @@ void Transduction::begin_request() {
   timings_.start_ns = now_ns();
 }
 
-void Transduction::forget_clip() { num_frames_ = frame_ = symbols_on_frame_ = 0; }
+void TransducerDecoder::forget_clip() { num_frames_ = frame_ = symbols_on_frame_ = 0; }
 
-void Transduction::begin_samples(const TensorView& samples) {
+void TransducerDecoder::begin_samples(const TensorView& samples) {
   const auto lock = enter();
   const ScopedTimer timer(timings_.encode_audio_ns);
   if (!is_cancelled_) encode(executor_->preprocess(samples));
 }
 
-void Transduction::begin_features(const TransducerExecutor::Features& features) {
+void TransducerDecoder::begin_features(const TransducerExecutor::Features& features) {
   const auto lock = enter();
   const ScopedTimer timer(timings_.encode_audio_ns);
   encode(features);
 }
 
-void Transduction::encode(const TransducerExecutor::Features& features) {
+void TransducerDecoder::encode(const TransducerExecutor::Features& features) {
   forget_clip();
   if (is_cancelled_) return;
   const int64_t num_frames = executor_->encode(features);
@@ -51,7 +51,7 @@ void Transduction::encode(const TransducerExecutor::Features& features) {
   timings_.prompt_read_ns = now_ns() - timings_.start_ns;
 }
 
-std::optional<Symbol> Transduction::next() {
+std::optional<Symbol> TransducerDecoder::next() {
   const auto lock = enter();
   const ScopedTimer timer(timings_.decode_ns);
   try {
@@ -62,12 +62,12 @@ std::optional<Symbol> Transduction::next() {
   }
 }
 
-void Transduction::write_profile() {
+void TransducerDecoder::write_profile() {
   const auto lock = enter();
   executor_->write_profile();
 }
 
-std::optional<Symbol> Transduction::find_symbol() {
+std::optional<Symbol> TransducerDecoder::find_symbol() {
   while (frame_ < num_frames_ && !is_cancelled_) {
     const JointChoice choice = executor_->choose(frame_);
     ++timings_.num_decode_steps;
@@ -93,7 +93,7 @@ std::optional<Symbol> Transduction::find_symbol() {
 }
 
 // Without durations, symbols stay on the frame until a blank leads away.
-int64_t Transduction::duration_of(const JointChoice& choice) const {
+int64_t TransducerDecoder::duration_of(const JointChoice& choice) const {
   const std::vector<int64_t>& durations = contract().durations;
   if (durations.empty()) return 0;
   if (choice.duration_index >= 0 && choice.duration_index < static_cast<int64_t>(durations.size()))
@@ -103,7 +103,7 @@ int64_t Transduction::duration_of(const JointChoice& choice) const {
                                          std::to_string(choice.duration_index));
 }
 
-void Transduction::move_on(int64_t num_frames) {
+void TransducerDecoder::move_on(int64_t num_frames) {
   frame_ += num_frames;
   symbols_on_frame_ = 0;
 }

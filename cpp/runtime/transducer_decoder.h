@@ -20,9 +20,9 @@ struct Symbol {
   int64_t duration = 0;  // frames that the model gives it, perhaps none; always 1 for RNN-T
 };
 
-class Transduction {
+class TransducerDecoder {
  public:
-  explicit Transduction(std::unique_ptr<TransducerExecutor> executor);
+  explicit TransducerDecoder(std::unique_ptr<TransducerExecutor> executor);
 
   const TransducerContract& contract() const { return executor_->contract(); }
   int64_t num_threads() const { return executor_->num_threads(); }

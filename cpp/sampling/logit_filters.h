@@ -9,7 +9,7 @@
 namespace emm {
 
 struct Candidate {
-  float value;    // a logit, or an unnormalised probability ("weight")
+  float value;    // a logit, or an unnormalized probability ("weight")
   int32_t token;  // its id
 };
 

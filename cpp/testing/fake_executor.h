@@ -49,13 +49,14 @@ inline Contract fake_speech_contract() {
   Contract contract = fake_contract();
   contract.kind = ModelKind::kSpeech;
   contract.hidden_size = 0;
-  const TensorSpec heard{DType::kFloat32, {1, 5, 2}};
+  const TensorSpec encoder_output{DType::kFloat32, {1, 5, 2}};
   const TensorSpec ids{DType::kInt64, {1, contract.max_chunk}};
   contract.methods = {
-      {"encoder", {"encoder", {{DType::kFloat32, {1, 8, 10}}}, {heard, heard}, {}, {}}},
+      {"encoder",
+       {"encoder", {{DType::kFloat32, {1, 8, 10}}}, {encoder_output, encoder_output}, {}, {}}},
       {"text_decoder",
        {"text_decoder",
-        {ids, heard, heard, {DType::kInt64, {1}}},
+        {ids, encoder_output, encoder_output, {DType::kInt64, {1}}},
         {{DType::kFloat32, {1, 16}}},
         {},
         {}}}};
@@ -174,7 +175,7 @@ class FakeExecutor : public Executor, public Memory {
   std::vector<const void*> encoder_inputs;
   const void* last_embeddings = nullptr;
   std::vector<int64_t> placeholder_ids;   // of each call with embeddings
-  std::optional<int64_t> num_image_rows;  // rows a picture really gives, if other than declared
+  std::optional<int64_t> num_image_rows;  // rows an image really gives, if other than declared
   int64_t fail_at_call = -1;              // this decoder call throws instead
   std::function<void()> before_call;      // runs at the start of each decoder call
   mutable int64_t num_saved = 0;          // snapshots made

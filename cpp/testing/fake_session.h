@@ -42,6 +42,6 @@ struct FakeSession {
 
 inline const std::vector<float> kPixels(3 * 4 * 4, 0.25f);
 
-inline ImageInput picture() { return {{kPixels.data(), DType::kFloat32, {3, 4, 4}}, nullptr}; }
+inline ImageInput image() { return {{kPixels.data(), DType::kFloat32, {3, 4, 4}}, nullptr}; }
 
 }  // namespace emm::testing

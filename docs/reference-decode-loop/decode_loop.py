@@ -37,7 +37,7 @@ def load(model: Path) -> _core.Session:
     )
 
 
-def prefill(session: _core.Session, parts: Sequence[_core.PromptPart]) -> None:
+def prefill(session: _core.Session, parts: Sequence[_core.PreparedInput]) -> None:
     """Reads a prompt: its positions are planned and checked, then each step is one call of the model.
 
     Between two steps anything may happen: progress is reported, Ctrl-C arrives, another task runs. A prompt
@@ -104,7 +104,7 @@ def main(folder: Path, prompt: str) -> None:
     session = load(folder / "model.pte")
     end_ids = {*session.contract.eos_ids, *(declared if isinstance(declared, list) else [declared])}
     ids = np.array(tokenizer.encode(prompt).ids, np.int64)
-    prefill(session, [_core.PromptPart.tokens(ids)])  # pictures: PromptPart.image(float32 (3, height, width))
+    prefill(session, [_core.PreparedInput.tokens(ids)])  # images: .image(float32 (3, height, width))
     answer = decode(session, sorted(end_ids), max_new_tokens=60, chooser=sampling(0.0, seed=0))
     for piece in show(answer, tokenizer, stop=["\n\n"]):
         print(piece, end="", flush=True)

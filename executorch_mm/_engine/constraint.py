@@ -286,7 +286,7 @@ class Vocabulary:
         return b"".join(map(self._tokenizer.token_bytes, ids)) == wanted
 
     def _longest_tokens(self, wanted: bytes) -> list[int]:
-        """For text that the tokenizer normalises, takes for a special token or has no tokens for."""
+        """For text that the tokenizer normalizes, takes for a special token or has no tokens for."""
         if not self._by_bytes:
             plain = (token for token in range(self._vocab_size) if token not in self._special)
             self._by_bytes = {self._tokenizer.token_bytes(token): token for token in plain}

@@ -23,16 +23,16 @@ class ChatPrompt(NamedTuple):
     """A whole conversation for the runner, which may have read some of it already.
 
     Attributes:
-        parts: Token ids, and pictures and sounds, in order.
+        parts: Token ids, and images and audio, in order.
     """
 
     parts: tuple[MultimodalInput, ...]
 
 
-class Context:
-    """Remembers which pictures and sounds are in a session's context.
+class PrefixCache:
+    """Remembers which images and audio clips are in a session's context.
 
-    The history tells tokens, but of a picture only how many positions it takes. Pictures that follow each
+    The history tells tokens, but of an image only how many positions it takes. Images that follow each
     other are one run of such positions, and are only reused together.
     """
 
@@ -42,7 +42,7 @@ class Context:
 
     @property
     def media(self) -> tuple[bytes, ...]:
-        """A digest for each run of pictures and sounds from the start of the context, as far as known."""
+        """A digest for each run of images and audio from the start of the context, as far as known."""
         return tuple(self._media)
 
     def remember(self, media: Sequence[bytes]) -> None:
@@ -143,10 +143,10 @@ def _run_length(history: _Ids) -> int:
 
 
 def _digest(media: Sequence[MultimodalInput]) -> bytes:
-    """Of what pictures and sounds show, so that a picture that is loaded again is known again."""
+    """Of what images and audio show, so that an image that is loaded again is known again."""
     import hashlib
 
-    from executorch_mm.preprocess import Sound
+    from executorch_mm.preprocess import Waveform
     from executorch_mm.preprocess.exif import orientation_of
     from executorch_mm.preprocess.tiling import Tile
 
@@ -165,9 +165,9 @@ def _digest(media: Sequence[MultimodalInput]) -> bytes:
             digest.update(value.tobytes())
             continue
         if isinstance(value, Tile):
-            digest.update(f"{value} {value.picture.pixels.shape}".encode() + value.picture.digest)
+            digest.update(f"{value} {value.image.pixels.shape}".encode() + value.image.digest)
             continue
-        if isinstance(value, Sound):
+        if isinstance(value, Waveform):
             digest.update(f"{value.sampling_rate} Hz".encode())
             value = value.samples
         if isinstance(value, PairedArrays):

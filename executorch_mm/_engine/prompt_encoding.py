@@ -1,4 +1,4 @@
-"""Prepares a prompt for the core: text to ids, pictures to what the encoder was trained on."""
+"""Prepares a prompt for the core: text to ids, images to what the encoder was trained on."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from executorch_mm.errors import ContractError, InputError
 from executorch_mm.inputs import MultimodalInput
 from executorch_mm.tokenizer import Tokenizer
 
-if TYPE_CHECKING:  # imported when the first picture or sound comes
+if TYPE_CHECKING:  # imported when the first image or audio clip comes
     from executorch_mm.preprocess import MelProgram
     from executorch_mm.preprocess.find import FoundProcessors
-    from executorch_mm.preprocess.tiling import CutPicture
+    from executorch_mm.preprocess.tiling import CutImage
 
 
 # Of a clip that is only to be heard once, to prepare the encoder: a second of Gemma 4's.
@@ -35,14 +35,14 @@ class PromptEncoder:
         contract: The model's promises.
         tokenizer: Encodes texts.
         processor: preprocessor_config.json or the folder it is in, or None to look for it.
-        beside: The folders to look in; each part is taken from the first that has it.
-        audio_preprocessor: The .pte file that makes features of sounds, loaded at once; or None to look for
+        search_folders: The folders to look in; each part is taken from the first that has it.
+        audio_preprocessor: The .pte file that makes features of audio, loaded at once; or None to look for
             it.
 
     Raises:
         ModelLoadError: `audio_preprocessor` cannot be loaded.
         ContractError: It is no such program, or makes other features than the audio encoder takes.
-        InputError: It is given, but the model takes no sounds.
+        InputError: It is given, but the model takes no audio.
     """
 
     def __init__(
@@ -50,27 +50,27 @@ class PromptEncoder:
         contract: _core.Contract,
         tokenizer: Tokenizer,
         processor: Path | None,
-        beside: Sequence[Path],
+        search_folders: Sequence[Path],
         audio_preprocessor: Path | None = None,
     ) -> None:
         self._contract = contract
         self._tokenizer = tokenizer
         self._processor_path = processor
-        self._beside = beside
+        self._search_folders = search_folders
         self._audio_preprocessor = audio_preprocessor
         if audio_preprocessor is not None:
             _ = self._mel_program
 
     def encode(
         self, parts: Sequence[MultimodalInput], config: GenerationConfig, *, is_start: bool
-    ) -> list[_core.PromptPart]:
+    ) -> list[_core.PreparedInput]:
         """The prompt as the core takes it; texts that follow each other stay separate texts.
 
         Args:
             parts: The inputs in order.
             config: num_bos and num_eos.
             is_start: Whether the prompt starts a conversation: there num_bos applies, or else one BOS is put
-                before a text, picture or sound if the tokenizer's files ask for it and it is not there.
+                before a text, image or audio clip if the tokenizer's files ask for it and it is not there.
 
         Raises:
             InputError: The model does not take such an input, or a text has no tokens to add.
@@ -83,18 +83,18 @@ class PromptEncoder:
             prompt.append(_tokens([self._eos_id()] * config.num_eos))
         return prompt
 
-    def cut(self, part: MultimodalInput) -> CutPicture | None:
-        """A picture in tiles that the encoder looks at one by one; None for one that it gets in one piece.
+    def cut(self, part: MultimodalInput) -> CutImage | None:
+        """An image in tiles that the encoder looks at one by one; None for one that it gets in one piece.
 
         Args:
-            part: A picture.
+            part: An image.
 
         Raises:
-            InputError: The model takes no pictures, or none whose tiles have tokens between them: its encoder
+            InputError: The model takes no images, or none whose tiles have tokens between them: its encoder
                 looks at several at once. Or the processor's file is damaged or of an unknown class.
         """
         from executorch_mm.preprocess import image_to_hwc_uint8
-        from executorch_mm.preprocess.tiling import CutPicture, SquareTiles, TileGrid
+        from executorch_mm.preprocess.tiling import CutImage, SquareTiles, TileGrid
 
         wanted = self._expect_vision_encoder().values
         value = part.value
@@ -108,38 +108,38 @@ class PromptEncoder:
         takes_several = math.prod(wanted.shape[:-3]) > 1
         if takes_several and isinstance(steps, TileGrid):
             return None
-        picture = CutPicture(image_to_hwc_uint8(value, layout="CHW"), steps)
-        if math.prod(picture.grid) < 2:
+        image = CutImage(image_to_hwc_uint8(value, layout="CHW"), steps)
+        if math.prod(image.grid) < 2:
             return None
         if takes_several and not wanted.is_dynamic:
             raise InputError(
                 f"image: expected a vision_encoder that looks at one tile at a time, since the model reads "
                 f"tokens between the tiles, got one of shape {wanted.shape}"
             )
-        return picture
+        return image
 
-    def rehearsal(self) -> Iterator[_core.PromptPart]:
-        """Prompts that together run every method of the model: a token, an empty picture, a silent clip."""
+    def rehearsal(self) -> Iterator[_core.PreparedInput]:
+        """Prompts that together run every method of the model: a token, an empty image, a silent clip."""
         yield _tokens([0])
         image, audio = self._contract.image_encoder, self._contract.audio_encoder
         if image is not None and image.takes_positions:
             patches, values = image.values.shape[-2:]
-            yield _core.PromptPart.image(
+            yield _core.PreparedInput.image(
                 np.zeros((patches, values), np.float32), np.zeros((patches, 2), np.int64)
             )
         elif image is not None:
-            yield _core.PromptPart.image(_zeros((1, *image.values.shape[1:]), image.values.dtype))
+            yield _core.PreparedInput.image(_zeros((1, *image.values.shape[1:]), image.values.dtype))
         transform = self._contract.audio_transform
         if audio is not None and transform is not None:
             samples = min(_REHEARSED_SAMPLES, transform.inputs[0].shape[-1])
-            yield _core.PromptPart.audio(np.zeros(samples, np.float32))
+            yield _core.PreparedInput.audio(np.zeros(samples, np.float32))
         elif audio is not None:
             shape = audio.values.shape[1:]
             if audio.takes_mask and audio.values.is_dynamic:
                 shape = (min(_REHEARSED_FRAMES, shape[0]), *shape[1:])
-            yield _core.PromptPart.audio(_zeros((1, *shape), audio.values.dtype))
+            yield _core.PreparedInput.audio(_zeros((1, *shape), audio.values.dtype))
 
-    def _encode_part(self, part: MultimodalInput) -> _core.PromptPart:
+    def _encode_part(self, part: MultimodalInput) -> _core.PreparedInput:
         value = part.value
         if isinstance(value, str):
             return _tokens(self._tokenizer.encode(value))
@@ -147,13 +147,13 @@ class PromptEncoder:
             return self._image(part)
         if isinstance(value, PairedArrays):
             return self._audio(np.ascontiguousarray(value.values), value.beside)
-        if part.kind == "sound":
+        if part.kind == "waveform":
             return self._audio(self._audio_features(part))
         if part.kind == "tokens":
-            return _core.PromptPart.tokens(np.asarray(value, dtype=np.int64))
+            return _core.PreparedInput.tokens(np.asarray(value, dtype=np.int64))
         array = np.ascontiguousarray(value)
         if part.kind == "embeddings":
-            return _core.PromptPart.embeddings(array)
+            return _core.PreparedInput.embeddings(array)
         if part.kind == "raw_audio":
             if self._contract.audio_transform is not None:
                 return self._audio(_mono(array))
@@ -161,19 +161,19 @@ class PromptEncoder:
                 array = self._mel_program.raw_features(array)
         return self._audio(array)
 
-    def _audio(self, features: AnyArray, mask: AnyArray | None = None) -> _core.PromptPart:
-        return _core.PromptPart.audio(features, mask, self._media_tokens.audio)
+    def _audio(self, features: AnyArray, mask: AnyArray | None = None) -> _core.PreparedInput:
+        return _core.PreparedInput.audio(features, mask, self._media_tokens.audio)
 
-    def _image(self, part: MultimodalInput) -> _core.PromptPart:
+    def _image(self, part: MultimodalInput) -> _core.PreparedInput:
         encoder = self._expect_vision_encoder()
         if encoder.takes_positions:
             paired = self._patches(part, encoder)
-            return _core.PromptPart.image(
+            return _core.PreparedInput.image(
                 np.ascontiguousarray(paired.values), paired.beside, self._media_tokens.image
             )
         if isinstance(part.value, PairedArrays):
             raise InputError(f"image: {encoder.name} takes no patches, but images {encoder.values.shape}")
-        return _core.PromptPart.image(self._pixels(part, encoder), None, self._media_tokens.image)
+        return _core.PreparedInput.image(self._pixels(part, encoder), None, self._media_tokens.image)
 
     def _patches(self, part: MultimodalInput, encoder: _core.MethodSpec) -> PairedArrays:
         if isinstance(part.value, PairedArrays):
@@ -208,7 +208,7 @@ class PromptEncoder:
             if self._processors.has_other_than_image:
                 raise InputError(
                     "image: the model's files describe no image processor; name one with processor_path=, or "
-                    f"give the picture as the encoder takes it: floats {wanted.shape[-3:]}"
+                    f"give the image as the encoder takes it: floats {wanted.shape[-3:]}"
                 )
         return np.ascontiguousarray(image_to_hwc_uint8(value, layout="CHW").transpose(2, 0, 1))
 
@@ -227,7 +227,7 @@ class PromptEncoder:
             from executorch_mm._files.processor_configs import CONFIG_NAMES
 
             raise InputError(
-                f"audio: no {' or '.join(CONFIG_NAMES)} was found to say how features are made of sounds; "
+                f"audio: no {' or '.join(CONFIG_NAMES)} was found to say how features are made of audio; "
                 "name it with processor_path=, or the program that makes them with audio_preprocessor=, or "
                 "give the features themselves"
             )
@@ -236,11 +236,11 @@ class PromptEncoder:
     def _samples(self, part: MultimodalInput) -> AnyArray:
         """Samples (num_samples,) for a program that makes the features itself."""
         from executorch_mm.preprocess import FrameConfig
-        from executorch_mm.preprocess.audio import to_sound
+        from executorch_mm.preprocess.audio import to_waveform
 
         extractor = self._processors.feature_extractor
         config = FrameConfig() if extractor is None else extractor.config
-        samples = to_sound(part.value).resampled(config.sampling_rate).samples
+        samples = to_waveform(part.value).resampled(config.sampling_rate).samples
         if isinstance(config, FrameConfig):
             config.check_length(len(samples))
         return np.ascontiguousarray(samples)
@@ -250,12 +250,12 @@ class PromptEncoder:
         """What stands for images and audio among the tokens of a decoder that is given both."""
         if not self._contract.is_joint:
             return MediaTokens()
-        return MediaTokens.find(self._beside, self._tokenizer.token_to_id)
+        return MediaTokens.find(self._search_folders, self._tokenizer.token_to_id)
 
     def _expect_audio_encoder(self) -> _core.MethodSpec:
         encoder = self._contract.audio_encoder
         if encoder is None:
-            raise InputError("audio: the model has no audio_encoder and takes no sounds")
+            raise InputError("audio: the model has no audio_encoder and takes no audio")
         return encoder
 
     @BuiltOnce
@@ -275,7 +275,7 @@ class PromptEncoder:
 
         encoder = self._contract.audio_encoder
         return FoundProcessors(
-            self._beside,
+            self._search_folders,
             self._processor_path,
             self._audio_preprocessor,
             chunk_frames=CHUNK_FRAMES if encoder is None else encoder.values.shape[-1],
@@ -317,8 +317,8 @@ def _mono(clips: AnyArray) -> AnyArray:
     return samples
 
 
-def _tokens(ids: Sequence[int]) -> _core.PromptPart:
-    return _core.PromptPart.tokens(np.array(ids, dtype=np.int64))
+def _tokens(ids: Sequence[int]) -> _core.PreparedInput:
+    return _core.PreparedInput.tokens(np.array(ids, dtype=np.int64))
 
 
 def _is_empty(part: MultimodalInput) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from executorch_mm._engine.json_answer import JsonAnswer
     from executorch_mm._engine.prefix_reuse import ChatPrompt
     from executorch_mm._engine.streams import AsyncStream, Stream
-    from executorch_mm.preprocess.tiling import CutPicture
+    from executorch_mm.preprocess.tiling import CutImage
 
 
 class Request(NamedTuple):
@@ -68,19 +68,19 @@ class Requests(Access[_core.Session]):
         self.encoder = encoder
         self._eos_ids = eos_ids
         self._constraints: Constraints | None = None  # made with the first request that needs it
-        from executorch_mm._engine.prefix_reuse import Context  # here: it takes long to import
+        from executorch_mm._engine.prefix_reuse import PrefixCache  # here: it takes long to import
 
-        self.context = Context()
+        self.prefix_cache = PrefixCache()
         self._prepare_ns = 0  # of the last prompt
         self._input_notes: tuple[str, ...] = ()  # the same
 
     def _release(self) -> None:
         del self.encoder
 
-    def cut(self, picture: MultimodalInput) -> CutPicture | None:
-        """A picture in tiles, if the encoder looks at them one by one; see `PromptEncoder.cut`."""
+    def cut(self, image: MultimodalInput) -> CutImage | None:
+        """An image in tiles, if the encoder looks at them one by one; see `PromptEncoder.cut`."""
         _ = self.session  # refuses once closed
-        return self.encoder.cut(picture)
+        return self.encoder.cut(image)
 
     def result(self, request: Request) -> GenerationResult:
         """A whole answer."""
@@ -95,7 +95,7 @@ class Requests(Access[_core.Session]):
         progress = _checked_progress(progress)
 
         def read(session: _core.Session) -> int:
-            self._read(session, self.context.to_read(inputs, session), config, progress)
+            self._read(session, self.prefix_cache.to_read(inputs, session), config, progress)
             self.stats = self.make_stats(session, **self._about_prompt(session))
             return session.position
 
@@ -146,7 +146,7 @@ class Requests(Access[_core.Session]):
         answers.has_logprobs = config.logprobs is not None
         # Made before the prompt is read, because they check options against the model.
         steps = self._steps(session, config)
-        parts = self.context.to_read(inputs, session)
+        parts = self.prefix_cache.to_read(inputs, session)
         echoed = "".join(part.value for part in parts if isinstance(part.value, str)) if config.echo else ""
         if echoed:
             answers.first.pieces.append(echoed)
@@ -222,7 +222,7 @@ class Requests(Access[_core.Session]):
             answer.records, answer.stats = records, stats
 
     def _about_prompt(self, session: _core.Session) -> _AboutPrompt:
-        known = self.context.num_known
+        known = self.prefix_cache.num_known
         is_cached = session.contract.position_style != "none"  # such a program reads all of it at each step
         return {
             "prepare_ns": self._prepare_ns,

@@ -43,7 +43,7 @@ def save_state(
     Args:
         path: Of the file.
         saved: The conversation.
-        media: Digests of the runs of pictures and sounds in it.
+        media: Digests of the runs of images and audio in it.
         contract: Of the model.
         identity: Of model and tokenizer.
         dtype: How float32 caches are written.
@@ -84,7 +84,7 @@ def load_state(path: str | os.PathLike[str], session: _core.Session, identity: M
         identity: Of its model and tokenizer.
 
     Returns:
-        Digests of the runs of pictures and sounds in the conversation.
+        Digests of the runs of images and audio in the conversation.
 
     Raises:
         StateFileError: The file is missing, damaged, or of another model or tokenizer.

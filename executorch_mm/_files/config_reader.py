@@ -1,6 +1,6 @@
 """The JSON files that describe preprocessing, read key by key.
 
-A key that is not understood is an error: a picture prepared almost as in training is answered almost right.
+A key that is not understood is an error: an image prepared almost as in training is answered almost right.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OTHER_KEYS = frozenset(
     _valid_processor_keys image_seq_length return_tensors device disable_grouping input_data_format
     do_convert_rgb model_input_names""".split()  # noqa: SIM905
 )
-# A number of pixels, samples or the like: what floats hold exactly and no picture or sound reaches.
+# A number of pixels, samples or the like: what floats hold exactly and no image or audio clip reaches.
 LARGEST_LENGTH = 2**31 - 1
 
 

@@ -36,16 +36,16 @@ def load_model(
     Raises:
         TokenizerError: The tokenizer file is missing, malformed or of an unknown kind.
     """
-    beside = [Path(options.model_path).parent] if options.model_path else []
+    search_folders = [Path(options.model_path).parent] if options.model_path else []
     if tokenizer_path is None:
-        if not beside:
+        if not search_folders:
             raise TokenizerError(
                 "tokenizer_path: expected a path or a Tokenizer: a model in memory has nothing beside it"
             )
-        tokenizer_path = beside[0]
+        tokenizer_path = search_folders[0]
     if isinstance(tokenizer_path, (str, os.PathLike)):
         tokenizer_path = checked_path(tokenizer_path, "tokenizer_path", TokenizerError)
-        beside.append(tokenizer_path if tokenizer_path.is_dir() else tokenizer_path.parent)
+        search_folders.append(tokenizer_path if tokenizer_path.is_dir() else tokenizer_path.parent)
     elif not isinstance(tokenizer_path, Tokenizer):
         raise TokenizerError(f"tokenizer_path: expected a path or a Tokenizer, got {shown(tokenizer_path)}")
     given = tokenizer_path
@@ -55,7 +55,7 @@ def load_model(
     finally:
         tokenizer.wait()
         forward_log_lines()
-    return loaded, tokenizer.result(), beside
+    return loaded, tokenizer.result(), search_folders
 
 
 def _tokenizer(given: Path | Tokenizer) -> Tokenizer:

@@ -17,7 +17,7 @@ from executorch_mm.errors import ModelLoadError, TokenizerError
 
 # What is wanted of a repository besides the programs.
 _SIDE_FILES = ("*.json", "*.jinja", "*.ptd", "*.tiktoken", "*tokenizer.model", "*tokenizer.bin")
-# How exporters name the program that makes features of sounds.
+# How exporters name the program that makes features of audio.
 _AUDIO_PREPROCESSOR = "*preprocess*.pte"
 _PATIENCE_SECONDS = 10.0  # with the Hub
 
@@ -30,7 +30,7 @@ class ModelFiles:
         model: The .pte file.
         tokenizer: The folder of the tokenizer, its template and the processor's configuration.
         data: .ptd files beside the model.
-        audio_preprocessor: The program chosen to make features of sounds.
+        audio_preprocessor: The program chosen to make features of audio.
     """
 
     model: Path
@@ -112,7 +112,7 @@ def choose_model(
         files: Paths in the folder or repository.
         model_file: The one that is wanted, or None for the only one.
         name: Of the folder or repository, for messages.
-        audio_preprocessor: The one that makes features of sounds, where it is not known by its name.
+        audio_preprocessor: The one that makes features of audio, where it is not known by its name.
 
     Raises:
         ModelLoadError: There is none, or several and none is chosen; or there is no `audio_preprocessor`.
@@ -135,7 +135,7 @@ def choose_model(
 
 
 def find_audio_preprocessor(folders: Iterable[Path]) -> Path | None:
-    """The program that makes features of sounds, known by its name, in the first folder that has one.
+    """The program that makes features of audio, known by its name, in the first folder that has one.
 
     Args:
         folders: In the order to look in.

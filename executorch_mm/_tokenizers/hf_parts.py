@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class PartsEncoder:
     """The pipeline of a tokenizer in which some added tokens have names that no text has.
 
-    What is between two tokens is normalised, cut into words and merged as ever, so that ids differ from those
+    What is between two tokens is normalized, cut into words and merged as ever, so that ids differ from those
     of the tokenizer itself only where a text spells one of the tokens.
 
     Args:

@@ -43,12 +43,12 @@ class ChatOptions:
         template: Jinja source, or the name of one of the model's templates; None for the model's own.
         template_options: More variables of the template, such as enable_thinking.
         add_generation_prompt: Whether the prompt ends with the beginning of an answer.
-        fetch: Called with an http(s) URL of a picture or sound, returns the bytes behind it. Nothing is
+        fetch: Called with an http(s) URL of an image or audio clip, returns the bytes behind it. Nothing is
             downloaded without it.
         now: What a template gets that asks for the time (`strftime_now`), for prompts that repeat; None for
             the clock's.
         special_tokens_in_text: Whether control tokens that messages, tools and documents spell are those
-            tokens. Without it they are text: nobody's `<|im_end|>` ends a turn or stands for a picture.
+            tokens. Without it they are text: nobody's `<|im_end|>` ends a turn or stands for an image.
         allowed_local_media_path: Which files the texts in messages may name, as paths or "file:" URIs: those
             in this folder, which neither .. nor links lead out of; a path that is not absolute begins there.
             None: those that are given as `path`. "": none, for messages of strangers. `pathlib.Path` and file
@@ -79,7 +79,7 @@ class Chat:
         folders: Where the model's files are, the tokenizer's first.
         tokenizer: Encodes what the template gives.
         contract: The model's promises.
-        cut: Gives a picture in tiles if the encoder looks at them one by one; see `render_conversation`.
+        cut: Gives an image in tiles if the encoder looks at them one by one; see `render_conversation`.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Chat:
         return bool(self._files.templates)
 
     def _encode(self, part: PromptText, control: ControlTokens | None, *, is_start: bool) -> list[int]:
-        """Behind a picture, a text is no beginning, where some tokenizers add a space."""
+        """Behind an image, a text is no beginning, where some tokenizers add a space."""
         before = None if is_start else self._tokenizer.bos_id
         if control is None or not part.has_quoted:
             ids = self._encode_whole(part.text, before)

@@ -35,7 +35,7 @@ class Conversation:
     Attributes:
         messages: Copies in plain data; content is a text, None, or a list of parts of the types text, image
             and audio.
-        media: The pictures and sounds in order of appearance.
+        media: The images and audio in order of appearance.
     """
 
     messages: list[dict[str, object]]
@@ -49,7 +49,7 @@ class Conversation:
 
 
 def read_messages(messages: Sequence[Message] | str, access: MediaAccess | None = None) -> Conversation:
-    """Checks messages and loads their pictures and sounds.
+    """Checks messages and loads their images and audio.
 
     Args:
         messages: A text, which is one message of the user; or messages, each with a role and content: a text,
@@ -124,9 +124,9 @@ def _as_text(value: object, where: str) -> str | None:
 def _read_part(
     part: object, where: str, access: MediaAccess
 ) -> tuple[dict[str, object] | None, list[MultimodalInput]]:
-    """A part of text, or the pictures and sounds of one."""
+    """A part of text, or the images and audio of one."""
     if isinstance(part, MultimodalInput) or is_pil_image(part):
-        return None, [_picture(part, where, access)]
+        return None, [_image(part, where, access)]
     fields = as_mapping(part, where)
     if fields is None:
         if (text := _as_text(part, where)) is not None:
@@ -140,10 +140,10 @@ def _read_part(
     given = cast("Mapping[str, object]", fields)
     if kind in ("image", "image_url"):
         source = _source(given, str(kind), "image", where)
-        return None, [_picture(source, f"{where}.{kind}", access, is_path="path" in given)]
+        return None, [_image(source, f"{where}.{kind}", access, is_path="path" in given)]
     if kind in ("audio", "audio_url"):
         source = _source(given, str(kind), "audio", where)
-        return None, [_sound(given, source, f"{where}.{kind}", access)]
+        return None, [_audio(given, source, f"{where}.{kind}", access)]
     if kind == "input_audio":
         return None, [_input_audio(given.get("input_audio"), f"{where}.input_audio")]
     if kind == "video":
@@ -152,7 +152,7 @@ def _read_part(
 
 
 def _source(part: Mapping[str, object], key: str, name: str, where: str) -> object:
-    """What a part gives as picture or sound: `{key: ...}`, `{key: {"url": ...}}`, url=, path= or base64=."""
+    """What a part gives as image or clip: `{key: ...}`, `{key: {"url": ...}}`, url=, path= or base64=."""
     given = [name for name in dict.fromkeys((key, name, *_SOURCES)) if part.get(name) is not None]
     if len(given) != 1:
         expected = ", ".join(dict.fromkeys((key, name, *_SOURCES)))
@@ -176,10 +176,10 @@ def _decoded(value: object, where: str) -> bytes:
         raise InputError(f"{where}: expected base64 ({error})") from error
 
 
-def _picture(source: object, where: str, access: MediaAccess, *, is_path: bool = False) -> MultimodalInput:
+def _image(source: object, where: str, access: MediaAccess, *, is_path: bool = False) -> MultimodalInput:
     if isinstance(source, MultimodalInput):
-        if source.kind not in ("image", "audio", "raw_audio", "sound"):
-            raise InputError(f"{where}: expected a picture or a sound, got {source.kind}")
+        if source.kind not in ("image", "audio", "raw_audio", "waveform"):
+            raise InputError(f"{where}: expected an image or an audio clip, got {source.kind}")
         return source
 
     def make(source: object) -> MultimodalInput:
@@ -188,9 +188,9 @@ def _picture(source: object, where: str, access: MediaAccess, *, is_path: bool =
     return _made(source, "image", where, access, make, is_path=is_path)
 
 
-def _sound(part: Mapping[str, object], source: object, where: str, access: MediaAccess) -> MultimodalInput:
+def _audio(part: Mapping[str, object], source: object, where: str, access: MediaAccess) -> MultimodalInput:
     if isinstance(source, MultimodalInput):
-        return _picture(source, where, access)
+        return _image(source, where, access)
     rate = plain(part.get("sampling_rate"), f"{where}.sampling_rate")
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int)):
         raise InputError(f"{where}: sampling_rate: expected an int, got {rate!r}")
@@ -223,16 +223,16 @@ def _input_audio(given: object, where: str) -> MultimodalInput:
     fields = as_mapping(given, where)
     if fields is None:
         raise InputError(f"{where}: expected a mapping with data and format, got {type(given).__name__}")
-    return _sound({}, _decoded(fields.get("data"), f"{where}.data"), where, MediaAccess())
+    return _audio({}, _decoded(fields.get("data"), f"{where}.data"), where, MediaAccess())
 
 
 def _frames(video: object, where: str, access: MediaAccess) -> list[MultimodalInput]:
     if isinstance(video, (str, bytes, Mapping)) or not isinstance(video, Sequence) or not video:
         raise InputError(
-            f"{where}: expected its frames, a list of pictures (video files are not decoded), "
+            f"{where}: expected its frames, a list of images (video files are not decoded), "
             f"got {type(video).__name__}"
         )
-    return [_picture(frame, f"{where}[{index}]", access) for index, frame in enumerate(video)]
+    return [_image(frame, f"{where}[{index}]", access) for index, frame in enumerate(video)]
 
 
 def media_kind(media: MultimodalInput) -> MediaKind:

@@ -35,7 +35,7 @@ class ChatMethods(ABC):
 
     Messages are the whole conversation each time, as with a web API, whatever the runner was used for before;
     nothing has to be reset. What the context already holds of it is not read again: from its start, the
-    tokens, pictures and sounds that are the same. A model that cannot go back in its context starts again.
+    tokens, images and audio that are the same. A model that cannot go back in its context starts again.
     """
 
     @property
@@ -85,8 +85,8 @@ class ChatMethods(ABC):
             messages: The whole conversation, in OpenAI's form or Hugging Face's: mappings (or dataclasses,
                 or pydantic's models) with a role and content, which is a text or a list of parts:
                 `{"type": "text", "text": ...}`,
-                `{"type": "image", "image": picture}` (or url=, path=, base64=),
-                `{"type": "image_url", "image_url": {"url": ...}}`, `{"type": "audio", "audio": sound}`,
+                `{"type": "image", "image": image}` (or url=, path=, base64=),
+                `{"type": "image_url", "image_url": {"url": ...}}`, `{"type": "audio", "audio": audio}`,
                 `{"type": "input_audio", "input_audio": {"data": base64, "format": "wav"}}`,
                 `{"type": "video", "video": [frames]}`. A text is one message of the user.
             config: Options of the answer; None for the defaults. `num_bos` counts what the template writes;
@@ -110,8 +110,8 @@ class ChatMethods(ABC):
             >>> from executorch_mm.demo import make_scene, render
             >>> runner = MultimodalRunner.demo()
             >>> question = {"type": "text", "text": "how many shapes are there?"}
-            >>> picture = {"type": "image", "image": render(make_scene(seed=7))}
-            >>> runner.chat([{"role": "user", "content": [picture, question]}]).text
+            >>> image = {"type": "image", "image": render(make_scene(seed=7))}
+            >>> runner.chat([{"role": "user", "content": [image, question]}]).text
             '...'
         """
         return self._result(self._chat_request(messages, config, tools, chat_options, options))

@@ -1,4 +1,4 @@
-"""Where a rendered template wants pictures and sounds, and what the model was trained to see around them."""
+"""Where a rendered template wants images and audio, and what the model was trained to see around them."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from executorch_mm.chat.control_tokens import ControlTokens
-    from executorch_mm.preprocess.tiling import CutPicture
+    from executorch_mm.preprocess.tiling import CutImage
 
 
-Cut: TypeAlias = "Callable[[MultimodalInput], CutPicture | None]"
+Cut: TypeAlias = "Callable[[MultimodalInput], CutImage | None]"
 _Render: TypeAlias = Callable[[Sequence[PlainMessage]], str]
 
 
 @dataclass(frozen=True)
 class _Placeholder:
-    """What a template writes for one picture or sound, and what Hugging Face's processor makes of it.
+    """What a template writes for one image or audio clip, and what Hugging Face's processor makes of it.
 
     Attributes:
         pattern: Regular expression for the placeholder.
         before: Text before the encoder's rows.
         after: Text behind them.
-        before_tiles: Of a picture in (rows, columns) of tiles and the picture small, the text before each of
-            them. Without it, no picture is cut.
+        before_tiles: Of an image in (rows, columns) of tiles and the image small, the text before each of
+            them. Without it, no image is cut.
         token: Only where the vocabulary has this token, which tells families with one placeholder apart.
     """
 
@@ -53,9 +53,9 @@ class _Placeholder:
 
     def inputs(self, media: MultimodalInput, cut: Cut | None) -> list[tuple[str, MultimodalInput]]:
         """What goes to the encoder, each with the text before it."""
-        if self.before_tiles is None or cut is None or (picture := cut(media)) is None:
+        if self.before_tiles is None or cut is None or (image := cut(media)) is None:
             return [(self.before, media)]
-        return list(zip(self.before_tiles(*picture.grid), tile_inputs(picture), strict=True))
+        return list(zip(self.before_tiles(*image.grid), tile_inputs(image), strict=True))
 
 
 _FAKE = "<fake_token_around_image>"
@@ -119,18 +119,18 @@ def render_conversation(
     control: ControlTokens | None = None,
     cut: Cut | None = None,
 ) -> list[PromptText | MultimodalInput]:
-    """A conversation as the template sets it, with pictures and sounds in their places.
+    """A conversation as the template sets it, with images and audio in their places.
 
     Args:
         template: The model's.
         conversation: From `read_messages`.
-        tokenizer: Tells what the model was trained to see around a picture.
+        tokenizer: Tells what the model was trained to see around an image.
         variables: What else the template sees.
         control: What texts must not become; None where they may.
-        cut: Gives a picture in tiles if the encoder looks at them one by one, as `PromptEncoder.cut` does.
+        cut: Gives an image in tiles if the encoder looks at them one by one, as `PromptEncoder.cut` does.
 
     Raises:
-        InputError: The template fails, or does not say where the pictures and sounds go.
+        InputError: The template fails, or does not say where the images and audio go.
     """
     variables = variables or Variables()
     quoting = None if control is None else Quoting(control, _ANY if conversation.media else None)
@@ -165,7 +165,7 @@ def _pieces(
             return pieces
         if not template.takes_texts:
             raise _no_place(conversation.media)
-    # Stand for pictures and sounds in a text; nobody can know them beforehand.
+    # Stand for images and audio in a text; nobody can know them beforehand.
     nonce = secrets.randbelow(10**18)
     marks: dict[MediaKind, str] = {"image": f"\ue000{nonce}\ue000", "audio": f"\ue001{nonce}\ue001"}
     text = render(conversation.with_content(_as_text(marks)))
@@ -189,8 +189,8 @@ def _rendered_parts(render: _Render, conversation: Conversation, *, keeps_texts:
 
 def _no_place(media: Sequence[MultimodalInput]) -> InputError:
     return InputError(
-        f"chat template: expected a place for each of {len(media)} pictures and sounds; the template leaves "
-        "some out, or has one of its own in a text that may spell them"
+        f"chat template: expected a place for each of {len(media)} images and audio clips; the template "
+        "leaves some out, or has one of its own in a text that may spell them"
     )
 
 
@@ -208,7 +208,7 @@ def _as_parts(names: dict[str, str], *, keeps_texts: bool) -> Callable[[Content]
 
 
 def _as_text(marks: dict[MediaKind, str]) -> Callable[[Content], Content]:
-    """Content as a text, with marks for pictures and sounds."""
+    """Content as a text, with marks for images and audio."""
 
     def change(content: Content) -> Content:
         if not isinstance(content, list):

@@ -56,7 +56,7 @@ class Quoting:
 
     Args:
         control: What must not come from a message.
-        placeholders: What stands for a picture or sound in a rendered text, which is no token everywhere.
+        placeholders: What stands for an image or audio clip in a rendered text, which is no token everywhere.
     """
 
     def __init__(self, control: ControlTokens, placeholders: re.Pattern[str] | None) -> None:

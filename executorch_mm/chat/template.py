@@ -146,7 +146,7 @@ class ChatTemplate:
         is None stays so for a template that asks whether it is.
 
         Args:
-            messages: As the template wants them; pictures and sounds are only told by their type.
+            messages: As the template wants them; images and audio clips are only told by their type.
             tools: JSON schemas of functions that the model may call, functions, or pydantic's models.
             documents: What the model may quote, each with a title and a text.
             add_generation_prompt: End with the beginning of an answer.
@@ -321,7 +321,7 @@ def _plain_message(message: object, where: str) -> PlainMessage:
 
 
 def _plain_part(part: object, where: str) -> object:
-    """Of a picture or sound a template sees that there is one."""
+    """Of an image or audio clip a template sees that there is one."""
     fields = as_mapping(part, where)
     is_media = fields is not None and fields.get("type", "text") != "text"
     return plain(part if fields is None else fields, where, name_of_kind if is_media else None)

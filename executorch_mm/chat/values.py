@@ -81,7 +81,7 @@ def is_list(value: object) -> bool:
 
 
 def name_of_kind(value: object) -> str:
-    """A `leaf` for what nothing but its being there matters of: `<Image>` for a picture."""
+    """A `leaf` for what nothing but its being there matters of: `<Image>` for an image."""
     if callable(value):
         _refuse(value)
     return f"<{type(value).__name__}>"

@@ -1,4 +1,4 @@
-"""`executorch-mm demo`: the model in the wheel looks at pictures, listens, and answers."""
+"""`executorch-mm demo`: the model in the wheel looks at images, listens, and answers."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _QUESTIONS = {
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture and its file: where it came from, or the name to save it under."""
+class ShownImage:
+    """An image and its file: where it came from, or the name to save it under."""
 
     image: Image.Image
     file: str
@@ -45,39 +45,39 @@ class Picture:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Questions that are asked one after another about the same pictures or the same sound.
+    """Questions that are asked one after another about the same images or the same audio clip.
 
     Attributes:
-        title: What is shown above the pictures.
-        pictures: In the order of the prompt.
+        title: What is shown above the images.
+        images: In the order of the prompt.
         questions: With the right answer, None where nobody knows it.
-        sound: A sound file.
+        audio: An audio file.
     """
 
     title: str
-    pictures: list[Picture]
+    images: list[ShownImage]
     questions: list[tuple[str, str | None]]
-    sound: Path | None = None
+    audio: Path | None = None
 
 
 def add_parser(commands: Commands) -> None:
     """Adds the subcommand."""
-    text = "Let the small model in the wheel answer questions about pictures and about a sound."
+    text = "Let the small model in the wheel answer questions about images and about an audio clip."
     parser = add_command(commands, "demo", "let the model in the wheel look and listen", text)
     parser.add_argument(
         "--image",
         metavar="FILE",
         action="append",
         default=[],
-        help="a picture of coloured shapes to ask about, instead of rendered ones; up to two",
+        help="an image of coloured shapes to ask about, instead of rendered ones; up to two",
     )
     parser.add_argument(
         "--question", metavar="Q", action="append", default=[], help="a question to ask; may be repeated"
     )
     parser.add_argument(
-        "--seed", metavar="N", type=_seed, help="choose the rendered pictures (default: new ones)"
+        "--seed", metavar="N", type=_seed, help="choose the rendered images (default: new ones)"
     )
-    parser.add_argument("--no-color", action="store_true", help="name the pictures' files, do not draw them")
+    parser.add_argument("--no-color", action="store_true", help="name the images' files, do not draw them")
     parser.set_defaults(run=run)
 
 
@@ -91,8 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand.
 
     Raises:
-        UsageError: More than two pictures.
-        ExecutorchMMError: A picture cannot be read, or the runner fails.
+        UsageError: More than two images.
+        ExecutorchMMError: An image cannot be read, or the runner fails.
     """
     start = time.perf_counter()
     seed = random.SystemRandom().randrange(_NUM_UNSEEN_SCENES) if arguments.seed is None else arguments.seed
@@ -105,11 +105,11 @@ def run(arguments: argparse.Namespace) -> int:
     with MultimodalRunner.demo() as runner:
         for conversation in conversations:
             print(conversation.title)
-            if draws and conversation.pictures:
-                images = [picture.image for picture in conversation.pictures]
+            if draws and conversation.images:
+                images = [shown.image for shown in conversation.images]
                 print(side_by_side(images, shutil.get_terminal_size().columns))
             else:
-                _name(conversation.pictures, folder)
+                _name(conversation.images, folder)
             all_stats += _hold(runner, conversation)
             print()
     if all_stats:
@@ -118,16 +118,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _conversations(paths: list[str], questions: list[str], seed: int) -> Iterator[Conversation]:
-    """What to talk about: the user's pictures, or rendered ones with questions whose answers are known."""
+    """What to talk about: the user's images, or rendered ones with questions whose answers are known."""
     asked: list[tuple[str, str | None]] = [(question, None) for question in questions]
     if paths:
         from executorch_mm.preprocess import open_image
 
         if len(paths) > len(_QUESTIONS):
-            raise UsageError(f"demo: the model looks at {len(_QUESTIONS)} pictures at most, got {len(paths)}")
-        pictures = [Picture(open_image(path), path, is_rendered=False) for path in paths]
+            raise UsageError(f"demo: the model looks at {len(_QUESTIONS)} images at most, got {len(paths)}")
+        images = [ShownImage(open_image(path), path, is_rendered=False) for path in paths]
         default: list[tuple[str, str | None]] = [(question, None) for question in _QUESTIONS[len(paths)]]
-        yield Conversation("Your picture" + "s" * (len(paths) > 1), pictures, asked or default)
+        yield Conversation("Your image" + "s" * (len(paths) > 1), images, asked or default)
         return
     from executorch_mm.demo import SPOKEN_FILE, SPOKEN_WORDS, ask_pair, make_scene, render
 
@@ -135,7 +135,7 @@ def _conversations(paths: list[str], questions: list[str], seed: int) -> Iterato
     numbers = [_FIRST_UNSEEN_SCENE + (seed + i) % _NUM_UNSEEN_SCENES for i in range(3)]
     scenes = [make_scene(number) for number in numbers]
     first, second, third = (
-        Picture(render(scene), f"scene-{scene.seed}.png", is_rendered=True) for scene in scenes
+        ShownImage(render(scene), f"scene-{scene.seed}.png", is_rendered=True) for scene in scenes
     )
     title = f"Scene {numbers[0]}, which the model has never seen"
     yield Conversation(title, [first], asked or _known(_different_questions(scenes[0], rng, 3)))
@@ -164,24 +164,24 @@ def _known(questions: list[QA]) -> list[tuple[str, str | None]]:
     return [(qa.question, qa.answer) for qa in questions]
 
 
-def _name(pictures: list[Picture], folder: Path | None) -> None:
-    """Says where the pictures' files are; rendered ones are saved in `folder` first."""
-    for number, picture in enumerate(pictures, start=1):
-        file = picture.file
-        if picture.is_rendered and folder is not None:
+def _name(images: list[ShownImage], folder: Path | None) -> None:
+    """Says where the images' files are; rendered ones are saved in `folder` first."""
+    for number, shown in enumerate(images, start=1):
+        file = shown.file
+        if shown.is_rendered and folder is not None:
             file = str(folder / file)
-            picture.image.save(file)
-        print(f"picture {number}: {file}")
+            shown.image.save(file)
+        print(f"image {number}: {file}")
 
 
 def _hold(runner: MultimodalRunner, conversation: Conversation) -> list[Stats]:
-    """Asks the questions in one context: pictures and sound come with the first question only."""
+    """Asks the questions in one context: images and audio come with the first question only."""
     from executorch_mm import GenerationConfig, MultimodalInput, make_audio_input, make_image_input
 
     config = GenerationConfig(max_new_tokens=_MAX_ANSWER_TOKENS)
-    media: list[MultimodalInput] = [make_image_input(picture.image) for picture in conversation.pictures]
-    if conversation.sound is not None:
-        media.append(make_audio_input(conversation.sound))
+    media: list[MultimodalInput] = [make_image_input(shown.image) for shown in conversation.images]
+    if conversation.audio is not None:
+        media.append(make_audio_input(conversation.audio))
     all_stats = []
     runner.reset()
     for question, expected in conversation.questions:

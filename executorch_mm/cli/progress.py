@@ -1,4 +1,4 @@
-"""How far a prompt or a sound has been read, on a terminal."""
+"""How far a prompt or an audio clip has been read, on a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from typing import TextIO
 
 _PHASES = {
-    "encode_image": "looking at a picture",
+    "encode_image": "looking at an image",
     "encode_audio": "listening",
     "prefill": "reading the prompt",
     "transcribe": "transcribing",

@@ -1,4 +1,4 @@
-"""Pictures in a terminal: two pixels a character, 24-bit colour."""
+"""Images in a terminal: two pixels a character, 24-bit colour."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def shows_colour(stream: TextIO, *, wanted: bool = True) -> bool:
 
 
 def half_blocks(image: Image.Image, columns: int) -> list[str]:
-    """A picture as lines of half blocks: foreground for the upper pixel, background for the lower one.
+    """An image as lines of half blocks: foreground for the upper pixel, background for the lower one.
 
     Args:
         image: Any PIL image.
@@ -60,7 +60,7 @@ def half_blocks(image: Image.Image, columns: int) -> list[str]:
 
 
 def side_by_side(images: list[Image.Image], terminal_columns: int) -> str:
-    """Pictures next to each other, as large as fits and is sensible.
+    """Images next to each other, as large as fits and is sensible.
 
     Args:
         images: One or more PIL images.

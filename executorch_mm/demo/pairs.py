@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from executorch_mm.demo import questions
 from executorch_mm.demo.questions import (
+    IMAGE_WORDS,
     MAKERS,
     NUMBERS,
-    PICTURE_WORDS,
     QA,
     article,
     count_matching,
@@ -28,7 +28,7 @@ WEIGHTS: dict[str, float] = {
     "pair_describe": 1.2,
     "pair_single": 2.0,
 }
-"""Question types about two pictures and how often `ask_pair` picks them."""
+"""Question types about two images and how often `ask_pair` picks them."""
 
 _ORDINALS = ("first", "second")
 
@@ -53,7 +53,7 @@ def _pair_more(a: Scene, b: Scene, rng: random.Random) -> tuple[str, str]:
 
 
 def _pair_phrase(a: Scene, b: Scene, rng: random.Random) -> str:
-    """A phrase that often fits one picture only, sometimes both or neither."""
+    """A phrase that often fits one image only, sometimes both or neither."""
     if rng.random() < 0.35:
         shared = {s.shape for s in a.shapes} & {s.shape for s in b.shapes}
         if shared:
@@ -121,7 +121,7 @@ def _pair_single(a: Scene, b: Scene, rng: random.Random) -> tuple[str, str]:
     for _ in range(60):
         made = MAKERS[kind]((a, b)[which], rng)
         # A question that already says "in the picture" cannot take a second place.
-        if made is not None and not any(f" {word}" in made[0] for word in set(PICTURE_WORDS)):
+        if made is not None and not any(f" {word}" in made[0] for word in set(IMAGE_WORDS)):
             break
         kind = rng.choice(kinds)
     else:
@@ -143,11 +143,11 @@ _MAKERS: dict[str, Callable[[Scene, Scene, random.Random], tuple[str, str]]] = {
 
 
 def ask_pair(scene_a: Scene, scene_b: Scene, rng: random.Random, kind: str | None = None) -> QA:
-    """Makes one question about two pictures that are shown in this order.
+    """Makes one question about two images that are shown in this order.
 
     Args:
-        scene_a: The first picture.
-        scene_b: The second picture.
+        scene_a: The first image.
+        scene_b: The second image.
         rng: Source of randomness; the same state gives the same question.
         kind: A key of `WEIGHTS` to force the type. By default it is drawn by those weights.
 

@@ -42,7 +42,7 @@ WEIGHTS: dict[str, float] = {
     "size_of": 0.8,
     "count_all": 0.6,
 }
-"""Question types about one picture and how often `ask` picks them."""
+"""Question types about one image and how often `ask` picks them."""
 
 DIRECTIONS = ("left of", "right of", "above", "below")
 _DIRECTION_WORDS = {
@@ -51,7 +51,7 @@ _DIRECTION_WORDS = {
     "above": ("above", "over", "above"),
     "below": ("below", "under", "beneath"),
 }
-PICTURE_WORDS = ("picture", "image", "picture", "image", "scene", "photo")
+IMAGE_WORDS = ("picture", "image", "picture", "image", "scene", "photo")
 _DESCRIBE = (
     "describe this {p}:", "describe the {p}", "describe this {p}", "what do you see", "what is in this {p}",
     "what is in the {p}", "what can you see", "describe what you see", "what does the {p} show",
@@ -137,7 +137,7 @@ def describe_text(scene: Scene) -> str:
 
 
 def _describe(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
-    question = rng.choice(_DESCRIBE).format(p=rng.choice(PICTURE_WORDS))
+    question = rng.choice(_DESCRIBE).format(p=rng.choice(IMAGE_WORDS))
     return question, describe_text(scene)
 
 
@@ -227,7 +227,7 @@ def _exists(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
         "is there {a}", "is there {a}", "is there {a} in the {p}", "do you see {a}", "can you see {a}",
         "does the {p} have {a}", "is there {a} in this {p}",
     ))  # fmt: skip
-    return form.format(a=article(phrase), p=rng.choice(PICTURE_WORDS)), "yes" if count_matching(
+    return form.format(a=article(phrase), p=rng.choice(IMAGE_WORDS)), "yes" if count_matching(
         scene, phrase
     ) else "no"
 
@@ -243,7 +243,7 @@ def _count(scene: Scene, rng: random.Random, phrase: str, plural: str) -> tuple[
         "count the {x}", "how many {x} can you see", "how many {x} are in this {p}",
         "what is the number of {x}",
     ))  # fmt: skip
-    return form.format(x=plural, p=rng.choice(PICTURE_WORDS)), NUMBERS[count_matching(scene, phrase)]
+    return form.format(x=plural, p=rng.choice(IMAGE_WORDS)), NUMBERS[count_matching(scene, phrase)]
 
 
 def _count_shape(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
@@ -335,10 +335,10 @@ def _make(scene: Scene, rng: random.Random, kind: str | None) -> tuple[str, str,
 
 
 def ask(scene: Scene, rng: random.Random, kind: str | None = None) -> QA:
-    """Makes one question about one picture.
+    """Makes one question about one image.
 
     Args:
-        scene: The picture.
+        scene: The image.
         rng: Source of randomness; the same state gives the same question.
         kind: A key of `WEIGHTS` to force the type. By default it is drawn by those weights.
 

@@ -77,7 +77,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture before it is drawn.
+    """An image before it is drawn.
 
     Attributes:
         seed: The seed it was made from.

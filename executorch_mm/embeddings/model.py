@@ -24,7 +24,7 @@ class EmbeddingModel(TextEncoder):
 
     The program's method takes token ids (batch, length) and, where it has more inputs, an attention mask and
     token type ids of that shape; it gives hidden states (batch, length, size) or vectors (batch, size). What
-    sentence-transformers writes beside a model says the rest: pooling, normalisation, prompts, the longest
+    sentence-transformers writes beside a model says the rest: pooling, normalization, prompts, the longest
     text. The tokenizer has to be a tokenizer.json. One call runs at a time; a second one meanwhile raises
     `BusyError`. A model cannot be used in a forked child (`ForkError`): load one in each process.
 

@@ -1,4 +1,4 @@
-"""Sounds to the log-mel spectrograms that encoders were trained on: Whisper's and Voxtral's, Gemma 4's."""
+"""Audio to the log-mel spectrograms that encoders were trained on: Whisper's and Voxtral's, Gemma 4's."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from executorch_mm.preprocess import gemma4
 from executorch_mm.preprocess.gemma4 import FrameConfig
 from executorch_mm.preprocess.limits import media_limits
 from executorch_mm.preprocess.mixdown import Samples
-from executorch_mm.preprocess.waveform import Sound, load_sound, sound_of, sound_of_chunks
 from executorch_mm.preprocess.sources import Fetch, is_source
 from executorch_mm.preprocess.steps import FloatArray
+from executorch_mm.preprocess.waveform import Waveform, audio_of_chunks, load_audio, waveform_of
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -58,7 +58,7 @@ class LogMelConfig:
         sampling_rate: Samples per second that it is made from.
         window: Samples in a frame.
         hop: Samples from one frame to the next.
-        chunk_seconds: Length of a chunk; sounds are filled up to whole chunks.
+        chunk_seconds: Length of a chunk; audio clips are filled up to whole chunks.
         padding: Value of the samples that fill up.
     """
 
@@ -71,7 +71,7 @@ class LogMelConfig:
 
 
 class AudioProcessor:
-    """Makes features of sounds; thread-safe, since it holds nothing but its configuration.
+    """Makes features of audio; thread-safe, since it holds nothing but its configuration.
 
     Args:
         config: What to do, usually from `AudioProcessor.from_pretrained`.
@@ -98,39 +98,39 @@ class AudioProcessor:
         return cls(parse_audio_config(*require_config(checked_path(path, "path"), "feature_extractor")))
 
     def __call__(
-        self, sound: object, sampling_rate: int | None = None, *, fetch: Fetch | None = None
+        self, audio: object, sampling_rate: int | None = None, *, fetch: Fetch | None = None
     ) -> FloatArray:
-        """Makes features of a sound.
+        """Makes features of an audio clip.
 
-        The range that is kept hangs on the loudest moment of the whole sound, not of its chunk.
+        The range that is kept hangs on the loudest moment of the whole audio clip, not of its chunk.
 
         Args:
-            sound: A `Sound`, what `load_sound` takes, or what `sound_of` takes.
-            sampling_rate: Of an array; files and `Sound` have their own.
-            fetch: See `load_sound`.
+            audio: A `Waveform`, what `load_audio` takes, or what `waveform_of` takes.
+            sampling_rate: Of an array; files and `Waveform` have their own.
+            fetch: See `load_audio`.
 
         Returns:
             float32 (chunks, bins, frames), C-contiguous: the input of the audio encoder. Of a `FrameConfig`
-            (1, frames, bins), the frames that lie in the sound.
+            (1, frames, bins), the frames that lie in the audio.
 
         Raises:
-            InputError: See `load_sound` and `sound_of`; or an array comes without its sampling rate, or the
-                sound is shorter or longer than a `FrameConfig` takes.
-            MissingDependencyError: See `load_sound` and `Sound.resampled`.
+            InputError: See `load_audio` and `waveform_of`; an array comes without its sampling rate; or the
+                audio is shorter or longer than a `FrameConfig` takes.
+            MissingDependencyError: See `load_audio` and `Waveform.resampled`.
         """
-        return self.features(to_sound(sound, sampling_rate, fetch=fetch))
+        return self.features(to_waveform(audio, sampling_rate, fetch=fetch))
 
-    def features(self, sound: Sound) -> FloatArray:
-        """Makes features of a sound; see `__call__`.
+    def features(self, waveform: Waveform) -> FloatArray:
+        """Makes features of an audio clip; see `__call__`.
 
         Raises:
-            InputError: It is no `Sound`, or shorter or longer than a `FrameConfig` takes.
-            MissingDependencyError: See `Sound.resampled`.
+            InputError: It is no `Waveform`, or shorter or longer than a `FrameConfig` takes.
+            MissingDependencyError: See `Waveform.resampled`.
         """
-        given: object = sound
-        if not isinstance(given, Sound):
-            raise InputError(f"sound: expected a Sound, got {shown(given)}")
-        samples = sound.resampled(self.config.sampling_rate).samples
+        given: object = waveform
+        if not isinstance(given, Waveform):
+            raise InputError(f"waveform: expected a Waveform, got {shown(given)}")
+        samples = waveform.resampled(self.config.sampling_rate).samples
         if isinstance(self._steps, FrameConfig):
             return self._steps.frames(samples)[np.newaxis]
         return self._steps.of(samples)
@@ -143,7 +143,7 @@ class _LogMel:
         self.config = config
 
     def of(self, samples: Samples) -> FloatArray:
-        """(chunks, bins, frames) of a sound."""
+        """(chunks, bins, frames) of an audio clip."""
         config = self.config
         chunk = config.chunk_seconds * config.sampling_rate
         chunks = math.ceil(len(samples) / chunk)
@@ -159,7 +159,7 @@ class _LogMel:
     def _around(self, samples: Samples, index: int, chunks: int) -> Float64Array:
         """A chunk and half a window on both sides of it.
 
-        The sound is filled up to whole chunks and mirrored at its ends.
+        The audio is filled up to whole chunks and mirrored at its ends.
         """
         config = self.config
         chunk, half = config.chunk_seconds * config.sampling_rate, config.window // 2
@@ -188,17 +188,17 @@ class _LogMel:
         return mel_filters(config.bins, config.window // 2 + 1, config.sampling_rate)
 
 
-def to_sound(sound: object, sampling_rate: int | None = None, *, fetch: Fetch | None = None) -> Sound:
-    """Anything that `AudioProcessor.__call__` takes, as a sound."""
-    if isinstance(sound, Sound):
-        return sound
-    if hasattr(sound, "__next__") and not hasattr(sound, "read"):
-        return sound_of_chunks(cast("Iterator[object]", sound), sampling_rate, fetch)
-    if is_source(sound):
-        return load_sound(sound, fetch=fetch)
+def to_waveform(audio: object, sampling_rate: int | None = None, *, fetch: Fetch | None = None) -> Waveform:
+    """Anything that `AudioProcessor.__call__` takes, as an audio clip."""
+    if isinstance(audio, Waveform):
+        return audio
+    if hasattr(audio, "__next__") and not hasattr(audio, "read"):
+        return audio_of_chunks(cast("Iterator[object]", audio), sampling_rate, fetch)
+    if is_source(audio):
+        return load_audio(audio, fetch=fetch)
     if sampling_rate is None:
         raise InputError("audio: an array of samples needs sampling_rate=, in samples per second")
-    return sound_of(sound, sampling_rate)
+    return waveform_of(audio, sampling_rate)
 
 
 def mel_filters(bins: int, frequencies: int, sampling_rate: int) -> Float64Array:

@@ -1,7 +1,7 @@
-"""How a picture is to be turned, read so that whatever else its EXIF block holds costs nothing.
+"""How an image is to be turned, read so that whatever else its EXIF block holds costs nothing.
 
 An EXIF block is a TIFF file without pixels. Pillow takes its entries all together, and one that is odd can
-cost the picture.
+cost the image.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NUMBERS = {
 _ORDERS = {b"II": "<", b"MM": ">"}
 _CLASSIC, _BIG = 42, 43
 
-# What TIFF needs to find pixels and to make colours of them; the rest is about the picture.
+# What TIFF needs to find pixels and to make colours of them; the rest is about the image.
 _PIXEL_TAGS = {*range(254, 267), 273, *range(277, 282), 284, *range(290, 294), 317, *range(320, 326)}
 _PIXEL_TAGS |= {*range(332, 342), 347, *range(512, 522), *range(529, 533), 50674}
 
@@ -132,13 +132,13 @@ def _valid(value: object) -> int | None:
 
 
 def orientation_block(orientation: int) -> bytes:
-    """An EXIF block that says how a picture is to be turned and nothing else."""
+    """An EXIF block that says how an image is to be turned and nothing else."""
     entry = struct.pack("<HHIHH", _ORIENTATION, 3, 1, orientation, 0)
     return _PREFIX + b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
 
 
 def orientation_of(image: Image.Image) -> int:
-    """How a picture is to be turned, 1 to 8; 1 where that cannot be read.
+    """How an image is to be turned, 1 to 8; 1 where that cannot be read.
 
     Pillow is asked first: it knows what the caller has changed, and XMP. Where it gives up, the block is read
     here. A TIFF file that Pillow has opened was turned when it was read.
@@ -154,7 +154,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def with_pixel_tags_only(tiff: bytes) -> bytes:
-    """A TIFF file with one picture and without what is said about it, which may be odd.
+    """A TIFF file with one image and without what is said about it, which may be odd.
 
     Args:
         tiff: The file; where it has no directory it comes back as it is.
@@ -167,6 +167,6 @@ def with_pixel_tags_only(tiff: bytes) -> bytes:
     head = struct.calcsize("<HHQ" if directory.is_big else "<HHI")
     entries = b"".join(tiff[entry.place - head : entry.place - head + size] for entry in kept)
     length = struct.pack(directory.order + ("Q" if directory.is_big else "H"), len(kept))
-    # Behind the last entry stands where the next picture is: nowhere.
+    # Behind the last entry stands where the next image is: nowhere.
     changed = length + entries + bytes(8 if directory.is_big else 4)
     return b"".join((tiff[: directory.start], changed, tiff[directory.start + len(changed) :]))

@@ -1,4 +1,4 @@
-"""Tags of MP3's kind, which stand around sounds of every kind."""
+"""Tags of MP3's kind, which stand around audio of every kind."""
 
 from __future__ import annotations
 

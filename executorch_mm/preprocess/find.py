@@ -28,7 +28,7 @@ class FoundProcessors:
     Args:
         folders: Of the model, in the order to look in.
         processor_path: A file, or another folder, that is looked in instead.
-        audio_preprocessor: The .pte file that makes features of sounds; None looks for it in the folders.
+        audio_preprocessor: The .pte file that makes features of audio; None looks for it in the folders.
         chunk_frames: See `MelProgram`.
     """
 
@@ -48,7 +48,7 @@ class FoundProcessors:
 
     @BuiltOnce
     def image(self) -> ImageProcessor | None:
-        """Prepares pictures; None for a model whose files describe no image processor."""
+        """Prepares images; None for a model whose files describe no image processor."""
         found = self._find("image_processor")
         return None if found is None else ImageProcessor(parse_image_config(*found))
 
@@ -70,13 +70,13 @@ class FoundProcessors:
 
     @BuiltOnce
     def feature_extractor(self) -> AudioProcessor | None:
-        """Makes features of sounds; None for a model whose files describe no feature extractor."""
+        """Makes features of audio; None for a model whose files describe no feature extractor."""
         found = self._find("feature_extractor")
         return None if found is None else AudioProcessor(parse_audio_config(*found))
 
     @BuiltOnce
     def mel_program(self) -> MelProgram | None:
-        """The program that makes features of sounds; None for a model without one.
+        """The program that makes features of audio; None for a model without one.
 
         Raises:
             ModelLoadError: There are several, or it cannot be loaded.
@@ -89,7 +89,7 @@ class FoundProcessors:
 
     @property
     def audio(self) -> AudioProcessor | MelProgram | None:
-        """Makes features of sounds: the program, else what the files describe."""
+        """Makes features of audio: the program, else what the files describe."""
         return self.mel_program or self.feature_extractor
 
     def missing(self, what: str) -> InputError:

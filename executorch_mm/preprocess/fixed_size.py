@@ -1,4 +1,4 @@
-"""Image processors whose result is one picture of one size: CLIP, LLaVA, ViT, SigLIP, Gemma 3, MobileViT."""
+"""Image processors whose result is one image of one size: CLIP, LLaVA, ViT, SigLIP, Gemma 3, MobileViT."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from executorch_mm.preprocess.steps import (
     COMMON_KEYS,
     HALF,
     FloatArray,
-    Normalise,
+    Normalize,
     PreparedImage,
     Resize,
     cut,
@@ -57,12 +57,12 @@ class ImageConfig:
     """The steps of a fixed-size image processor, in this order; None leaves a step out.
 
     Attributes:
-        square_colour: Colour of the padding that makes a picture square.
+        square_colour: Colour of the padding that makes an image square.
         resize: (height, width), the length of the shorter edge, or limits, in pixels.
         resample: Pillow's number of the filter for `resize` (0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic,
             ...).
         crop: (height, width) of the centre crop, in pixels.
-        normalise: Bytes to values.
+        normalize: Bytes to values.
         pad: (height, width) that a smaller result is filled up to with zeros, at the bottom and right.
     """
 
@@ -70,32 +70,32 @@ class ImageConfig:
     resize: Resize | None = None
     resample: int = BICUBIC
     crop: tuple[int, int] | None = None
-    normalise: Normalise = field(default_factory=Normalise)
+    normalize: Normalize = field(default_factory=Normalize)
     pad: tuple[int, int] | None = None
 
     @classmethod
     def read(cls, reader: ConfigReader) -> ImageConfig:
         """The steps of a file."""
-        normalise = Normalise.read(reader)
+        normalize = Normalize.read(reader)
         square, pad = None, None
         if reader.flag("do_pad"):
             if reader.flag("pad_square"):
-                means = normalise.mean_std[0] if normalise.mean_std else (0.0, 0.0, 0.0)
+                means = normalize.mean_std[0] if normalize.mean_std else (0.0, 0.0, 0.0)
                 red, green, blue = (min(max(0, int(mean * 255)), 255) for mean in means)
                 square = (red, green, blue)
-            elif reader.get("pad_size") is not None:  # else up to the largest picture of a batch
+            elif reader.get("pad_size") is not None:  # else up to the largest image of a batch
                 pad = reader.height_width("pad_size")
         return cls(
             square,
             read_resize(reader) if reader.flag("do_resize") else None,
             reader.resample(),
             reader.height_width("crop_size") if reader.flag("do_center_crop") else None,
-            normalise,
+            normalize,
             pad,
         )
 
     def prepare(self, pixels: UInt8Array) -> PreparedImage:
-        """Prepares a picture; the result is one, (3, height, width)."""
+        """Prepares an image; the result is one, (3, height, width)."""
         original_size = pixels.shape[:2]
         if self.square_colour is not None and original_size[0] != original_size[1]:
             edge = max(original_size)
@@ -107,14 +107,14 @@ class ImageConfig:
             pixels = resize_and_crop(pixels, height, width, self.resample, self.crop)
         elif self.resize is not None:
             pixels = resize(pixels, height, width, self.resample)
-        values = self.normalise(pixels)[0]
+        values = self.normalize(pixels)[0]
         if self.pad is not None:
             missing = [max(0, wanted - now) for wanted, now in zip(self.pad, values.shape[1:], strict=True)]
             values = np.pad(values, ((0, 0), (0, missing[0]), (0, missing[1])))
         return PreparedImage(values, original_size)
 
     def prepare_tiles(self, tiles: list[UInt8Array]) -> FloatArray:
-        """Prepares the parts of a picture, (tiles, 3, height, width).
+        """Prepares the parts of an image, (tiles, 3, height, width).
 
         Raises:
             InputError: They are prepared to different sizes, or together larger than `MediaLimits` allows.
@@ -127,13 +127,13 @@ class ImageConfig:
 
 @dataclass(frozen=True)
 class PanAndScan:
-    """Gemma 3: the picture, and crops of it when it is much longer than wide or the other way round.
+    """Gemma 3: the image, and crops of it when it is much longer than wide or the other way round.
 
     Attributes:
-        steps: What is done to the picture and to each crop.
+        steps: What is done to the image and to each crop.
         min_crop: Smallest edge of a crop, in pixels.
-        max_crops: Most crops of a picture.
-        min_ratio: Ratio of the edges from which a picture is cropped.
+        max_crops: Most crops of an image.
+        min_ratio: Ratio of the edges from which an image is cropped.
     """
 
     steps: ImageConfig
@@ -142,7 +142,7 @@ class PanAndScan:
     min_ratio: float
 
     def prepare(self, pixels: UInt8Array) -> PreparedImage:
-        """Prepares a picture; tiles are the picture and its crops."""
+        """Prepares an image; tiles are the image and its crops."""
         height, width = pixels.shape[:2]
         count = self.crop_count(max(height, width), min(height, width))
         columns, rows = (count, 1) if width >= height else (1, count)
@@ -153,7 +153,7 @@ class PanAndScan:
         return PreparedImage(values, (height, width), (rows, columns) if count else (0, 0))
 
     def crop_count(self, long: int, short: int) -> int:
-        """Number of crops of a picture with these edges; 0 when it is not cropped."""
+        """Number of crops of an image with these edges; 0 when it is not cropped."""
         if long / short < self.min_ratio:
             return 0
         count = min(long // self.min_crop, math.floor(long / short + 0.5))

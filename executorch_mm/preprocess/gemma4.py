@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from executorch_mm._files.config_reader import ConfigReader, Json
 from executorch_mm.errors import InputError
-from executorch_mm.preprocess.limits import media_limits
 from executorch_mm.preprocess.image_size import check_prepared
-from executorch_mm.preprocess.rgb_images import UInt8Array
+from executorch_mm.preprocess.limits import media_limits
 from executorch_mm.preprocess.resample import resize
-from executorch_mm.preprocess.steps import COMMON_DEFAULTS, COMMON_KEYS, FloatArray, Normalise, PreparedImage
+from executorch_mm.preprocess.rgb_images import UInt8Array
+from executorch_mm.preprocess.steps import COMMON_DEFAULTS, COMMON_KEYS, FloatArray, Normalize, PreparedImage
 
 IMAGE_KEYS = COMMON_KEYS | {"patch_size", "max_soft_tokens", "pooling_kernel_size"}
 IMAGE: Json = {
@@ -66,7 +66,7 @@ class PlacedPatches:
         max_tokens: Most tokens that an image becomes.
         is_resized: Whether it is made as large as that many tokens allow.
         resample: Pillow's number of the filter.
-        normalise: Bytes to values.
+        normalize: Bytes to values.
     """
 
     patch: int
@@ -74,7 +74,7 @@ class PlacedPatches:
     max_tokens: int
     is_resized: bool
     resample: int
-    normalise: Normalise
+    normalize: Normalize
 
     @classmethod
     def read(cls, reader: ConfigReader) -> PlacedPatches:
@@ -88,7 +88,7 @@ class PlacedPatches:
             max_tokens,
             reader.flag("do_resize"),
             reader.resample(),
-            Normalise.read(reader),
+            Normalize.read(reader),
         )
 
     def within(self, max_patches: int) -> PlacedPatches:
@@ -118,7 +118,7 @@ class PlacedPatches:
         """Patches and their positions; see `prepare`."""
         height, width = self._resized(*pixels.shape[:2])
         check_prepared(1, height, width)
-        [values] = self.normalise(resize(pixels, height, width, self.resample))
+        [values] = self.normalize(resize(pixels, height, width, self.resample))
         rows, columns = height // self.patch, width // self.patch
         cut = values.reshape(3, rows, self.patch, columns, self.patch).transpose(1, 3, 2, 4, 0)
         y, x = np.divmod(np.arange(rows * columns, dtype=np.int64), columns)

@@ -1,4 +1,4 @@
-"""Pictures to the float array an image encoder was trained on, as the model's own files say."""
+"""Images to the float array an image encoder was trained on, as the model's own files say."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FAMILIES = {f"{prefix}{_SUFFIXES[0]}": family for prefix, family in _BY_PREFIX.i
 
 
 class ImageProcessor:
-    """Prepares pictures; thread-safe, since it holds nothing but its configuration.
+    """Prepares images; thread-safe, since it holds nothing but its configuration.
 
     Args:
         config: What to do, usually from `ImageProcessor.from_pretrained`.
@@ -68,7 +68,7 @@ class ImageProcessor:
         return cls(parse_image_config(*require_config(checked_path(path, "path"), "image_processor")))
 
     def __call__(self, image: object, *, layout: Layout | None = None) -> FloatArray:
-        """Prepares a picture.
+        """Prepares an image.
 
         Args:
             image: See `image_to_hwc_uint8`.
@@ -76,7 +76,7 @@ class ImageProcessor:
 
         Returns:
             float32, C-contiguous, the input of the image encoder: (3, height, width), or what
-            `PreparedImage.pixel_values` says of processors that cut pictures.
+            `PreparedImage.pixel_values` says of processors that cut images.
 
         Raises:
             InputError: See `image_to_hwc_uint8`.
@@ -84,13 +84,13 @@ class ImageProcessor:
         return self.prepare(image, layout=layout).pixel_values
 
     def prepare(self, image: object, *, layout: Layout | None = None) -> PreparedImage:
-        """Prepares a picture and tells how it was cut; see `__call__`."""
+        """Prepares an image and tells how it was cut; see `__call__`."""
         return self.config.prepare(image_to_hwc_uint8(image, layout=layout))
 
     def prepare_frames(
         self, frames: Sequence[object] | AnyArray | SupportsDLPack, *, layout: Layout | None = None
     ) -> list[PreparedImage]:
-        """Prepares pictures in a row, such as the frames of a video.
+        """Prepares images in a row, such as the frames of a video.
 
         Args:
             frames: Each as `__call__` takes it; or an array of them, (frames, height, width, channels) or
@@ -98,23 +98,23 @@ class ImageProcessor:
             layout: Where an array's channels are; None decides from its shape.
 
         Returns:
-            One result for each picture; or one for all, from a processor whose patches span frames.
+            One result for each image; or one for all, from a processor whose patches span frames.
 
         Raises:
             InputError: See `__call__`; or there is no frame, or their sizes differ where patches span frames.
         """
         several = frames if isinstance(frames, Sequence) else to_numpy(frames, "frames")
         if isinstance(several, np.ndarray) and several.ndim == 0:
-            raise InputError("frames: expected pictures in a row, got one number")
-        pictures = [image_to_hwc_uint8(frame, layout=layout) for frame in several]
-        if not pictures:
+            raise InputError("frames: expected images in a row, got one number")
+        images = [image_to_hwc_uint8(frame, layout=layout) for frame in several]
+        if not images:
             raise InputError("frames: expected at least one")
         if not isinstance(self.config, qwen2_vl.Patches):
-            return [self.config.prepare(picture) for picture in pictures]
-        sizes = {picture.shape[:2] for picture in pictures}
+            return [self.config.prepare(image) for image in images]
+        sizes = {image.shape[:2] for image in images}
         if len(sizes) > 1:
             raise InputError(f"frames: expected one size, got {sorted(sizes)}")
-        return [self.config.prepare_frames(pictures)]
+        return [self.config.prepare_frames(images)]
 
 
 def parse_image_config(content: Json, where: str) -> ImageSteps:
@@ -133,7 +133,7 @@ def parse_image_config(content: Json, where: str) -> ImageSteps:
 
 
 def is_image_config(content: Json) -> bool:
-    """Whether it describes an image processor rather than a feature extractor of sounds."""
+    """Whether it describes an image processor rather than a feature extractor of audio."""
     name = _class_name(content)
     is_known = isinstance(name, str) and (name in FAMILIES or name in _ALIASES)
     return is_known or content.get("feature_extractor_type") is None

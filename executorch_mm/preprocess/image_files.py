@@ -1,4 +1,4 @@
-"""Picture files: which formats are read, how large one may be, and what a damaged one ends in.
+"""Image files: which formats are read, how large one may be, and what a damaged one ends in.
 
 Pillow would try every format that it knows, and some start other programs. Here the first bytes decide, among
 the formats of a list, and the size is known before memory is taken.
@@ -24,7 +24,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from executorch_mm._files.extras import import_extra
 from executorch_mm.errors import ExecutorchMMError, InputError
 from executorch_mm.preprocess.exif import orientation_block, read_orientation, with_pixel_tags_only
-from executorch_mm.preprocess.image_size import check_picture
+from executorch_mm.preprocess.image_size import check_image
 
 if TYPE_CHECKING:
     Opener = Callable[[bytes], ImageFile.ImageFile]
@@ -42,8 +42,8 @@ _AVIF_BRANDS = {b"avif", b"avis"}
 _GENERAL_BRANDS = {b"mif1", b"msf1"}
 
 
-def open_picture(data: bytes, what: str) -> Image.Image:
-    """Reads a picture file completely; of one with several pictures the first.
+def decode_image(data: bytes, what: str) -> Image.Image:
+    """Reads an image file completely; of one with several images the first.
 
     Args:
         data: The file.
@@ -56,7 +56,7 @@ def open_picture(data: bytes, what: str) -> Image.Image:
     opener = _opener(data)
     if opener is None:
         raise InputError(
-            f"{what}: not a picture in a format that is read ({FORMATS}), begins with {data[:8]!r}"
+            f"{what}: not an image in a format that is read ({FORMATS}), begins with {data[:8]!r}"
         )
     try:
         image = opener(data)
@@ -69,14 +69,14 @@ def open_picture(data: bytes, what: str) -> Image.Image:
 
 
 def read_completely(image: Image.Image, what: str) -> None:
-    """Reads the pixels of a picture whose file is only open yet.
+    """Reads the pixels of an image whose file is only open yet.
 
     Args:
         image: Any PIL image.
         what: Starts the error messages.
 
     Raises:
-        InputError: See `open_picture`.
+        InputError: See `decode_image`.
     """
     is_read = _is_read(image)
     if not is_read and image.format not in _NAMES:
@@ -89,8 +89,8 @@ def read_completely(image: Image.Image, what: str) -> None:
         tile = _tile_size(image)
     except Exception as error:
         raise damaged(what, error) from error
-    check_picture(what, image.size, image.mode, reading_bytes)
-    check_picture(what, tile, image.mode, reading_bytes)
+    check_image(what, image.size, image.mode, reading_bytes)
+    check_image(what, tile, image.mode, reading_bytes)
     if not is_read:
         _check_pillows_limit(image.size, what)
     try:
@@ -115,7 +115,7 @@ def _reading_bytes(image: Image.Image) -> int:
         return _MODERN_BYTES
     if isinstance(image, JpegImageFile):
         return 0 if _is_in_one_scan(image) else 2 * image.layers
-    if isinstance(image, TiffImageFile):  # a strip may be the whole picture
+    if isinstance(image, TiffImageFile):  # a strip may be the whole image
         bits = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
         return int(-(-max(bits) * image.tag_v2.get(_SAMPLES, 1) // 8))
     decoders = {tile[0] for tile in getattr(image, "tile", ())}
@@ -123,7 +123,7 @@ def _reading_bytes(image: Image.Image) -> int:
 
 
 def _is_in_one_scan(image: JpegImageFile) -> bool:
-    """Whether rows are ready as they are read; else libjpeg keeps the whole picture as coefficients."""
+    """Whether rows are ready as they are read; else libjpeg keeps the whole image as coefficients."""
     count = image.layers
     if image.info.get("progressive") or image.fp is None:
         return False
@@ -137,8 +137,8 @@ def _is_in_one_scan(image: JpegImageFile) -> bool:
 def damaged(what: str, error: Exception) -> InputError:
     """The error for whatever Pillow raises: for damaged files its readers raise nearly anything."""
     if isinstance(error, MemoryError):
-        return InputError(f"{what}: damaged picture, or no memory left for it")
-    return InputError(f"{what}: damaged picture ({str(error) or type(error).__name__})")
+        return InputError(f"{what}: damaged image, or no memory left for it")
+    return InputError(f"{what}: damaged image ({str(error) or type(error).__name__})")
 
 
 def _is_read(image: Image.Image) -> bool:
@@ -151,7 +151,7 @@ def _is_read(image: Image.Image) -> bool:
 
 
 def _tile_size(image: Image.Image) -> tuple[int, int]:
-    """A TIFF file's tiles are decoded whole, however small the picture is."""
+    """A TIFF file's tiles are decoded whole, however small the image is."""
     tags = getattr(image, "tag_v2", {})
     return int(tags.get(_TILE_WIDTH, 0)), int(tags.get(_TILE_LENGTH, 0))
 
@@ -167,7 +167,7 @@ def _opener(data: bytes) -> Opener | None:
 
 
 def _brands(data: bytes) -> set[bytes]:
-    """What an ISO media file says it is; what it is compatible with counts where it only says "pictures"."""
+    """What an ISO media file says it is; what it is compatible with counts where it only says "images"."""
     if data[4:8] != b"ftyp":
         return set()
     major = data[8:12]
@@ -205,7 +205,7 @@ def _open_png(data: bytes) -> ImageFile.ImageFile:
 def _open_webp(data: bytes) -> ImageFile.ImageFile:
     size = _webp_size(data)
     if size is not None:  # the reader takes memory when it opens
-        check_picture("image", size, "RGBA", _MODERN_BYTES)
+        check_image("image", size, "RGBA", _MODERN_BYTES)
     return WebPImageFile(io.BytesIO(data))
 
 
@@ -234,7 +234,7 @@ def _open_avif(data: bytes) -> ImageFile.ImageFile:
         from PIL import AvifImagePlugin
     except ImportError as error:
         raise InputError("image: AVIF needs Pillow 11.3 or newer") from error
-    # Pillow reads EXIF here, and an odd entry would cost the picture. The container has the orientation.
+    # Pillow reads EXIF here, and an odd entry would cost the image. The container has the orientation.
     data = re.sub(rb"(infe[\2\3]...(?:..|....)..)Exif", rb"\1free", data, flags=re.DOTALL)
     image = AvifImagePlugin.AvifImageFile(io.BytesIO(data))
     image.info.setdefault("exif", orientation_block(1))
@@ -244,7 +244,7 @@ def _open_avif(data: bytes) -> ImageFile.ImageFile:
 def _open_heic(data: bytes) -> ImageFile.ImageFile:
     pillow_heif = import_extra("pillow_heif", "heic", "image: reading HEIC")
     image: ImageFile.ImageFile = pillow_heif.HeifImageFile(io.BytesIO(data))
-    image.info["exif"] = orientation_block(1)  # libheif turns the picture
+    image.info["exif"] = orientation_block(1)  # libheif turns the image
     return image
 
 

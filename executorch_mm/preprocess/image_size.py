@@ -1,4 +1,4 @@
-"""What a picture of a given size costs, held against the limits before memory is taken."""
+"""What an image of a given size costs, held against the limits before memory is taken."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _RGB_BYTES = 3
 _PREPARED_BYTES = 24
 
 
-def check_picture(what: str, size: tuple[int, int], mode: str, reading_bytes: int = 0) -> None:
-    """Refuses a picture that is to be read and made RGB.
+def check_image(what: str, size: tuple[int, int], mode: str, reading_bytes: int = 0) -> None:
+    """Refuses an image that is to be read and made RGB.
 
     Args:
         what: Starts the error message.
@@ -29,7 +29,7 @@ def check_picture(what: str, size: tuple[int, int], mode: str, reading_bytes: in
 
 
 def check_edges(what: str, size: tuple[int, int], made_of: str = "") -> None:
-    """Refuses a picture by its pixels.
+    """Refuses an image by its pixels.
 
     Args:
         what: Starts the error message.
@@ -41,8 +41,8 @@ def check_edges(what: str, size: tuple[int, int], made_of: str = "") -> None:
     """
     width, height = size
     came = f"{width} x {height}{made_of}"
-    check_limit(what, "picture_edge", max(size), "pixels along an edge", came)
-    check_limit(what, "picture_pixels", width * height, "pixels", came)
+    check_limit(what, "image_edge", max(size), "pixels along an edge", came)
+    check_limit(what, "image_pixels", width * height, "pixels", came)
 
 
 def check_prepared(count: int, height: int, width: int) -> None:
@@ -51,7 +51,7 @@ def check_prepared(count: int, height: int, width: int) -> None:
     Raises:
         InputError: It would be larger than the limits say.
     """
-    check_limit("image", "picture_tiles", count, "tiles")
+    check_limit("image", "image_tiles", count, "tiles")
     check_edges("image", (width, height))
     per_tile = _PREPARED_BYTES * width
     _check_bytes("image", (count, height), per_tile, f"{count} x 3 x {height} x {width} prepared floats")
@@ -59,4 +59,4 @@ def check_prepared(count: int, height: int, width: int) -> None:
 
 def _check_bytes(what: str, size: tuple[int, int], per_pixel: int, explained: str) -> None:
     num_bytes = size[0] * size[1] * per_pixel
-    check_limit(what, "picture_bytes", num_bytes, "bytes", f"{num_bytes} ({explained})")
+    check_limit(what, "image_bytes", num_bytes, "bytes", f"{num_bytes} ({explained})")

@@ -1,4 +1,4 @@
-"""How much one picture or sound may ask for: every limit on media, and what raises it.
+"""How much one image or audio clip may ask for: every limit on media, and what raises it.
 
 A file of a few kilobytes can claim to hold gigabytes. Readers ask before they take memory, and refuse with an
 `InputError` that names the limit, its number and what came.
@@ -14,33 +14,33 @@ from executorch_mm.errors import InputError, shown
 
 @dataclass(frozen=True)
 class MediaLimits:
-    """What one picture or one sound may take at most.
+    """What one image or one audio clip may take at most.
 
     Attributes:
         file_bytes: Bytes of a file before it is decoded.
-        picture_edge: Length of a picture's longer edge, as it is read and as it is resized.
-        picture_pixels: Pixels of a picture, as it is read and as it is resized.
-        picture_bytes: Memory for one picture: its decoder, its pixels, and what conversion and preparation
+        image_edge: Length of an image's longer edge, as it is read and as it is resized.
+        image_pixels: Pixels of an image, as it is read and as it is resized.
+        image_bytes: Memory for one image: its decoder, its pixels, and what conversion and preparation
             make of them.
-        picture_tiles: Tiles that one picture is cut into.
-        sound_seconds: Length of a sound.
-        min_sampling_rate: Lowest sampling rate of a sound, per second.
-        max_sampling_rate: Highest sampling rate of a sound, per second.
-        sound_samples: Samples of a sound in all its channels, as it is read and as it is resampled.
+        image_tiles: Tiles that one image is cut into.
+        audio_seconds: Length of an audio clip.
+        min_sampling_rate: Lowest sampling rate of an audio clip, per second.
+        max_sampling_rate: Highest sampling rate of an audio clip, per second.
+        audio_samples: Samples of an audio clip in all its channels, as it is read and as it is resampled.
 
     Raises:
         InputError: A limit is no positive int.
     """
 
     file_bytes: int = 2**31
-    picture_edge: int = 2**16
-    picture_pixels: int = 2**29 // 3
-    picture_bytes: int = 2**30
-    picture_tiles: int = 1024
-    sound_seconds: int = 6 * 3600
+    image_edge: int = 2**16
+    image_pixels: int = 2**29 // 3
+    image_bytes: int = 2**30
+    image_tiles: int = 1024
+    audio_seconds: int = 6 * 3600
     min_sampling_rate: int = 1_000
     max_sampling_rate: int = 768_000
-    sound_samples: int = 2**29
+    audio_samples: int = 2**29
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -58,10 +58,10 @@ def media_limits() -> MediaLimits:
 
 
 def set_media_limits(limits: MediaLimits) -> MediaLimits:
-    """Sets the limits for every picture and sound that this process reads from now on, in all threads.
+    """Sets the limits for every image and audio clip that this process reads from now on, in all threads.
 
     Args:
-        limits: The new ones. `MediaLimits(picture_pixels=10**9)` raises one, the rest are the defaults.
+        limits: The new ones. `MediaLimits(image_pixels=10**9)` raises one, the rest are the defaults.
 
     Returns:
         Those that were in force.

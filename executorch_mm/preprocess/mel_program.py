@@ -1,4 +1,4 @@
-"""Features of sounds by a program of its own, the .pte file that ExecuTorch publishes beside audio models."""
+"""Features of audio by a program of its own, the .pte file that ExecuTorch publishes beside audio models."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from executorch_mm._loading.loaded_model import LoadedModel
 from executorch_mm._loading.methods import find_method, load_methods
 from executorch_mm.arrays import AnyArray
 from executorch_mm.errors import ContractError, InputError
-from executorch_mm.preprocess.audio import to_sound
+from executorch_mm.preprocess.audio import to_waveform
 from executorch_mm.preprocess.sources import Fetch
 from executorch_mm.preprocess.steps import FloatArray
-from executorch_mm.preprocess.waveform import Sound, sound_of
+from executorch_mm.preprocess.waveform import Waveform, waveform_of
 
 _METHOD = "forward"
 CHUNK_FRAMES = 3000  # 30 s
 
 
 class MelProgram(LoadedModel):
-    """Makes features of sounds with a .pte file, such as `executorch.extension.audio.mel_spectrogram` writes.
+    """Makes features of audio with a .pte file, such as `executorch.extension.audio.mel_spectrogram` writes.
 
     Its method `forward` takes float samples (num_samples,) and gives (chunks, bins, frames), or all chunks in
     a row, (1, bins, chunks * frames). One call runs at a time; a second one meanwhile raises `BusyError`. A
@@ -35,7 +35,7 @@ class MelProgram(LoadedModel):
 
     Attributes:
         bins: Number of mel filters.
-        max_samples: Length of the longest sound.
+        max_samples: Length of the longest audio clip.
 
     Raises:
         ModelLoadError: The file cannot be read, verified or initialised.
@@ -69,25 +69,25 @@ class MelProgram(LoadedModel):
         self._handle.close()
 
     def __call__(
-        self, sound: object, sampling_rate: int | None = None, *, fetch: Fetch | None = None
+        self, audio: object, sampling_rate: int | None = None, *, fetch: Fetch | None = None
     ) -> FloatArray:
-        """Makes features of a sound; parameters and result are those of `AudioProcessor.__call__`.
+        """Makes features of an audio clip; parameters and result are those of `AudioProcessor.__call__`.
 
         Raises:
-            InputError: As there; or the sound is longer than the program takes.
+            InputError: As there; or the audio is longer than the program takes.
             MissingDependencyError: As there.
             ExecutionError: The program failed.
             ForkError: This is a forked child.
         """
-        return self.features(to_sound(sound, sampling_rate, fetch=fetch))
+        return self.features(to_waveform(audio, sampling_rate, fetch=fetch))
 
-    def features(self, sound: Sound) -> FloatArray:
-        """Makes features of a sound; see `__call__`.
+    def features(self, waveform: Waveform) -> FloatArray:
+        """Makes features of an audio clip; see `__call__`.
 
         Raises:
-            InputError: The sound is longer than the program takes.
+            InputError: The audio is longer than the program takes.
         """
-        samples = sound.resampled(self._sampling_rate).samples
+        samples = waveform.resampled(self._sampling_rate).samples
         if len(samples) > self.max_samples:
             seconds, most = (n / self._sampling_rate for n in (len(samples), self.max_samples))
             raise InputError(
@@ -109,5 +109,5 @@ class MelProgram(LoadedModel):
         Raises:
             InputError: See `__call__`.
         """
-        sounds = (sound_of(clip.T, self._sampling_rate, is_samples_first=True) for clip in clips)
-        return np.concatenate([self.features(sound) for sound in sounds])
+        waveforms = (waveform_of(clip.T, self._sampling_rate, is_samples_first=True) for clip in clips)
+        return np.concatenate([self.features(waveform) for waveform in waveforms])

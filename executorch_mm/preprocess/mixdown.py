@@ -1,4 +1,4 @@
-"""What every sound must be, wherever it comes from, and how its channels become one."""
+"""What every audio clip must be, wherever it comes from, and how its channels become one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from executorch_mm.preprocess.limits import check_limit, media_limits
 
 Samples: TypeAlias = "npt.NDArray[np.float32]"
 
-# Floats may be as loud as this: mixes of several sounds are, what resampling makes of a loud one, and noise
+# Floats may be as loud as this: mixes of several clips are, what resampling makes of a loud one, and noise
 # of unit variance. A recording in the range of 16 bits is louder, however faint it sounds.
 _LOUDEST = 8.0
 _LOUDEST_OF_16_BITS = 2.0**15
@@ -38,7 +38,7 @@ def check_rate(what: str, rate: int) -> None:
 
 
 def check_length(what: str, num_frames: int, channels: int, rate: int) -> None:
-    """Refuses a sound that would be longer, or take more memory, than the limits allow.
+    """Refuses an audio clip that would be longer, or take more memory, than the limits allow.
 
     Args:
         what: Starts the error message.
@@ -49,8 +49,8 @@ def check_length(what: str, num_frames: int, channels: int, rate: int) -> None:
     Raises:
         InputError: It would.
     """
-    check_limit(what, "sound_seconds", round(num_frames / rate, 3), "seconds")
-    check_limit(what, "sound_samples", num_frames * channels, "samples")
+    check_limit(what, "audio_seconds", round(num_frames / rate, 3), "seconds")
+    check_limit(what, "audio_samples", num_frames * channels, "samples")
 
 
 def check_values(what: str, samples: npt.NDArray[np.floating[Any]], *, is_scaled: bool) -> None:
@@ -76,13 +76,13 @@ def check_values(what: str, samples: npt.NDArray[np.floating[Any]], *, is_scaled
     if loudest > _LOUDEST_OF_16_BITS:
         cause = "24 or 32 bits that were not divided by 2**23 or 2**31"
     raise InputError(
-        f"{what}: expected floats in -1..1, or up to {_LOUDEST:g} where a sound is too loud, got "
+        f"{what}: expected floats in -1..1, or up to {_LOUDEST:g} where an audio clip is too loud, got "
         f"{low:.4g}..{high:.4g}: likely samples of {cause}; arrays of integers are scaled by their type"
     )
 
 
 class Mixdown:
-    """A sound of any number of channels that comes in blocks, averaged to one.
+    """An audio clip of any number of channels that comes in blocks, averaged to one.
 
     Args:
         what: Starts error messages.
@@ -100,7 +100,7 @@ class Mixdown:
     def __init__(self, what: str, channels: int, rate: int, *, is_scaled: bool) -> None:
         check_rate(what, rate)
         if channels < 1:
-            raise InputError(f"{what}: expected a sound with channels, got {channels}")
+            raise InputError(f"{what}: expected an audio clip with channels, got {channels}")
         self.num_frames: int = 0
         self._what = what
         self._channels = channels
@@ -109,7 +109,7 @@ class Mixdown:
         self._blocks: list[Samples] = []
 
     def expect(self, num_frames: int) -> None:
-        """Refuses a sound of so many samples in each channel if the limits allow no such length.
+        """Refuses an audio clip of so many samples in each channel if the limits allow no such length.
 
         Raises:
             InputError: They do not.
@@ -120,7 +120,7 @@ class Mixdown:
         """Adds (num_frames, channels).
 
         Raises:
-            InputError: The sound gets longer than the limits allow, or has values that are no samples.
+            InputError: The audio gets longer than the limits allow, or has values that are no samples.
         """
         self.expect(self.num_frames + len(block))
         check_values(self._what, block, is_scaled=self._is_scaled)
@@ -128,13 +128,13 @@ class Mixdown:
         self._blocks.append(to_mono(block))
 
     def samples(self) -> Samples:
-        """The sound so far, (num_frames,).
+        """The audio so far, (num_frames,).
 
         Raises:
             InputError: There is nothing.
         """
         if self.num_frames == 0:
-            raise InputError(f"{self._what}: expected a sound with samples, got none")
+            raise InputError(f"{self._what}: expected an audio clip with samples, got none")
         return self._blocks[0] if len(self._blocks) == 1 else np.concatenate(self._blocks)
 
 

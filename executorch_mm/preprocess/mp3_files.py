@@ -1,6 +1,6 @@
 """MP3 files whose length libsndfile would guess: its guess takes the first frame's bit rate for that of all.
 
-The first frame of most files is no sound but says how many follow (LAME's and Xing's "Info" and "Xing",
+The first frame of most files is no audio but says how many follow (LAME's and Xing's "Info" and "Xing",
 Fraunhofer's "VBRI"). Where it was lost, or speaks only of a part, the frames are counted and such a frame is
 put in front.
 """
@@ -25,7 +25,7 @@ _KIND = 0xFE0C
 _SEARCHED = 2**16
 # Places that are tried for a frame where none follows the one before; more would be no MP3 but a trap.
 _MAX_TRIES = 2**20
-# Samples by which LAME delays a sound, besides the 529 of every decoder.
+# Samples by which LAME delays an audio clip, besides the 529 of every decoder.
 _USUAL_DELAY = 576
 _LAME = b"LAME3.100"
 
@@ -147,7 +147,7 @@ def _key(data: bytes, place: int) -> int:
 
 
 def read_info(frame: bytes) -> Info | None:
-    """What a frame says of the others; None for one that is sound."""
+    """What a frame says of the others; None for one that is audio."""
     start = _info_place(frame)
     if frame[36:40] == b"VBRI" and len(frame) >= 54:
         return Info(int.from_bytes(frame[50:54], "big"))
@@ -161,14 +161,14 @@ def read_info(frame: bytes) -> Info | None:
 
 
 def _info_place(frame: bytes) -> int:
-    """Where the tag stands: behind the side information of a frame without sound."""
+    """Where the tag stands: behind the side information of a frame without audio."""
     is_mono = frame[3] >> 6 == 3
     is_version_1 = frame[1] >> 3 & 3 == 3
     return 4 + ((17 if is_mono else 32) if is_version_1 else (9 if is_mono else 17))
 
 
 def _with_info(data: bytes, first: int, number: int, gaps: bytes | None) -> bytes:
-    """The frames from `first` on, behind a frame that says their number and the delay before the sound."""
+    """The frames from `first` on, behind a frame that says their number and the delay before the audio."""
     header = bytearray(data[first : first + 4])
     header[1] |= 1  # no checksum
     header[2] &= 0x0F

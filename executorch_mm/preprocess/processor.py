@@ -22,11 +22,11 @@ from executorch_mm.preprocess.steps import FloatArray, PreparedImage
 
 
 class Processor:
-    """Pictures, frames and sounds, prepared as the model was trained on them.
+    """Images, frames and audio, prepared as the model was trained on them.
 
     Args:
-        image: Prepares pictures, or None for a model that takes none.
-        audio: Prepares sounds, or None for a model that takes none.
+        image: Prepares images, or None for a model that takes none.
+        audio: Prepares audio, or None for a model that takes none.
         folder: Where `frames` looks for a video processor of its own.
 
     Examples:
@@ -56,7 +56,7 @@ class Processor:
 
         Args:
             path: The model's folder, or one of these files.
-            audio_preprocessor: The .pte file that makes features of sounds. None takes the one that has
+            audio_preprocessor: The .pte file that makes features of audio. None takes the one that has
                 "preprocess" in its name in the folder; without one, features are made as the files say.
 
         Raises:
@@ -72,7 +72,7 @@ class Processor:
         return cls(found.image, found.audio, folder=folder)
 
     def images(self, images: Sequence[object], *, layout: Layout | None = None) -> list[PreparedImage]:
-        """Prepares pictures, each by itself; see `ImageProcessor.prepare`.
+        """Prepares images, each by itself; see `ImageProcessor.prepare`.
 
         Raises:
             InputError: The model has no image processor, or see there.
@@ -80,7 +80,7 @@ class Processor:
         processor = self._image_processor()
         given: object = images
         if not isinstance(given, (Sequence, np.ndarray)) or getattr(given, "ndim", 1) == 0:
-            raise InputError(f"images: expected a list of pictures, got {shown(images)}")
+            raise InputError(f"images: expected a list of images, got {shown(images)}")
         return [processor.prepare(image, layout=layout) for image in images]
 
     def frames(self, frames: Sequence[object], *, layout: Layout | None = None) -> list[PreparedImage]:
@@ -93,17 +93,17 @@ class Processor:
         """
         return (self._video_processor or self._image_processor()).prepare_frames(frames, layout=layout)
 
-    def sound(
-        self, sound: object, sampling_rate: int | None = None, *, fetch: Fetch | None = None
+    def audio_features(
+        self, audio: object, sampling_rate: int | None = None, *, fetch: Fetch | None = None
     ) -> FloatArray:
-        """Makes features of a sound; see `AudioProcessor.__call__`.
+        """Makes features of an audio clip; see `AudioProcessor.__call__`.
 
         Raises:
             InputError: The model has no feature extractor, or see there.
         """
         if self.audio is None:
             raise InputError("audio: the model's files describe no feature extractor")
-        return self.audio(sound, sampling_rate, fetch=fetch)
+        return self.audio(audio, sampling_rate, fetch=fetch)
 
     def _image_processor(self) -> ImageProcessor:
         if self.image is None:

@@ -1,4 +1,4 @@
-"""Qwen2-VL and its successors: a size near the picture's own, cut into patches; also frames of a video."""
+"""Qwen2-VL and its successors: a size near the image's own, cut into patches; also frames of a video."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from executorch_mm.preprocess.steps import (
     COMMON_DEFAULTS,
     COMMON_KEYS,
     FloatArray,
-    Normalise,
+    Normalize,
     PreparedImage,
 )
 
@@ -40,15 +40,15 @@ _MAX_ASPECT_RATIO = 200
 
 @dataclass(frozen=True)
 class Patches:
-    """Pictures or frames as rows of patches.
+    """Images or frames as rows of patches.
 
     Attributes:
-        pixels: Fewest and most pixels of a resized picture, or None to leave the size as it is.
+        pixels: Fewest and most pixels of a resized image, or None to leave the size as it is.
         patch: Edge of a patch, in pixels.
-        frames: Frames in a patch; a picture is repeated.
+        frames: Frames in a patch; an image is repeated.
         merge: Edge of the squares of patches that follow each other and become one token.
         resample: Pillow's number of the filter.
-        normalise: Bytes to values.
+        normalize: Bytes to values.
     """
 
     pixels: tuple[int, int] | None
@@ -56,7 +56,7 @@ class Patches:
     frames: int
     merge: int
     resample: int
-    normalise: Normalise
+    normalize: Normalize
 
     @classmethod
     def read(cls, reader: ConfigReader) -> Patches:
@@ -64,7 +64,7 @@ class Patches:
         lengths = reader.lengths("size") or {}
         names = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
         if not set(lengths) <= {*names, *names.values()}:
-            raise reader.wrong("size", "{shortest_edge, longest_edge}, numbers of pixels in a picture")
+            raise reader.wrong("size", "{shortest_edge, longest_edge}, numbers of pixels in an image")
         limits = []
         for new, old in names.items():
             if reader.get(old) is not None:
@@ -79,20 +79,20 @@ class Patches:
             reader.length("temporal_patch_size"),
             reader.length("merge_size"),
             reader.resample(),
-            Normalise.read(reader),
+            Normalize.read(reader),
         )
 
     def prepare(self, pixels: UInt8Array) -> PreparedImage:
-        """Prepares a picture; rows of patches in the order in which they are merged."""
+        """Prepares an image; rows of patches in the order in which they are merged."""
         return self.prepare_frames([pixels])
 
-    def prepare_frames(self, pictures: Sequence[UInt8Array]) -> PreparedImage:
+    def prepare_frames(self, images: Sequence[UInt8Array]) -> PreparedImage:
         """Prepares the frames of a video, of one size; the last one fills the last patch up."""
-        size = pictures[0].shape[:2]
+        size = images[0].shape[:2]
         height, width = self._resized(*size)
-        missing = -len(pictures) % self.frames
+        missing = -len(images) % self.frames
         check_prepared(1 + missing, height, width)
-        values = self.normalise(*[resize(pixels, height, width, self.resample) for pixels in pictures])
+        values = self.normalize(*[resize(pixels, height, width, self.resample) for pixels in images])
         values = np.concatenate([values, np.repeat(values[-1:], missing, axis=0)]) if missing else values
         return self._cut(values, size)
 
@@ -116,7 +116,7 @@ class Patches:
 
 
 def smart_size(height: int, width: int, step: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """The size nearest to a picture's own whose edges are multiples of a step, within limits.
+    """The size nearest to an image's own whose edges are multiples of a step, within limits.
 
     Returns:
         (height, width).

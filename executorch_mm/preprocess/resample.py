@@ -26,7 +26,7 @@ NEAREST, LANCZOS, BILINEAR, BICUBIC, BOX, HAMMING = range(6)  # Pillow's numbers
 def resize(
     pixels: UInt8Array, height: int, width: int, resample: int, crop: tuple[int, int] | None = None
 ) -> UInt8Array:
-    """Resizes a picture, or the middle of it as it would be after resizing.
+    """Resizes an image, or the middle of it as it would be after resizing.
 
     Args:
         pixels: (H, W, 3), C-contiguous.
@@ -39,7 +39,7 @@ def resize(
         uint8 (height, width, 3), or of the crop's size.
 
     Raises:
-        InputError: The picture, or the result, is larger than `MediaLimits` allows.
+        InputError: The image, or the result, is larger than `MediaLimits` allows.
     """
     rows, columns = crop or (height, width)
     check_edges("image", (pixels.shape[1], pixels.shape[0]))
@@ -59,13 +59,13 @@ def resize(
 
 
 def check_size(pixels: UInt8Array, height: int, width: int) -> None:
-    """Raises InputError if a picture of this size, made of another, would be larger than allowed."""
+    """Raises InputError if an image of this size, made of another, would be larger than allowed."""
     check_edges("image", (width, height), f", made of {pixels.shape[1]} x {pixels.shape[0]}")
 
 
 def _nearest(old: int, new: int) -> npt.NDArray[np.intp]:
     # As in Pillow, what is summed up from the first pixel on.
-    check_limit("image", "picture_pixels", new, "pixels along an edge")
+    check_limit("image", "image_pixels", new, "pixels along an edge")
     steps = np.full(new, old / new)
     steps[0] /= 2
     return np.add.accumulate(steps).astype(np.intp)

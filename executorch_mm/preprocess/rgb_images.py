@@ -1,4 +1,4 @@
-"""Pictures of any kind as RGB pictures of Pillow: files, bytes, URIs, arrays."""
+"""Images of any kind as RGB images of Pillow: files, bytes, URIs, arrays."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 Layout = Literal["HWC", "CHW"]
 UInt8Array = npt.NDArray[np.uint8]
 
-# A float picture may leave 0..1 by this much (a resampling filter's overshoot) and is then clipped.
+# A float image may leave 0..1 by this much (a resampling filter's overshoot) and is then clipped.
 _RANGE_SLACK = 0.01
 _STRIP_PIXELS = 2**20  # are made RGB at a time, so that it takes little memory
 _ALPHA_MODES = ("LA", "PA", "RGBA", "RGBa")
 
 
 def load_image(source: Source, *, fetch: Fetch | None = None) -> Image.Image:
-    """Reads a picture completely: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC (with pillow-heif) or PPM.
+    """Reads an image completely: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC (with pillow-heif) or PPM.
 
     Args:
-        source: A path, a "file:", "data:" or "http(s):" URI, the bytes of a picture file, a file object that
+        source: A path, a "file:", "data:" or "http(s):" URI, the bytes of an image file, a file object that
             is opened for bytes, or an iterator of its bytes. A file object is rewound if it can be.
         fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
 
@@ -39,23 +39,23 @@ def load_image(source: Source, *, fetch: Fetch | None = None) -> Image.Image:
         The pixels as they are stored; `image_to_hwc_uint8` turns them as EXIF says.
 
     Raises:
-        InputError: There is no such file, it is no picture of these formats, damaged or larger than
+        InputError: There is no such file, it is no image of these formats, damaged or larger than
             `MediaLimits` allows, or it is a URL and there is no `fetch`.
         MissingDependencyError: It is HEIC, and pillow-heif is not installed; the extra is `heic`.
     """
     data, what = read_source(source, "image", fetch)
-    from executorch_mm.preprocess.image_files import open_picture
+    from executorch_mm.preprocess.image_files import decode_image
 
-    return open_picture(data, what)
+    return decode_image(data, what)
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Reads a picture file completely; see `load_image`."""
+    """Reads an image file completely; see `load_image`."""
     return load_image(Path(path))
 
 
 def image_to_hwc_uint8(image: object, *, layout: Layout | None = None) -> UInt8Array:
-    """A picture of any kind as RGB bytes.
+    """An image of any kind as RGB bytes.
 
     Transparent pixels are blended onto white. Grey becomes three equal channels, 16 bits become 8 by
     rounding. A PIL image is turned as its EXIF orientation says, where that can be read.
@@ -123,7 +123,7 @@ def _pil_to_rgb(image: Image.Image) -> UInt8Array:
 
 
 def _turned(height: int, width: int, orientation: int) -> tuple[UInt8Array, UInt8Array]:
-    """Memory for a picture in two views: as it is stored, and as EXIF's orientation says that it is seen."""
+    """Memory for an image in two views: as it is stored, and as EXIF's orientation says that it is seen."""
     is_on_its_side = orientation >= 5
     upright = np.empty((width, height, 3) if is_on_its_side else (height, width, 3), np.uint8)
     stored = upright.transpose(1, 0, 2) if is_on_its_side else upright

@@ -1,4 +1,4 @@
-"""Sound files of every kind that libsndfile reads; what it would lose in silence is put right, or told."""
+"""Audio files of every kind that libsndfile reads; what it would lose in silence is put right, or told."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from executorch_mm.preprocess.mixdown import Mixdown, check_length
 from executorch_mm.preprocess.mp3_files import with_true_length
 from executorch_mm.preprocess.ogg_files import links
 from executorch_mm.preprocess.wav_files import MPEG_LAYER_3, WavFile
-from executorch_mm.preprocess.waveform import EXTRA, Sound
+from executorch_mm.preprocess.waveform import EXTRA, Waveform
 
 _BLOCK_SAMPLES = 2**16
 # 2**63 - 1 stands for a length that libsndfile does not know.
@@ -26,8 +26,8 @@ _WIDTHS = {"PCM_S8": 1, "PCM_U8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24"
 _FLOAT_WIDTHS = {"FLOAT": 4, "DOUBLE": 8}
 
 
-def read_with_soundfile(data: bytes, wav: WavFile | None, what: str) -> Sound:
-    """Reads a sound file.
+def read_with_soundfile(data: bytes, wav: WavFile | None, what: str) -> Waveform:
+    """Reads an audio file.
 
     Args:
         data: The file.
@@ -35,20 +35,20 @@ def read_with_soundfile(data: bytes, wav: WavFile | None, what: str) -> Sound:
         what: The file, for error messages.
 
     Raises:
-        InputError: It is no sound, damaged, or larger than the limits allow.
+        InputError: It is no audio, damaged, or larger than the limits allow.
         MissingDependencyError: soundfile is not installed.
     """
     reader = _Reader(what)
     if wav is not None:
         reader.note(wav.note)
         data = bytes(wav.samples) if wav.format.code == MPEG_LAYER_3 else wav.rewritten()
-    sounds = [reader.read(part) for part in links(data) or [data]]
-    samples, rate = sounds[0].samples, sounds[0].sampling_rate
-    if len(sounds) > 1:
-        seconds = sum(len(sound.samples) / sound.sampling_rate for sound in sounds)
+    waveforms = [reader.read(part) for part in links(data) or [data]]
+    samples, rate = waveforms[0].samples, waveforms[0].sampling_rate
+    if len(waveforms) > 1:
+        seconds = sum(len(waveform.samples) / waveform.sampling_rate for waveform in waveforms)
         check_length(what, round(seconds * rate), 1, rate)
-        samples = np.concatenate([sound.resampled(rate).samples for sound in sounds])
-    return Sound(samples, rate, tuple(reader.notes))
+        samples = np.concatenate([waveform.resampled(rate).samples for waveform in waveforms])
+    return Waveform(samples, rate, tuple(reader.notes))
 
 
 class _Reader:
@@ -73,11 +73,11 @@ class _Reader:
         if note is not None:
             self.notes.append(note)
 
-    def read(self, data: bytes) -> Sound:
+    def read(self, data: bytes) -> Waveform:
         """Reads one part.
 
         Raises:
-            InputError: It is no sound, damaged, or larger than the limits allow.
+            InputError: It is no audio, damaged, or larger than the limits allow.
         """
         flac = read_flac(data)
         if flac is not None and flac.declared < flac.counted:
@@ -88,17 +88,17 @@ class _Reader:
             if flac is None or flac.counted >= flac.declared:
                 raise self._refusal(error) from error
         try:
-            sound = self._decoded(with_length(data, flac.start, flac.counted))
+            waveform = self._decoded(with_length(data, flac.start, flac.counted))
         except self._soundfile.SoundFileError as error:
             raise self._refusal(error) from error
         self.note(f"the FLAC is cut short: its header says {flac.declared} samples, {flac.counted} are there")
-        return sound
+        return waveform
 
     def _refusal(self, error: Exception) -> InputError:
         reason = getattr(error, "error_string", "") or "damaged"
-        return InputError(f"{self._what}: not a sound that libsndfile reads ({reason})")
+        return InputError(f"{self._what}: not audio that libsndfile reads ({reason})")
 
-    def _decoded(self, data: bytes) -> Sound:
+    def _decoded(self, data: bytes) -> Waveform:
         with self._opened(data) as file:
             channels, rate = file.channels, int(file.samplerate)
             mix = Mixdown(self._what, channels, rate, is_scaled=file.subtype not in _FLOAT_WIDTHS)
@@ -119,7 +119,7 @@ class _Reader:
                 f"libsndfile read {read * channels * width} bytes of samples, as the header says, of the "
                 f"{len(data)} bytes of the file"
             )
-        return Sound(samples, rate)
+        return Waveform(samples, rate)
 
     def _opened(self, data: bytes) -> Any:
         """The file, an MP3 so that all of it is read.

@@ -1,4 +1,4 @@
-"""The bytes of a picture or sound file, wherever they are."""
+"""The bytes of an image or audio file, wherever they are."""
 
 from __future__ import annotations
 

@@ -42,13 +42,13 @@ COMMON_KEYS = frozenset(
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """A picture as the image encoder takes it.
+    """An image as the image encoder takes it.
 
     Attributes:
         pixel_values: float32, C-contiguous: (3, height, width); (tiles, 3, height, width) from a processor
-            that cuts pictures into tiles; (patches, values) from one that cuts them into patches.
+            that cuts images into tiles; (patches, values) from one that cuts them into patches.
         original_size: (height, width) before preparation, in pixels.
-        grid: (rows, columns) of the tiles, without the small copy of the whole picture; (0, 0) for a picture
+        grid: (rows, columns) of the tiles, without the small copy of the whole image; (0, 0) for an image
             that is not cut. (frames, rows, columns) of the patches. Empty from a processor that cuts nothing.
         positions: int64 (patches, 2), column and row of each patch, from a processor whose encoder is told
             them; else None.
@@ -61,10 +61,10 @@ class PreparedImage:
 
 
 class ImageSteps(Protocol):
-    """What a family of image processors does to one picture."""
+    """What a family of image processors does to one image."""
 
     def prepare(self, pixels: UInt8Array) -> PreparedImage:
-        """Prepares a picture, RGB (height, width, 3), C-contiguous."""
+        """Prepares an image, RGB (height, width, 3), C-contiguous."""
         ...
 
 
@@ -136,17 +136,17 @@ def resized_size(size: tuple[int, int], target: Resize) -> tuple[int, int]:
 def resize_and_crop(
     pixels: UInt8Array, height: int, width: int, resample: int, crop: tuple[int, int]
 ) -> UInt8Array:
-    """Resizes and takes the middle; of a picture whose edges are 1 and 4000 the whole would be huge.
+    """Resizes and takes the middle; of an image whose edges are 1 and 4000 the whole would be huge.
 
     Returns:
-        uint8 (crop height, crop width, 3), with black around a picture that is smaller.
+        uint8 (crop height, crop width, 3), with black around an image that is smaller.
     """
     part = min(height, crop[0]), min(width, crop[1])
     return centre_crop(resize(pixels, height, width, resample, part), *crop)
 
 
 def centre_crop(pixels: UInt8Array, height: int, width: int) -> UInt8Array:
-    """The middle of a picture, with black around it where the picture is too small.
+    """The middle of an image, with black around it where the image is too small.
 
     Args:
         pixels: (H, W, C).
@@ -168,7 +168,7 @@ def centre_crop(pixels: UInt8Array, height: int, width: int) -> UInt8Array:
 
 
 def paste_centred(pixels: UInt8Array, height: int, width: int, colour: tuple[int, int, int]) -> UInt8Array:
-    """A larger picture of one colour with the picture in its middle.
+    """A larger image of one colour with the image in its middle.
 
     Raises:
         InputError: The result would be larger than `MediaLimits` allows.
@@ -182,13 +182,13 @@ def paste_centred(pixels: UInt8Array, height: int, width: int, colour: tuple[int
 
 
 def cut(pixels: UInt8Array, height: int, width: int) -> list[UInt8Array]:
-    """Tiles of a picture, row by row; those at the right and bottom may be smaller.
+    """Tiles of an image, row by row; those at the right and bottom may be smaller.
 
     Raises:
         InputError: They are more than `MediaLimits` allows.
     """
     count = math.ceil(pixels.shape[0] / height) * math.ceil(pixels.shape[1] / width)
-    check_limit("image", "picture_tiles", count, "tiles")
+    check_limit("image", "image_tiles", count, "tiles")
     return [
         pixels[top : top + height, left : left + width]
         for top in range(0, pixels.shape[0], height)
@@ -209,8 +209,8 @@ def stacked(values: Sequence[FloatArray]) -> FloatArray:
 
 
 @dataclass(frozen=True)
-class Normalise:
-    """What the last steps make of bytes: rescale, normalise, channels first.
+class Normalize:
+    """What the last steps make of bytes: rescale, normalize, channels first.
 
     Attributes:
         rescale_factor: Multiplied with the bytes 0..255; None leaves the step out.
@@ -224,12 +224,12 @@ class Normalise:
     is_bgr: bool = False
 
     @classmethod
-    def read(cls, reader: ConfigReader) -> Normalise:
+    def read(cls, reader: ConfigReader) -> Normalize:
         """The steps of a file."""
-        is_normalised = reader.flag("do_normalize")
+        is_normalized = reader.flag("do_normalize")
         return cls(
             reader.number("rescale_factor") if reader.flag("do_rescale") else None,
-            (reader.triple("image_mean"), reader.triple("image_std")) if is_normalised else None,
+            (reader.triple("image_mean"), reader.triple("image_std")) if is_normalized else None,
             reader.flag("do_flip_channel_order"),
         )
 
@@ -243,18 +243,18 @@ class Normalise:
             scale, offset = scale / std, -mean / std
         return scale.astype(np.float32).reshape(3, 1, 1), offset.astype(np.float32).reshape(3, 1, 1)
 
-    def __call__(self, *pictures: UInt8Array) -> FloatArray:
-        """Normalises pictures of one size.
+    def __call__(self, *images: UInt8Array) -> FloatArray:
+        """Normalizes images of one size.
 
         Args:
-            pictures: Each uint8 (height, width, 3).
+            images: Each uint8 (height, width, 3).
 
         Returns:
-            float32 (pictures, 3, height, width), C-contiguous.
+            float32 (images, 3, height, width), C-contiguous.
         """
         scale, offset = self.scale_and_offset
-        values = np.empty((len(pictures), 3, *pictures[0].shape[:2]), np.float32)
-        for pixels, planes in zip(pictures, values, strict=True):
+        values = np.empty((len(images), 3, *images[0].shape[:2]), np.float32)
+        for pixels, planes in zip(images, values, strict=True):
             planes[:] = (pixels[:, :, ::-1] if self.is_bgr else pixels).transpose(2, 0, 1)
             planes *= scale
             planes += offset

@@ -1,4 +1,4 @@
-"""Image processors that cut a picture into tiles: LLaVA-NeXT, GOT-OCR 2, InternVL, Idefics 3, SmolVLM."""
+"""Image processors that cut an image into tiles: LLaVA-NeXT, GOT-OCR 2, InternVL, Idefics 3, SmolVLM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from executorch_mm.preprocess.steps import (
     COMMON_KEYS,
     HALF,
     FloatArray,
-    Normalise,
+    Normalize,
     PreparedImage,
     cut,
     paste_centred,
@@ -55,13 +55,13 @@ _IDEFICS3_LIMIT = 4096
 
 @dataclass(frozen=True)
 class AnyResolution:
-    """LLaVA-NeXT: the whole picture small, then the tiles of the best of several resolutions.
+    """LLaVA-NeXT: the whole image small, then the tiles of the best of several resolutions.
 
     Attributes:
         resolutions: (height, width) of each.
         tile: Edge of a tile, in pixels.
-        small: (height, width) of the small picture.
-        steps: What is done to the small picture and to each tile.
+        small: (height, width) of the small image.
+        steps: What is done to the small image and to each tile.
     """
 
     resolutions: tuple[tuple[int, int], ...]
@@ -81,7 +81,7 @@ class AnyResolution:
         return cls(_read_resolutions(reader), tile, (edge, lengths.get("width", edge)), steps)
 
     def prepare(self, pixels: UInt8Array) -> PreparedImage:
-        """Prepares a picture; the first tile is the small picture."""
+        """Prepares an image; the first tile is the small image."""
         size = pixels.shape[:2]
         height, width = best_resolution(size, self.resolutions)
         scale_y, scale_x = height / size[0], width / size[1]
@@ -108,10 +108,10 @@ def _read_resolutions(reader: ConfigReader) -> tuple[tuple[int, int], ...]:
 
 
 def best_resolution(size: tuple[int, int], resolutions: tuple[tuple[int, int], ...]) -> tuple[int, int]:
-    """The resolution that keeps most of a picture's pixels, and of those that keep as many the smallest.
+    """The resolution that keeps most of an image's pixels, and of those that keep as many the smallest.
 
     Args:
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
         resolutions: (height, width) to choose from; of equally good ones the first.
     """
 
@@ -126,41 +126,41 @@ def best_resolution(size: tuple[int, int], resolutions: tuple[tuple[int, int], .
 
 @dataclass(frozen=True)
 class TileGrid:
-    """GOT-OCR 2 and InternVL: resized to the grid of tiles whose shape is nearest, then the picture small.
+    """GOT-OCR 2 and InternVL: resized to the grid of tiles whose shape is nearest, then the image small.
 
     Attributes:
         tile: (height, width) of a tile, in pixels.
         min_tiles: Fewest tiles.
-        max_tiles: Most tiles, without the small picture.
+        max_tiles: Most tiles, without the small image.
         resample: Pillow's number of the filter.
-        normalise: Bytes to values.
+        normalize: Bytes to values.
     """
 
     tile: tuple[int, int]
     min_tiles: int
     max_tiles: int
     resample: int
-    normalise: Normalise
+    normalize: Normalize
 
     def prepare(self, pixels: UInt8Array) -> PreparedImage:
-        """Prepares a picture; the last tile is the small picture, unless there is one tile only."""
+        """Prepares an image; the last tile is the small image, unless there is one tile only."""
         size = pixels.shape[:2]
         rows, columns = self.grid_of(size)
         check_prepared(rows * columns + 1, *self.tile)
         tiles = cut(resize(pixels, rows * self.tile[0], columns * self.tile[1], self.resample), *self.tile)
         if len(tiles) > 1:
             tiles.append(resize(pixels, *self.tile, self.resample))
-        return PreparedImage(self.normalise(*tiles), size, (rows, columns))
+        return PreparedImage(self.normalize(*tiles), size, (rows, columns))
 
     def grid_of(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(rows, columns) for a picture of (height, width)."""
+        """(rows, columns) for an image of (height, width)."""
         most, fewest = self.max_tiles, self.min_tiles
         grids = [(w, h) for w in range(1, most + 1) for h in range(1, most // w + 1) if w * h >= fewest]
         grids.sort(key=lambda grid: grid[0] * grid[1])
         best, best_difference = (1, 1), math.inf
         for columns, rows in grids:
             difference = abs(size[1] / size[0] - columns / rows)
-            # Of grids of one shape the larger, as long as the picture has half as many pixels.
+            # Of grids of one shape the larger, as long as the image has half as many pixels.
             has_pixels = size[0] * size[1] > 0.5 * self.tile[0] * self.tile[1] * columns * rows
             if difference < best_difference or (difference == best_difference and has_pixels):
                 best, best_difference = (rows, columns), difference
@@ -170,7 +170,7 @@ class TileGrid:
 def read_got_ocr2(reader: ConfigReader) -> ImageConfig | TileGrid:
     """The steps of a GOT-OCR 2 file."""
     max_tiles = reader.length("max_patches")
-    check_limit(f"{reader.where}: max_patches", "picture_tiles", max_tiles, "tiles")
+    check_limit(f"{reader.where}: max_patches", "image_tiles", max_tiles, "tiles")
     is_cut = reader.flag("crop_to_patches") or reader.get("processor_class") in _ALWAYS_CUT
     if not is_cut or max_tiles == 1:
         return ImageConfig.read(reader)
@@ -178,27 +178,27 @@ def read_got_ocr2(reader: ConfigReader) -> ImageConfig | TileGrid:
     if min_tiles > max_tiles:
         raise reader.wrong("min_patches", f"at most max_patches ({max_tiles})")
     return TileGrid(
-        reader.height_width("size"), min_tiles, max_tiles, reader.resample(), Normalise.read(reader)
+        reader.height_width("size"), min_tiles, max_tiles, reader.resample(), Normalize.read(reader)
     )
 
 
 @dataclass(frozen=True)
 class SquareTiles:
-    """Idefics 3 and SmolVLM: the longer edge to a length, square tiles, then the picture small.
+    """Idefics 3 and SmolVLM: the longer edge to a length, square tiles, then the image small.
 
     Attributes:
         resize: (height, width), the length of the longer edge, or None.
         tile: Edge of a tile, in pixels.
-        is_split: Whether there are tiles besides the small picture.
+        is_split: Whether there are tiles besides the small image.
         resample: Pillow's number of the filter.
-        normalise: Bytes to values.
+        normalize: Bytes to values.
     """
 
     resize: tuple[int, int] | int | None
     tile: int
     is_split: bool
     resample: int
-    normalise: Normalise
+    normalize: Normalize
 
     @classmethod
     def read(cls, reader: ConfigReader) -> SquareTiles:
@@ -212,11 +212,11 @@ class SquareTiles:
             reader.edge("max_image_size", "longest_edge"),
             reader.flag("do_image_splitting"),
             reader.resample(),
-            Normalise.read(reader),
+            Normalize.read(reader),
         )
 
     def prepare(self, pixels: UInt8Array) -> PreparedImage:
-        """Prepares a picture; the last tile is the small picture, unless there is one tile only."""
+        """Prepares an image; the last tile is the small image, unless there is one tile only."""
         size = pixels.shape[:2]
         grid = self.grid_of(size)
         check_prepared(math.prod(grid) + 1, self.tile, self.tile)
@@ -226,15 +226,15 @@ class SquareTiles:
             pixels = resize(pixels, *self._whole_tiles(*pixels.shape[:2]), self.resample)
         small = resize(pixels, self.tile, self.tile, self.resample)
         tiles = [] if grid == (0, 0) else cut(pixels, self.tile, self.tile)
-        return PreparedImage(self.normalise(*tiles, small), size, grid)
+        return PreparedImage(self.normalize(*tiles, small), size, grid)
 
     def grid_of(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(rows, columns) for a picture of (height, width); (0, 0) where it is not cut."""
+        """(rows, columns) for an image of (height, width); (0, 0) where it is not cut."""
         if not self.is_split:
             return 0, 0
         height, width = self._whole_tiles(*self._resized(size))
         grid = (height // self.tile, width // self.tile)
-        check_limit("image", "picture_tiles", math.prod(grid), "tiles")
+        check_limit("image", "image_tiles", math.prod(grid), "tiles")
         return (0, 0) if grid == (1, 1) else grid
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -277,16 +277,16 @@ def longest_edge_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
     return max(1, height), max(1, width)
 
 
-class CutPicture:
-    """A picture in tiles, for an encoder that looks at one at a time; made when the first is asked for.
+class CutImage:
+    """An image in tiles, for an encoder that looks at one at a time; made when the first is asked for.
 
     Args:
         pixels: RGB (height, width, 3), C-contiguous.
         steps: What cuts it.
 
     Attributes:
-        pixels: The picture.
-        grid: (rows, columns) of the tiles. The picture small comes behind them.
+        pixels: The image.
+        grid: (rows, columns) of the tiles. The image small comes behind them.
     """
 
     def __init__(self, pixels: UInt8Array, steps: SquareTiles | TileGrid) -> None:
@@ -296,7 +296,7 @@ class CutPicture:
 
     @property
     def tiles(self) -> list[Tile]:
-        """Row by row, then the picture small."""
+        """Row by row, then the image small."""
         return [Tile(self, index) for index in range(self.grid[0] * self.grid[1] + 1)]
 
     @functools.cached_property
@@ -314,22 +314,22 @@ class CutPicture:
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile of a picture.
+    """One tile of an image.
 
     Attributes:
-        picture: Shared by its tiles.
-        index: Of `CutPicture.tiles`.
+        image: Shared by its tiles.
+        index: Of `CutImage.tiles`.
     """
 
-    picture: CutPicture
+    image: CutImage
     index: int
 
     @property
     def pixel_values(self) -> FloatArray:
-        """(3, height, width), a view of the picture's."""
-        tile: FloatArray = self.picture.pixel_values[self.index]
+        """(3, height, width), a view of the image's."""
+        tile: FloatArray = self.image.pixel_values[self.index]
         return tile
 
     def __repr__(self) -> str:
-        rows, columns = self.picture.grid
+        rows, columns = self.image.grid
         return f"tile {self.index + 1} of {rows} x {columns} + 1"

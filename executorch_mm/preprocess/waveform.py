@@ -1,4 +1,4 @@
-"""Sounds of any kind as mono samples: files, bytes, URIs, arrays."""
+"""Audio of any kind as mono samples: files, bytes, URIs, arrays."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _MAX_CHANNELS = 8
 
 
 class InputWarning(UserWarning):
-    """A sound file was read, but not all of it may be there or right; the message says why.
+    """An audio file was read, but not all of it may be there or right; the message says why.
 
-    It is in `Sound.notes` and `Stats.input_notes` too.
+    It is in `Waveform.notes` and `Stats.input_notes` too.
     """
 
 
 @dataclass(frozen=True, eq=False)
-class Sound:
+class Waveform:
     """Mono samples.
 
     Attributes:
         samples: float32 (num_samples,), -1..1.
         sampling_rate: Samples per second.
-        notes: What may be wrong with them, as `load_sound` has found it in the file.
+        notes: What may be wrong with them, as `load_audio` has found it in the file.
     """
 
     samples: Samples
@@ -45,19 +45,19 @@ class Sound:
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Sound(num_samples={len(self.samples)}, sampling_rate={self.sampling_rate})"
+        return f"Waveform(num_samples={len(self.samples)}, sampling_rate={self.sampling_rate})"
 
-    def resampled(self, sampling_rate: int) -> Sound:
-        """The sound at `sampling_rate` Hz; itself where that is its rate.
+    def resampled(self, sampling_rate: int) -> Waveform:
+        """The audio at `sampling_rate` Hz; itself where that is its rate.
 
         Raises:
             InputError: There are no samples, or none are left at this rate; it is outside of the limits (see
-                `MediaLimits`), or the sound would be.
+                `MediaLimits`), or the audio would be.
             MissingDependencyError: The rates differ and soxr is not installed; the extra is `audio`.
         """
         before = len(self.samples)
         if not before:
-            raise InputError("audio: expected a sound with samples, got none")
+            raise InputError("audio: expected an audio clip with samples, got none")
         if sampling_rate == self.sampling_rate:
             return self
         check_rate("audio", self.sampling_rate)
@@ -68,54 +68,54 @@ class Sound:
             samples: Samples = soxr.resample(self.samples, self.sampling_rate, sampling_rate)
         if not len(samples):
             raise InputError(
-                f"audio: expected a sound that lasts, got {before} samples at {self.sampling_rate} Hz, which "
+                f"audio: expected audio that lasts, got {before} samples at {self.sampling_rate} Hz, which "
                 f"are none at {sampling_rate} Hz"
             )
-        return Sound(samples, sampling_rate, self.notes)
+        return Waveform(samples, sampling_rate, self.notes)
 
 
-def load_sound(source: Source, *, fetch: Fetch | None = None) -> Sound:
-    """Reads a sound file; several channels are averaged.
+def load_audio(source: Source, *, fetch: Fetch | None = None) -> Waveform:
+    """Reads an audio file; several channels are averaged.
 
     WAV files of plain samples are read without further packages: integers of 8, 16, 24 and 32 bits, floats,
     A-law and mu-law. Others, FLAC, OGG, MP3 and the rest need soundfile.
 
-    What may be wrong with the sound, because the file is cut short or does not say what it holds, is in
-    `Sound.notes` and said in an `InputWarning`.
+    What may be wrong with the audio, because the file is cut short or does not say what it holds, is in
+    `Waveform.notes` and said in an `InputWarning`.
 
     Args:
-        source: A path, a "file:", "data:" or "http(s):" URI, the bytes of a sound file, a file object that
+        source: A path, a "file:", "data:" or "http(s):" URI, the bytes of an audio file, a file object that
             is opened for bytes, or an iterator of its bytes. A file object is rewound if it can be.
         fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
 
     Raises:
-        InputError: There is no such file, it is no sound, has no samples, floats that are no sound, or more
+        InputError: There is no such file, it is no audio, has no samples, floats that are no audio, or more
             than the limits allow (see `MediaLimits`); or it is a URL and there is no `fetch`.
         MissingDependencyError: soundfile is needed and not installed; the extra is `audio`.
     """
     data, what = read_source(source, "audio", fetch)
     wav = read_wav(data)
     if wav is not None and wav.can_be_read:
-        sound = _sound_of_wav(wav, what)
+        waveform = _waveform_of_wav(wav, what)
     else:
         from executorch_mm.preprocess.soundfile_reader import read_with_soundfile
 
-        sound = read_with_soundfile(data, wav, what)
-    for note in sound.notes:
+        waveform = read_with_soundfile(data, wav, what)
+    for note in waveform.notes:
         warnings.warn(f"{what}: {note}", InputWarning, stacklevel=2)
-    return sound
+    return waveform
 
 
-def _sound_of_wav(wav: WavFile, what: str) -> Sound:
+def _waveform_of_wav(wav: WavFile, what: str) -> Waveform:
     mix = Mixdown(what, wav.format.channels, wav.format.rate, is_scaled=not wav.is_float)
     mix.expect(wav.num_frames)
     for block in wav.blocks():
         mix.add(block)
-    return Sound(mix.samples(), wav.format.rate, () if wav.note is None else (wav.note,))
+    return Waveform(mix.samples(), wav.format.rate, () if wav.note is None else (wav.note,))
 
 
-def sound_of(array: object, sampling_rate: int, *, is_samples_first: bool | None = None) -> Sound:
-    """Samples of any kind as a mono sound; several channels are averaged.
+def waveform_of(array: object, sampling_rate: int, *, is_samples_first: bool | None = None) -> Waveform:
+    """Samples of any kind as a mono audio clip; several channels are averaged.
 
     Args:
         array: A numpy array, or anything with `__dlpack__` or the buffer protocol on the CPU: (num_samples,),
@@ -148,34 +148,34 @@ def sound_of(array: object, sampling_rate: int, *, is_samples_first: bool | None
             f"samples, got {shape}"
         )
     check_length("audio", values.shape[0], values.shape[1], rate)
-    return Sound(np.ascontiguousarray(to_mono(_to_floats(values))), rate)
+    return Waveform(np.ascontiguousarray(to_mono(_to_floats(values))), rate)
 
 
-def sound_of_chunks(chunks: Iterator[object], sampling_rate: int | None, fetch: Fetch | None) -> Sound:
-    """A sound whose samples, or whose file's bytes, come in parts.
+def audio_of_chunks(chunks: Iterator[object], sampling_rate: int | None, fetch: Fetch | None) -> Waveform:
+    """An audio clip whose samples, or whose file's bytes, come in parts.
 
     Args:
-        chunks: Arrays as `sound_of` takes them, one after the other; or bytes of one sound file.
+        chunks: Arrays as `waveform_of` takes them, one after the other; or bytes of one audio file.
         sampling_rate: Samples per second of arrays.
-        fetch: See `load_sound`.
+        fetch: See `load_audio`.
 
     Raises:
-        InputError: There are none, or see `load_sound` and `sound_of`.
+        InputError: There are none, or see `load_audio` and `waveform_of`.
     """
     first = next(chunks, None)
     if first is None:
         raise InputError("audio: expected samples or the bytes of a file, got an iterator without any")
     every = itertools.chain([first], chunks)
     if isinstance(first, (bytes, bytearray, str)):
-        return load_sound(cast("Iterator[bytes]", every), fetch=fetch)
+        return load_audio(cast("Iterator[bytes]", every), fetch=fetch)
     if sampling_rate is None:
         raise InputError("audio: arrays of samples need sampling_rate=, in samples per second")
     parts, length = [], 0
     for chunk in every:
-        parts.append(sound_of(chunk, sampling_rate).samples)
+        parts.append(waveform_of(chunk, sampling_rate).samples)
         length += len(parts[-1])
         check_length("audio", length, 1, sampling_rate)
-    return Sound(np.concatenate(parts), sampling_rate)
+    return Waveform(np.concatenate(parts), sampling_rate)
 
 
 def _checked_rate(rate: object) -> int:

@@ -1,4 +1,4 @@
-"""Speech to text: sounds in, text with times out."""
+"""Speech to text: audio in, text with times out."""
 
 from executorch_mm.speech.config import SpeechConfig, SpeechOptions
 from executorch_mm.speech.runner import SpeechRunner

@@ -12,10 +12,10 @@ from executorch_mm.speech.segment import Segment, SpeechEvent
 
 if TYPE_CHECKING:
     from executorch_mm.inputs import ArrayLike
-    from executorch_mm.preprocess import Sound
+    from executorch_mm.preprocess import Waveform
     from executorch_mm.preprocess.sources import Source
 
-    Speech = ArrayLike | Source | Sound | Iterator[ArrayLike]
+    Speech = ArrayLike | Source | Waveform | Iterator[ArrayLike]
 
 SpeechProgress: TypeAlias = Callable[[float, float], object]
 """Gets (seconds heard, seconds in all)."""
@@ -23,7 +23,7 @@ SpeechProgress: TypeAlias = Callable[[float, float], object]
 
 @dataclass
 class Hearing:
-    """What is known of a sound so far.
+    """What is known of an audio clip so far.
 
     Attributes:
         language: Its code.
@@ -41,11 +41,11 @@ class Hearing:
 
 
 SessionT_contra = TypeVar("SessionT_contra", bound=CoreSession, contravariant=True)
-HeardT = TypeVar("HeardT")
+ClipT = TypeVar("ClipT")
 
 
-class SpeechModel(Protocol[SessionT_contra, HeardT]):
-    """One kind of speech model. It keeps nothing of a sound, and no reference to the session."""
+class SpeechModel(Protocol[SessionT_contra, ClipT]):
+    """One kind of speech model. It keeps nothing of an audio clip, and no reference to the session."""
 
     @property
     def sampling_rate(self) -> int:
@@ -65,7 +65,7 @@ class SpeechModel(Protocol[SessionT_contra, HeardT]):
         """
         ...
 
-    def prepare(self, audio: Speech, sampling_rate: int | None) -> HeardT:
+    def prepare(self, audio: Speech, sampling_rate: int | None) -> ClipT:
         """What the model hears, at its sampling rate; the parameters are those of `SpeechRunner.transcribe`.
 
         Raises:
@@ -73,23 +73,23 @@ class SpeechModel(Protocol[SessionT_contra, HeardT]):
         """
         ...
 
-    def seconds(self, heard: HeardT) -> float:
+    def seconds(self, clip: ClipT) -> float:
         """How long it lasts."""
         ...
 
     def transcribe(
         self,
         session: SessionT_contra,
-        heard: HeardT,
+        clip: ClipT,
         config: SpeechConfig,
         hearing: Hearing,
         progress: SpeechProgress,
     ) -> Generator[SpeechEvent, None, None]:
-        """Transcribes a sound from its beginning.
+        """Transcribes an audio clip from its beginning.
 
         Args:
             session: At the beginning of a request.
-            heard: From `prepare`.
+            clip: From `prepare`.
             config: Checked.
             hearing: Gets what is known, event by event.
             progress: Called before each piece of work and at the end.

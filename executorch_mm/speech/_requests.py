@@ -1,4 +1,4 @@
-"""Requests of a speech runner: one at a time, from the sound to the last segment."""
+"""Requests of a speech runner: one at a time, from the audio to the last segment."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Generic, NamedTuple
 from executorch_mm._engine.access import Access, SessionT
 from executorch_mm._engine.callbacks import checked_callback
 from executorch_mm._engine.streams import AsyncStream, Stream
-from executorch_mm.preprocess import Sound
-from executorch_mm.speech._model import HeardT, Hearing, SpeechModel, SpeechProgress
+from executorch_mm.preprocess import Waveform
+from executorch_mm.speech._model import ClipT, Hearing, SpeechModel, SpeechProgress
 from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import SpeechEvent
 from executorch_mm.speech.transcription import Transcription
@@ -27,7 +27,7 @@ class SpeechRequest(NamedTuple):
     progress: SpeechProgress | None
 
 
-class SpeechRequests(Access[SessionT], Generic[SessionT, HeardT]):
+class SpeechRequests(Access[SessionT], Generic[SessionT, ClipT]):
     """Serves the requests to a session.
 
     Args:
@@ -36,7 +36,7 @@ class SpeechRequests(Access[SessionT], Generic[SessionT, HeardT]):
         load_start_ns: When loading began; it ends now.
     """
 
-    def __init__(self, session: SessionT, model: SpeechModel[SessionT, HeardT], load_start_ns: int) -> None:
+    def __init__(self, session: SessionT, model: SpeechModel[SessionT, ClipT], load_start_ns: int) -> None:
         super().__init__(session, load_start_ns)
         self.model = model
 
@@ -78,24 +78,24 @@ class SpeechRequests(Access[SessionT], Generic[SessionT, HeardT]):
         config = request.config
         progress = checked_callback(_ignore if request.progress is None else request.progress, "progress")
         self.model.check(config)
-        heard = self.model.prepare(request.audio, request.sampling_rate)
+        clip = self.model.prepare(request.audio, request.sampling_rate)
         hearing = Hearing()
         try:
-            yield from self.model.transcribe(session, heard, config, hearing, progress)
+            yield from self.model.transcribe(session, clip, config, hearing, progress)
         finally:
             self.stats = self.make_stats(
                 session,
                 finish_reason=hearing.finish_reason,
                 token_times_ns=tuple(hearing.token_times_ns),
                 prepare_ns=hearing.prepare_ns,
-                input_notes=heard.notes if isinstance(heard, Sound) else (),
+                input_notes=clip.notes if isinstance(clip, Waveform) else (),
             )
             made.append(
                 Transcription(
                     text="".join(segment.text for segment in hearing.segments),
                     segments=tuple(hearing.segments),
                     language=hearing.language,
-                    duration=self.model.seconds(heard),
+                    duration=self.model.seconds(clip),
                     stats=self.stats,
                 )
             )

@@ -1,4 +1,4 @@
-"""Transducers (RNN-T, TDT): a whole sound at once, symbol by symbol, each with its time."""
+"""Transducers (RNN-T, TDT): a whole audio clip at once, symbol by symbol, each with its time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from executorch_mm import _core
 from executorch_mm._engine.text_stream import TextStream
 from executorch_mm.arrays import AnyArray, to_numpy
 from executorch_mm.errors import InputError
-from executorch_mm.preprocess import Sound
-from executorch_mm.preprocess.audio import to_sound
+from executorch_mm.preprocess import Waveform
+from executorch_mm.preprocess.audio import to_waveform
 from executorch_mm.sampling import timeout_ns
 from executorch_mm.speech._model import Hearing, SpeechProgress
 from executorch_mm.speech.config import SpeechConfig
@@ -24,8 +24,8 @@ from executorch_mm.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from executorch_mm.speech._model import Speech
 
-Heard: TypeAlias = "Sound | AnyArray"
-"""A sound, or features (1, bins, columns) that the caller has made of one."""
+Clip: TypeAlias = "Waveform | AnyArray"
+"""An audio clip, or features (1, bins, columns) that the caller has made of one."""
 
 _SENTENCE_ENDS = (".", "?", "!")
 
@@ -95,7 +95,7 @@ class TransducerModel:
         if config.max_new_tokens >= 0:
             raise InputError(f"max_new_tokens: a transducer has no limit, got {config.max_new_tokens}")
 
-    def prepare(self, audio: Speech, sampling_rate: int | None) -> Heard:
+    def prepare(self, audio: Speech, sampling_rate: int | None) -> Clip:
         """See `SpeechModel`; besides, a float array of three dimensions counts as features."""
         is_array = isinstance(audio, np.ndarray) or hasattr(audio, "__dlpack__")
         array = to_numpy(audio, "audio") if is_array else None
@@ -104,31 +104,31 @@ class TransducerModel:
         if not self._contract.has_preprocessor:
             raise InputError(
                 "audio: the model has no method preprocessor, so it needs features: expected floats "
-                f"(1, {self._contract.num_bins}, columns), got a sound"
+                f"(1, {self._contract.num_bins}, columns), got an audio clip"
             )
-        return to_sound(audio, sampling_rate).resampled(self.sampling_rate)
+        return to_waveform(audio, sampling_rate).resampled(self.sampling_rate)
 
-    def seconds(self, heard: Heard) -> float:
+    def seconds(self, clip: Clip) -> float:
         """See `SpeechModel`."""
-        if isinstance(heard, Sound):
-            return len(heard.samples) / heard.sampling_rate
-        return float(heard.shape[2] * self._contract.window_stride)
+        if isinstance(clip, Waveform):
+            return len(clip.samples) / clip.sampling_rate
+        return float(clip.shape[2] * self._contract.window_stride)
 
     def transcribe(
         self,
-        session: _core.Transduction,
-        heard: Heard,
+        session: _core.TransducerDecoder,
+        clip: Clip,
         config: SpeechConfig,
         hearing: Hearing,
         progress: SpeechProgress,
     ) -> Generator[SpeechEvent, None, None]:
         """See `SpeechModel`."""
-        duration = self.seconds(heard)
+        duration = self.seconds(clip)
         progress(0.0, duration)
-        if isinstance(heard, Sound):
-            session.begin_samples(heard.samples)
+        if isinstance(clip, Waveform):
+            session.begin_samples(clip.samples)
         else:
-            session.begin_features(heard, heard.shape[2])
+            session.begin_features(clip, clip.shape[2])
         timings = session.timings
         end_ns = math.inf if config.timeout is None else timings.start_ns + timeout_ns(config.timeout)
         text = TextStream(self._tokenizer)
@@ -158,7 +158,7 @@ class TransducerModel:
     def _time(self, symbol: _core.Symbol, duration: float) -> tuple[float, float]:
         """Beginning and end in seconds; a symbol without a duration lasts for its frame.
 
-        The encoder's last frame, and what a duration says, may reach beyond the end of the sound.
+        The encoder's last frame, and what a duration says, may reach beyond the end of the audio.
         """
         frame = self._contract.frame_seconds
         end = symbol.frame + max(1, symbol.duration)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from executorch_mm import _core
 from executorch_mm.errors import ContractError, InputError
-from executorch_mm.preprocess import AudioProcessor, LogMelConfig, Sound
-from executorch_mm.preprocess.audio import to_sound
+from executorch_mm.preprocess import AudioProcessor, LogMelConfig, Waveform
+from executorch_mm.preprocess.audio import to_waveform
 from executorch_mm.preprocess.find import FoundProcessors
 from executorch_mm.speech._languages import language_code
 from executorch_mm.speech._model import Hearing, SpeechProgress
@@ -88,25 +88,25 @@ class WhisperModel:
         if config.prompt and tokens.previous is None:
             raise InputError("prompt: the model has no token for an earlier text")
 
-    def prepare(self, audio: Speech, sampling_rate: int | None) -> Sound:
+    def prepare(self, audio: Speech, sampling_rate: int | None) -> Waveform:
         """See `SpeechModel`."""
-        return to_sound(audio, sampling_rate).resampled(self.sampling_rate)
+        return to_waveform(audio, sampling_rate).resampled(self.sampling_rate)
 
-    def seconds(self, heard: Sound) -> float:
+    def seconds(self, clip: Waveform) -> float:
         """See `SpeechModel`."""
-        return len(heard.samples) / heard.sampling_rate
+        return len(clip.samples) / clip.sampling_rate
 
     def transcribe(
         self,
         session: _core.Session,
-        heard: Sound,
+        clip: Waveform,
         config: SpeechConfig,
         hearing: Hearing,
         progress: SpeechProgress,
     ) -> Generator[SpeechEvent, None, None]:
         """See `SpeechModel`."""
         start_ns = _core.now_ns()
-        windows = Windows(heard, self._processor)
+        windows = Windows(clip, self._processor)
         hearing.prepare_ns = _core.now_ns() - start_ns
         if config.language is not None:
             hearing.language = language_code(config.language, self._tokens.languages)
@@ -144,7 +144,7 @@ class WhisperModel:
     ) -> None:
         """Adds the spans of a window that hold a text and last, with times that lie in the window.
 
-        The model may place a text behind the end of the sound, where its window is filled up: such a text
+        The model may place a text behind the end of the audio, where its window is filled up: such a text
         gets the last step before the end.
         """
         for span in spans:

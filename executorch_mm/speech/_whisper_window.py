@@ -75,7 +75,7 @@ class Attempt:
 
 
 class WindowDecoder:
-    """Decodes the windows of one sound.
+    """Decodes the windows of one audio clip.
 
     Args:
         session: Of the model.
@@ -145,7 +145,7 @@ class WindowDecoder:
         """Reads what comes before the window's tokens; the clip only the first time, the model keeps it."""
         session, tokens = self._session, self._tokens
         session.reset()
-        clip = [_core.PromptPart.audio(window.features)] if is_first else []
+        clip = [_core.PreparedInput.audio(window.features)] if is_first else []
         if tokens.languages and self._hearing.language is None:
             if not self._read([*clip, _ids([tokens.start])]):
                 return False
@@ -160,7 +160,7 @@ class WindowDecoder:
         wanted = self._wanted(window)
         return not wanted or self._read([_ids(wanted)])
 
-    def _read(self, parts: list[_core.PromptPart]) -> bool:
+    def _read(self, parts: list[_core.PreparedInput]) -> bool:
         self._session.begin_prefill(parts)
         try:
             return read_prompt(self._session, self._deadline_ns)
@@ -227,5 +227,5 @@ def compression_ratio(text: str) -> float:
     return len(data) / len(zlib.compress(data))
 
 
-def _ids(ids: Sequence[int]) -> _core.PromptPart:
-    return _core.PromptPart.tokens(np.array(ids, np.int64))
+def _ids(ids: Sequence[int]) -> _core.PreparedInput:
+    return _core.PreparedInput.tokens(np.array(ids, np.int64))

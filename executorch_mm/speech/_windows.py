@@ -1,4 +1,4 @@
-"""From a sound to windows of features, and from a window's tokens to segments."""
+"""From an audio clip to windows of features, and from a window's tokens to segments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from executorch_mm.preprocess import AudioProcessor, Sound
+from executorch_mm.preprocess import AudioProcessor, Waveform
 from executorch_mm.preprocess.steps import FloatArray
 
 TIME_STEP = 0.02  # seconds from one time token to the next
@@ -16,28 +16,28 @@ _SILENCE = 2.0**-16
 
 
 class Windows:
-    """The features of a sound, a window at a time.
+    """The features of an audio clip, a window at a time.
 
     Args:
-        sound: At the processor's rate.
+        waveform: At the processor's rate.
         processor: Makes the features; a chunk of it is a window.
 
     Attributes:
-        duration: Of the sound, in seconds.
-        num_frames: Of the sound.
+        duration: Of the audio, in seconds.
+        num_frames: Of the audio.
         size: Frames of a window.
     """
 
-    def __init__(self, sound: Sound, processor: AudioProcessor) -> None:
+    def __init__(self, waveform: Waveform, processor: AudioProcessor) -> None:
         config = processor.config
         self._hop = config.hop
         self._rate = config.sampling_rate
-        self._samples = sound.samples
-        self._chunks = processor.features(sound)
-        self.duration = len(sound.samples) / self._rate
-        self.num_frames = -(-len(sound.samples) // config.hop)
+        self._samples = waveform.samples
+        self._chunks = processor.features(waveform)
+        self.duration = len(waveform.samples) / self._rate
+        self.num_frames = -(-len(waveform.samples) // config.hop)
         self.size = int(self._chunks.shape[2])
-        if len(self._chunks) > 1:  # what stands behind the end of a longer sound in Whisper's reference
+        if len(self._chunks) > 1:  # what stands behind the end of a longer audio clip in Whisper's reference
             self._chunks[-1, :, self.num_frames % self.size or self.size :] = 0
 
     def features(self, start: int) -> FloatArray:

@@ -1,4 +1,4 @@
-"""How a sound is transcribed."""
+"""How an audio clip is transcribed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SpeechConfig:
         language: Of what is said, as a code ("en") or an English name ("English"); None lets the model tell
             from the first window that is not silent.
         task: "translate" writes English, whatever the language.
-        timestamps: Ask the model for the times of segments. Sounds longer than one window are transcribed
+        timestamps: Ask the model for the times of segments. Audio longer than one window is transcribed
             with them in any case, because the next window begins where the last segment ended.
         prompt: Text that the model takes for what was said before: names, spellings, style.
         temperature: 0 takes the likeliest token. With several, the next one is tried where the text repeats

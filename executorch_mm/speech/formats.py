@@ -32,7 +32,7 @@ def _srt(segments: Iterable[Segment]) -> Iterator[str]:
 
 
 def _vtt(segments: Iterable[Segment]) -> Iterator[str]:
-    head = "WEBVTT\n\n"  # with the first segment: not where the sound cannot be read
+    head = "WEBVTT\n\n"  # with the first segment: not where the audio cannot be read
     for segment in segments:
         yield f"{head}{_times(segment, '.')}\n{_vtt_text(segment)}\n\n"
         head = ""
@@ -48,7 +48,7 @@ _WRITERS: dict[SubtitleFormat, Callable[[Iterable[Segment]], Iterator[str]]] = {
 
 
 def _times(segment: Segment, point: str) -> str:
-    """Of a segment, cut to whole milliseconds, so that nothing ends behind the sound."""
+    """Of a segment, cut to whole milliseconds, so that nothing ends behind the audio."""
     # A millionth of a millisecond more: 8.96 s are not quite 8960 ms in floats.
     start, end = (math.floor(seconds * 1000 + 1e-6) / 1000 for seconds in (segment.start, segment.end))
     return f"{clock(start, point)} --> {clock(end, point)}"

@@ -1,4 +1,4 @@
-"""The runner of speech models: a sound in, what was said out."""
+"""The runner of speech models: an audio clip in, what was said out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from executorch_mm._loading.shown_options import show_options
 from executorch_mm.errors import ContractError
 from executorch_mm.speech._model import SpeechProgress
 from executorch_mm.speech._requests import SpeechRequest, SpeechRequests
-from executorch_mm.speech._transducer import Heard, TransducerModel
+from executorch_mm.speech._transducer import Clip, TransducerModel
 from executorch_mm.speech._whisper import WhisperModel
 from executorch_mm.speech.config import SHOWN, SpeechConfig, SpeechOptions, with_options
 from executorch_mm.speech.segment import SpeechEvent
@@ -26,20 +26,20 @@ from executorch_mm.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from executorch_mm.preprocess import Sound
+    from executorch_mm.preprocess import Waveform
     from executorch_mm.speech._model import Speech
 
-    _WhisperRequests = SpeechRequests[_core.Session, Sound]
-    _TransducerRequests = SpeechRequests[_core.Transduction, Heard]
+    _WhisperRequests = SpeechRequests[_core.Session, Waveform]
+    _TransducerRequests = SpeechRequests[_core.TransducerDecoder, Clip]
 
 
 class SpeechRunner(LoadedModel):
-    """Writes down what is said in a sound, with an ExecuTorch .pte file of an encoder and a decoder.
+    """Writes down what is said in an audio clip, with an ExecuTorch .pte file of an encoder and a decoder.
 
     A file with `encoder` and `text_decoder` is of Whisper's kind, one with `encoder`, `decoder_step` and
     `joint` is a transducer.
 
-    Nothing is remembered from one sound to the next. One request runs at a time, as in `MultimodalRunner`:
+    Nothing is remembered from one clip to the next. One request runs at a time, as in `MultimodalRunner`:
     threads are refused a second one with `BusyError`, tasks that `await` wait their turn, and `stop()` may be
     called at any time.
 
@@ -80,13 +80,13 @@ class SpeechRunner(LoadedModel):
         self._requests: _WhisperRequests | _TransducerRequests
         loaded, self._tokenizer, folders = load_model(loading, tokenizer_path, _core.load_speech)
         self._source = name_source(model_path)
-        if isinstance(loaded, _core.Transduction):
+        if isinstance(loaded, _core.TransducerDecoder):
             transducer = TransducerModel(loaded.contract, self._tokenizer)
             self._requests = SpeechRequests(loaded, transducer, start_ns)
             return
         if not loaded.contract.is_speech:
             raise ContractError(
-                "the program has no encoder of sounds beside its decoder: try MultimodalRunner"
+                "the program has no encoder of audio beside its decoder: try MultimodalRunner"
             )
         processor = optional_path(processor_path, "processor_path")
         whisper = WhisperModel(loaded.contract, self._tokenizer, folders, processor)
@@ -121,7 +121,7 @@ class SpeechRunner(LoadedModel):
 
     def _facts(self) -> list[str]:
         session = self._requests.session
-        kind = "transducer" if isinstance(session, _core.Transduction) else "Whisper"
+        kind = "transducer" if isinstance(session, _core.TransducerDecoder) else "Whisper"
         return [kind, "audio", counted(session.num_threads, "thread")]
 
     def transcribe(
@@ -133,10 +133,10 @@ class SpeechRunner(LoadedModel):
         progress: SpeechProgress | None = None,
         **options: Unpack[SpeechOptions],
     ) -> Transcription:
-        """Writes down a whole sound.
+        """Writes down a whole audio clip.
 
         Args:
-            audio: A path, the bytes of a sound file, a file object, a "data:" URI, a `Sound`; or an array,
+            audio: A path, the bytes of an audio file, a file object, a "data:" URI, a `Waveform`; an array,
                 or an iterator of arrays, with `sampling_rate`, as in `make_audio_input`. It is brought to the
                 model's rate. For a transducer also features, floats (1, bins, columns).
             config: Options; None for the defaults.
@@ -150,8 +150,8 @@ class SpeechRunner(LoadedModel):
             until then; `stats.finish_reason` tells.
 
         Raises:
-            InputError: The sound cannot be read, or an option is wrong for this model.
-            MissingDependencyError: The sound is no WAV file of plain samples or needs another sampling rate,
+            InputError: The audio cannot be read, or an option is wrong for this model.
+            MissingDependencyError: The audio is no WAV file of plain samples or needs another sampling rate,
                 and the extra `audio` is not installed.
             ExecutionError: The model failed.
             BusyError: Another request is running.
@@ -168,7 +168,7 @@ class SpeechRunner(LoadedModel):
         progress: SpeechProgress | None = None,
         **options: Unpack[SpeechOptions],
     ) -> Stream[SpeechEvent, Transcription]:
-        """Writes down a sound while it is heard; parameters and errors are those of `transcribe`.
+        """Writes down an audio clip while it is heard; parameters and errors are those of `transcribe`.
 
         Yields a `Partial` with each piece of text, and the `Segment`s, which are final, at the end of each
         window. Leaving the loop early closes the stream and ends the request.

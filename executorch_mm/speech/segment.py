@@ -27,7 +27,7 @@ class Segment:
 
     Attributes:
         text: As the model wrote it, usually with a space in front.
-        start: Seconds from the beginning of the sound.
+        start: Seconds from the beginning of the audio.
         end: The same.
         tokens: Ids, those of times included.
         avg_logprob: Mean logarithm of the probabilities of the window's tokens.

@@ -1,4 +1,4 @@
-"""A whole sound, written down."""
+"""A whole audio clip, written down."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from executorch_mm.stats import Stats, as_html, counted, duration
 
 @dataclass(frozen=True, repr=False)
 class Transcription:
-    """A whole sound.
+    """A whole audio clip.
 
     Attributes:
         text: Of all segments.
         segments: In order.
         language: Its code, given or found; None where the model knows only one or nothing was heard.
-        duration: Of the sound, in seconds.
+        duration: Of the audio, in seconds.
         stats: What it cost. The finish reason is "stop", "timeout" or "cancelled".
     """
 

@@ -121,7 +121,7 @@ class Contract:
     @property
     def is_speech(self) -> bool:
         """
-        An encoder of sounds whose outputs the decoder takes beside the tokens.
+        An encoder of audio clips whose outputs the decoder takes beside the tokens.
         """
 
     @property
@@ -236,29 +236,29 @@ def resample(pixels: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, 3),
     Resizes RGB bytes (height, width, 3) into `out`; each column and row of it is a weighted sum of neighbours.
     """
 
-class PromptPart:
+class PreparedInput:
     """
     One part of a prompt, as the core takes it. Arrays are shared, not copied.
     """
 
     @staticmethod
-    def tokens(ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> PromptPart:
+    def tokens(ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> PreparedInput:
         """Token ids, int64 (num_tokens,)."""
 
     @staticmethod
-    def image(pixels: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], positions: Annotated[NDArray, dict(order='C', device='cpu', writable=False)] | None = None, placeholder_id: int = -1) -> PromptPart:
+    def image(pixels: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], positions: Annotated[NDArray, dict(order='C', device='cpu', writable=False)] | None = None, placeholder_id: int = -1) -> PreparedInput:
         """
         Pixels, (channels, height, width), with or without a batch of one; or patches (num_patches, features) with their positions (num_patches, 2).
         """
 
     @staticmethod
-    def audio(features: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], mask: Annotated[NDArray, dict(order='C', device='cpu', writable=False)] | None = None, placeholder_id: int = -1) -> PromptPart:
+    def audio(features: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], mask: Annotated[NDArray, dict(order='C', device='cpu', writable=False)] | None = None, placeholder_id: int = -1) -> PreparedInput:
         """
         Features, (num_clips, num_bins, num_frames) or without the clips, with a mask of the frames where the encoder takes one; or samples (num_samples,).
         """
 
     @staticmethod
-    def embeddings(rows: Annotated[NDArray, dict(order='C', device='cpu', writable=False)]) -> PromptPart:
+    def embeddings(rows: Annotated[NDArray, dict(order='C', device='cpu', writable=False)]) -> PreparedInput:
         """Embeddings, (num_tokens, hidden_size), floats."""
 
     @property
@@ -598,7 +598,7 @@ class Session:
     @property
     def is_cancelled(self) -> bool: ...
 
-    def begin_prefill(self, parts: Sequence[PromptPart]) -> None:
+    def begin_prefill(self, parts: Sequence[PreparedInput]) -> None:
         """Plans a prompt; raises before anything has changed."""
 
     def step_prefill(self) -> bool:
@@ -678,8 +678,8 @@ class Session:
     @property
     def can_generate(self) -> bool: ...
 
-def load_speech(options: LoadOptions) -> Session | Transduction:
-    """Loads a speech model, a transducer as a Transduction."""
+def load_speech(options: LoadOptions) -> Session | TransducerDecoder:
+    """Loads a speech model, a transducer as a TransducerDecoder."""
 
 class TimestampRules:
     """Whisper's grammar of timestamps."""
@@ -1016,7 +1016,7 @@ class Symbol:
     def duration(self) -> int:
         """Frames that the model gives it, perhaps none; always 1 for RNN-T."""
 
-class Transduction:
+class TransducerDecoder:
     """Speech to symbols with a transducer. Serves one thread at a time."""
 
     @property

@@ -72,11 +72,11 @@ def postscript(_: Path) -> object:
     return load_image("data:image/png;base64," + base64.b64encode(text).decode())
 
 
-def sound_of_one_hertz(_: Path) -> object:
+def audio_of_one_hertz(_: Path) -> object:
     file = io.BytesIO()
-    with wave.open(file, "wb") as sound:
-        sound.setparams((1, 2, 1, 0, "NONE", ""))
-        sound.writeframes(bytes(200))
+    with wave.open(file, "wb") as audio:
+        audio.setparams((1, 2, 1, 0, "NONE", ""))
+        audio.writeframes(bytes(200))
     return make_audio_input(file.getvalue())
 
 
@@ -117,13 +117,13 @@ ATTEMPTS = [
     ),
     Attempt("an image that is a PostScript program", InputError, postscript),
     Attempt("an image that is cut", InputError, lambda _: make_image_input(image("BMP", (64, 64))[:-200])),
-    Attempt("a sound of one sample a second", InputError, sound_of_one_hertz),
+    Attempt("an audio clip of one sample a second", InputError, audio_of_one_hertz),
     Attempt(
         "floats that are no samples",
         InputError,
         lambda _: make_audio_input(np.full(9, 3e4, np.float32), sampling_rate=16_000),
     ),
-    Attempt("a URL that nobody allowed", InputError, lambda _: load_image("http://127.0.0.1/picture.png")),
+    Attempt("a URL that nobody allowed", InputError, lambda _: load_image("http://127.0.0.1/image.png")),
     Attempt("a snapshot of another runner", InputError, foreign_snapshot),
     Attempt("a saved conversation that claims to be huge", StateFileError, conversation_of_another_size),
     Attempt("a token beyond the vocabulary", InputError, token_outside),

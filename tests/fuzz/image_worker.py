@@ -1,4 +1,4 @@
-"""Reads damaged pictures one after another and says what came of each; whoever started it watches.
+"""Reads damaged images one after another and says what came of each; whoever started it watches.
 
     python tests/fuzz/image_worker.py KIND FIRST LAST
 
@@ -64,15 +64,15 @@ def _saved(kind: str, mode: str = "RGB", frames: int = 1, **options: Any) -> Cal
     def save() -> bytes:
         file = io.BytesIO()
         if mode == "I;16":
-            picture = Image.fromarray(_PIXELS[..., 0].astype(np.uint16) * 257)
+            image = Image.fromarray(_PIXELS[..., 0].astype(np.uint16) * 257)
         elif mode == "F":
-            picture = Image.fromarray(_PIXELS[..., 0].astype(np.float32) / 255)
+            image = Image.fromarray(_PIXELS[..., 0].astype(np.float32) / 255)
         else:
-            picture = _RGB.convert(mode)
+            image = _RGB.convert(mode)
         if mode in ("RGBA", "LA"):
-            picture.putalpha(Image.fromarray(_PIXELS[..., 1]))
+            image.putalpha(Image.fromarray(_PIXELS[..., 1]))
         more = {"save_all": True, "append_images": [_NEXT.copy()]} if frames == 2 else {}
-        picture.save(file, kind, **more, **options)
+        image.save(file, kind, **more, **options)
         return file.getvalue()
 
     return save
@@ -226,7 +226,7 @@ def make_case(kind: str, number: int, good: list[bytes]) -> bytes:
 
 
 def outcome_of(data: bytes) -> str:
-    """ "picture", "InputError", or what should not be."""
+    """ "image", "InputError", or what should not be."""
     try:
         pixels = image_to_hwc_uint8(data)
     except InputError:
@@ -234,7 +234,7 @@ def outcome_of(data: bytes) -> str:
     except BaseException as error:  # noqa: BLE001
         traceback.print_exc()
         return type(error).__name__
-    return "picture" if pixels.ndim == 3 and pixels.dtype == np.uint8 else "nothing"
+    return "image" if pixels.ndim == 3 and pixels.dtype == np.uint8 else "nothing"
 
 
 def main() -> None:

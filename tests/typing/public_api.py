@@ -82,14 +82,14 @@ def formats(runner: MultimodalRunner) -> None:
 
 def answers(runner: MultimodalRunner) -> None:
     config = GenerationConfig(max_new_tokens=5, stop="x")
-    picture = make_image_input(np.zeros((4, 4, 3), np.uint8), layout="HWC")
-    assert_type(runner.generate_text(["a", picture], config), str)
+    image = make_image_input(np.zeros((4, 4, 3), np.uint8), layout="HWC")
+    assert_type(runner.generate_text(["a", image], config), str)
     stream = runner.stream("a")
     assert_type(stream, Stream[str, GenerationResult])
     assert_type(stream.result, GenerationResult | None)
     pieces: Generator[str, None, None] = stream
     assert_type(next(pieces), str)
-    assert_type(runner.prefill([picture]), int)
+    assert_type(runner.prefill([image]), int)
     assert_type(runner.stats, Stats)
     assert_type(runner.stats.tokens_per_second, float)
     assert_type(runner.stats.finish_reason, str | None)
@@ -161,9 +161,9 @@ def inputs() -> None:
 
 
 def embeddings(model: ClipModel) -> None:
-    picture = np.zeros((4, 4, 3), np.uint8)
-    assert_type(model.encode_image(picture), NDArray[np.float32])
-    assert_type(model.encode_image([picture, picture], normalize=False), NDArray[np.float32])
+    image = np.zeros((4, 4, 3), np.uint8)
+    assert_type(model.encode_image(image), NDArray[np.float32])
+    assert_type(model.encode_image([image, image], normalize=False), NDArray[np.float32])
     assert_type(model.encode_text("a"), NDArray[np.float32])
     model.encode_text(["a", "b"])
     model.encode_text([[1, 2], [3]])
@@ -184,8 +184,8 @@ def speech(runner: SpeechRunner) -> None:
 
 
 def limits() -> None:
-    assert_type(set_media_limits(MediaLimits(picture_pixels=10**9)), MediaLimits)
-    assert_type(media_limits().sound_seconds, int)
+    assert_type(set_media_limits(MediaLimits(image_pixels=10**9)), MediaLimits)
+    assert_type(media_limits().audio_seconds, int)
     MediaLimits(pixels=5)  # type: ignore[call-arg]
 
 

@@ -21,7 +21,7 @@ from speech_data import features
 from tokenizer import ASSISTANT, END, USER
 from tokenizers import Tokenizer
 from torch import Tensor
-from train import normalise
+from train import normalize
 from voices import FIRST_UNSEEN_SEED, Espeak, placed, utterance, variants
 
 from executorch_mm.demo import ask, make_scene, render
@@ -96,11 +96,11 @@ def compare_hearing(exported: Exported, model: TinyVLM, tokenizer: Tokenizer, cl
 
 
 SPOILERS = {
-    "channels swapped (BGR)": lambda image: normalise(image[..., ::-1]),
-    "transposed": lambda image: normalise(image.transpose(0, 2, 1, 3)),
-    "no mean/std (0..1 instead of -1..1)": lambda image: normalise(image) * 0.5 + 0.5,
-    "no rescale (0..255, then mean/std)": lambda image: (normalise(image) * 127.5 + 127.5 - 0.5) / 0.5,
-    "no rescale, no mean/std (0..255)": lambda image: normalise(image) * 127.5 + 127.5,
+    "channels swapped (BGR)": lambda image: normalize(image[..., ::-1]),
+    "transposed": lambda image: normalize(image.transpose(0, 2, 1, 3)),
+    "no mean/std (0..1 instead of -1..1)": lambda image: normalize(image) * 0.5 + 0.5,
+    "no rescale (0..255, then mean/std)": lambda image: (normalize(image) * 127.5 + 127.5 - 0.5) / 0.5,
+    "no rescale, no mean/std (0..255)": lambda image: normalize(image) * 127.5 + 127.5,
 }
 
 
@@ -128,8 +128,8 @@ def main() -> None:
         def say(pixels: Tensor, prompt: list[int] = prompt) -> str:
             return tokenizer.decode(exported.answer([[USER], pixels.contiguous(), prompt]))
 
-        got = say(normalise(image))
-        eager = tokenizer.decode(eager_answer(model, model.vision(normalise(image)), prompt))
+        got = say(normalize(image))
+        eager = tokenizer.decode(eager_answer(model, model.vision(normalize(image)), prompt))
         right += got == qa.answer
         right_eager += eager == qa.answer
         same += got == eager

@@ -30,10 +30,10 @@ FREE_FORMS = {
     "interleaved": 0.15,
     "pair_text_first": 0.07,
     "pair_raw": 0.06,
-    "later_picture": 0.10,
+    "later_image": 0.10,
 }
 HARD = (("rel", "rel_yn"), ("pair_more", "pair_which", "pair_single"))
-"""The types about one and about two pictures that are learned last."""
+"""The types about one and about two images that are learned last."""
 
 _LABELS = (("Picture 1:", "Picture 2:"), ("Image 1:", "Image 2:"), ("First picture:", "Second picture:"))
 
@@ -86,7 +86,7 @@ class Row:
         for k in range(IMAGE_TOKENS):
             self._push(0, index * IMAGE_TOKENS + k, segment)
 
-    def sound(self, index: int, segment: int) -> None:
+    def audio(self, index: int, segment: int) -> None:
         for k in range(AUDIO_TOKENS):
             self._push(0, index * AUDIO_TOKENS + k, segment)
 
@@ -158,7 +158,7 @@ class RowMaker:
         return found
 
     def batch(self, seeds: list[int], rng: random.Random, kind: str | None = None) -> Batch:
-        """Packs one row per scene; rows with two pictures borrow another scene of the batch.
+        """Packs one row per scene; rows with two images borrow another scene of the batch.
 
         Args:
             seeds: Scene seeds; image i of the batch is scene seeds[i].
@@ -195,8 +195,8 @@ class RowMaker:
         row.pad()
         return row
 
-    def _ask(self, pictures: list[int]) -> QA:
-        scenes = [self.scenes[p] for p in pictures]
+    def _ask(self, images: list[int]) -> QA:
+        scenes = [self.scenes[p] for p in images]
         kind = None
         if self._hard and self.rng.random() < self._hard:
             kind = self.rng.choice(HARD[len(scenes) - 1])
@@ -215,16 +215,16 @@ class RowMaker:
     def _space(self) -> str:
         return self.rng.choice((" ", "\n")) if self.rng.random() < 0.1 else ""
 
-    def _prefix(self, row: Row, pictures: list[int]) -> None:
+    def _prefix(self, row: Row, images: list[int]) -> None:
         row.text(([BOS] if self.rng.random() < 0.1 else []) + [USER], 0)
-        for picture in pictures:
-            row.image(picture, 0)
+        for image in images:
+            row.image(image, 0)
 
-    def _blocks(self, row: Row, pictures: list[int], form: str) -> None:
-        """Independent questions that all see the pictures but not one another."""
+    def _blocks(self, row: Row, images: list[int], form: str) -> None:
+        """Independent questions that all see the images but not one another."""
         start, segment, misses = row.next_position, 0, 0
         while misses < 3:
-            qa = self._ask(pictures)
+            qa = self._ask(images)
             question = [*self.encode(self._space() + qa.question), END, ASSISTANT]
             answer = self.encode(qa.answer)
             if len(question) + len(answer) > row.room():
@@ -236,7 +236,7 @@ class RowMaker:
             # The end token after the answer is never looked at here: leaving it out makes room.
             row.reply(answer, segment, self._register(form, qa), keep_end=False)
 
-    def _dialogue(self, row: Row, pictures: list[int], form: str, segment: int = 0, turns: int = 99) -> None:
+    def _dialogue(self, row: Row, images: list[int], form: str, segment: int = 0, turns: int = 99) -> None:
         """Turns that follow one another; the first user token is already there.
 
         Half of the dialogues leave gaps between the turns, so that all distances of the context are trained.
@@ -245,7 +245,7 @@ class RowMaker:
         keep_end = self.rng.random() < 0.7
         first = True
         while turns > 0:
-            qa = self._ask(pictures)
+            qa = self._ask(images)
             head = [] if first else [USER]
             question = [*head, *self.encode(qa.question), END, ASSISTANT]
             answer = self.encode(qa.answer)
@@ -259,23 +259,23 @@ class RowMaker:
             first, turns = False, turns - 1
 
     def _free(self, row: Row, index: int, other: int, forced: str | None) -> None:
-        """Standalone prompts in the other layouts that people use, each with pictures of its own."""
-        segment, pictures = 0, [index, other]
+        """Standalone prompts in the other layouts that people use, each with images of its own."""
+        segment, images = 0, [index, other]
         count = len(self.scenes)
         while row.room() >= 34:
             segment += 1
             form = forced or self.rng.choices(tuple(FREE_FORMS), weights=tuple(FREE_FORMS.values()))[0]
-            if not self._free_segment(row, form, segment, pictures) and forced:
+            if not self._free_segment(row, form, segment, images) and forced:
                 return
-            pictures = [self.rng.randrange(count), self.rng.randrange(count)]
+            images = [self.rng.randrange(count), self.rng.randrange(count)]
 
-    def _free_segment(self, row: Row, form: str, segment: int, pictures: list[int]) -> bool:
+    def _free_segment(self, row: Row, form: str, segment: int, images: list[int]) -> bool:
         row.next_position = 0
-        if form == "later_picture":
-            return self._later_picture(row, segment, pictures)
+        if form == "later_image":
+            return self._later_image(row, segment, images)
         one = form in ("user_text_image", "raw_text_image", "raw_image_text")
-        qa = self._ask(pictures[:1] if one else pictures)
-        answer, parts = self.encode(qa.answer), self._layout(form, qa.question, pictures)
+        qa = self._ask(images[:1] if one else images)
+        answer, parts = self.encode(qa.answer), self._layout(form, qa.question, images)
         length = sum(IMAGE_TOKENS if isinstance(p, int) else len(p) for p in parts) + len(answer) + 1
         if length > row.room():
             return False
@@ -286,12 +286,12 @@ class RowMaker:
                 row.text(part, segment)
         row.reply(answer, segment, self._register(form, qa), self.rng.random() < 0.7)
         if one and self.rng.random() < 0.35:
-            self._follow_up(row, form, segment, pictures)
+            self._follow_up(row, form, segment, images)
         return True
 
-    def _layout(self, form: str, text: str, pictures: list[int]) -> list[list[int] | int]:
-        """The prompt as token ids and pictures (an int each), in order."""
-        first, second = pictures
+    def _layout(self, form: str, text: str, images: list[int]) -> list[list[int] | int]:
+        """The prompt as token ids and images (an int each), in order."""
+        first, second = images
         question, spaced = self.encode(text), self.encode(text + self._space())
         if form == "user_text_image":
             return [[USER, *spaced], first, [END, ASSISTANT]]
@@ -306,8 +306,8 @@ class RowMaker:
             return [[USER, *spaced], first, second, [END, ASSISTANT]]
         return [first, second, question] if self.rng.random() < 0.5 else [spaced, first, second]
 
-    def _follow_up(self, row: Row, form: str, segment: int, pictures: list[int]) -> None:
-        qa = self._ask(pictures[:1])
+    def _follow_up(self, row: Row, form: str, segment: int, images: list[int]) -> None:
+        qa = self._ask(images[:1])
         question, answer = self.encode(qa.question), self.encode(qa.answer)
         if form == "user_text_image":
             question = [USER, *question, END, ASSISTANT]
@@ -315,16 +315,16 @@ class RowMaker:
             row.text(question, segment)
             row.reply(answer, segment, self._register(form + "_next", qa))
 
-    def _later_picture(self, row: Row, segment: int, pictures: list[int]) -> bool:
-        """A chat with a second picture in a later turn; plain questions are about the latest one."""
+    def _later_image(self, row: Row, segment: int, images: list[int]) -> bool:
+        """A chat with a second image in a later turn; plain questions are about the latest one."""
         if row.room() < 75:
             return False
         row.text([USER], segment)
-        row.image(pictures[0], segment)
-        self._dialogue(row, pictures[:1], "later_picture", segment, turns=1)
+        row.image(images[0], segment)
+        self._dialogue(row, images[:1], "later_image", segment, turns=1)
         if row.room() < IMAGE_TOKENS + 16:
             return True
         row.text([USER], segment)
-        row.image(pictures[1], segment)
-        self._dialogue(row, pictures[1:], "later_picture", segment, turns=1 + self.rng.randrange(2))
+        row.image(images[1], segment)
+        self._dialogue(row, images[1:], "later_image", segment, turns=1 + self.rng.randrange(2))
         return True

@@ -89,7 +89,7 @@ def measure(runner: MultimodalRunner, form: str, scenes: int) -> dict[str, list[
 
 
 def _turns(runner: MultimodalRunner, scene: Scene, rng: random.Random) -> Iterator[bool]:
-    """Questions about one picture until the context is nearly full."""
+    """Questions about one image until the context is nearly full."""
     runner.reset()
     prompt: Prompt = ["<|user|>", render(scene)]
     while runner.position < runner.capacity - 48:

@@ -44,8 +44,8 @@ def measure(runner: MultimodalRunner, clips: int, decibels: float | None) -> dic
             continue
         samples = noisy(placed(clip, rng), decibels, rng)
         runner.reset()
-        sound = make_audio_input(samples, sampling_rate=RATE)
-        good = runner.generate_text(["<|user|>", sound, QUESTION], CONFIG) == what.words
+        audio = make_audio_input(samples, sampling_rate=RATE)
+        good = runner.generate_text(["<|user|>", audio, QUESTION], CONFIG) == what.words
         count = len(what.words.split())
         found["all"].append(good)
         found[KINDS[seed % 4]].append(good)

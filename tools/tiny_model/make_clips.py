@@ -1,4 +1,4 @@
-"""Makes the sounds in the repository: the demo's voice and the clips of models/test_model_quality.py.
+"""Makes the audio in the repository: the demo's voice and the clips of models/test_model_quality.py.
 
 Only a few clips, in voices that training never used. They are output of espeak-ng, whose licence
 (GPL-3.0-or-later) covers the program.

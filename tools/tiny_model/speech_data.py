@@ -69,7 +69,7 @@ def speak(first: int, count: int, cache: Path) -> Clips:
 
 
 def features(samples: Tensor, change: Tensor | None = None) -> Tensor:
-    """What `executorch_mm.preprocess.AudioProcessor` makes of sounds of 4 s, for a whole batch.
+    """What `executorch_mm.preprocess.AudioProcessor` makes of audio of 4 s, for a whole batch.
 
     Args:
         samples: Float [B,64000].

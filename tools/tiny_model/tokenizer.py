@@ -20,7 +20,7 @@ SPOKEN_MERGES = (
     "o p", "st op", "g o", "u p", "d ow", "dow n", "le ft", "ri ght", "f f", "o ff",
     "\u0120 zero", "\u0120th ree", "\u0120 four", "\u0120 five", "\u0120s ix",
 )  # fmt: skip
-"""Merges that make one token of every word that the model hears; they change no text about pictures."""
+"""Merges that make one token of every word that the model hears; they change no text about images."""
 
 LABELS = ("Picture 1:", "Picture 2:", "Image 1:", "Image 2:", "First picture:", "Second picture:")
 

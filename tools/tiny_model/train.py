@@ -39,7 +39,7 @@ def to_tensors(batch: Batch) -> dict[str, Tensor]:
     return {"seeds": torch.tensor(batch.seeds)} | {n: torch.from_numpy(getattr(batch, n)) for n in names}
 
 
-def normalise(pixels: np.ndarray) -> Tensor:
+def normalize(pixels: np.ndarray) -> Tensor:
     """uint8 [B,64,64,3] to float [B,3,64,64] in -1..1: what preprocessor_config.json asks for."""
     floats = torch.from_numpy(pixels.astype(np.float32)).permute(0, 3, 1, 2)
     return (floats / 127.5 - 1.0).contiguous()
@@ -67,7 +67,7 @@ def exact_match(
         seeds = list(range(VALIDATION_SEED + k * BATCH, VALIDATION_SEED + (k + 1) * BATCH))
         batch = maker.batch(seeds, rng, kind)
         t = to_tensors(batch)
-        pixels = normalise(images[k * BATCH : (k + 1) * BATCH])
+        pixels = normalize(images[k * BATCH : (k + 1) * BATCH])
         with torch.autocast("cpu", torch.bfloat16):
             _, hidden = model(pixels, t["ids"], t["gather"], t["segment"], t["position"])
         asked = t["label"] >= 0
@@ -149,7 +149,7 @@ def main() -> None:
         remaining = 1 - step / args.steps
         for group in (*muon.param_groups, *adamw.param_groups):
             group["lr"] = 2e-3 * min((step + 1) / 100, remaining)
-        pixels = normalise(images[batch["seeds"].numpy()])
+        pixels = normalize(images[batch["seeds"].numpy()])
         with torch.autocast("cpu", torch.bfloat16):
             patches, hidden = compiled(
                 pixels, batch["ids"], batch["gather"], batch["segment"], batch["position"]

@@ -1,7 +1,7 @@
 """Teaches a trained tiny model to hear.
 
 The audio encoder learns alone first, by CTC; then the decoder and the new words' rows learn with it, and
-questions about pictures are mixed in so that their answers stay. The image encoder and all old rows of the
+questions about images are mixed in so that their answers stay. The image encoder and all old rows of the
 embedding do not change.
 
 Run by `torchrun --nproc-per-node 2`, each process has one thread and half of a batch: on cores that have
@@ -27,7 +27,7 @@ from speech_data import CLIPS, Clips, Spoiler, features, speak
 from tokenizer import ASSISTANT, END, USER
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from train import TRAIN_SCENES, normalise, report, to_tensors
+from train import TRAIN_SCENES, normalize, report, to_tensors
 from voices import COMMANDS, DIGITS, FIRST_UNSEEN_SEED, placed
 
 
@@ -37,15 +37,15 @@ class Phase:
 
     Attributes:
         clips: Two in a row.
-        pictures: Rows about pictures.
-        hard: Share of the picture questions that is of the hardest types.
-        kinds: Kinds of picture rows, if not the usual ones.
+        images: Rows about images.
+        hard: Share of the image questions that is of the hardest types.
+        kinds: Kinds of image rows, if not the usual ones.
         rates: Peak learning rates of the audio encoder with the new words' rows, and of the decoder.
         ctc: Weight of the CTC loss beside the answers'.
     """
 
     clips: int
-    pictures: int
+    images: int
     hard: float
     kinds: dict[str, float] | None
     rates: tuple[float, float]
@@ -54,7 +54,7 @@ class Phase:
 
 HEAR = Phase(128, 24, 0.35, None, (2e-3, 1.2e-3), 0.3)
 RECALL = Phase(64, 72, 0.5, {"single": 0.2, "dialogue": 0.1, "pair": 0.45, "free": 0.25}, (3e-4, 6e-4), 0.0)
-"""Hearing costs some of what the decoder knew about pairs of pictures; this brings it back."""
+"""Hearing costs some of what the decoder knew about pairs of images; this brings it back."""
 
 ROW_KEYS = ("ids", "gather", "segment", "position")
 FIRST_NEW_TOKEN = 565
@@ -76,7 +76,7 @@ class SpokenRows:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def batch(self, words: list[str], rng: random.Random) -> dict[str, Tensor]:
-        """Rows in which sound i says words[i]; see `TinyVLM.decode`."""
+        """Rows in which audio i says words[i]; see `TinyVLM.decode`."""
         rows = [self._row(words, index, rng) for index in range(0, len(words), 2)]
         names = ("ids", "gather", "segment", "position", "label", "answer")
         return {n: torch.tensor([getattr(row, n) for row in rows]) for n in names}
@@ -84,19 +84,19 @@ class SpokenRows:
     def _row(self, words: list[str], index: int, rng: random.Random) -> Row:
         row = Row()
         is_chat = rng.random() < 0.4
-        for k, sound in enumerate((index, index + 1)):
+        for k, audio in enumerate((index, index + 1)):
             segment = 0 if is_chat else k + 1
             if not is_chat:
                 row.next_position = 0
             form = "turn" if is_chat or rng.random() < 0.6 else rng.choice(("user", "raw", "after"))
-            self._ask(row, sound, segment, form, rng)
-            row.reply(self.encode(words[sound]), segment, sound, keep_end=rng.random() < 0.7)
+            self._ask(row, audio, segment, form, rng)
+            row.reply(self.encode(words[audio]), segment, audio, keep_end=rng.random() < 0.7)
         row.pad()
         if len(row.ids) != LENGTH:
             raise SystemExit(f"a row of {len(row.ids)} positions")
         return row
 
-    def _ask(self, row: Row, sound: int, segment: int, form: str, rng: random.Random) -> None:
+    def _ask(self, row: Row, audio: int, segment: int, form: str, rng: random.Random) -> None:
         text = rng.choice(QUESTIONS)
         if rng.random() < 0.25:
             text = text[0].lower() + text[1:]
@@ -107,7 +107,7 @@ class SpokenRows:
             row.text([USER], segment)
         if form in ("user", "after"):
             row.text(question, segment)
-        row.sound(sound, segment)
+        row.audio(audio, segment)
         if form in ("turn", "raw"):
             row.text(question, segment)
         if form in ("turn", "user"):
@@ -122,7 +122,7 @@ class Batches(torch.utils.data.Dataset):
     ) -> None:
         self.clips, self.scenes, self.seed = clips, scenes, seed
         self.rows, self.questions = SpokenRows(tokenizer), RowMaker(tokenizer, phase.hard, phase.kinds)
-        self.sounds, self.pictures = phase.clips // world, phase.pictures // world
+        self.audio, self.images = phase.clips // world, phase.images // world
         self._spoiler: Spoiler | None = None
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
@@ -131,15 +131,15 @@ class Batches(torch.utils.data.Dataset):
             self._spoiler = Spoiler(self.clips, np.random.default_rng(self.seed))
         self._spoiler.rng = np.random.default_rng((self.seed, step))
         rng = random.Random(self.seed * 1_000_003 + step)
-        indices = [rng.randrange(len(self.clips)) for _ in range(self.sounds)]
+        indices = [rng.randrange(len(self.clips)) for _ in range(self.audio)]
         words = [self.clips.words[index] for index in indices]
-        seeds = [rng.randrange(TRAIN_SCENES) for _ in range(self.pictures)]
+        seeds = [rng.randrange(TRAIN_SCENES) for _ in range(self.images)]
         seen = to_tensors(self.questions.batch(seeds, rng))
         heard = self.rows.batch(words, rng)
         # Audio tokens come first among the media.
-        seen["gather"] += (seen["gather"] >= 0) * self.sounds * AUDIO_TOKENS
+        seen["gather"] += (seen["gather"] >= 0) * self.audio * AUDIO_TOKENS
         rows = {key: torch.cat((heard[key], seen[key])) for key in (*ROW_KEYS, "label")}
-        pixels = normalise(self.scenes[seeds])
+        pixels = normalize(self.scenes[seeds])
         return {"features": self._spoiler(indices), "pixels": pixels, **targets(words), **rows}
 
 
@@ -251,7 +251,7 @@ class Trainer:
         self._decode = torch.compile(self.model.decode, dynamic=False)
 
     def step(self, number: int, batch: dict[str, Tensor]) -> list[float]:
-        """Losses: CTC, answers about sounds, answers about pictures."""
+        """Losses: CTC, answers about audio, answers about images."""
         for group in (*self.muon.param_groups, *self.adamw.param_groups):
             group["lr"] = group["peak"] * min((number + 1) / 100, 1, 1.25 * (1 - number / self.steps))
         losses = self._losses(batch, is_answering=number >= self.answer_from)
@@ -277,8 +277,8 @@ class Trainer:
         if is_answering:
             asked = batch["label"] >= 0
             each = F.cross_entropy(self.model.logits(hidden[asked]), batch["label"][asked], reduction="none")
-            is_sound = asked.nonzero()[:, 0] < len(heard) // 2
-            losses += [each[is_sound].mean(), each[~is_sound].mean()]
+            is_audio = asked.nonzero()[:, 0] < len(heard) // 2
+            losses += [each[is_audio].mean(), each[~is_audio].mean()]
         return losses
 
     def save(self, path: Path, done: int) -> None:
@@ -300,7 +300,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, required=True, help="the model that sees")
-    parser.add_argument("--pictures", type=Path, required=True, help="train.npy of the model that sees")
+    parser.add_argument("--images", type=Path, required=True, help="train.npy of the model that sees")
     parser.add_argument("--out", type=Path, required=True, help="folder for clips and checkpoints")
     parser.add_argument("--steps", type=int, default=2300)
     parser.add_argument("--recall", action="store_true", help="the last phase, from a model that hears")
@@ -321,7 +321,7 @@ def main() -> None:
     trainer = Trainer(args.checkpoint, phase, args.steps, args.answer_from)
     latest = args.out / "latest.pt"
     first = trainer.load(latest) if latest.exists() else 0
-    scenes = draw_images(0, TRAIN_SCENES, args.pictures)
+    scenes = draw_images(0, TRAIN_SCENES, args.images)
     batches = Batches(clips, scenes, args.tokenizer, args.seed * world + rank, phase, world)
     loader = torch.utils.data.DataLoader(
         batches, batch_size=None, sampler=range(first, args.steps), num_workers=1, prefetch_factor=8
@@ -337,7 +337,7 @@ def main() -> None:
             mark, totals = time.time(), np.zeros(3)
     if rank == 0:
         torch.save({"model": trainer.model.state_dict(), "steps": args.steps}, args.out / "final.pt")
-        held_out_scenes = draw_images(VALIDATION_SEED, 1024, args.pictures.with_name("held_out.npy"))
+        held_out_scenes = draw_images(VALIDATION_SEED, 1024, args.images.with_name("held_out.npy"))
         print(report(trainer.model, RowMaker(args.tokenizer), held_out_scenes, 4), flush=True)
 
 

@@ -97,7 +97,7 @@ def check_operators(sdk: Path | None) -> str:
 
 
 def check_model(num_questions: int) -> str:
-    """The model in the wheel sees: it answers questions about pictures that it has not been trained on."""
+    """The model in the wheel sees: it answers questions about images that it has not been trained on."""
     from executorch_mm import GenerationConfig, MultimodalInput, MultimodalRunner
     from executorch_mm.demo import ask, make_scene, render
     from executorch_mm.utils import make_image_input
@@ -110,17 +110,17 @@ def check_model(num_questions: int) -> str:
             scene = make_scene(seed)
             question = ask(scene, rng)
             runner.reset()
-            picture = make_image_input(render(scene))
+            image = make_image_input(render(scene))
             prompt: list[str | MultimodalInput] = [
                 "<|user|>",
-                picture,
+                image,
                 f"{question.question}<|end|><|assistant|>",
             ]
             answer = "".join(runner.stream(prompt, config))
             num_right += answer.strip() == question.answer
         tokens = runner.stats.num_generated_tokens
     expect(num_right >= SHARE_RIGHT * num_questions, f"{num_right} of {num_questions} answers are right")
-    return f"{num_right} of {num_questions} questions about pictures right, the last in {tokens} tokens"
+    return f"{num_right} of {num_questions} questions about images right, the last in {tokens} tokens"
 
 
 def check_command_line() -> str:

@@ -26,7 +26,7 @@ WINDOW_SECONDS = 30
 
 
 class EagerWhisper:
-    """Greedy transcripts in English, of long sounds window by window from where the last segment ended."""
+    """Greedy transcripts in English, of long clips window by window from where the last segment ended."""
 
     def __init__(self, checkpoint: Path) -> None:
         transformers.utils.logging.set_verbosity_error()

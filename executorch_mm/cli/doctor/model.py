@@ -103,7 +103,7 @@ def _ids(value: object) -> list[int]:
 
 
 def _run(files: ModelFiles) -> Iterator[Check]:
-    """Loads the model and has it read a text, a chat, a picture and a sound, as far as it takes them."""
+    """Loads the model and has it read a text, a chat, an image and an audio clip, as far as it takes them."""
     from executorch_mm import MultimodalRunner
 
     with MultimodalRunner(files.model, files.tokenizer, data_path=files.data) as runner:
@@ -112,9 +112,9 @@ def _run(files: ModelFiles) -> Iterator[Check]:
         yield from guarded("text", lambda: _read(runner, "text", ["Hello"]), _INSPECT)
         yield from guarded("chat template", lambda: _chat(runner), _TEMPLATE)
         if runner.contract.has_image_encoder:
-            yield from guarded("picture", lambda: _read(runner, "picture", [_picture(), "Hello"]), _PROCESSOR)
+            yield from guarded("image", lambda: _read(runner, "image", [_image(), "Hello"]), _PROCESSOR)
         if runner.contract.has_audio_encoder:
-            yield from guarded("sound", lambda: _read(runner, "sound", [_sound(), "Hello"]), _PROCESSOR)
+            yield from guarded("audio", lambda: _read(runner, "audio", [_audio(), "Hello"]), _PROCESSOR)
 
 
 def _listen(files: ModelFiles) -> Iterator[Check]:
@@ -131,7 +131,7 @@ def _listen(files: ModelFiles) -> Iterator[Check]:
         detail = (
             f"{counted(stats.num_prompt_tokens, 'position')}, {counted(stats.num_generated_tokens, 'token')}"
         )
-        yield Check("sound", "ok", detail)
+        yield Check("audio", "ok", detail)
 
 
 def _vocabulary(runner: MultimodalRunner) -> Iterator[Check]:
@@ -164,13 +164,13 @@ def _chat(runner: MultimodalRunner) -> Iterator[Check]:
     yield Check("chat template", "ok", f"found; the answer begins {text!r}")
 
 
-def _picture() -> PromptPart:
+def _image() -> PromptPart:
     from executorch_mm.demo import make_scene, render
 
     return render(make_scene(seed=7))
 
 
-def _sound() -> PromptPart:
+def _audio() -> PromptPart:
     import numpy as np
 
     from executorch_mm import make_audio_input

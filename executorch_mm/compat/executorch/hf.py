@@ -12,33 +12,33 @@ from executorch_mm.compat.executorch.inputs import MultimodalInput, make_image_i
 
 
 def split_processor_output(inputs: Mapping[str, object], image_token_id: int | None) -> list[MultimodalInput]:
-    """Token ids with a picture in the place of each run of `image_token_id`.
+    """Token ids with an image in the place of each run of `image_token_id`.
 
     Args:
-        inputs: "input_ids" of shape (length,) or (1, length); with pictures "pixel_values" of shape
-            (channels, height, width) or (pictures, channels, height, width), prepared for the encoder. Other
+        inputs: "input_ids" of shape (length,) or (1, length); with images "pixel_values" of shape
+            (channels, height, width) or (images, channels, height, width), prepared for the encoder. Other
             keys are not looked at.
-        image_token_id: The token that stands for (a part of) a picture.
+        image_token_id: The token that stands for (a part of) an image.
 
     Raises:
-        InputError: Something is missing, of another shape, or there are not as many runs as pictures.
+        InputError: Something is missing, of another shape, or there are not as many runs as images.
     """
     if "input_ids" not in inputs:
         raise InputError(f"inputs: expected 'input_ids' among the keys, got {sorted(inputs)}")
     ids = _single_sequence(to_numpy(inputs["input_ids"], "input_ids"))
-    pictures = _pictures(inputs)
+    images = _images(inputs)
     runs = [] if image_token_id is None else _runs(ids == image_token_id)
-    if pictures and image_token_id is None:
+    if images and image_token_id is None:
         raise InputError("image_token_id: expected the id of the image token with 'pixel_values', got None")
-    if len(pictures) != len(runs):
+    if len(images) != len(runs):
         raise InputError(
-            f"inputs: expected a run of image tokens (id {image_token_id}) for each picture, "
-            f"got {len(runs)} runs in 'input_ids' and {len(pictures)} pictures in 'pixel_values'"
+            f"inputs: expected a run of image tokens (id {image_token_id}) for each image, "
+            f"got {len(runs)} runs in 'input_ids' and {len(images)} images in 'pixel_values'"
         )
     parts: list[MultimodalInput] = []
     position = 0
-    for (start, end), picture in zip(runs, pictures, strict=True):
-        parts += [make_token_input(ids[position:start].tolist()), make_image_input(picture)]
+    for (start, end), image in zip(runs, images, strict=True):
+        parts += [make_token_input(ids[position:start].tolist()), make_image_input(image)]
         position = end
     parts.append(make_token_input(ids[position:].tolist()))
     return [part for part in parts if part.get_tokens() != []]
@@ -54,7 +54,7 @@ def _single_sequence(ids: AnyArray) -> AnyArray:
     return ids
 
 
-def _pictures(inputs: Mapping[str, object]) -> list[AnyArray]:
+def _images(inputs: Mapping[str, object]) -> list[AnyArray]:
     if "pixel_values" not in inputs:
         return []
     pixels = to_numpy(inputs["pixel_values"], "pixel_values")

@@ -21,8 +21,8 @@ class MultimodalInput:
         value: A text, token ids, an `Image`, an `Audio` or a `RawAudio`; or one of these by its name.
         text: A text.
         tokens: Token ids.
-        image: A picture.
-        audio: Features of sounds.
+        image: An image.
+        audio: Features of audio.
         raw_audio: Samples.
 
     Attributes:
@@ -69,11 +69,11 @@ class MultimodalInput:
         return self.part.is_tokens()
 
     def is_image(self) -> bool:
-        """Whether it is a picture."""
+        """Whether it is an image."""
         return self.part.is_image()
 
     def is_audio(self) -> bool:
-        """Whether it is features of sounds."""
+        """Whether it is features of audio."""
         return self.part.is_audio()
 
     def is_raw_audio(self) -> bool:
@@ -91,7 +91,7 @@ class MultimodalInput:
         return None if array is None else array.tolist()
 
     def get_image(self) -> Image | None:
-        """The picture, or None if it is something else or cut into tiles."""
+        """The image, or None if it is something else or cut into tiles."""
         if is_pil_image(self.part.value):
             from executorch_mm.preprocess import image_to_hwc_uint8
 
@@ -145,7 +145,7 @@ def make_token_input(tokens: Sequence[int]) -> MultimodalInput:
 
 
 def make_image_input(image_tensor: ArrayLike) -> MultimodalInput:
-    """A picture, copied, so that the tensor may be used for the next one.
+    """An image, copied, so that the tensor may be used for the next one.
 
     Args:
         image_tensor: torch tensor on the CPU, numpy array, or anything else with `__dlpack__` or the buffer
@@ -153,13 +153,13 @@ def make_image_input(image_tensor: ArrayLike) -> MultimodalInput:
             0..255, or floats.
 
     Raises:
-        InputError: Wrong rank, channel number or dtype, or an empty picture.
+        InputError: Wrong rank, channel number or dtype, or an empty image.
     """
     return MultimodalInput.of(ours.make_image_input(_copy(image_tensor, "image")))
 
 
 def make_audio_input(audio_tensor: ArrayLike) -> MultimodalInput:
-    """Features of sounds, copied.
+    """Features of audio, copied.
 
     Args:
         audio_tensor: Array as in `make_image_input` of shape (batch_size, n_bins, n_frames), uint8 or floats.

@@ -66,7 +66,7 @@ class _Block:
 
 
 class Image(_Block):
-    """A picture, channels first.
+    """An image, channels first.
 
     Args:
         data: Bytes in 0..255 or floats, (channels, height, width) in a row.
@@ -104,7 +104,7 @@ class Image(_Block):
 
 
 class Audio(_Block):
-    """Features of sounds.
+    """Features of audio.
 
     Args:
         data: Bytes or floats, (batch_size, n_bins, n_frames) in a row.

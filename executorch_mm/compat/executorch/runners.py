@@ -135,7 +135,7 @@ class TextLLMRunner(_Runner):
 
 
 class MultimodalRunner(_Runner):
-    """Runs a model that reads texts, pictures and sounds. The conversation goes on until `reset()`.
+    """Runs a model that reads texts, images and audio. The conversation goes on until `reset()`.
 
     Args:
         model_path: The .pte file.
@@ -206,9 +206,9 @@ class MultimodalRunner(_Runner):
 
         Args:
             inputs: The processor's output, or what `generate` takes. Of the output "input_ids", (length,) or
-                (1, length), and "pixel_values", ([pictures,] channels, height, width), are used.
+                (1, length), and "pixel_values", ([images,] channels, height, width), are used.
             config: Options.
-            image_token_id: The token whose runs stand for the pictures.
+            image_token_id: The token whose runs stand for the images.
             token_callback: As in `generate`.
             stats_callback: As in `generate`.
 

@@ -39,7 +39,7 @@ TEST_CASE("rows beyond a whole block and bytes beyond a whole span are resized t
                 {first.data(), whole.data(), kHeight, 1}) == pixels);
 }
 
-TEST_CASE("neighbours outside of the picture are an error") {
+TEST_CASE("neighbours outside of the image are an error") {
   const std::vector<uint8_t> pixels(3 * 4 * 3);
   const int32_t whole[] = {kOne, kOne};
   const int32_t inside[] = {0};

@@ -11,8 +11,8 @@ using namespace emm;
 using emm::testing::fake_contract;
 using emm::testing::FakeExecutor;
 using emm::testing::FakeSession;
+using emm::testing::image;
 using emm::testing::kPixels;
-using emm::testing::picture;
 
 namespace {
 
@@ -22,7 +22,7 @@ TokenInput tokens(int64_t count) { return {std::vector<int64_t>(static_cast<size
 
 TEST_CASE("mixed inputs reach the decoder in order and in chunks no longer than the bound") {
   FakeSession f;
-  f.prefill({tokens(3), picture(), tokens(10)});
+  f.prefill({tokens(3), image(), tokens(10)});
   CHECK(f.fake->call_sizes == std::vector<int64_t>{3, 4, 8, 2});
   CHECK(f.session->position() == 17);
   CHECK(f.session->history() == f.fake->cache);
@@ -32,7 +32,7 @@ TEST_CASE("mixed inputs reach the decoder in order and in chunks no longer than 
 
 TEST_CASE("an image reaches the encoder by pointer and its rows reach the decoder by pointer") {
   FakeSession f;
-  f.prefill({picture()});
+  f.prefill({image()});
   REQUIRE(f.fake->encoder_inputs.size() == 1);
   CHECK(f.fake->encoder_inputs[0] == kPixels.data());
   CHECK(f.fake->last_embeddings != nullptr);
@@ -69,7 +69,7 @@ TEST_CASE("a prompt that does not fit is refused before anything runs") {
   f.prefill({tokens(4)});
   f.fake->call_sizes.clear();
   try {
-    f.session->begin_prefill({picture(), tokens(9)});
+    f.session->begin_prefill({image(), tokens(9)});
     FAIL("expected a capacity error");
   } catch (const Error& error) {
     CHECK(error.code() == ErrorCode::kCapacity);
@@ -79,7 +79,7 @@ TEST_CASE("a prompt that does not fit is refused before anything runs") {
   CHECK(f.fake->call_sizes.empty());
   CHECK(f.fake->encoder_inputs.empty());
   CHECK(f.session->position() == 4);
-  f.prefill({picture(), tokens(8)});
+  f.prefill({image(), tokens(8)});
   CHECK(f.session->position() == 16);
 }
 
@@ -88,7 +88,7 @@ TEST_CASE(
     "the cache") {
   FakeSession f(fake_contract(/*capacity=*/8));
   f.fake->num_image_rows = 9;
-  f.session->begin_prefill({tokens(2), picture()});
+  f.session->begin_prefill({tokens(2), image()});
   CHECK(f.session->step_prefill());
   CHECK_THROWS_AS(f.session->step_prefill(), Error);
   CHECK(f.session->position() == 0);
@@ -102,7 +102,7 @@ TEST_CASE("a failure in the middle of a prompt leaves the session where it stood
   const auto history = f.session->history();
   const auto pending = f.session->pending_tokens();
   f.fake->fail_at_call = static_cast<int64_t>(f.fake->call_sizes.size()) + 2;
-  CHECK_THROWS_AS(f.prefill({tokens(3), picture(), tokens(3)}), Error);
+  CHECK_THROWS_AS(f.prefill({tokens(3), image(), tokens(3)}), Error);
   CHECK(f.session->history() == history);
   CHECK(f.session->pending_tokens() == pending);
   f.prefill({tokens(3)});
@@ -227,7 +227,7 @@ TEST_CASE("inputs that the model cannot take are refused by name") {
   Contract contract = fake_contract();
   contract.methods.erase("vision_encoder");
   FakeSession f(contract);
-  CHECK_THROWS_WITH_AS(f.session->begin_prefill({tokens(1), picture()}),
+  CHECK_THROWS_WITH_AS(f.session->begin_prefill({tokens(1), image()}),
                        "input 1 (image): the model has no vision_encoder and takes no image",
                        Error);
   CHECK_THROWS_WITH_AS(f.session->begin_prefill({TokenInput{{16}}}),
@@ -258,7 +258,7 @@ TEST_CASE("a model without a KV cache reads the whole conversation at each step"
 
 TEST_CASE("a model that takes one token per call gets its prompt token by token") {
   FakeSession f(fake_contract(/*capacity=*/16, /*max_chunk=*/1));
-  f.prefill({tokens(3), picture()});
+  f.prefill({tokens(3), image()});
   CHECK(f.fake->call_sizes == std::vector<int64_t>(7, 1));
 }
 
@@ -268,9 +268,9 @@ TEST_CASE("rows of media stand at the placeholder that the input or else the pro
   contract.image_token_id = 3;
   contract.audio_token_id = 4;
   FakeSession f(contract);
-  ImageInput image = picture();
+  ImageInput image = image();
   image.placeholder_id = 9;
-  f.prefill({picture()});
+  f.prefill({image()});
   f.prefill({image});
   f.prefill({EmbeddingInput{{kPixels.data(), DType::kFloat32, {2, 2}}, nullptr}});
   CHECK(f.fake->placeholder_ids == std::vector<int64_t>{3, 9, 3});

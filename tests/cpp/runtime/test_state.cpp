@@ -10,7 +10,7 @@
 using namespace emm;
 using emm::testing::fake_contract;
 using emm::testing::FakeSession;
-using emm::testing::picture;
+using emm::testing::image;
 
 namespace {
 
@@ -176,7 +176,7 @@ TEST_CASE("a rewind goes as far back as the state allows and says how far that i
 
 TEST_CASE("the state is copied before a prompt only where going back would not do") {
   FakeSession f = session_with(flat());
-  f.prefill({tokens(30), picture()});
+  f.prefill({tokens(30), image()});
   CHECK(f.fake->num_saved == 0);
   FakeSession in_ring = session_with(ring());
   in_ring.prefill({tokens(16)});

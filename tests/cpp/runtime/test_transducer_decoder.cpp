@@ -34,18 +34,18 @@ struct Decoding {
   Decoding(TransducerContract contract, FakeTransducer::Rule rule) {
     auto executor = std::make_unique<FakeTransducer>(std::move(contract), std::move(rule));
     fake = executor.get();
-    transduction = std::make_unique<Transduction>(std::move(executor));
+    decoder = std::make_unique<TransducerDecoder>(std::move(executor));
   }
 
   void begin(int64_t num_frames) {
     samples.assign(static_cast<size_t>(num_frames), 0.0f);
-    transduction->begin_request();
-    transduction->begin_samples({samples.data(), DType::kFloat32, {num_frames}});
+    decoder->begin_request();
+    decoder->begin_samples({samples.data(), DType::kFloat32, {num_frames}});
   }
 
   Symbols rest() {
     Symbols symbols;
-    while (const auto symbol = transduction->next())
+    while (const auto symbol = decoder->next())
       symbols.emplace_back(symbol->token, symbol->frame, symbol->duration);
     return symbols;
   }
@@ -55,8 +55,8 @@ struct Decoding {
     return rest();
   }
 
-  FakeTransducer* fake;  // owned by the transduction
-  std::unique_ptr<Transduction> transduction;
+  FakeTransducer* fake;  // owned by the decoder
+  std::unique_ptr<TransducerDecoder> decoder;
   std::vector<float> samples;
 };
 
@@ -125,39 +125,39 @@ TEST_CASE("the encoder runs once for each clip, and a clip knows nothing of the 
   const Symbols first = decoding.all(5);
   CHECK(decoding.all(5) == first);
   CHECK(decoding.fake->num_encoded == 2);
-  CHECK(decoding.transduction->timings().num_generated_tokens == 6);
-  CHECK(decoding.transduction->timings().num_decode_steps == 11);
-  CHECK(decoding.transduction->timings().num_prompt_positions == 5);
+  CHECK(decoding.decoder->timings().num_generated_tokens == 6);
+  CHECK(decoding.decoder->timings().num_decode_steps == 11);
+  CHECK(decoding.decoder->timings().num_prompt_positions == 5);
 }
 
 TEST_CASE("cancel ends a clip before the next call of the model; the next clip is whole") {
   Decoding decoding(contract_with({}), two_on_even_frames);
   const Symbols whole = decoding.all(5);
   decoding.begin(5);
-  CHECK(decoding.transduction->next().has_value());
+  CHECK(decoding.decoder->next().has_value());
   const size_t num_looks = decoding.fake->looked_at.size();
-  decoding.transduction->cancel();
-  CHECK_FALSE(decoding.transduction->next().has_value());
+  decoding.decoder->cancel();
+  CHECK_FALSE(decoding.decoder->next().has_value());
   CHECK(decoding.fake->looked_at.size() == num_looks);
-  CHECK(decoding.transduction->is_cancelled());
+  CHECK(decoding.decoder->is_cancelled());
   CHECK(decoding.all(5) == whole);
-  CHECK_FALSE(decoding.transduction->is_cancelled());
+  CHECK_FALSE(decoding.decoder->is_cancelled());
 }
 
 TEST_CASE("cancel is heard among blanks too") {
   Decoding decoding(contract_with({}),
                     [](int64_t, const std::vector<int64_t>&) { return JointChoice{kBlank, 0}; });
-  decoding.fake->before_choice = [&] { decoding.transduction->cancel(); };
+  decoding.fake->before_choice = [&] { decoding.decoder->cancel(); };
   CHECK(decoding.all(50).empty());
   CHECK(decoding.fake->looked_at.size() == 1);
 }
 
 TEST_CASE("cancelled before it begins, a clip is not encoded") {
   Decoding decoding(contract_with({}), two_on_even_frames);
-  decoding.transduction->begin_request();
-  decoding.transduction->cancel();
+  decoding.decoder->begin_request();
+  decoding.decoder->cancel();
   const float sample = 0.0f;
-  decoding.transduction->begin_samples({&sample, DType::kFloat32, {1}});
+  decoding.decoder->begin_samples({&sample, DType::kFloat32, {1}});
   CHECK(decoding.rest().empty());
   CHECK(decoding.fake->num_encoded == 0);
 }
@@ -168,7 +168,7 @@ TEST_CASE("after an error the clip is over and the next one is whole") {
   SUBCASE("in the predictor") {
     decoding.begin(5);
     decoding.fake->fails_to_read = true;
-    CHECK_THROWS_WITH_AS(decoding.transduction->next(), "decoder_step: told to fail", Error);
+    CHECK_THROWS_WITH_AS(decoding.decoder->next(), "decoder_step: told to fail", Error);
     decoding.fake->fails_to_read = false;
   }
   SUBCASE("in the encoder") {
@@ -177,7 +177,7 @@ TEST_CASE("after an error the clip is over and the next one is whole") {
     CHECK_THROWS_AS(decoding.begin(5), Error);
     decoding.fake->fails_to_encode = false;
   }
-  CHECK_FALSE(decoding.transduction->next().has_value());
+  CHECK_FALSE(decoding.decoder->next().has_value());
   CHECK(decoding.all(5) == whole);
 }
 
@@ -205,7 +205,7 @@ TEST_CASE("another thread's call is refused while the model runs") {
   decoding.fake->before_choice = [&] {
     std::thread([&] {
       try {
-        decoding.transduction->begin_request();
+        decoding.decoder->begin_request();
       } catch (const Error& error) {
         if (error.code() == ErrorCode::kBusy) refused = error.what();
       }

@@ -1,4 +1,4 @@
-"""Conversations: messages in both forms, pictures in their places, what is read again, answers."""
+"""Conversations: messages in both forms, images in their places, what is read again, answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from executorch_mm import (
     make_image_input,
     make_token_input,
 )
-from executorch_mm._engine.prefix_reuse import ChatPrompt, Context
+from executorch_mm._engine.prefix_reuse import ChatPrompt, PrefixCache
 from executorch_mm.chat import ChatOptions, ChatTemplate
 from executorch_mm.chat.control_tokens import ControlTokens
 from executorch_mm.chat.messages import read_messages
@@ -79,7 +79,7 @@ def image_forms(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def test_pictures_come_in_every_form_of_both_apis(runner: MultimodalRunner, tmp_path: Path) -> None:
+def test_images_come_in_every_form_of_both_apis(runner: MultimodalRunner, tmp_path: Path) -> None:
     answers = []
     for form in image_forms(tmp_path):
         runner.reset()
@@ -88,7 +88,7 @@ def test_pictures_come_in_every_form_of_both_apis(runner: MultimodalRunner, tmp_
 
 
 def test_a_url_is_fetched_by_the_callers_function_alone(runner: MultimodalRunner) -> None:
-    message = user({"type": "image_url", "image_url": {"url": "https://pictures.invalid/7.png"}}, COUNT)
+    message = user({"type": "image_url", "image_url": {"url": "https://images.invalid/7.png"}}, COUNT)
     with pytest.raises(InputError, match=r"^messages\[0\]\.content\[0\]\.image_url: .*fetch"):
         runner.chat([message])
     fetched: list[str] = []
@@ -98,10 +98,10 @@ def test_a_url_is_fetched_by_the_callers_function_alone(runner: MultimodalRunner
         return png(7)
 
     assert runner.chat([message], GREEDY, chat_options=ChatOptions(fetch=fetch)).text == count(7)
-    assert fetched == ["https://pictures.invalid/7.png"]
+    assert fetched == ["https://images.invalid/7.png"]
 
 
-def test_sounds_come_in_every_form_of_both_apis(tmp_path: Path) -> None:
+def test_audio_clips_come_in_every_form_of_both_apis(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(WAV)
     text = base64.b64encode(WAV).decode()
     forms: list[dict[str, object]] = [
@@ -121,8 +121,8 @@ def test_sounds_come_in_every_form_of_both_apis(tmp_path: Path) -> None:
     ]
     conversation = read_messages([user(*forms)])
     assert conversation.messages[0]["content"] == [{"type": "audio"}] * len(forms)
-    assert [str(sound.value) for sound in conversation.media] == [
-        "Sound(num_samples=4, sampling_rate=16000)"
+    assert [str(audio.value) for audio in conversation.media] == [
+        "Waveform(num_samples=4, sampling_rate=16000)"
     ] * len(forms)
 
 
@@ -222,7 +222,7 @@ class Words:
 
 Place = Callable[..., list[str | MultimodalInput]]
 ONE, TWO = (make_image_input(np.full((4, 4, 3), value, np.uint8)) for value in (1, 2))
-SOUND = make_audio_input(np.zeros((1, 2, 3), np.float32))
+AUDIO = make_audio_input(np.zeros((1, 2, 3), np.float32))
 
 
 def placed(name: str, messages: list[dict[str, object]], *tokens: str) -> list[str | MultimodalInput]:
@@ -254,7 +254,7 @@ SOI, EOI = "\n\n<start_of_image>", "<end_of_image>\n\n"
             FAKE + "and" + FAKE + GLOBAL,
             FAKE + "?<end_of_utterance>",
         ),
-        ("llava-next", [], "[INST] ", "\n", "\nand? [/INST]"),  # pictures first, then the texts
+        ("llava-next", [], "[INST] ", "\n", "\nand? [/INST]"),  # images first, then the texts
         (
             "gemma3",
             ["<end_of_image>"],
@@ -288,7 +288,7 @@ SOI, EOI = "\n\n<start_of_image>", "<end_of_image>\n\n"
         ("smollm2", [], "<|im_start|>user\n", "and", "?<|im_end|>"),
     ],
 )
-def test_pictures_stand_where_the_template_wants_them(
+def test_images_stand_where_the_template_wants_them(
     name: str, tokens: list[str], before: str, between: str, after: str
 ) -> None:
     head, one, middle, two, tail = placed(name, [user(ONE, "and", TWO, "?")], *tokens)
@@ -299,30 +299,30 @@ def test_pictures_stand_where_the_template_wants_them(
     assert tail.startswith(after)
 
 
-def test_sounds_and_pictures_keep_their_places_beside_each_other() -> None:
+def test_audio_and_images_keep_their_places_beside_each_other() -> None:
     source = (
         "{% for part in messages[0].content %}{% if part.type == 'text' %}{{ part.text }}"
         "{% else %}<|{{ part.type }}|>{% endif %}{% endfor %}"
     )
-    parts = texts_of(ChatTemplate(source), [user(SOUND, "a", ONE, "b", SOUND, TWO)])
-    assert parts == [SOUND, "a", ONE, "b", SOUND, TWO]
+    parts = texts_of(ChatTemplate(source), [user(AUDIO, "a", ONE, "b", AUDIO, TWO)])
+    assert parts == [AUDIO, "a", ONE, "b", AUDIO, TWO]
 
 
-def test_a_template_that_knows_sounds_by_openais_name_gets_it() -> None:
-    parts = placed("voxtral", [user(SOUND, "What is said?")], "[BEGIN_AUDIO]")
-    assert parts == ["<s>[INST][BEGIN_AUDIO]", SOUND, "What is said?[/INST]"]
+def test_a_template_that_knows_audio_by_openais_name_gets_it() -> None:
+    parts = placed("voxtral", [user(AUDIO, "What is said?")], "[BEGIN_AUDIO]")
+    assert parts == ["<s>[INST][BEGIN_AUDIO]", AUDIO, "What is said?[/INST]"]
     with pytest.raises(InputError, match="Only text, input_audio and audio_url chunks are supported"):
         placed("voxtral", [user(ONE, "What is this?")])
 
 
-def test_a_template_that_puts_pictures_first_gets_them_first() -> None:
+def test_a_template_that_puts_images_first_gets_them_first() -> None:
     parts = placed("llava-1.5", [user("Compare", ONE, "and", TWO)])
     assert parts == ["USER: ", ONE, "\n", TWO, "\nCompare and ASSISTANT:"]
 
 
-def test_what_the_template_writes_around_a_picture_is_not_written_twice() -> None:
-    picture = "<|image_start|><image><|image_end|>"
-    source = f"{{% for part in messages[0].content %}}{{{{ part.text or '{picture}' }}}}{{% endfor %}}"
+def test_what_the_template_writes_around_an_image_is_not_written_twice() -> None:
+    image = "<|image_start|><image><|image_end|>"
+    source = f"{{% for part in messages[0].content %}}{{{{ part.text or '{image}' }}}}{{% endfor %}}"
     parts = texts_of(ChatTemplate(source), [user(ONE, "what?")], "<|image_start|>")
     assert parts == ["<|image_start|>", ONE, "<|image_end|>what?"]
 
@@ -338,20 +338,20 @@ def test_what_the_template_writes_around_a_picture_is_not_written_twice() -> Non
         ("phi4-mini", [], "<|image_1|>"),
     ],
 )
-def test_a_placeholder_in_a_text_is_not_taken_for_a_picture(
+def test_a_placeholder_in_a_text_is_not_taken_for_an_image(
     name: str, tokens: list[str], placeholder: str
 ) -> None:
     words = f"what does {placeholder} mean?"
-    before, picture, after = placed(name, [user(words, ONE, words)], *tokens)
-    assert picture == ONE
+    before, image, after = placed(name, [user(words, ONE, words)], *tokens)
+    assert image == ONE
     assert words in str(before)
     assert str(after).count(placeholder) == 1
     (text,) = placed(name, [user(words)], *tokens)
     assert words in str(text)
 
 
-def test_a_template_that_leaves_a_picture_out_is_an_error() -> None:
-    with pytest.raises(InputError, match="a place for each of 1 pictures"):
+def test_a_template_that_leaves_an_image_out_is_an_error() -> None:
+    with pytest.raises(InputError, match="a place for each of 1 images"):
         texts_of(ChatTemplate("{{ messages[0].role }}"), [user(ONE)])
 
 
@@ -369,7 +369,7 @@ def ask(*parts: object) -> list[dict[str, object]]:
     return [user(*parts, COUNT)]
 
 
-def test_a_chat_with_a_picture_is_answered(runner: MultimodalRunner) -> None:
+def test_a_chat_with_an_image_is_answered(runner: MultimodalRunner) -> None:
     result = runner.chat([user({"type": "image", "image": render(make_scene(seed=7))}, COUNT)])
     assert result.text == count(7)
     assert result.finish_reason == "stop"
@@ -438,7 +438,7 @@ def test_answers_to_one_prompt_have_the_same_counts_of_it(runner: MultimodalRunn
         assert answer.stats.num_cached_tokens == answer.stats.num_prompt_tokens - 1
 
 
-def test_another_picture_is_read_and_the_same_one_is_not(runner: MultimodalRunner) -> None:
+def test_another_image_is_read_and_the_same_one_is_not(runner: MultimodalRunner) -> None:
     assert runner.chat(ask(render(make_scene(7))), GREEDY).text == count(7)
     other = next(seed for seed in range(8, 50) if count(seed) != count(7))
     answer = runner.chat(ask(render(make_scene(other))), GREEDY)
@@ -455,7 +455,7 @@ def test_what_else_ran_on_the_runner_does_not_matter(runner: MultimodalRunner) -
     assert runner.chat(messages, GREEDY).text == count(7)
     snapshot = runner.save()
     runner.reset()
-    # The same tokens and as many positions, with another picture among them.
+    # The same tokens and as many positions, with another image among them.
     runner.generate_text(
         ["<|user|>", render(make_scene(other)), f"{COUNT['text']}<|end|><|assistant|>"], GREEDY
     )
@@ -467,7 +467,7 @@ def test_what_else_ran_on_the_runner_does_not_matter(runner: MultimodalRunner) -
     assert runner.chat(messages, GREEDY).text == count(7)
 
 
-def test_pictures_beside_each_other_are_told_apart(runner: MultimodalRunner) -> None:
+def test_images_beside_each_other_are_told_apart(runner: MultimodalRunner) -> None:
     one, two = render(make_scene(7)), render(make_scene(8))
     both = runner.chat(ask(one, two), GREEDY)
     swapped = runner.chat(ask(two, one), GREEDY)
@@ -521,7 +521,7 @@ class OneWay:
 
 
 def tokens_to_read(session: Any, ids: list[int]) -> list[list[int]]:
-    parts = Context().to_read(ChatPrompt((make_token_input(ids),)), session)
+    parts = PrefixCache().to_read(ChatPrompt((make_token_input(ids),)), session)
     return [np.asarray(part.value).tolist() for part in parts]
 
 
@@ -555,7 +555,7 @@ def test_a_chat_that_fails_leaves_the_runner_usable(runner: MultimodalRunner) ->
     with pytest.raises(CapacityError):
         runner.chat([user("red " * 1000)], GREEDY)
     with pytest.raises(InputError, match="audio"):
-        runner.chat([user(SOUND, "what?")], GREEDY, chat_options=ChatOptions(template=TEXT_ONLY))
+        runner.chat([user(AUDIO, "what?")], GREEDY, chat_options=ChatOptions(template=TEXT_ONLY))
     with contextlib.closing(runner.stream_chat(messages, GREEDY)) as pieces:
         next(pieces)
     assert runner.chat(messages, GREEDY).text == count(7)

@@ -1,4 +1,4 @@
-"""Pictures that are cut, in chats: every tile in its place, as transformers' processors expand them."""
+"""Images that are cut, in chats: every tile in its place, as transformers' processors expand them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from executorch_mm.chat.chat import Chat
 from executorch_mm.errors import ExecutorchMMError, InputError
 from executorch_mm.preprocess import ImageProcessor
 from executorch_mm.preprocess.tiling import SquareTiles
-from golden_sources import picture
+from golden_sources import golden_image
 from tile_cases import CASES, MEDIA_TOKEN, ROWS, Case, make_tokenizer, template
 
 TESTS = Path(__file__).parents[2]
 GOLDEN = json.loads((TESTS / "data" / "chat" / "tiles.json").read_text(encoding="utf-8"))
 CLASSES = {"InternVL": "GotOcr2ImageProcessor"}
-MODEL = TESTS / "models" / "multimodal" / "llava_clip.pte"  # takes pictures of 28 x 28, gives 4 rows
+MODEL = TESTS / "models" / "multimodal" / "llava_clip.pte"  # takes images of 28 x 28, gives 4 rows
 SHORT = GenerationConfig(max_new_tokens=2, ignore_eos=True, logprobs=1)
 
 
@@ -41,7 +41,7 @@ def folder_of(case: Case, folder: Path) -> Path:
 
 
 def messages_of(case: Case) -> list[dict[str, Any]]:
-    return case.messages([picture("RGB", *size) for size in case.pictures])
+    return case.messages([golden_image("RGB", *size) for size in case.images])
 
 
 def load(name: str, folder: Path) -> MultimodalRunner:
@@ -83,12 +83,12 @@ def test_the_context_holds_what_transformers_gives_the_model(name: str, tmp_path
         assert runner.stats.copied_input_bytes == 0
 
 
-def test_each_tile_shows_its_part_of_the_picture(tmp_path: Path) -> None:
+def test_each_tile_shows_its_part_of_the_image(tmp_path: Path) -> None:
     case = CASES["2 x 2"]
     with load("2 x 2", tmp_path) as runner:
         placeholder = runner.tokenizer.token_to_id("<image>")
         chat = runner.chat(messages_of(case), SHORT)
-        tiles = list(ImageProcessor.from_pretrained(tmp_path)(picture("RGB", *case.pictures[0])))
+        tiles = list(ImageProcessor.from_pretrained(tmp_path)(golden_image("RGB", *case.images[0])))
         parts: list[MultimodalInput] = []
         ids: list[int] = []
         for token in GOLDEN["2 x 2"]:
@@ -104,7 +104,7 @@ def test_each_tile_shows_its_part_of_the_picture(tmp_path: Path) -> None:
     assert chat.logprobs == by_hand.logprobs is not None
 
 
-def test_the_next_turn_neither_prepares_nor_reads_the_picture_again(
+def test_the_next_turn_neither_prepares_nor_reads_the_image_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared: list[object] = []
@@ -126,8 +126,8 @@ def test_the_next_turn_neither_prepares_nor_reads_the_picture_again(
         fresh = runner.chat(messages, SHORT)
         assert fresh.token_ids == second.token_ids
         assert runner.position == fresh_length
-        # Another picture of the same size is read.
-        messages[0]["content"][1]["image"] = picture("RGB", *case.pictures[0]).rotate(180)
+        # Another image of the same size is read.
+        messages[0]["content"][1]["image"] = golden_image("RGB", *case.images[0]).rotate(180)
         assert runner.chat(messages, SHORT).stats.encode_image_ns > 0
 
 
@@ -136,7 +136,7 @@ def test_an_encoder_of_several_tiles_gets_all_or_is_refused(tmp_path: Path) -> N
     (tmp_path / "b").mkdir()
     smol = folder_of(CASES["2 x 2"], tmp_path / "a")
     intern = folder_of(CASES["InternVL, 1 x 2 and 3 x 2"], tmp_path / "b")
-    image = image_input(picture("RGB", 50, 60))
+    image = image_input(golden_image("RGB", 50, 60))
     with pytest.raises(InputError, match=r"one tile at a time.*got one of shape \(5, 3, 28, 28\)"):
         encoder_of((5, 3, 28, 28), smol).cut(image)
     assert encoder_of((5, 3, 28, 28), smol, is_dynamic=True).cut(image) is not None

@@ -61,9 +61,9 @@ def test_sequences_that_are_no_lists_are_lists() -> None:
     "name", [name for name in CASES if CASES[name].options == {} and not CASES[name].documents]
 )
 def test_a_chat_reads_the_same_messages(name: str) -> None:
-    """Content is a list of parts where it was one, and pictures are left out here."""
+    """Content is a list of parts where it was one, and images are left out here."""
     case = CASES[name]
-    if "picture" in name:
+    if "image" in name:
         return
     messages = read_messages(case.messages).messages
     assert ChatTemplate(case.template).render(messages, tools=case.tools) == GOLDEN[name]

@@ -77,8 +77,8 @@ def fails(result: Result, code: int, *words: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pictures") / "scene.png"
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("images") / "scene.png"
     render(make_scene(900_000_001)).save(path)
     return path
 
@@ -90,12 +90,12 @@ def an_image() -> MultimodalInput:
     return make_image_input(np.zeros((4, 4, 3), np.uint8))
 
 
-def a_sound() -> MultimodalInput:
+def an_audio() -> MultimodalInput:
     return make_audio_input(np.zeros(400, np.float32), sampling_rate=16000)
 
 
 def test_files_stand_before_the_prompt_in_their_order_or_at_the_marks_of_their_kind() -> None:
-    one, two, heard = an_image(), an_image(), a_sound()
+    one, two, heard = an_image(), an_image(), an_audio()
     images: list[tuple[Kind, MultimodalInput]] = [("image", one), ("image", two)]
     mixed: list[tuple[Kind, MultimodalInput]] = [("image", one), ("audio", heard), ("image", two)]
     assert place_media("what?", images) == [one, two, "what?"]
@@ -129,7 +129,7 @@ def test_a_photo_is_drawn_upright() -> None:
 
 
 @pytest.mark.parametrize(("columns", "width"), [(80, 39), (200, 48), (10, 8)])
-def test_pictures_side_by_side_fit_the_terminal(columns: int, width: int) -> None:
+def test_images_side_by_side_fit_the_terminal(columns: int, width: int) -> None:
     wide, tall = Image.new("RGB", (40, 10)), Image.new("RGB", (10, 500))
     lines = ESCAPE.sub("", terminal.side_by_side([wide, tall], columns)).splitlines()
     assert {len(line) for line in lines} == {2 * width + 2}
@@ -251,17 +251,17 @@ def test_help_imports_neither_pillow_nor_tokenizers_nor_jinja() -> None:
     assert result.stdout.splitlines()[-1] == "[]"
 
 
-def test_generate_writes_the_answer_and_nothing_else_to_stdout(picture: Path) -> None:
-    result = command("generate", "--image", str(picture), "Describe this picture.")
+def test_generate_writes_the_answer_and_nothing_else_to_stdout(image: Path) -> None:
+    result = command("generate", "--image", str(image), "Describe this picture.")
     assert (result.returncode, result.stderr) == (0, "")
     (line,) = result.stdout.splitlines()
     assert all(f"{shape.colour} {shape.shape}" in line for shape in make_scene(900_000_001).shapes)
 
 
-def test_generate_takes_model_and_tokenizer_paths_and_reports_to_stderr(call: Call, picture: Path) -> None:
+def test_generate_takes_model_and_tokenizer_paths_and_reports_to_stderr(call: Call, image: Path) -> None:
     arguments = ["--model", str(MODEL / "model.pte"), "--tokenizer", str(MODEL / "tokenizer.json")]
     turn = "<|user|><image>How many shapes are there?<|end|><|assistant|>"
-    result = call("generate", *arguments, "--raw", "--stats", "--image", str(picture), turn)
+    result = call("generate", *arguments, "--raw", "--stats", "--image", str(image), turn)
     assert result.returncode == 0
     assert result.stdout == NUMBERS[len(make_scene(900_000_001).shapes)] + "\n"
     assert "tokens/s; finish reason: stop" in result.stderr
@@ -269,21 +269,21 @@ def test_generate_takes_model_and_tokenizer_paths_and_reports_to_stderr(call: Ca
 
 
 def test_generate_reads_the_prompt_from_standard_input(
-    call: Call, picture: Path, monkeypatch: pytest.MonkeyPatch
+    call: Call, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    typed = call("generate", "--image", str(picture), "Describe this picture.")
+    typed = call("generate", "--image", str(image), "Describe this picture.")
     monkeypatch.setattr("sys.stdin", io.StringIO("Describe this picture."))
-    piped = call("generate", "--image", str(picture), "-")
+    piped = call("generate", "--image", str(image), "-")
     assert piped.returncode == 0
     assert piped.stdout == typed.stdout
 
 
-def test_the_same_seed_gives_the_same_answer_and_limits_hold(call: Call, picture: Path) -> None:
+def test_the_same_seed_gives_the_same_answer_and_limits_hold(call: Call, image: Path) -> None:
     def sample(*options: str) -> str:
         return call(
             "generate",
             "--image",
-            str(picture),
+            str(image),
             "--temperature",
             "5",
             "--max-new-tokens",
@@ -299,10 +299,10 @@ def test_the_same_seed_gives_the_same_answer_and_limits_hold(call: Call, picture
     assert len(greedy.split()) <= 6
 
 
-def test_stop_strings_end_the_answer(call: Call, picture: Path) -> None:
-    whole = call("generate", "--image", str(picture), "Describe this picture.").stdout
+def test_stop_strings_end_the_answer(call: Call, image: Path) -> None:
+    whole = call("generate", "--image", str(image), "Describe this picture.").stdout
     word = whole.split()[2]
-    cut = call("generate", "--image", str(picture), "--stop", word, "Describe this picture.").stdout
+    cut = call("generate", "--image", str(image), "--stop", word, "Describe this picture.").stdout
     assert cut == whole[: whole.index(word)] + "\n"
 
 
@@ -336,17 +336,17 @@ def test_options_that_argparse_refuses_are_usage_errors(call: Call) -> None:
         assert "usage: executorch-mm generate" in result.stderr
 
 
-def test_bad_files_are_one_line_each(call: Call, tmp_path: Path, picture: Path) -> None:
+def test_bad_files_are_one_line_each(call: Call, tmp_path: Path, image: Path) -> None:
     model, tokenizer = MODEL / "model.pte", MODEL / "tokenizer.json"
     text = tmp_path / "text.png"
-    text.write_text("no picture")
+    text.write_text("no image")
     cut = tmp_path / "cut.pte"
     cut.write_bytes(model.read_bytes()[:50_000])
     noise = tmp_path / "noise.pte"
     noise.write_bytes(bytes(range(256)) * 40)
     none = str(tmp_path / "none")
     fails(call("generate", "--image", none, "x"), 1, none, "No such file")
-    fails(call("generate", "--image", str(text), "x"), 1, "text.png", "not a picture")
+    fails(call("generate", "--image", str(text), "x"), 1, "text.png", "not an image")
     fails(call("demo", "--image", none), 1, none, "No such file")
     fails(call("generate", "--model", none, "--tokenizer", str(tokenizer), "x"), 1, none)
     fails(call("generate", "--model", str(cut), "--tokenizer", str(tokenizer), "x"), 1, "cut.pte")
@@ -380,7 +380,7 @@ def test_system_and_chat_need_a_template(call: Call, tmp_path: Path) -> None:
     fails(call("generate", *model, "--system", "y", "x"), 2, "--system needs a chat template")
 
 
-def test_a_reader_that_goes_away_is_no_traceback(picture: Path) -> None:
+def test_a_reader_that_goes_away_is_no_traceback(image: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "executorch_mm", "demo", "--seed", "4"],
         stdout=subprocess.PIPE,
@@ -394,11 +394,11 @@ def test_a_reader_that_goes_away_is_no_traceback(picture: Path) -> None:
     assert (process.wait(timeout=60), errors) == (141, b"")
 
 
-def test_demo_asks_about_pictures_and_a_voice_and_is_right() -> None:
+def test_demo_asks_about_images_and_a_voice_and_is_right() -> None:
     result = command("demo", "--seed", "12")
     assert (result.returncode, result.stderr) == (0, "")
     assert "\x1b" not in result.stdout
-    files = re.findall(r"^picture \d: (.*)$", result.stdout, re.MULTILINE)
+    files = re.findall(r"^image \d: (.*)$", result.stdout, re.MULTILINE)
     assert len(files) == 3
     np.testing.assert_array_equal(
         np.asarray(Image.open(files[0])), np.asarray(render(make_scene(900_000_012)))
@@ -409,18 +409,18 @@ def test_demo_asks_about_pictures_and_a_voice_and_is_right() -> None:
     assert re.search(r"load .* first token after .* tokens/s; .* s in all$", result.stdout.strip())
 
 
-def test_demo_takes_pictures_and_questions(call: Call, picture: Path) -> None:
-    result = call("demo", "--image", str(picture), "--question", "How many shapes are there?")
+def test_demo_takes_images_and_questions(call: Call, image: Path) -> None:
+    result = call("demo", "--image", str(image), "--question", "How many shapes are there?")
     assert result.returncode == 0
-    assert f"picture 1: {picture}" in result.stdout
+    assert f"image 1: {image}" in result.stdout
     number = NUMBERS[len(make_scene(900_000_001).shapes)]
     assert f"> How many shapes are there?\n  {number}\n" in result.stdout
-    fails(call("demo", *["--image", str(picture)] * 3), 2, "2 pictures at most, got 3")
+    fails(call("demo", *["--image", str(image)] * 3), 2, "2 images at most, got 3")
 
 
-def test_demo_compares_two_pictures_of_the_user(call: Call, picture: Path) -> None:
-    result = call("demo", "--image", str(picture), "--image", str(picture))
-    assert result.stdout.startswith("Your pictures\n")
+def test_demo_compares_two_images_of_the_user(call: Call, image: Path) -> None:
+    result = call("demo", "--image", str(image), "--image", str(image))
+    assert result.stdout.startswith("Your images\n")
     assert len(re.findall(r"^> ", result.stdout, re.MULTILINE)) == 3
 
 
@@ -496,34 +496,34 @@ def in_a_terminal(*arguments: str) -> str:
     return output.decode("utf-8")
 
 
-def test_demo_draws_its_pictures_in_a_terminal() -> None:
+def test_demo_draws_its_images_in_a_terminal() -> None:
     output = in_a_terminal("demo", "--seed", "12")
-    assert "picture 1:" not in output
+    assert "image 1:" not in output
     rows = [line for line in output.splitlines() if "\u2580" in line]
     assert [ESCAPE.sub("", row).count("\u2580") for row in rows] == [48] * 24 + [88] * 22
     assert output.count("(right)") >= 4
     plain = in_a_terminal("demo", "--seed", "12", "--no-color")
     assert "\u2580" not in plain
-    assert "picture 1:" in plain
+    assert "image 1:" in plain
 
 
 SPEECH = Path(__file__).resolve().parents[2] / "models" / "speech"
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("sounds") / "noise.wav"
+def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("audio") / "noise.wav"
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, 16000, 0, "NONE", ""))
         file.writeframes(np.random.default_rng(0).integers(-9000, 9000, 32000, np.int16).tobytes())
     return path
 
 
-def test_transcribe_writes_each_format_and_nothing_else_to_stdout(call: Call, sound: Path) -> None:
+def test_transcribe_writes_each_format_and_nothing_else_to_stdout(call: Call, audio: Path) -> None:
     arguments = ("--model", str(SPEECH / "kv.pte"), "--language", "en", "--temperature", "0")
     with executorch_mm.SpeechRunner(SPEECH / "kv.pte") as runner:
         plain, timed = (
-            runner.transcribe(sound, language="en", temperature=0.0, timestamps=times)
+            runner.transcribe(audio, language="en", temperature=0.0, timestamps=times)
             for times in (False, True)
         )
     assert plain.text.strip()
@@ -533,20 +533,20 @@ def test_transcribe_writes_each_format_and_nothing_else_to_stdout(call: Call, so
         "vtt": timed.to_vtt(),
     }
     for name, text in expected.items():
-        result = call("transcribe", str(sound), *arguments, "--format", name)
+        result = call("transcribe", str(audio), *arguments, "--format", name)
         assert result == (0, text, "")
-    result = call("transcribe", str(sound), *arguments, "--format", "json", "--stats")
+    result = call("transcribe", str(audio), *arguments, "--format", "json", "--stats")
     assert json.loads(result.stdout)["segments"] == json.loads(timed.to_json())["segments"]
     assert "finish reason: stop" in result.stderr
 
 
-def test_transcribe_fails_with_one_line(call: Call, sound: Path, tmp_path: Path) -> None:
+def test_transcribe_fails_with_one_line(call: Call, audio: Path, tmp_path: Path) -> None:
     model = str(SPEECH / "kv.pte")
     fails(call("transcribe", "none.wav", "--model", model), 1, "none.wav")
-    fails(call("transcribe", str(sound), "--model", str(MODEL / "model.pte")), 1, "MultimodalRunner")
-    fails(call("transcribe", str(sound), "--model", model, "--language", "xx"), 1, "language", "xx")
-    fails(call("transcribe", str(sound), "--model", model, "--temperature", "-1"), 2, "temperature")
-    fails(call("transcribe", str(sound), "--model", model, "--threads", "0"), 2, "--threads")
-    fails(call("transcribe", str(sound), "--model", str(tmp_path)), 1, "no .pte file")
-    assert call("transcribe", str(sound)).returncode == 2
-    assert call("transcribe", str(sound), "--model", model, "--json", "--format", "srt").returncode == 2
+    fails(call("transcribe", str(audio), "--model", str(MODEL / "model.pte")), 1, "MultimodalRunner")
+    fails(call("transcribe", str(audio), "--model", model, "--language", "xx"), 1, "language", "xx")
+    fails(call("transcribe", str(audio), "--model", model, "--temperature", "-1"), 2, "temperature")
+    fails(call("transcribe", str(audio), "--model", model, "--threads", "0"), 2, "--threads")
+    fails(call("transcribe", str(audio), "--model", str(tmp_path)), 1, "no .pte file")
+    assert call("transcribe", str(audio)).returncode == 2
+    assert call("transcribe", str(audio), "--model", model, "--json", "--format", "srt").returncode == 2

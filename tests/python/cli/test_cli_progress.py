@@ -21,13 +21,13 @@ def test_a_long_prompt_shows_a_line_that_is_gone_at_the_end(monkeypatch: pytest.
     shown = PromptProgress(terminal)
     shown(0, 40, "encode_image")
     shown(10, 40, "prefill")
-    assert f"[{'-' * 20}] looking at a picture 0 %" in terminal.getvalue()
+    assert f"[{'-' * 20}] looking at an image 0 %" in terminal.getvalue()
     assert f"[#####{'-' * 15}] reading the prompt 25 %" in terminal.getvalue()
     shown(40, 40, "prefill")
     assert terminal.getvalue().split("\r")[-2:] == [" " * 50, ""]
 
 
-def test_a_long_sound_shows_how_much_of_it_was_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_audio_clip_shows_how_much_of_it_was_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_PATIENCE_SECONDS", -1.0)
     terminal = Terminal()
     PromptProgress(terminal)(30, 120, "transcribe")

@@ -81,7 +81,7 @@ def test_a_sound_installation_and_model_pass_without_a_network(
     code, report = doctor(str(demo_folder))
     assert code == 0
     names = ("package", "compiled module", "numpy", "libraries", "threads", "demo model")
-    names += ("model", "tokenizer", "load", "vocabulary", "text", "chat template", "picture", "sound")
+    names += ("model", "tokenizer", "load", "vocabulary", "text", "chat template", "image", "audio")
     expected = ["ok"] * len(names)
     if sys.platform == "linux" and len(os.sched_getaffinity(0)) < (os.cpu_count() or 1):
         expected[names.index("threads")] = "warning"  # the pool is as large as the machine
@@ -143,7 +143,7 @@ def test_a_broken_template_and_processor_do_not_hide_the_rest(folder: Path) -> N
     (folder / "chat_template.jinja").write_text("{% for %}", encoding="utf-8")
     (folder / "preprocessor_config.json").write_text("{", encoding="utf-8")
     report = examine(folder)
-    assert statuses(report, "load", "text", "chat template", "picture") == ["ok", "ok", "failed", "failed"]
+    assert statuses(report, "load", "text", "chat template", "image") == ["ok", "ok", "failed", "failed"]
 
 
 def test_a_model_for_another_class_is_a_warning() -> None:
@@ -152,16 +152,16 @@ def test_a_model_for_another_class_is_a_warning() -> None:
     assert "ClipModel" in report["model"][0]["advice"]
 
 
-def test_a_speech_model_is_given_a_sound() -> None:
+def test_a_speech_model_is_given_an_audio_clip() -> None:
     report = examine(MODELS / "speech" / "kv.pte")
-    assert statuses(report, "model", "load", "sound") == ["ok", "ok", "ok"]
+    assert statuses(report, "model", "load", "audio") == ["ok", "ok", "ok"]
 
 
-def test_a_model_that_hears_is_given_a_sound(tmp_path: Path, demo_folder: Path) -> None:
+def test_a_model_that_hears_is_given_an_audio_clip(tmp_path: Path, demo_folder: Path) -> None:
     shutil.copy(MODELS / "multimodal" / "voxtral.pte", tmp_path / "model.pte")
     report = examine(tmp_path, demo_folder)
-    assert statuses(report, "load", "sound") == ["ok", "failed"]
-    assert "preprocessor_config.json" in report["sound"][0]["advice"]
+    assert statuses(report, "load", "audio") == ["ok", "failed"]
+    assert "preprocessor_config.json" in report["audio"][0]["advice"]
 
 
 @pytest.mark.parametrize(

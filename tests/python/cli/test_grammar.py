@@ -128,7 +128,7 @@ def test_a_model_is_a_file_a_folder_or_a_name_of_the_hub_for_all(
         answer = run("generate", "--image", image, COUNT, model=demo_folder, file="model.pte")
         assert answer.decode().strip() == NUMBERS[len(SCENE.shapes)]
         assert b"multimodal model" in run("inspect", model=demo_folder, file="model.pte")
-        assert b"ok      picture" in run("doctor", model=demo_folder, file="model.pte")
+        assert b"ok      image" in run("doctor", model=demo_folder, file="model.pte")
     environment["HF_HOME"] = str(tmp_path / "other cache")
     with tiny_hub.serving(speech) as environment["HF_ENDPOINT"]:
         run("transcribe", noise, "--temperature", "0", model=speech, file="kv.pte")

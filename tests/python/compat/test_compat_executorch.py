@@ -44,7 +44,7 @@ def greedy(echo: bool = False, max_new_tokens: int = 60) -> GenerationConfig:
     return GenerationConfig(temperature=0, echo=echo, max_new_tokens=max_new_tokens)
 
 
-def picture(seed: int = SEEDS[0]) -> np.ndarray:
+def rendered(seed: int = SEEDS[0]) -> np.ndarray:
     """Bytes, (height, width, channels)."""
     return np.asarray(render(make_scene(seed)))
 
@@ -88,7 +88,7 @@ def test_a_config_takes_its_fields_in_upstreams_order_and_no_others() -> None:
         GenerationConfig(top_p=0.5)  # type: ignore[call-arg]
 
 
-def test_pictures_and_sounds_come_out_as_lists() -> None:
+def test_images_and_audio_clips_come_out_as_lists() -> None:
     image = Image([0.5, 0.25], width=2, height=1, channels=1)
     assert (image.float_data, image.is_float(), image.is_uint8()) == ([0.5, 0.25], True, False)
     assert repr(image) == "<Image height=1 width=2 channels=1 dtype=float32>"
@@ -145,8 +145,8 @@ def test_arrays_are_copied_so_that_they_may_be_used_again() -> None:
     assert raw.get_raw_audio().data == [1] * 3  # type: ignore[union-attr]
 
 
-def test_height_first_and_channels_first_are_the_same_picture() -> None:
-    hwc = picture()
+def test_height_first_and_channels_first_are_the_same_image() -> None:
+    hwc = rendered()
     images = [make_image_input(array).get_image() for array in (hwc, hwc.transpose(2, 0, 1), hwc[np.newaxis])]
     data = [image.uint8_data for image in images if image is not None]
     assert data == [hwc.transpose(2, 0, 1).reshape(-1).tolist()] * 3
@@ -200,11 +200,11 @@ def test_rates_of_stats_are_tokens_per_second() -> None:
     assert repr(stats) == "<Stats num_prompt_tokens=10 num_generated_tokens=5 tokens_per_second=50.000000>"
 
 
-def test_pictures_between_texts_are_answered_as_by_our_own_runner(
+def test_images_between_texts_are_answered_as_by_our_own_runner(
     runner: MultimodalRunner, ours: executorch_mm.MultimodalRunner
 ) -> None:
-    answer = ours.generate_text([BEFORE, executorch_mm.make_image_input(picture()), AFTER], temperature=0.0)
-    inputs = [make_text_input(BEFORE), make_image_input(picture()), make_text_input(AFTER)]
+    answer = ours.generate_text([BEFORE, executorch_mm.make_image_input(rendered()), AFTER], temperature=0.0)
+    inputs = [make_text_input(BEFORE), make_image_input(rendered()), make_text_input(AFTER)]
     assert runner.generate_text(inputs, greedy()) == answer
     runner.reset()
     assert runner.generate_text(inputs, greedy(echo=True)) == AFTER + answer
@@ -241,7 +241,7 @@ def test_stop_ends_the_answer_from_a_callback(runner: MultimodalRunner) -> None:
         pieces.append(piece)
         runner.stop()
 
-    inputs = [make_text_input(BEFORE), make_image_input(picture()), make_text_input(AFTER)]
+    inputs = [make_text_input(BEFORE), make_image_input(rendered()), make_text_input(AFTER)]
     runner.generate(inputs, greedy(), stop)
     assert len(pieces) == 1
 
@@ -304,8 +304,8 @@ class TestProcessorOutput:
         self.prepare = ImageProcessor.from_pretrained(demo_folder)
 
     def prepared(self, seed: int) -> np.ndarray:
-        """A picture as the encoder takes it."""
-        return np.asarray(self.prepare(picture(seed)))
+        """An image as the encoder takes it."""
+        return np.asarray(self.prepare(rendered(seed)))
 
     def ids(self, runner: MultimodalRunner, text: str) -> list[int]:
         return runner.runner.tokenizer.encode(text)
@@ -317,8 +317,8 @@ class TestProcessorOutput:
             {"input_ids": np.array([ids]), "pixel_values": pixels, "attention_mask": 1, **changes}
         )
 
-    def test_a_picture_stands_where_its_tokens_are(self, runner: MultimodalRunner) -> None:
-        inputs = [make_text_input(BEFORE), make_image_input(picture()), make_text_input(AFTER)]
+    def test_an_image_stands_where_its_tokens_are(self, runner: MultimodalRunner) -> None:
+        inputs = [make_text_input(BEFORE), make_image_input(rendered()), make_text_input(AFTER)]
         answer = runner.generate_text(inputs, greedy())
         for run in (1, 4):
             runner.reset()
@@ -329,9 +329,9 @@ class TestProcessorOutput:
         assert runner.generate_hf(self.output(runner), greedy(), self.IMAGE, pieces.append) is None
         assert "".join(pieces) == answer
 
-    def test_two_runs_are_two_pictures(self, runner: MultimodalRunner) -> None:
+    def test_two_runs_are_two_images(self, runner: MultimodalRunner) -> None:
         question = "which of the two pictures has a circle?<|end|><|assistant|>"
-        parts = [make_text_input(BEFORE), *(make_image_input(picture(seed)) for seed in SEEDS)]
+        parts = [make_text_input(BEFORE), *(make_image_input(rendered(seed)) for seed in SEEDS)]
         parts.insert(2, make_text_input("and"))
         answer = runner.generate_text([*parts, make_text_input(question)], greedy())
         runner.reset()
@@ -363,7 +363,7 @@ class TestProcessorOutput:
             ({"input_ids": np.zeros(3, np.float32)}, 639, r"got float32 \(3,\)"),
             ({"input_ids": [1, 2]}, 639, "input_ids: expected a numpy array .* got list"),
             ({"pixel_values": np.zeros((1, 1, 3, 8, 8), np.float32)}, 639, r"got \(1, 1, 3, 8, 8\)"),
-            ({"pixel_values": np.zeros((2, 3, 8, 8), np.float32)}, 639, "got 1 runs .* and 2 pictures"),
+            ({"pixel_values": np.zeros((2, 3, 8, 8), np.float32)}, 639, "got 1 runs .* and 2 images"),
             ({}, None, "image_token_id: expected the id"),
             ({}, 638, "got 0 runs"),
         ],
@@ -375,10 +375,10 @@ class TestProcessorOutput:
             runner.generate_text_hf(self.output(runner, **changes), greedy(), image)
         assert runner.runner.position == 0
 
-    def test_tokens_of_a_picture_without_the_picture_are_refused(self, runner: MultimodalRunner) -> None:
+    def test_tokens_of_an_image_without_the_image_are_refused(self, runner: MultimodalRunner) -> None:
         output = self.output(runner)
         del output["pixel_values"]
-        with pytest.raises(RuntimeError, match=r"got 1 runs .* and 0 pictures"):
+        with pytest.raises(RuntimeError, match=r"got 1 runs .* and 0 images"):
             runner.generate_text_hf(output, greedy(), self.IMAGE)
         with pytest.raises(
             RuntimeError, match="expected 'input_ids' among the keys, got \\['pixel_values'\\]"
@@ -403,7 +403,7 @@ def test_token_inputs_are_used_as_they_are(
 
 
 def test_what_is_got_back_is_the_input() -> None:
-    rgb = picture()
+    rgb = rendered()
     features = np.arange(8, dtype=np.float32).reshape(1, 4, 2)
     samples = np.arange(10, dtype=np.uint8).reshape(1, 1, 10)
     image = make_image_input(rgb).get_image()

@@ -25,14 +25,14 @@ WITH_CODE = [path for path in DOCUMENTS if "```python" in path.read_text(encodin
 
 @pytest.fixture
 def newcomers_folder(demo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working folder with what the documents speak of: models, their files, two pictures, a sound."""
+    """A working folder with what the documents speak of: models, their files, two images, an audio clip."""
     shutil.copytree(demo_folder, tmp_path, dirs_exist_ok=True)
     for name, seed in (("photo.png", 7), ("other.png", 8)):
         render(make_scene(seed=seed)).save(tmp_path / name)
     shutil.copytree(SPEECH, tmp_path / "whisper", ignore=shutil.ignore_patterns("optimum.pte"))
-    with wave.open(str(tmp_path / "speech.wav"), "wb") as sound:
-        sound.setparams((1, 2, 16000, 0, "NONE", ""))
-        sound.writeframes(np.random.default_rng(0).integers(-9000, 9000, 16000, np.int16).tobytes())
+    with wave.open(str(tmp_path / "speech.wav"), "wb") as audio:
+        audio.setparams((1, 2, 16000, 0, "NONE", ""))
+        audio.writeframes(np.random.default_rng(0).integers(-9000, 9000, 16000, np.int16).tobytes())
     for name, folder in (("embedder", "bert_mean"), ("reranker", "bert_reranker")):
         shutil.copytree(EMBEDDINGS / folder, tmp_path / name)
     monkeypatch.chdir(tmp_path)

@@ -58,13 +58,13 @@ def test_describe_image_names_every_shape_and_counts_them() -> None:
     assert count.endswith(NUMBERS[len(scene.shapes)])
 
 
-def test_describe_image_takes_a_picture_file(tmp_path: Path) -> None:
+def test_describe_image_takes_an_image_file(tmp_path: Path) -> None:
     scene = make_scene(900_000_005)
     render(scene).save(tmp_path / "scene.png")
     assert names_every_shape(run("describe_image.py", "--image", str(tmp_path / "scene.png")), scene)
 
 
-def test_chat_keeps_the_picture_in_mind() -> None:
+def test_chat_keeps_the_image_in_mind() -> None:
     lines = run("chat.py").splitlines()
     scene = make_scene(900_000_001)
     assert lines[1] == f"assistant: {NUMBERS[len(scene.shapes)]}"
@@ -75,7 +75,7 @@ def test_chat_keeps_the_picture_in_mind() -> None:
     assert second[1] > first[0]  # the first question with its image, which are not read again
 
 
-def test_chat_takes_another_model_and_picture(tmp_path: Path) -> None:
+def test_chat_takes_another_model_and_image(tmp_path: Path) -> None:
     folder = Path(sys.modules["executorch_mm"].__file__ or "").parent / "models" / "tiny_vlm"
     scene = make_scene(900_000_005)
     render(scene).save(tmp_path / "scene.png")
@@ -92,7 +92,7 @@ def test_batch_describes_each_of_its_scenes_on_a_line_of_its_own() -> None:
         assert time.endswith(" ms")
         right += names_every_shape(answer, make_scene(seed))
     assert right >= 11  # the model is right 99 times in 100
-    assert total.startswith("12 pictures, ")
+    assert total.startswith("12 images, ")
 
 
 def test_streaming_shows_the_whole_answer_and_then_only_its_beginning() -> None:

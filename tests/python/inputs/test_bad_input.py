@@ -30,7 +30,7 @@ from executorch_mm import (
 )
 from executorch_mm.demo import make_scene, render
 
-PICTURE = np.asarray(render(make_scene(seed=950_000_001)))
+IMAGE = np.asarray(render(make_scene(seed=950_000_001)))
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_a_wrong_generation_option_names_its_field(options: dict[str, object], m
         (np.zeros((0, 64, 3), np.uint8), "at least one pixel"),
         (np.zeros((64, 64, 3), np.int32), "expected uint8, uint16 or floats, got int32"),
         (Image.new("RGB", (0, 5)), "at least one pixel"),
-        ("picture.png", "No such file"),
+        ("image.png", "No such file"),
         (None, "expected a numpy array"),
     ],
 )
@@ -150,7 +150,7 @@ def test_a_wrong_image_is_refused_when_it_is_made(image: object, message: str) -
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("shape", [(64, 64, 3), (3, 64, 64), (5, 7, 3)])
-def test_a_picture_with_nan_or_infinity_is_refused_when_it_is_read(
+def test_an_image_with_nan_or_infinity_is_refused_when_it_is_read(
     runner: MultimodalRunner, shape: tuple[int, ...], value: float
 ) -> None:
     with pytest.raises(InputError, match="NaN or infinit"):
@@ -182,7 +182,7 @@ def test_wrong_audio_embeddings_and_texts_are_refused() -> None:
         ([""], "expected at least one token"),
         (["red", 5], "input 1: expected a str"),
         (5, "inputs: expected a str"),
-        ([PICTURE], "input 0: expected a str, a PIL image or what a make_"),
+        ([IMAGE], "input 0: expected a str, a PIL image or what a make_"),
         ([make_audio_input(np.zeros((1, 80, 300), np.float32))], "audio"),
         ([make_raw_audio_input(np.zeros((1, 1, 300), np.float32))], "audio"),
         ([make_embedding_input(np.zeros((2, 5), np.float32))], "embeddings"),
@@ -194,7 +194,7 @@ def test_a_prompt_the_model_cannot_take_changes_nothing(
     with pytest.raises(InputError, match=message):
         runner.generate_text(inputs)  # type: ignore[arg-type]
     assert runner.position == 0
-    assert runner.generate_text(["<|user|>", make_image_input(PICTURE), "Describe this.<|end|><|assistant|>"])
+    assert runner.generate_text(["<|user|>", make_image_input(IMAGE), "Describe this.<|end|><|assistant|>"])
 
 
 def test_a_program_that_is_no_language_model_is_a_contract_error(demo_folder: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from executorch_mm import (
     load_tokenizer,
     set_media_limits,
 )
-from executorch_mm.preprocess import AudioProcessor, ImageProcessor, Processor
+from executorch_mm.preprocess import AudioProcessor, ImageProcessor, Processor, Waveform
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 FAILURES = 6  # how many are shown
@@ -106,7 +106,7 @@ def right(demo_folder: Path, receivers: dict[str, object]) -> dict[str, object]:
     runner = receivers["MultimodalRunner"]
     assert isinstance(runner, MultimodalRunner)
     image = np.zeros((64, 64, 3), np.uint8)
-    sound = np.zeros(1600, np.float32)
+    audio = np.zeros(1600, np.float32)
     return {
         "model_path": demo_folder / "model.pte",
         "tokenizer_path": demo_folder,
@@ -134,8 +134,8 @@ def right(demo_folder: Path, receivers: dict[str, object]) -> dict[str, object]:
         "image": image,
         "images": [image],
         "frames": [image],
-        "audio": sound,
-        "sound": sound,
+        "audio": audio,
+        "waveform": Waveform(audio, 16_000),
         "samples": np.zeros((1, 1, 160), np.float32),
         "embeddings": np.zeros((1, 192), np.float32),
         "sampling_rate": 16_000,

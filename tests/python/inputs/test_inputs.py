@@ -40,8 +40,8 @@ def pixels_of(part: MultimodalInput) -> np.ndarray:
     return image_to_hwc_uint8(part.value)
 
 
-def test_a_picture_may_be_a_path_bytes_a_data_uri_or_a_url_with_a_fetch_function(tmp_path: Path) -> None:
-    path = tmp_path / "a picture.png"
+def test_an_image_may_be_a_path_bytes_a_data_uri_or_a_url_with_a_fetch_function(tmp_path: Path) -> None:
+    path = tmp_path / "an image.png"
     path.write_bytes(png())
     encoded = base64.b64encode(png()).decode()
     wrapped = "\n".join(encoded[start : start + 60] for start in range(0, len(encoded), 60))
@@ -56,19 +56,19 @@ def test_a_picture_may_be_a_path_bytes_a_data_uri_or_a_url_with_a_fetch_function
         asked.append(url)
         return png()
 
-    part = make_image_input("https://pictures.example/x.png", fetch=fetch)
+    part = make_image_input("https://images.example/x.png", fetch=fetch)
     np.testing.assert_array_equal(pixels_of(part), RGB)
-    assert asked == ["https://pictures.example/x.png"]
+    assert asked == ["https://images.example/x.png"]
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("http://pictures.example/x.png", "nothing is downloaded without a fetch function"),
+        ("http://images.example/x.png", "nothing is downloaded without a fetch function"),
         ("data:image/png;base64", "expected data:<type>;base64,<data>"),
         ("data:image/png;base64,***", "expected base64"),
-        ("data:image/png;base64,aGVsbG8=", "image in a data URI: not a picture"),
-        (b"", "image of 0 bytes: not a picture"),
+        ("data:image/png;base64,aGVsbG8=", "image in a data URI: not an image"),
+        (b"", "image of 0 bytes: not an image"),
         (png()[:60], "image of 60 bytes: "),
         ("no/such.png", r"image no/such\.png: No such file"),
         (Path("no/such.png"), r"image no/such\.png: No such file"),
@@ -76,7 +76,7 @@ def test_a_picture_may_be_a_path_bytes_a_data_uri_or_a_url_with_a_fetch_function
         (5, "expected a numpy array"),
     ],
 )
-def test_a_source_that_is_no_picture_is_an_input_error(source: object, message: str) -> None:
+def test_a_source_that_is_no_image_is_an_input_error(source: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make_image_input(source)  # type: ignore[arg-type]
 
@@ -99,12 +99,12 @@ def test_a_file_of_few_bytes_that_claims_many_pixels_is_refused(edge: int) -> No
 
 def test_the_limit_holds_when_pillows_own_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PILImage, "MAX_IMAGE_PIXELS", None)
-    monkeypatch.setattr("executorch_mm.preprocess.limits._in_force", MediaLimits(picture_pixels=47))
+    monkeypatch.setattr("executorch_mm.preprocess.limits._in_force", MediaLimits(image_pixels=47))
     with pytest.raises(InputError, match="expected at most 47 pixels, got 8 x 6"):
         make_image_input(png())
 
 
-def test_several_pictures_and_the_frames_of_a_video_are_one_input_each() -> None:
+def test_several_images_and_the_frames_of_a_video_are_one_input_each() -> None:
     frames = np.stack([RGB, 255 - RGB, RGB // 2])
     for images in (frames, list(frames), (frame for frame in frames), frames.transpose(0, 3, 1, 2)):
         parts = make_image_inputs(images)
@@ -112,8 +112,8 @@ def test_several_pictures_and_the_frames_of_a_video_are_one_input_each() -> None
         for part, frame in zip(parts, frames, strict=True):
             np.testing.assert_array_equal(pixels_of(part), frame)
     assert [part.kind for part in make_image_inputs([png(), PILImage.fromarray(RGB), RGB])] == ["image"] * 3
-    for wrong in (RGB, "picture.png", b"bytes", 5):
-        with pytest.raises(InputError, match=r"images: expected a sequence of pictures"):
+    for wrong in (RGB, "image.png", b"bytes", 5):
+        with pytest.raises(InputError, match=r"images: expected a sequence of images"):
             make_image_inputs(wrong)  # type: ignore[arg-type]
 
 
@@ -128,7 +128,7 @@ def test_several_pictures_and_the_frames_of_a_video_are_one_input_each() -> None
     ],
     ids=["steps", "turned", "fortran", "inner", "broadcast"],
 )
-def test_any_strides_give_the_same_picture(strided: np.ndarray) -> None:
+def test_any_strides_give_the_same_image(strided: np.ndarray) -> None:
     np.testing.assert_array_equal(pixels_of(make_image_input(strided, layout="HWC")), RGB)
     assert np.shares_memory(make_image_input(strided, layout="HWC").value, strided)
 
@@ -165,7 +165,7 @@ def test_every_kind_answers_for_itself_only() -> None:
         "audio": make_audio_input(floats),
         "raw_audio": make_raw_audio_input(floats),
         "embeddings": make_embedding_input(floats[0]),
-        "sound": make_audio_input(np.zeros(5, np.float32), sampling_rate=8000),
+        "waveform": make_audio_input(np.zeros(5, np.float32), sampling_rate=8000),
     }
     for kind, part in parts.items():
         assert part.kind == kind
@@ -181,8 +181,8 @@ def test_what_is_kept_is_the_callers_own_memory() -> None:
     assert np.shares_memory(make_image_input(RGB).value, RGB)  # type: ignore[arg-type]
     assert np.shares_memory(make_audio_input(features).value, features)  # type: ignore[arg-type]
     assert np.shares_memory(make_raw_audio_input(samples).value, samples)  # type: ignore[arg-type]
-    picture = PILImage.fromarray(RGB)
-    assert make_image_input(picture).value is picture
+    image = PILImage.fromarray(RGB)
+    assert make_image_input(image).value is image
 
 
 @pytest.mark.torch

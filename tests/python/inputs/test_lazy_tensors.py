@@ -22,7 +22,7 @@ from executorch_mm import (
 from executorch_mm.arrays import to_numpy
 from executorch_mm.compat import executorch as compat
 from executorch_mm.preprocess import ImageConfig, ImageProcessor, image_to_hwc_uint8
-from executorch_mm.preprocess.audio import to_sound
+from executorch_mm.preprocess.audio import to_waveform
 from executorch_mm.sampling import Sampler
 
 pytestmark = pytest.mark.torch
@@ -69,11 +69,11 @@ KINDS: dict[str, tuple[Callable[[Any], Any], np.ndarray[Any, Any]]] = {
     "image inputs": (lambda tensor: value_of(make_image_inputs(tensor[None], layout="CHW")[0]), VALUES),
     "list of images": (lambda tensor: value_of(make_image_inputs([tensor], layout="CHW")[0]), VALUES),
     "tiles": (lambda tensor: value_of(make_image_input(tensor.expand(2, 3, 5, 6)))[1], VALUES),
-    "picture": (lambda tensor: image_to_hwc_uint8(tensor), np.rint(VALUES * 255).transpose(1, 2, 0)),
+    "image": (lambda tensor: image_to_hwc_uint8(tensor), np.rint(VALUES * 255).transpose(1, 2, 0)),
     "frames": (lambda tensor: np.rint(frames(tensor) * 255), np.rint(VALUES * 255)),
     "features": (lambda tensor: value_of(make_audio_input(tensor)), VALUES),
     "raw audio": (lambda tensor: value_of(make_raw_audio_input(tensor)), VALUES),
-    "sound": (lambda tensor: to_sound(tensor[0], 16_000).samples, VALUES[0].mean(0)),
+    "audio": (lambda tensor: to_waveform(tensor[0], 16_000).samples, VALUES[0].mean(0)),
     "embeddings": (lambda tensor: value_of(make_embedding_input(tensor[0])), VALUES[0]),
     "Image": (lambda tensor: compat.Image(tensor, 6, 5, 3).array, VALUES),
     "Audio": (lambda tensor: compat.Audio(tensor, 3, 5, 6).array, VALUES),
@@ -109,7 +109,7 @@ def test_complex_numbers_are_resolved_and_then_no_input() -> None:
             make(numbers)
 
 
-def test_unsigned_integers_of_sixteen_bits_are_pictures() -> None:
+def test_unsigned_integers_of_sixteen_bits_are_images() -> None:
     import torch
 
     samples = np.random.default_rng(1).integers(0, 65536, (3, 5, 6), dtype=np.uint16)

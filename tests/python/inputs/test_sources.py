@@ -121,16 +121,16 @@ def test_models_and_processors_take_them_too(image: Path, demo_folder: Path) -> 
     with image.open("rb") as file:
         np.testing.assert_array_equal(processor(file), processor(image))
     every = Processor.from_pretrained(demo_folder)
-    np.testing.assert_array_equal(every.sound(io.BytesIO(AUDIO)), every.sound(SPOKEN_FILE))
+    np.testing.assert_array_equal(every.audio_features(io.BytesIO(AUDIO)), every.audio_features(SPOKEN_FILE))
     with ClipModel(clip) as model, image.open("rb") as file:
         if any("image" in name for name in model.methods):
             np.testing.assert_array_equal(model.encode_image(file), model.encode_image(image))
     with SpeechRunner(MODELS / "speech" / "kv.pte") as speech:
         expected = speech.transcribe(SPOKEN_FILE, temperature=0.0).text
         assert speech.transcribe(io.BytesIO(AUDIO), temperature=0.0).text == expected
-        sound = make_audio_input(SPOKEN_FILE).value
-        parts = (sound.samples[i : i + 5000] for i in range(0, len(sound.samples), 5000))
-        assert speech.transcribe(parts, sampling_rate=sound.sampling_rate, temperature=0.0).text == expected
+        audio = make_audio_input(SPOKEN_FILE).value
+        parts = (audio.samples[i : i + 5000] for i in range(0, len(audio.samples), 5000))
+        assert speech.transcribe(parts, sampling_rate=audio.sampling_rate, temperature=0.0).text == expected
 
 
 def test_several_images_may_be_file_objects(image: Path) -> None:
@@ -213,14 +213,14 @@ def test_limits_hold_before_everything_has_been_read() -> None:
             asked.append(1)
             yield np.zeros(16000, np.float32)
 
-    before = set_media_limits(MediaLimits(file_bytes=3_000_000, sound_seconds=20))
+    before = set_media_limits(MediaLimits(file_bytes=3_000_000, audio_seconds=20))
     try:
         for take in (make_image_input, make_audio_input):
             with pytest.raises(InputError, match="file_bytes"):
                 take(Endless())
         assert sum(asked) < 2 * 5_000_000
         asked.clear()
-        with pytest.raises(InputError, match="sound_seconds"):
+        with pytest.raises(InputError, match="audio_seconds"):
             make_audio_input(endless(), sampling_rate=16000)
         assert len(asked) == 21
     finally:

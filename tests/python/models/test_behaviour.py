@@ -114,7 +114,7 @@ def test_logits_of_every_position_take_memory_for_the_chunk_in_use(name: str) ->
 
 
 def test_rows_of_several_tiles_in_another_dtype_reach_the_decoder_flattened() -> None:
-    prompt, expected = EXPECTED["picture"]
+    prompt, expected = EXPECTED["image"]
     pixels = np.linspace(0, 1, 3 * 8 * 8, dtype=np.float32).reshape(3, 8, 8)
     with load("tiles") as runner:
         assert runner.contract.methods["vision_encoder"].outputs[0].shape == (3, 4, 32)
@@ -136,14 +136,14 @@ def test_tiles_that_were_cut_before_go_to_an_encoder_of_tiles_by_pointer() -> No
         assert runner.stats.copied_input_bytes == 0
         assert answer(runner, prompt, len(expected)) == expected
         runner.reset()
-        assert runner.prefill(make_image_input(tiles[:1])) == 4  # one tile is a picture
+        assert runner.prefill(make_image_input(tiles[:1])) == 4  # one tile is an image
         for wrong in (np.zeros((5, 3, 8, 8), np.float32), np.zeros((2, 3, 8, 9), np.float32)):
             with pytest.raises(InputError, match="vision_encoder expects float32"):
                 runner.prefill(make_image_input(wrong))
         assert runner.position == 4
     with load("tiles") as runner, pytest.raises(InputError, match="vision_encoder expects float16"):
         runner.prefill(make_image_input(tiles))
-    with pytest.raises(InputError, match="make_image_inputs takes several pictures"):
+    with pytest.raises(InputError, match="make_image_inputs takes several images"):
         make_image_input(np.zeros((2, 8, 8, 3), np.float32))
 
 
@@ -219,7 +219,7 @@ class StartingTokenizer(NumberTokenizer):
 
 def test_a_conversation_begins_with_bos_where_the_tokenizer_asks_for_it() -> None:
     path = FOLDER / "tiles.pte"
-    picture = make_image_input(np.zeros((3, 8, 8), np.float32), layout="CHW")
+    image = make_image_input(np.zeros((3, 8, 8), np.float32), layout="CHW")
     media = [-1] * 12
     with MultimodalRunner(path, StartingTokenizer()) as runner:
 
@@ -231,11 +231,11 @@ def test_a_conversation_begins_with_bos_where_the_tokenizer_asks_for_it() -> Non
 
         assert history(["5 6", "8"]) == [7, 5, 6, 8]
         assert history(["7 5"]) == [7, 5]
-        assert history([picture, "5"]) == [7, *media, 5]
+        assert history([image, "5"]) == [7, *media, 5]
         assert history([make_token_input([5])]) == [5]
         assert history(["5"], GenerationConfig(num_bos=2)) == [7, 7, 5]
     with MultimodalRunner(path, NumberTokenizer()) as runner:
-        assert history([picture, "5"]) == [*media, 5]
+        assert history([image, "5"]) == [*media, 5]
 
 
 def test_ends_named_in_generation_config_beside_the_model_end_an_answer(tmp_path: Path) -> None:

@@ -132,9 +132,9 @@ def test_a_prompt_left_at_every_call_of_the_model_leaves_no_trace(
     request: pytest.FixtureRequest, way: str, is_demo: bool
 ) -> None:
     if is_demo:
-        pictures = [render(make_scene(seed=7)), render(make_scene(seed=8))]
+        images = [render(make_scene(seed=7)), render(make_scene(seed=8))]
         runners = [request.getfixturevalue("runner"), MultimodalRunner.demo()]
-        first, prompt = "red circle", ["<|user|>", *pictures, "How many?<|end|><|assistant|>"]
+        first, prompt = "red circle", ["<|user|>", *images, "How many?<|end|><|assistant|>"]
         following: Prompt = "<|user|>Describe this picture.<|end|><|assistant|>"
     else:
         runners = [MODELS.load("llama_short_chunks") for _ in range(2)]

@@ -1,4 +1,4 @@
-"""ClipModel: embeddings of pictures and texts; Hugging Face's processor and eager model say what is right."""
+"""ClipModel: embeddings of images and texts; Hugging Face's processor and eager model say what is right."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ TEXTS = np.array(EXPECTED["text_embeddings"], np.float32)
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
-def pictures() -> list[np.ndarray]:
+def images() -> list[np.ndarray]:
     return [
-        np.random.default_rng(picture["seed"]).integers(0, 256, picture["shape"], dtype=np.uint8)
-        for picture in EXPECTED["pictures"]
+        np.random.default_rng(image["seed"]).integers(0, 256, image["shape"], dtype=np.uint8)
+        for image in EXPECTED["images"]
     ]
 
 
@@ -52,8 +52,8 @@ def model(shared_model: ClipModel) -> ClipModel:
     return shared_model
 
 
-def test_pictures_of_any_size_get_the_eager_models_embeddings(model: ClipModel) -> None:
-    made = model.encode_image(pictures(), normalize=False)
+def test_images_of_any_size_get_the_eager_models_embeddings(model: ClipModel) -> None:
+    made = model.encode_image(images(), normalize=False)
     assert made.dtype == np.float32
     np.testing.assert_allclose(made, IMAGES, **CLOSE)
 
@@ -70,14 +70,14 @@ def test_token_ids_are_taken_as_they_are(model: ClipModel) -> None:
 
 def test_embeddings_have_length_one_unless_told_otherwise(model: ClipModel) -> None:
     for made, raw in (
-        (model.encode_image(pictures()), IMAGES),
+        (model.encode_image(images()), IMAGES),
         (model.encode_text(EXPECTED["texts"]), TEXTS),
     ):
         np.testing.assert_allclose(made, raw / np.linalg.norm(raw, axis=1, keepdims=True), **CLOSE)
 
 
-def test_one_picture_or_text_makes_one_row(model: ClipModel) -> None:
-    first = pictures()[0]
+def test_one_image_or_text_makes_one_row(model: ClipModel) -> None:
+    first = images()[0]
     np.testing.assert_allclose(model.encode_image(first, normalize=False), IMAGES[:1], **CLOSE)
     np.testing.assert_allclose(
         model.encode_image(Image.fromarray(first), normalize=False), IMAGES[:1], **CLOSE
@@ -89,9 +89,9 @@ def test_a_fixed_batch_is_filled_up_and_what_fills_it_is_dropped() -> None:
     with ClipModel(FOLDER / FIXED["file"]) as model:
         assert [model.methods[name].inputs[0].shape[0] for name in ("encode_image", "encode_text")] == [4, 2]
         for count in (1, 3):
-            made = model.encode_image(pictures()[:count], normalize=False)
+            made = model.encode_image(images()[:count], normalize=False)
             np.testing.assert_allclose(made, IMAGES[:count], **CLOSE)
-        made = model.encode_image([*pictures(), *pictures()], normalize=False)
+        made = model.encode_image([*images(), *images()], normalize=False)
         np.testing.assert_allclose(made, np.concatenate([IMAGES, IMAGES]), **CLOSE)
         assert len(EXPECTED["texts"]) % 2 == 1
         np.testing.assert_allclose(model.encode_text(EXPECTED["texts"], normalize=False), TEXTS, **CLOSE)
@@ -120,9 +120,9 @@ def test_nothing_to_embed_makes_no_rows(model: ClipModel) -> None:
     assert model.encode_text([]).shape == (0, TEXTS.shape[1])
 
 
-def test_a_prepared_picture_is_not_copied_and_an_earlier_result_stays(model: ClipModel) -> None:
+def test_a_prepared_image_is_not_copied_and_an_earlier_result_stays(model: ClipModel) -> None:
     processor = ImageProcessor.from_pretrained(FOLDER)
-    first, second, _ = map(processor, pictures())
+    first, second, _ = map(processor, images())
     before = model.copied_input_bytes
     made = model.encode_image(first, normalize=False)
     model.encode_image(second)
@@ -147,7 +147,7 @@ def test_texts_that_cannot_be_read_are_refused(model: ClipModel, texts: list[obj
         model.encode_text(texts)  # type: ignore[arg-type]
 
 
-def test_what_is_no_picture_is_refused(model: ClipModel) -> None:
+def test_what_is_no_image_is_refused(model: ClipModel) -> None:
     with pytest.raises(InputError):
         model.encode_image(np.zeros((5, 5, 7), np.uint8))
     with pytest.raises(InputError, match="NaN"):
@@ -163,10 +163,10 @@ def test_files_beside_the_model_are_only_needed_for_what_they_do(tmp_path: Path)
         with pytest.raises(TokenizerError):
             model.encode_text("a red dog")
         with pytest.raises(InputError, match="preprocessor_config"):
-            model.encode_image(pictures()[0])
+            model.encode_image(images()[0])
     with ClipModel(tmp_path / "model.pte", FOLDER / "tokenizer.json", processor_path=FOLDER) as model:
         np.testing.assert_allclose(model.encode_text("a red dog", normalize=False), TEXTS[:1], **CLOSE)
-        np.testing.assert_allclose(model.encode_image(pictures()[:1], normalize=False), IMAGES[:1], **CLOSE)
+        np.testing.assert_allclose(model.encode_image(images()[:1], normalize=False), IMAGES[:1], **CLOSE)
 
 
 def test_a_program_without_such_methods_is_refused_by_name() -> None:

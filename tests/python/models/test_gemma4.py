@@ -28,7 +28,7 @@ from executorch_mm import (
 )
 from executorch_mm.inputs import MultimodalInput
 from executorch_mm.preprocess import FrameConfig, ImageProcessor
-from golden_sources import RATE, picture, sound
+from golden_sources import RATE, golden_audio, golden_image
 from number_tokenizer import NumberTokenizer
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "gemma4"
@@ -56,9 +56,9 @@ def other(**options: Any) -> MultimodalRunner:
 def messages(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
     def media(part: dict[str, Any]) -> dict[str, Any]:
         if part["type"] == "image":
-            return {"type": "image", "image": picture(*part["source"])}
+            return {"type": "image", "image": golden_image(*part["source"])}
         if part["type"] == "audio":
-            heard = make_audio_input(sound(part["source"]), sampling_rate=RATE)
+            heard = make_audio_input(golden_audio(part["source"]), sampling_rate=RATE)
             return {"type": "audio", "audio": heard}
         return part
 
@@ -107,12 +107,12 @@ def test_the_contract_tells_where_ids_and_embeddings_go(runner: MultimodalRunner
 
 def test_a_second_of_audio_takes_25_positions(runner: MultimodalRunner) -> None:
     assert number_of_placeholders("audio") == 25
-    runner.prefill([make_audio_input(sound("sweep 1"), sampling_rate=RATE)])
+    runner.prefill([make_audio_input(golden_audio("sweep 1"), sampling_rate=RATE)])
     assert runner.position == 25
 
 
 def test_features_with_a_mask_give_the_tokens_of_the_clip(runner: MultimodalRunner) -> None:
-    frames = FrameConfig().frames(sound("sweep 1"))
+    frames = FrameConfig().frames(golden_audio("sweep 1"))
     padded = np.concatenate([frames, np.full((21, 128), 3.0, np.float32)])
     mask = np.arange(120) < len(frames)
     for features, given in ((frames, None), (padded, mask), (padded, mask.astype(np.int64))):
@@ -122,12 +122,12 @@ def test_features_with_a_mask_give_the_tokens_of_the_clip(runner: MultimodalRunn
 
 
 def test_raw_audio_goes_through_the_programs_own_transform(runner: MultimodalRunner) -> None:
-    clip = make_raw_audio_input(sound("sweep 1")[np.newaxis, np.newaxis])
+    clip = make_raw_audio_input(golden_audio("sweep 1")[np.newaxis, np.newaxis])
     assert answer(runner, around("audio", clip)) == EXPECTED["audio"]["answer"]
 
 
 def test_patches_with_and_without_padding_give_the_tokens_of_the_image(runner: MultimodalRunner) -> None:
-    prepared = ImageProcessor.from_pretrained(FOLDER).prepare(picture("RGB", 61, 37))
+    prepared = ImageProcessor.from_pretrained(FOLDER).prepare(golden_image("RGB", 61, 37))
     assert prepared.positions is not None
     patches, positions = prepared.pixel_values, prepared.positions
     missing = 630 - len(patches)
@@ -140,7 +140,7 @@ def test_patches_with_and_without_padding_give_the_tokens_of_the_image(runner: M
 
 def test_a_conversation_is_taken_back_and_goes_on(runner: MultimodalRunner) -> None:
     case = EXPECTED["image"]
-    inputs = around("image", make_image_input(picture("RGB", 61, 37)))
+    inputs = around("image", make_image_input(golden_image("RGB", 61, 37)))
     runner.prefill([*inputs[:2], make_token_input([20, 21, 22])])
     runner.rewind(runner.position - 3)
     assert answer(runner, inputs[2:]) == case["answer"]
@@ -156,7 +156,7 @@ def test_a_conversation_is_taken_back_and_goes_on(runner: MultimodalRunner) -> N
 def test_the_ids_of_config_json_are_used_only_where_the_decoder_reads_embeddings(tmp_path: Path) -> None:
     for name in ("model.pte", "tokenizer.json", "tokenizer_config.json", "processor_config.json"):
         shutil.copy(FOLDER / name, tmp_path / name)
-    image = make_image_input(picture("RGB", 61, 37))
+    image = make_image_input(golden_image("RGB", 61, 37))
     for ids in ({}, {"image_token_id": AUDIO_ID}, {"image_token_id": 20}):
         (tmp_path / "config.json").write_text(json.dumps(ids))
         with MultimodalRunner(tmp_path / "model.pte") as runner:
@@ -189,7 +189,7 @@ def test_bad_media_are_refused_and_the_conversation_stays(runner: MultimodalRunn
         with pytest.raises(InputError, match=message):
             runner.generate_result([media], max_new_tokens=1)
         assert runner.position == 5
-    clip = make_audio_input(sound("noise 2.13"), sampling_rate=RATE)
+    clip = make_audio_input(golden_audio("noise 2.13"), sampling_rate=RATE)
     with pytest.raises(CapacityError):
         runner.generate_result([clip] * 3, max_new_tokens=1)
     rest = [make_token_input(EXPECTED["text"]["prompt"][5:])]
@@ -206,7 +206,7 @@ def test_inputs_that_do_not_belong_together_are_refused() -> None:
         make_patch_input(patches.astype(np.int64), np.zeros((4, 2), np.int64))
     with pytest.raises(InputError, match=r"mask: expected bools or ints \(7,\), got bool \(6,\)"):
         make_audio_input(np.zeros((1, 7, 5), np.float32), mask=np.ones(6, bool))
-    with pytest.raises(InputError, match="mask: expected none beside a sound"):
+    with pytest.raises(InputError, match="mask: expected none beside an audio clip"):
         make_audio_input(np.zeros(800, np.float32), sampling_rate=RATE, mask=np.ones(6, bool))
 
 
@@ -231,7 +231,7 @@ def test_another_order_of_inputs_and_other_names_are_the_same_contract(name: str
 def test_an_image_without_a_processor_is_refused_with_what_is_wanted() -> None:
     with other() as runner:
         with pytest.raises(InputError, match=r"give the patches with make_patch_input: floats \(9, 6\)"):
-            runner.generate_result([make_image_input(picture("RGB", 8, 8))], max_new_tokens=1)
+            runner.generate_result([make_image_input(golden_image("RGB", 8, 8))], max_new_tokens=1)
         runner.warmup()
         assert runner.position == 0
 

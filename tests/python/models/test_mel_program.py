@@ -26,7 +26,7 @@ from executorch_mm import (
     make_token_input,
 )
 from executorch_mm._loading.pretrained import find_model
-from executorch_mm.preprocess import AudioProcessor, LogMelConfig, MelProgram, Processor, Sound
+from executorch_mm.preprocess import AudioProcessor, LogMelConfig, MelProgram, Processor, Waveform
 from number_tokenizer import NumberTokenizer
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -37,11 +37,13 @@ SMALL = LogMelConfig(bins=16, hop=12000)
 RATE = 16000
 
 
-def sound(seconds: float, rate: int = RATE) -> Sound:
+def audio(seconds: float, rate: int = RATE) -> Waveform:
     """A tone that rises, and noise."""
     time = np.arange(round(seconds * rate)) / rate
     noise = np.random.default_rng(0).standard_normal(len(time))
-    return Sound((0.3 * np.sin(2 * np.pi * (200 + 20 * time) * time) + 0.05 * noise).astype(np.float32), rate)
+    return Waveform(
+        (0.3 * np.sin(2 * np.pi * (200 + 20 * time) * time) + 0.05 * noise).astype(np.float32), rate
+    )
 
 
 @pytest.mark.parametrize(
@@ -57,30 +59,30 @@ def sound(seconds: float, rate: int = RATE) -> Sound:
 )
 def test_the_program_gives_what_we_compute(name: str, seconds: float) -> None:
     bins = 128 if "128" in name else 80
-    made = MelProgram(MEL / f"{name}.pte")(sound(seconds))
-    expected = AudioProcessor(LogMelConfig(bins=bins))(sound(seconds))
+    made = MelProgram(MEL / f"{name}.pte")(audio(seconds))
+    expected = AudioProcessor(LogMelConfig(bins=bins))(audio(seconds))
     assert made.shape == expected.shape == (int(np.ceil(seconds / 30)), bins, 3000)
     assert made.dtype == np.float32
     assert made.flags.c_contiguous
     np.testing.assert_allclose(made, expected, atol=1e-4)
 
 
-def test_sounds_of_every_kind_are_made_mono_and_resampled_first() -> None:
+def test_audio_of_every_kind_is_made_mono_and_resampled_first() -> None:
     pytest.importorskip("soxr")
     program = MelProgram(MEL / "mel_80.pte")
-    high = sound(2, 44100)
+    high = audio(2, 44100)
     stereo = np.stack([high.samples * 0.5, high.samples * 1.5])
     np.testing.assert_allclose(program(stereo, 44100), program(high.resampled(RATE)), atol=1e-4)
     with pytest.raises(InputError, match="sampling_rate"):
         program(stereo)
 
 
-def test_a_sound_longer_than_the_program_takes_is_refused_with_both_lengths() -> None:
+def test_an_audio_clip_longer_than_the_program_takes_is_refused_with_both_lengths() -> None:
     program = MelProgram(MEL / "mel_80.pte")
     assert program.max_samples == 65 * RATE
     with pytest.raises(InputError, match=r"at most 1040000 samples \(65 s\).* got 1056000 \(66 s\)"):
-        program(sound(66))
-    assert program(sound(1)).shape == (1, 80, 3000)
+        program(audio(66))
+    assert program(audio(1)).shape == (1, 80, 3000)
 
 
 @pytest.mark.parametrize(
@@ -96,11 +98,11 @@ def test_another_program_is_a_contract_error(path: Path, message: str) -> None:
 
 
 def test_a_processor_takes_the_program_that_is_named_or_found(tmp_path: Path) -> None:
-    clip = sound(31)
+    clip = audio(31)
     named = Processor.from_pretrained(tmp_path, audio_preprocessor=MEL / "mel_128.pte")
-    assert named.sound(clip).shape == (2, 128, 3000)
+    assert named.audio_features(clip).shape == (2, 128, 3000)
     shutil.copy(MEL / "mel_80.pte", tmp_path / "whisper_preprocess.pte")
-    assert Processor.from_pretrained(tmp_path).sound(clip).shape == (2, 80, 3000)
+    assert Processor.from_pretrained(tmp_path).audio_features(clip).shape == (2, 80, 3000)
     shutil.copy(MEL / "mel_128.pte", tmp_path / "preprocessor_2.pte")
     with pytest.raises(ModelLoadError, match=r"got preprocessor_2\.pte, whisper_preprocess\.pte; choose"):
         Processor.from_pretrained(tmp_path)
@@ -122,18 +124,18 @@ def ask(runner: MultimodalRunner, *parts: MultimodalInput) -> str:
 @pytest.mark.parametrize(("seconds", "chunks"), [(2, 1), (30, 1), (31, 2)])
 def test_a_clip_takes_the_rows_of_its_chunks_and_is_heard(name: str, seconds: float, chunks: int) -> None:
     with load(audio_preprocessor=MEL / f"{name}.pte") as runner:
-        answer = ask(runner, make_audio_input(sound(seconds)))
+        answer = ask(runner, make_audio_input(audio(seconds)))
         assert runner.history.count(-1) == chunks * ROWS
-        features = AudioProcessor(SMALL)(sound(seconds))
+        features = AudioProcessor(SMALL)(audio(seconds))
         assert features.shape == (chunks, 16, 40)
         assert ask(runner, make_audio_input(features)) == answer
         assert ask(runner, make_audio_input(features[:, ::-1].copy())) != answer
 
 
 def test_raw_audio_passes_through_the_program() -> None:
-    samples = sound(2).samples
+    samples = audio(2).samples
     with load(audio_preprocessor=MEL / "mel_small.pte") as runner:
-        answer = ask(runner, make_audio_input(sound(2)))
+        answer = ask(runner, make_audio_input(audio(2)))
         assert ask(runner, make_raw_audio_input(np.stack([samples, samples])[None])) == answer
         assert ask(runner, make_raw_audio_input(samples[None, None])) == answer
         assert runner.history.count(-1) == ROWS
@@ -159,7 +161,7 @@ def test_a_model_folder_has_the_program_beside_the_model(tmp_path: Path) -> None
     shutil.copy(VOXTRAL, tmp_path / "model.pte")
     shutil.copy(MEL / "mel_small_stacked.pte", tmp_path / "voxtral_preprocessor.pte")
     assert find_model(tmp_path).model.name == "model.pte"
-    clip = make_audio_input(sound(31))
+    clip = make_audio_input(audio(31))
     with MultimodalRunner(tmp_path / "model.pte", NumberTokenizer()) as runner:
         assert runner.prefill(clip) == 2 * ROWS
     shutil.copy(MEL / "mel_128.pte", tmp_path / "mel.pte")
@@ -181,7 +183,7 @@ def test_a_model_folder_has_the_program_beside_the_model(tmp_path: Path) -> None
 @pytest.mark.parametrize("method", ["__call__", "features", "raw_features"])
 def test_a_program_is_refused_in_a_forked_child(method: str) -> None:
     program = MelProgram(MEL / "mel_small.pte")
-    given = np.zeros((1, 1, 400), np.float32) if method == "raw_features" else sound(1)
+    given = np.zeros((1, 1, 400), np.float32) if method == "raw_features" else audio(1)
     child = os.fork()
     if child == 0:
         status = 1
@@ -198,11 +200,11 @@ def test_a_program_is_refused_in_a_forked_child(method: str) -> None:
 
 def test_a_closed_program_says_so_and_closing_twice_is_fine() -> None:
     with MelProgram(MEL / "mel_small.pte") as program:
-        assert program(sound(1)).shape == (1, 16, 40)
+        assert program(audio(1)).shape == (1, 16, 40)
     program.close()
     for call in (program, program.features):
         with pytest.raises(ExecutorchMMError, match="the program is closed"):
-            call(sound(1))
+            call(audio(1))
     assert "mel_small.pte" in repr(program)
 
 

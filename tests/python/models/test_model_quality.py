@@ -30,8 +30,8 @@ def share_right(runner: MultimodalRunner, questions: Questions, change: Callable
     return num_right / len(questions)
 
 
-def normalised(pixels: Pixels, mean: float, std: float) -> Pixels:
-    """What the processor does to a 64 x 64 picture, written out; the runner takes it as prepared."""
+def normalized(pixels: Pixels, mean: float, std: float) -> Pixels:
+    """What the processor does to a 64 x 64 image, written out; the runner takes it as prepared."""
     scaled = pixels.astype(np.float32).transpose(2, 0, 1) / 255
     return np.ascontiguousarray((scaled - mean) / std, dtype=np.float32)
 
@@ -40,7 +40,7 @@ def test_fresh_scenes_are_answered_exactly(runner: MultimodalRunner, questions: 
     assert share_right(runner, questions, lambda pixels: pixels) >= 0.95
 
 
-def test_two_pictures_in_one_prompt_are_told_apart(runner: MultimodalRunner) -> None:
+def test_two_images_in_one_prompt_are_told_apart(runner: MultimodalRunner) -> None:
     rng = random.Random(61)
     num_right = 0
     for seed in range(960_000_000, 960_000_040, 1):
@@ -53,7 +53,7 @@ def test_two_pictures_in_one_prompt_are_told_apart(runner: MultimodalRunner) -> 
 
 
 def test_prepared_arrays_are_what_the_processor_makes(runner: MultimodalRunner, questions: Questions) -> None:
-    assert share_right(runner, questions, lambda pixels: normalised(pixels, 0.5, 0.5)) >= 0.95
+    assert share_right(runner, questions, lambda pixels: normalized(pixels, 0.5, 0.5)) >= 0.95
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,12 @@ def test_prepared_arrays_are_what_the_processor_makes(runner: MultimodalRunner, 
     [
         ("channels swapped", lambda pixels: pixels[:, :, ::-1]),
         ("transposed", lambda pixels: pixels.transpose(1, 0, 2)),
-        ("not normalised", lambda pixels: normalised(pixels, 0.0, 1.0)),
-        ("not rescaled", lambda pixels: normalised(pixels.astype(np.float32) * 255, 0.5, 0.5)),
+        ("not normalized", lambda pixels: normalized(pixels, 0.0, 1.0)),
+        ("not rescaled", lambda pixels: normalized(pixels.astype(np.float32) * 255, 0.5, 0.5)),
         ("black", np.zeros_like),
     ],
 )
-def test_a_wrongly_prepared_picture_is_noticed(
+def test_a_wrongly_prepared_image_is_noticed(
     runner: MultimodalRunner, questions: Questions, what: str, change: Callable[[Pixels], Pixels]
 ) -> None:
     assert share_right(runner, questions, change) < 0.95, what
@@ -87,8 +87,8 @@ def share_heard(runner: MultimodalRunner, clips: Clips, change: Callable[[Pixels
     num_right = 0
     for samples, words in clips:
         runner.reset()
-        sound = make_audio_input(change(samples), sampling_rate=16000)
-        num_right += runner.generate_text(["<|user|>", sound, LISTEN], GREEDY) == words
+        audio = make_audio_input(change(samples), sampling_rate=16000)
+        num_right += runner.generate_text(["<|user|>", audio, LISTEN], GREEDY) == words
     return num_right / len(clips)
 
 
@@ -104,15 +104,15 @@ def test_new_voices_are_heard_exactly(runner: MultimodalRunner, clips: Clips) ->
         ("silence", lambda samples: np.full_like(samples, 128)),
     ],
 )
-def test_a_wrongly_prepared_sound_is_noticed(
+def test_a_wrongly_prepared_audio_clip_is_noticed(
     runner: MultimodalRunner, clips: Clips, what: str, change: Callable[[Pixels], Pixels]
 ) -> None:
     assert share_heard(runner, clips, change) < 0.7, what
 
 
-def test_a_picture_and_a_voice_in_one_conversation(runner: MultimodalRunner, questions: Questions) -> None:
+def test_an_image_and_a_voice_in_one_conversation(runner: MultimodalRunner, questions: Questions) -> None:
     scene, qa = questions[0]
-    picture, voice = render(scene), make_audio_input(SPOKEN_FILE)
+    image, voice = render(scene), make_audio_input(SPOKEN_FILE)
     assert runner.generate_text(["<|user|>", voice, LISTEN], GREEDY) == SPOKEN_WORDS
     runner.reset()
     messages = [
@@ -125,4 +125,4 @@ def test_a_picture_and_a_voice_in_one_conversation(runner: MultimodalRunner, que
         }
     ]
     assert runner.chat(messages, GREEDY).text == SPOKEN_WORDS
-    assert runner.generate_text(["<|user|>", picture, f"{qa.question}<|end|><|assistant|>"], GREEDY)
+    assert runner.generate_text(["<|user|>", image, f"{qa.question}<|end|><|assistant|>"], GREEDY)

@@ -1,4 +1,4 @@
-"""Models that take images and sound, as exporters write them; the model before export says what is right."""
+"""Models that take images and audio, as exporters write them; the model before export says what is right."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_bfloat16_encoder_takes_float32_and_says_that_it_was_converted() -> No
 
 
 @pytest.mark.parametrize("name", ["gemma3_custom", "llava_clip", "image_audio"])
-def test_a_prepared_picture_goes_to_the_encoder_without_a_copy(name: str) -> None:
+def test_a_prepared_image_goes_to_the_encoder_without_a_copy(name: str) -> None:
     (prompt, _), *_ = MODELS.expected(name)["turns"]
     with MODELS.load(name) as runner:
         runner.prefill(parts(prompt))

@@ -106,7 +106,7 @@ def test_the_runner_writes_the_text_with_the_time_of_each_token(
     assert [token for segment in made.segments for token in segment.tokens] == [s[0] for s in symbols]
     times = [seconds for segment in made.segments for time in segment.token_times for seconds in time]
     wanted = [seconds for _, at, long in symbols for seconds in (at * frame, (at + max(1, long)) * frame)]
-    # The last frame of an encoder reaches beyond the end of a sound that is no multiple of it.
+    # The last frame of an encoder reaches beyond the end of an audio clip that is no multiple of it.
     assert times == pytest.approx([min(seconds, made.duration) for seconds in wanted])
     for segment in made.segments:
         assert segment.start == segment.token_times[0][0]

@@ -1,4 +1,4 @@
-"""Sounds that ask for too much, are none or hardly one: right, or refused before memory is taken."""
+"""Audio that asks for too much, is none or hardly any: right, or refused before memory is taken."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from executorch_mm import InputError, MediaLimits, make_audio_input, set_media_limits
-from executorch_mm.preprocess import AudioProcessor, LogMelConfig, Sound, load_sound
-from executorch_mm.preprocess.waveform import sound_of
+from executorch_mm.preprocess import AudioProcessor, LogMelConfig, Waveform, load_audio
+from executorch_mm.preprocess.waveform import waveform_of
 
 WHISPER = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 80}
 MAKE = AudioProcessor(LogMelConfig())
@@ -57,9 +57,9 @@ def test_a_small_file_at_1_hz_does_not_become_a_billion_samples() -> None:
     set_media_limits(MediaLimits(min_sampling_rate=1))
     message = refusal(lambda: MAKE(data), 2**21)
     assert (
-        "expected at most 21600 seconds, got 100000.0; set_media_limits(MediaLimits(sound_seconds=" in message
+        "expected at most 21600 seconds, got 100000.0; set_media_limits(MediaLimits(audio_seconds=" in message
     )
-    set_media_limits(MediaLimits(min_sampling_rate=1, sound_seconds=10**6))
+    set_media_limits(MediaLimits(min_sampling_rate=1, audio_seconds=10**6))
     message = refusal(lambda: MAKE(data), 2**21)
     assert (
         "expected at most 536870912 samples, got 1600000000; set_media_limits(MediaLimits(sound_sam"
@@ -76,12 +76,12 @@ def test_a_small_file_at_1_hz_does_not_become_a_billion_samples() -> None:
         (2**32 - 1, "expected at most 768000 samples per second, got 4294967295"),
     ],
 )
-def test_a_rate_outside_of_the_limits_is_refused_for_files_arrays_and_sounds(rate: int, message: str) -> None:
+def test_a_rate_outside_of_the_limits_is_refused_for_files_arrays_and_audio(rate: int, message: str) -> None:
     samples = np.zeros(100, np.float32)
     for make in (
-        lambda: load_sound(wav(samples, rate)),
+        lambda: load_audio(wav(samples, rate)),
         lambda: make_audio_input(samples, sampling_rate=rate),
-        lambda: Sound(samples, rate).resampled(16_000),
+        lambda: Waveform(samples, rate).resampled(16_000),
     ):
         with pytest.raises(InputError, match=message):
             make()
@@ -94,10 +94,10 @@ def test_a_tone_of_every_rate_is_the_same_tone(rate: int) -> None:
     pytest.importorskip("soxr")
     hertz = 200
     t = np.arange(2 * rate) / rate
-    sound = load_sound(wav(np.round(16_000 * np.sin(2 * np.pi * hertz * t)), rate)).resampled(16_000)
-    assert len(sound.samples) == 32_000
+    audio = load_audio(wav(np.round(16_000 * np.sin(2 * np.pi * hertz * t)), rate)).resampled(16_000)
+    assert len(audio.samples) == 32_000
     expected = 16_000 / 32_768 * np.sin(2 * np.pi * hertz * np.arange(32_000) / 16_000)
-    np.testing.assert_allclose(sound.samples[4000:28_000], expected[4000:28_000], atol=2e-3)
+    np.testing.assert_allclose(audio.samples[4000:28_000], expected[4000:28_000], atol=2e-3)
 
 
 @pytest.mark.parametrize("kind", ["array", "file"])
@@ -107,8 +107,8 @@ def test_a_tone_of_every_rate_is_the_same_tone(rate: int) -> None:
 )
 def test_a_few_samples_are_a_chunk_of_silence(count: int, rate: int, kind: str) -> None:
     pytest.importorskip("soxr")
-    sound = np.full(count, 0.1, np.float32) if kind == "array" else wav(np.full(count, 3000), rate)
-    features = MAKE(sound, rate)
+    audio = np.full(count, 0.1, np.float32) if kind == "array" else wav(np.full(count, 3000), rate)
+    features = MAKE(audio, rate)
     assert features.shape == (1, 80, 3000)
     assert np.isfinite(features).all()
 
@@ -119,9 +119,9 @@ def test_a_few_samples_are_a_chunk_of_silence(count: int, rate: int, kind: str) 
 )
 def test_samples_of_which_nothing_is_left_are_an_input_error(count: int, rate: int, kind: str) -> None:
     pytest.importorskip("soxr")
-    sound = np.full(count, 0.1, np.float32) if kind == "array" else wav(np.full(count, 3000), rate)
+    audio = np.full(count, 0.1, np.float32) if kind == "array" else wav(np.full(count, 3000), rate)
     with pytest.raises(InputError, match=f"got {count} samples at {rate} Hz, which are none at 16000 Hz"):
-        MAKE(sound, rate)
+        MAKE(audio, rate)
 
 
 @pytest.mark.parametrize("rate", [1000, 16_000, 48_000])
@@ -129,25 +129,25 @@ def test_samples_of_which_nothing_is_left_are_an_input_error(count: int, rate: i
 def test_no_samples_are_an_input_error(rate: int, samples: np.ndarray) -> None:
     for make in (
         lambda: make_audio_input(samples, sampling_rate=rate),
-        lambda: load_sound(wav(np.zeros(0), rate)),
+        lambda: load_audio(wav(np.zeros(0), rate)),
     ):
         with pytest.raises(InputError, match="with samples, got"):
             make()
     with pytest.raises(InputError, match="with samples, got none"):
-        MAKE(Sound(np.zeros(0, np.float32), rate))
+        MAKE(Waveform(np.zeros(0, np.float32), rate))
 
 
 @pytest.mark.parametrize(
     ("limit", "message"),
     [
-        (MediaLimits(sound_seconds=2), "expected at most 2 seconds, got 2.5"),
-        (MediaLimits(sound_samples=79_999), "expected at most 79999 samples, got 80000"),
+        (MediaLimits(audio_seconds=2), "expected at most 2 seconds, got 2.5"),
+        (MediaLimits(audio_samples=79_999), "expected at most 79999 samples, got 80000"),
         (MediaLimits(max_sampling_rate=8000), "expected at most 8000 samples per second, got 16000"),
         (MediaLimits(min_sampling_rate=44_100), "expected at least 44100 samples per second, got 16000"),
     ],
 )
 @pytest.mark.parametrize("kind", ["array", "WAV", "FLAC", "OGG", "MP3", "AIFF"])
-def test_every_limit_holds_for_every_kind_of_sound(limit: MediaLimits, message: str, kind: str) -> None:
+def test_every_limit_holds_for_every_kind_of_audio(limit: MediaLimits, message: str, kind: str) -> None:
     samples = 0.1 * np.sin(np.arange(80_000).reshape(40_000, 2) / 20)
     if kind == "array":
 
@@ -161,7 +161,7 @@ def test_every_limit_holds_for_every_kind_of_sound(limit: MediaLimits, message: 
             pytest.importorskip("soundfile").write(file, samples, 16_000, format=kind)
 
         def make() -> object:
-            return load_sound(file.getvalue())
+            return load_audio(file.getvalue())
 
     make()
     set_media_limits(limit)
@@ -169,10 +169,10 @@ def test_every_limit_holds_for_every_kind_of_sound(limit: MediaLimits, message: 
         make()
 
 
-def test_a_sound_that_would_grow_is_refused_before_it_does() -> None:
-    sound = Sound(np.zeros(100_000, np.float32), 8000)
-    set_media_limits(MediaLimits(sound_samples=150_000))
-    message = refusal(lambda: sound.resampled(16_000), 2**20)
+def test_an_audio_clip_that_would_grow_is_refused_before_it_does() -> None:
+    audio = Waveform(np.zeros(100_000, np.float32), 8000)
+    set_media_limits(MediaLimits(audio_samples=150_000))
+    message = refusal(lambda: audio.resampled(16_000), 2**20)
     assert "expected at most 150000 samples, got 200000" in message
 
 
@@ -180,10 +180,10 @@ def test_parts_that_are_allowed_one_by_one_are_not_together() -> None:
     soundfile = pytest.importorskip("soundfile")
     file = io.BytesIO()
     soundfile.write(file, np.zeros(32_000), 16_000, format="OGG", subtype="VORBIS")
-    set_media_limits(MediaLimits(sound_seconds=5))
-    assert len(load_sound(file.getvalue() * 2).samples) == 64_000
+    set_media_limits(MediaLimits(audio_seconds=5))
+    assert len(load_audio(file.getvalue() * 2).samples) == 64_000
     with pytest.raises(InputError, match=r"expected at most 5 seconds, got 6\.0"):
-        load_sound(file.getvalue() * 3)
+        load_audio(file.getvalue() * 3)
 
 
 @pytest.mark.parametrize(
@@ -207,11 +207,11 @@ def test_a_hostile_feature_extractor_is_refused_before_it_is_made(
     assert str(changes.get(key)) in message
 
 
-def test_features_of_a_long_sound_take_little_more_than_themselves() -> None:
+def test_features_of_a_long_audio_clip_take_little_more_than_themselves() -> None:
     samples = np.zeros(16_000 * 600, np.float32)
     samples[::7] = 0.1
     tracemalloc.start()
-    features = MAKE(Sound(samples, 16_000))
+    features = MAKE(Waveform(samples, 16_000))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert features.shape == (20, 80, 3000)
@@ -231,15 +231,15 @@ def test_integers_are_scaled_by_their_type(dtype: str, middle: int, half_range: 
     info = np.iinfo(dtype)
     numbers = np.array([info.min, middle, middle + half_range // 2, info.max], dtype)
     expected = (numbers.astype(np.float64) - middle) / half_range
-    np.testing.assert_allclose(sound_of(numbers, 16_000).samples, expected, atol=1e-7)
-    stereo = sound_of(np.stack([numbers, numbers]), 16_000, is_samples_first=False)
+    np.testing.assert_allclose(waveform_of(numbers, 16_000).samples, expected, atol=1e-7)
+    stereo = waveform_of(np.stack([numbers, numbers]), 16_000, is_samples_first=False)
     np.testing.assert_allclose(stereo.samples, expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint64", "bool", "complex64", "datetime64[s]", "S3"])
 def test_numbers_that_have_no_scale_are_refused(dtype: str) -> None:
     with pytest.raises(InputError, match=r"expected (floats, int8, int16, int32|an array of numbers).*got"):
-        sound_of(np.zeros(10, dtype), 16_000)
+        waveform_of(np.zeros(10, dtype), 16_000)
 
 
 @pytest.mark.parametrize(
@@ -266,21 +266,21 @@ def test_floats_far_outside_of_their_range_are_refused_with_the_likely_cause(
 @pytest.mark.parametrize("loudest", [0, 1e-30, 1.0, 1.0001, 1.5, 8.0])
 def test_floats_in_their_range_or_a_little_louder_are_taken_as_they_are(loudest: float) -> None:
     samples = np.array([0, loudest, -loudest], np.float32)
-    np.testing.assert_array_equal(sound_of(samples, 16_000).samples, samples)
+    np.testing.assert_array_equal(waveform_of(samples, 16_000).samples, samples)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_no_numbers_are_refused(value: float) -> None:
     for dtype in (np.float16, np.float32, np.float64):
         with pytest.raises(InputError, match="NaN or infinity"):
-            sound_of(np.array([0, value, 0.5], dtype), 16_000)
+            waveform_of(np.array([0, value, 0.5], dtype), 16_000)
 
 
 def test_a_view_of_any_strides_is_read_and_not_changed() -> None:
     samples = np.linspace(-1, 1, 4000).reshape(1000, 4)
     copy = samples.copy()
     for view in (samples[::-1, 0], samples[:, ::2], samples.T[1], samples[::3, 1:3]):
-        made = sound_of(view, 16_000).samples
+        made = waveform_of(view, 16_000).samples
         expected = view if view.ndim == 1 else view.mean(axis=1)
         np.testing.assert_allclose(made, expected, atol=1e-6)
         assert made.flags.c_contiguous

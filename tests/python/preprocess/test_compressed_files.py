@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from executorch_mm import InputError, InputWarning, MultimodalRunner, SpeechRunner, make_audio_input
-from executorch_mm.preprocess import load_sound
+from executorch_mm.preprocess import load_audio
 from executorch_mm.preprocess.mp3_files import count_frames
 from speech_cases import FOLDER
 
@@ -43,10 +43,10 @@ def quietly(data: bytes) -> np.ndarray:
     """What is read where nothing is to be said."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return load_sound(data).samples
+        return load_audio(data).samples
 
 
-# --- MP3: what the file with its information frame gives is right, as LAME says there where the sound begins
+# --- MP3: what the file with its information frame gives is right, as LAME says there where the audio begins
 # and ends. Samples are libmpg123's, whose last bit hangs on where the memory for them lies.
 
 
@@ -79,11 +79,11 @@ def test_an_mp3_without_its_information_frame_is_read_whole_and_in_time(rate: in
     assert len(expected) == 50_000
     lost = whole[first_frame(whole) :]
     with pytest.warns(InputWarning, match="the MP3 has no information frame: [0-9]+ frames were counted"):
-        sound = load_sound(lost)
-    assert sound.sampling_rate == rate
-    assert 50_000 <= len(sound.samples) < 50_000 + 3 * 1152  # what fills the last frames up stays
-    expect_same(sound.samples[:50_000], expected)
-    assert len(sound.notes) == 1
+        audio = load_audio(lost)
+    assert audio.sampling_rate == rate
+    assert 50_000 <= len(audio.samples) < 50_000 + 3 * 1152  # what fills the last frames up stays
+    expect_same(audio.samples[:50_000], expected)
+    assert len(audio.notes) == 1
 
 
 def test_libsndfile_alone_loses_most_of_such_a_file() -> None:
@@ -95,7 +95,7 @@ def test_libsndfile_alone_loses_most_of_such_a_file() -> None:
     assert len(by_soundfile(whole)) == 320_000
     assert len(by_soundfile(lost)) < 160_000  # libsndfile 1.2.2
     with pytest.warns(InputWarning):
-        samples = load_sound(lost).samples
+        samples = load_audio(lost).samples
     assert 320_000 <= len(samples) < 320_000 + 3 * 576
     expect_same(samples[:320_000], by_soundfile(whole))
 
@@ -119,16 +119,16 @@ def test_tags_of_an_mp3_are_stepped_over(front: bytes, behind: bytes) -> None:
     whole = mp3()
     expect_same(quietly(front + whole + behind), by_soundfile(whole))
     with pytest.warns(InputWarning):
-        sound = load_sound(front + whole[first_frame(whole) :] + behind)
-    expect_same(sound.samples[:50_000], by_soundfile(whole))
+        audio = load_audio(front + whole[first_frame(whole) :] + behind)
+    expect_same(audio.samples[:50_000], by_soundfile(whole))
 
 
 @pytest.mark.parametrize("cut", [1, 17, 50, 100])
 def test_an_mp3_that_begins_within_a_frame_is_read_from_the_next_one(cut: int) -> None:
     whole = mp3()
     with pytest.warns(InputWarning):
-        sound = load_sound(whole[cut:])
-    expect_same(sound.samples[:50_000], by_soundfile(whole))
+        audio = load_audio(whole[cut:])
+    expect_same(audio.samples[:50_000], by_soundfile(whole))
 
 
 def test_mp3_files_one_after_the_other_are_all_read() -> None:
@@ -144,8 +144,8 @@ def test_an_mp3_that_is_cut_short_is_told() -> None:
     with pytest.warns(
         InputWarning, match="the MP3 is cut short: its first frame says [0-9]+ frames, [0-9]+ are"
     ):
-        sound = load_sound(whole[: len(whole) // 2])
-    expect_same(sound.samples[:10_000], by_soundfile(whole)[:10_000])
+        audio = load_audio(whole[: len(whole) // 2])
+    expect_same(audio.samples[:10_000], by_soundfile(whole)[:10_000])
 
 
 def test_an_mp3_in_a_wav_file_is_read_as_one() -> None:
@@ -197,10 +197,10 @@ def test_opus_that_notes_no_rate_is_decoded_at_its_full_rate(channels: int) -> N
     silent = with_noted_rate(whole, 0)
     with soundfile.SoundFile(io.BytesIO(silent)) as file:
         assert file.samplerate == 8000  # libsndfile 1.2.2
-    sound = load_sound(silent)
-    assert (sound.sampling_rate, sound.notes) == (48_000, ())
+    audio = load_audio(silent)
+    assert (audio.sampling_rate, audio.notes) == (48_000, ())
     np.testing.assert_array_equal(quietly(silent), by_soundfile(whole))
-    assert len(sound.samples) == 100_000
+    assert len(audio.samples) == 100_000
 
 
 @pytest.mark.parametrize("rate", [8000, 16_000, 24_000, 44_100, 48_000])
@@ -220,10 +220,10 @@ def test_ogg_files_one_after_the_other_are_all_read(subtype: str) -> None:
 def test_ogg_files_of_several_rates_get_that_of_the_first() -> None:
     pytest.importorskip("soxr")
     parts = [written(noise(n), rate, "OGG", "VORBIS") for n, rate in ((32_000, 16_000), (44_100, 44_100))]
-    sound = load_sound(b"".join(parts))
-    assert sound.sampling_rate == 16_000
-    assert len(sound.samples) == 48_000
-    np.testing.assert_array_equal(sound.samples[:32_000], by_soundfile(parts[0]))
+    audio = load_audio(b"".join(parts))
+    assert audio.sampling_rate == 16_000
+    assert len(audio.samples) == 48_000
+    np.testing.assert_array_equal(audio.samples[:32_000], by_soundfile(parts[0]))
 
 
 def test_opus_files_without_a_rate_one_after_the_other() -> None:
@@ -271,11 +271,11 @@ def test_a_flac_that_is_cut_short_is_read_to_its_last_whole_frame_and_told(share
     with pytest.warns(
         InputWarning, match="the FLAC is cut short: its header says 100000 samples, [0-9]+ are"
     ):
-        sound = load_sound(whole[: int(len(whole) * share)])
-    size = len(sound.samples)
+        audio = load_audio(whole[: int(len(whole) * share)])
+    size = len(audio.samples)
     assert size % 4096 == 0
     assert size > 0
-    np.testing.assert_array_equal(sound.samples, by_soundfile(whole)[:size])
+    np.testing.assert_array_equal(audio.samples, by_soundfile(whole)[:size])
 
 
 @pytest.mark.parametrize("declared", [10**9, 2**35, 2**36 - 1])
@@ -283,7 +283,7 @@ def test_a_flac_that_claims_more_than_the_limits_is_refused_before_it_is_read(de
     flac = with_declared(written(noise(30_000), 16_000, "FLAC", "PCM_16"), declared)
     tracemalloc.start()
     with pytest.raises(InputError, match=r"at most [0-9]+ (seconds|samples), got [0-9.]+; set_media_limits"):
-        load_sound(flac)
+        load_audio(flac)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**22
@@ -292,8 +292,8 @@ def test_a_flac_that_claims_more_than_the_limits_is_refused_before_it_is_read(de
 @pytest.mark.parametrize("place", [3000, 20_000, 60_000])
 def test_a_flac_that_is_damaged_inside_is_an_input_error(place: int) -> None:
     whole = written(noise(100_000), 44_100, "FLAC", "PCM_16")
-    with pytest.raises(InputError, match="not a sound that libsndfile reads"):
-        load_sound(whole[:place] + bytes(300) + whole[place + 300 :])
+    with pytest.raises(InputError, match="not audio that libsndfile reads"):
+        load_audio(whole[:place] + bytes(300) + whole[place + 300 :])
 
 
 # --- others
@@ -305,8 +305,8 @@ def test_a_file_of_which_libsndfile_reads_a_part_is_told() -> None:
     with pytest.warns(
         InputWarning, match="libsndfile read 1000 bytes of samples, as the header says, of the 40024"
     ):
-        sound = load_sound(bytes(au))
-    assert len(sound.samples) == 500
+        audio = load_audio(bytes(au))
+    assert len(audio.samples) == 500
 
 
 @pytest.mark.parametrize(
@@ -336,11 +336,11 @@ def test_damaged_files_end_in_samples_or_an_input_error(form: tuple[str, str], s
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InputWarning)
             try:
-                sound = load_sound(bytes(data))
+                audio = load_audio(bytes(data))
             except InputError:
                 continue
-        assert sound.samples.dtype == np.float32
-        assert len(sound.samples) >= 1
+        assert audio.samples.dtype == np.float32
+        assert len(audio.samples) >= 1
 
 
 # --- what is told comes with the request
@@ -352,7 +352,7 @@ def lost_mp3() -> bytes:
     return whole[first_frame(whole) :]
 
 
-def test_what_may_be_wrong_with_a_sound_is_in_the_stats_of_its_request(
+def test_what_may_be_wrong_with_an_audio_clip_is_in_the_stats_of_its_request(
     runner: MultimodalRunner, lost_mp3: bytes
 ) -> None:
     runner.generate_text("red", max_new_tokens=1)

@@ -57,7 +57,7 @@ def look(runner: MultimodalRunner) -> list[int]:
     return runner.generate_result(prompt, max_new_tokens=20).token_ids
 
 
-def test_sounds_are_heard_where_only_the_file_for_sounds_is(
+def test_audio_clips_are_heard_where_only_the_file_for_audio_is(
     demo_folder: Path, tmp_path: Path, configs: dict[str, dict[str, Any]]
 ) -> None:
     folder = model_in(tmp_path, demo_folder, audio_preprocessor_config=configs[AUDIO])
@@ -69,7 +69,7 @@ def test_sounds_are_heard_where_only_the_file_for_sounds_is(
         assert hear(runner) == SPOKEN_WORDS
 
 
-def test_a_picture_where_the_files_describe_sounds_alone_is_told_so(
+def test_an_image_where_the_files_describe_audio_alone_is_told_so(
     demo_folder: Path, tmp_path: Path, configs: dict[str, dict[str, Any]]
 ) -> None:
     folder = model_in(tmp_path, demo_folder, preprocessor_config=configs[AUDIO])
@@ -147,18 +147,18 @@ def test_a_path_that_is_given_and_has_nothing_is_an_error(
             getattr(found, part)
     with pytest.raises(InputError, match="No such file"):
         _ = FoundProcessors([demo_folder], tmp_path / "absent.json").image
-    sounds = with_files(tmp_path / "sounds", audio_preprocessor_config=configs[AUDIO])
-    assert FoundProcessors([demo_folder], sounds).image is None
+    audio = with_files(tmp_path / "audio", audio_preprocessor_config=configs[AUDIO])
+    assert FoundProcessors([demo_folder], audio).image is None
 
 
 def test_a_clip_model_says_what_it_looked_for_and_takes_what_is_named(tmp_path: Path) -> None:
     file = json.loads((CLIP / "manifest.json").read_text())["models"][0]["file"]
     shutil.copy(CLIP / file, tmp_path)
-    picture = np.zeros((40, 30, 3), np.uint8)
+    image = np.zeros((40, 30, 3), np.uint8)
     with (
         ClipModel(tmp_path / file) as model,
         pytest.raises(InputError, match="image processor: expected prepro"),
     ):
-        model.encode_image(picture)
+        model.encode_image(image)
     with ClipModel(tmp_path / file, processor_path=CLIP) as model, ClipModel(CLIP / file) as beside:
-        np.testing.assert_array_equal(model.encode_image(picture), beside.encode_image(picture))
+        np.testing.assert_array_equal(model.encode_image(image), beside.encode_image(image))

@@ -11,7 +11,7 @@ import pytest
 from executorch_mm import InputError
 from executorch_mm.preprocess import AudioProcessor, FrameConfig, ImageProcessor
 from executorch_mm.preprocess.gemma4 import PlacedPatches
-from golden_sources import RATE, picture, sampled_positions, sound
+from golden_sources import RATE, golden_audio, golden_image, sampled_positions
 
 DATA = Path(__file__).parents[2] / "data" / "preprocess"
 GOLDEN = np.load(DATA / "gemma4.npz")
@@ -41,7 +41,7 @@ def test_an_image_has_the_patches_and_places_of_the_pillow_processor(case: str, 
     mode, size = source.split(" ")
     height, width = map(int, size.split("x"))
     processor = ImageProcessor.from_pretrained(write_config(name, tmp_path))
-    prepared = processor.prepare(picture(mode, height, width))
+    prepared = processor.prepare(golden_image(mode, height, width))
     compare(prepared.pixel_values, case, 2e-6)
     assert prepared.positions is not None
     assert prepared.positions.dtype == np.int64
@@ -54,14 +54,14 @@ def test_an_image_has_the_patches_and_places_of_the_pillow_processor(case: str, 
 def test_a_clip_has_the_frames_of_the_feature_extractor(case: str, tmp_path: Path) -> None:
     name, source = case.split("/")
     processor = AudioProcessor.from_pretrained(write_config(name, tmp_path))
-    [frames] = processor(sound(source), RATE)
+    [frames] = processor(golden_audio(source), RATE)
     # transformers computes the spectrum in float32, whose rounding shows near a low floor.
     compare(frames, case, 2e-2 if name == "audio gemma4-other" else 2e-4)
 
 
 def test_a_second_has_99_frames_and_25_tokens_as_the_processor_counts() -> None:
     # Two convolutions of stride 2 make a row of every fourth frame.
-    assert FrameConfig().frames(sound("noise 1")).shape == (99, 128)
+    assert FrameConfig().frames(golden_audio("noise 1")).shape == (99, 128)
     assert int(GOLDEN["audio gemma4/noise 1/tokens"]) == 25 == -(-99 // 4)
 
 

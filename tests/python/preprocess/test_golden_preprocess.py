@@ -1,4 +1,4 @@
-"""Pictures and sounds prepared as by transformers, which tools/fixtures/preprocess/make_golden.py asked."""
+"""Images and audio prepared as by transformers, which tools/fixtures/preprocess/make_golden.py asked."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from executorch_mm.preprocess import AudioProcessor, ImageConfig, ImageProcessor, Processor
-from golden_sources import RATE, picture, sampled_positions, sound
+from golden_sources import RATE, golden_audio, golden_image, sampled_positions
 
 DATA = Path(__file__).parents[2] / "data" / "preprocess"
 IMAGES = np.load(DATA / "images.npz")
-SOUNDS = np.load(DATA / "audio.npz")
+AUDIO = np.load(DATA / "audio.npz")
 CONFIGS = json.loads((DATA / "configs.json").read_text(encoding="utf-8"))
 # The bytes are the same as the Pillow processors'; float32's last digits hang on the order of the steps.
 EXACT = 2e-6
@@ -41,7 +41,7 @@ def compare(
 ) -> None:
     assert values.dtype == np.float32
     assert values.flags.c_contiguous
-    # Whether one picture stands in a batch of one is decided by the encoder's shape, not by the processor.
+    # Whether one image stands in a batch of one is decided by the encoder's shape, not by the processor.
     assert values.shape[-3:] == tuple(golden["shape"][-3:])
     assert values.size == np.prod(golden["shape"])
     sampled = values.reshape(-1)[sampled_positions(values.size)]
@@ -58,16 +58,16 @@ def stored(file: np.lib.npyio.NpzFile, case: str) -> dict[str, np.ndarray]:
 
 def step(config: object) -> float:
     """The largest difference that two neighbouring bytes can make."""
-    normalise = config.normalise if hasattr(config, "normalise") else config.steps.normalise  # type: ignore[attr-defined]
-    return float(normalise.scale_and_offset[0].max())
+    normalize = config.normalize if hasattr(config, "normalize") else config.steps.normalize  # type: ignore[attr-defined]
+    return float(normalize.scale_and_offset[0].max())
 
 
 @pytest.mark.parametrize("case", cases(IMAGES, "exact"))
-def test_a_picture_is_prepared_as_by_the_pillow_processor(case: str, tmp_path: Path) -> None:
+def test_an_image_is_prepared_as_by_the_pillow_processor(case: str, tmp_path: Path) -> None:
     name, source = case.split("/")
     mode, size = source.split(" ")
     height, width = map(int, size.split("x"))
-    [prepared] = processor_of(name, tmp_path).images([picture(mode, height, width)])
+    [prepared] = processor_of(name, tmp_path).images([golden_image(mode, height, width)])
     golden = stored(IMAGES, case)
     compare(prepared.pixel_values, golden, EXACT, EXACT)
     assert prepared.original_size == (height, width)
@@ -76,12 +76,12 @@ def test_a_picture_is_prepared_as_by_the_pillow_processor(case: str, tmp_path: P
 
 
 @pytest.mark.parametrize("case", cases(IMAGES, "fast"))
-def test_a_picture_is_within_one_step_of_the_torchvision_processor(case: str, tmp_path: Path) -> None:
+def test_an_image_is_within_one_step_of_the_torchvision_processor(case: str, tmp_path: Path) -> None:
     name, source = case.removeprefix("fast ").split("/")
     mode, size = source.split(" ")
     height, width = map(int, size.split("x"))
     processor = processor_of(name, tmp_path)
-    [prepared] = processor.images([picture(mode, height, width)])
+    [prepared] = processor.images([golden_image(mode, height, width)])
     assert processor.image is not None
     one = step(processor.image.config)
     compare(prepared.pixel_values, stored(IMAGES, case), 1.01 * one, 0.05 * one)
@@ -89,24 +89,24 @@ def test_a_picture_is_within_one_step_of_the_torchvision_processor(case: str, tm
 
 def test_frames_of_a_video_are_cut_as_by_the_video_processor(tmp_path: Path) -> None:
     processor = processor_of("video", tmp_path)
-    frames = [picture(mode, 60, 80).convert("RGB") for mode in ("RGB", "CMYK", "RGB")]
+    frames = [golden_image(mode, 60, 80).convert("RGB") for mode in ("RGB", "CMYK", "RGB")]
     [prepared] = processor.frames(frames)
     golden = stored(IMAGES, "fast video/RGB 60x80")
     compare(prepared.pixel_values, golden, 1.01 / 255 / 0.26, 0.05 / 255 / 0.26)
     assert prepared.grid == tuple(golden["grid"])
 
 
-@pytest.mark.parametrize("case", cases(SOUNDS, "exact"))
-def test_a_sound_has_the_features_of_whispers_extractor(case: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", cases(AUDIO, "exact"))
+def test_an_audio_clip_has_the_features_of_whispers_extractor(case: str, tmp_path: Path) -> None:
     bins, name = case.split("/")
     config = json.loads((DATA / "whisper.json").read_text(encoding="utf-8"))
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**config, "feature_size": int(bins)}))
-    features = AudioProcessor.from_pretrained(tmp_path)(sound(name), RATE)
-    compare(features, stored(SOUNDS, case), 1e-4, 1e-5)
+    features = AudioProcessor.from_pretrained(tmp_path)(golden_audio(name), RATE)
+    compare(features, stored(AUDIO, case), 1e-4, 1e-5)
 
 
 def test_the_tests_would_see_another_filter_and_another_order_of_channels(tmp_path: Path) -> None:
-    image = picture("RGB", 37, 61)
+    image = golden_image("RGB", 37, 61)
     golden = stored(IMAGES, "clip/RGB 37x61")
     wrong = [{"resample": 2}, {"do_flip_channel_order": True}, {"crop_size": {"height": 223, "width": 224}}]
     for changes in wrong:

@@ -1,4 +1,4 @@
-"""Odd EXIF: a picture is turned where an orientation can be read, else it stays as it is."""
+"""Odd EXIF: an image is turned where an orientation can be read, else it stays as it is."""
 
 from __future__ import annotations
 
@@ -96,21 +96,21 @@ ODD: dict[str, tuple[bytes, bool]] = {
 
 
 def with_exif(kind: str, exif: bytes) -> bytes:
-    """The picture as a file whose EXIF block is as given, to the byte."""
+    """The image as a file whose EXIF block is as given, to the byte."""
     file = io.BytesIO()
-    picture = Image.fromarray(PIXELS)
+    image = Image.fromarray(PIXELS)
     if kind == "JPEG":
-        picture.save(file, "JPEG", quality=100, subsampling=0)
+        image.save(file, "JPEG", quality=100, subsampling=0)
         data = file.getvalue()
         segment = b"Exif\0\0" + exif
         return data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
     if kind == "AVIF":
         # Pillow reads what it writes, so the block is put in the place of a good one.
         good = block((0x10E, ASCII, 400, at_tail(1)), tail=b"x" * 400)
-        picture.save(file, "AVIF", quality=100, subsampling="4:4:4", exif=good)
+        image.save(file, "AVIF", quality=100, subsampling="4:4:4", exif=good)
         assert file.getvalue().count(good) == 1
         return file.getvalue().replace(good[: len(exif)], exif, 1)
-    picture.save(file, kind, lossless=True, exif=b"Exif\0\0" + exif)
+    image.save(file, kind, lossless=True, exif=b"Exif\0\0" + exif)
     return file.getvalue()
 
 
@@ -123,7 +123,7 @@ def plain(kind: str) -> np.ndarray[Any, Any]:
 
 @pytest.mark.parametrize("name", ODD)
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_odd_entries_do_not_cost_the_picture(kind: str, name: str) -> None:
+def test_odd_entries_do_not_cost_the_image(kind: str, name: str) -> None:
     exif, is_turned = ODD[name]
     stored = plain(kind)
     expected = np.rot90(stored, -1) if is_turned else stored
@@ -133,10 +133,10 @@ def test_odd_entries_do_not_cost_the_picture(kind: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_entries_do_not_cost_a_picture_that_pillow_has_opened(name: str) -> None:
+def test_odd_entries_do_not_cost_an_image_that_pillow_has_opened(name: str) -> None:
     exif, is_turned = ODD[name]
-    picture = Image.open(io.BytesIO(with_exif("PNG", exif)))
-    np.testing.assert_array_equal(image_to_hwc_uint8(picture), TURNED if is_turned else PIXELS)
+    image = Image.open(io.BytesIO(with_exif("PNG", exif)))
+    np.testing.assert_array_equal(image_to_hwc_uint8(image), TURNED if is_turned else PIXELS)
 
 
 @pytest.mark.skipif("avif" not in features.get_supported_modules(), reason="this Pillow reads no AVIF")
@@ -170,7 +170,7 @@ def turned(stored: np.ndarray[Any, Any], value: int) -> np.ndarray[Any, Any]:
 
 
 def tiff(*metadata: Entry, order: str = "<") -> bytes:
-    """An uncompressed TIFF file of the picture, with entries of the caller's among those that it needs."""
+    """An uncompressed TIFF file of the image, with entries of the caller's among those that it needs."""
     height, width, _ = PIXELS.shape
 
     def short(tag: int, value: int) -> Entry:
@@ -228,9 +228,9 @@ def test_odd_entries_do_not_cost_a_tiff_file(entry: Entry) -> None:
 def test_tiff_files_of_other_kinds_are_read_as_pillow_reads_them(options: dict[str, Any]) -> None:
     modes = ["RGB", "L", "P", "RGBA", "CMYK", "I;16", "LA"]
     for mode in modes if "tiffinfo" in options else ["1", *modes]:  # libtiff has no predictor of single bits
-        picture = Image.fromarray(PIXELS).convert("L" if mode == "I;16" else mode).convert(mode)
+        image = Image.fromarray(PIXELS).convert("L" if mode == "I;16" else mode).convert(mode)
         file = io.BytesIO()
-        picture.save(file, "TIFF", exif=orientation_block(6)[6:], **options)
+        image.save(file, "TIFF", exif=orientation_block(6)[6:], **options)
         with Image.open(file) as opened:
             expected = image_to_hwc_uint8(opened)
         np.testing.assert_array_equal(image_to_hwc_uint8(file.getvalue()), expected)
@@ -238,11 +238,11 @@ def test_tiff_files_of_other_kinds_are_read_as_pillow_reads_them(options: dict[s
 
 
 def test_what_the_caller_has_changed_counts() -> None:
-    picture = Image.open(io.BytesIO(with_exif("PNG", block(TURN))))
-    picture.getexif()[0x112] = 1
-    np.testing.assert_array_equal(image_to_hwc_uint8(picture), PIXELS)
-    picture.getexif()[0x112] = 3
-    np.testing.assert_array_equal(image_to_hwc_uint8(picture), PIXELS[::-1, ::-1])
+    image = Image.open(io.BytesIO(with_exif("PNG", block(TURN))))
+    image.getexif()[0x112] = 1
+    np.testing.assert_array_equal(image_to_hwc_uint8(image), PIXELS)
+    image.getexif()[0x112] = 3
+    np.testing.assert_array_equal(image_to_hwc_uint8(image), PIXELS[::-1, ::-1])
 
 
 @pytest.mark.parametrize("value", range(1, 9))
@@ -254,13 +254,13 @@ def test_a_block_that_is_made_is_read_again(value: int) -> None:
     assert read_orientation(exif.tobytes()) == value
 
 
-def test_a_conversation_takes_the_same_pixels_turned_for_another_picture() -> None:
+def test_a_conversation_takes_the_same_pixels_turned_for_another_image() -> None:
     digests = set()
     for value in (1, 6, 8):
-        picture = Image.fromarray(PIXELS)
-        picture.getexif()[0x112] = value
-        digests.add(_digest([make_image_input(picture)]))
+        image = Image.fromarray(PIXELS)
+        image.getexif()[0x112] = value
+        digests.add(_digest([make_image_input(image)]))
     opaque, transparent = Image.fromarray(PIXELS), Image.fromarray(PIXELS)
     transparent.info["transparency"] = tuple(PIXELS[0, 0].tolist())
-    digests |= {_digest([make_image_input(picture)]) for picture in (opaque, transparent)}
+    digests |= {_digest([make_image_input(image)]) for image in (opaque, transparent)}
     assert len(digests) == 4

@@ -1,4 +1,4 @@
-"""Which picture files are read, that nothing is started for one, and how much one may ask for."""
+"""Which image files are read, that nothing is started for one, and how much one may ask for."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from executorch_mm.preprocess import ImageProcessor, image_to_hwc_uint8, load_im
 from executorch_mm.preprocess.resample import resize
 
 RGB = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-PICTURE = Image.fromarray(RGB)
+IMAGE = Image.fromarray(RGB)
 EPS = (
     b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 10\n%%EndComments\n"
     b"0 0 moveto 20 10 lineto stroke showpage\n%%EOF\n"
 )
 
 
-def saved(kind: str, picture: Image.Image = PICTURE, **options: Any) -> bytes:
+def saved(kind: str, image: Image.Image = IMAGE, **options: Any) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -85,7 +85,7 @@ def test_formats_of_the_list_are_read_in_every_form(kind: str, tmp_path: Path) -
     for options in READ[kind]:
         data = saved(kind, **options)
         expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-        for form in in_every_form(data, tmp_path, "picture.any"):
+        for form in in_every_form(data, tmp_path, "image.any"):
             np.testing.assert_array_equal(image_to_hwc_uint8(form), expected)
             np.testing.assert_array_equal(image_to_hwc_uint8(make_image_input(form).value), expected)  # type: ignore[arg-type]
 
@@ -99,14 +99,12 @@ def test_other_formats_are_refused_in_every_form(kind: str, tmp_path: Path) -> N
     if kind == "JPEG2000" and not features.check("jpg_2000"):
         pytest.skip("this Pillow writes no JPEG 2000")
     mode = {"XBM": "1", "MSP": "1", "BLP": "P"}.get(kind, "RGB")
-    data = EPS if kind == "EPS" else saved(kind, PICTURE.convert(mode))
+    data = EPS if kind == "EPS" else saved(kind, IMAGE.convert(mode))
     # The name and the type of the URI claim something else.
-    for form in in_every_form(data, tmp_path, "picture.png"):
-        with pytest.raises(
-            InputError, match=r"not a picture in a format that is read \(JPEG, PNG, WebP, GIF"
-        ):
+    for form in in_every_form(data, tmp_path, "image.png"):
+        with pytest.raises(InputError, match=r"not an image in a format that is read \(JPEG, PNG, WebP, GIF"):
             make_image_input(form)  # type: ignore[arg-type]
-        with pytest.raises(InputError, match="not a picture in a format that is read"):
+        with pytest.raises(InputError, match="not an image in a format that is read"):
             image_to_hwc_uint8(form)
 
 
@@ -165,7 +163,7 @@ def test_heic_is_read_and_turned_once(value: int) -> None:
     from executorch_mm.preprocess.exif import orientation_block
 
     file = io.BytesIO()
-    pillow_heif.from_pillow(PICTURE).save(file, quality=-1, chroma=444, exif=orientation_block(value))
+    pillow_heif.from_pillow(IMAGE).save(file, quality=-1, chroma=444, exif=orientation_block(value))
     seen = pillow_heif.open_heif(io.BytesIO(file.getvalue())).to_pillow()  # libheif turns it
     result = image_to_hwc_uint8(file.getvalue())
     assert result.shape == ((32, 24, 3) if value > 4 else (24, 32, 3))
@@ -197,7 +195,7 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path) -
 @pytest.mark.parametrize(
     "uri", ["data:,\ud800", "data:;base64,\ud800", "data:;base64,ä", "data:image/png,%89PNG"]
 )
-def test_a_data_uri_that_is_no_picture_is_an_input_error(uri: str) -> None:
+def test_a_data_uri_that_is_no_image_is_an_input_error(uri: str) -> None:
     with pytest.raises(InputError):
         load_image(uri)
 
@@ -335,7 +333,7 @@ def test_reading_takes_no_more_memory_than_the_limit_counts(
     if kind in ("WEBP", "AVIF") and kind.lower() not in features.get_supported_modules():
         pytest.skip(f"this Pillow reads no {kind}")
     data = saved(kind, BIG.convert(mode), **options)
-    set_media_limits(MediaLimits(picture_bytes=1))
+    set_media_limits(MediaLimits(image_bytes=1))
     with pytest.raises(InputError) as caught:
         image_to_hwc_uint8(data)
     counted = int(re.findall(r"got (\d+) \(.* 2400 x 2400 pixels", str(caught.value))[0])
@@ -345,7 +343,7 @@ def test_reading_takes_no_more_memory_than_the_limit_counts(
 
 def test_limits_are_raised_and_lowered_for_all_readers(tmp_path: Path) -> None:
     data = saved("PNG")
-    set_media_limits(MediaLimits(picture_edge=31))
+    set_media_limits(MediaLimits(image_edge=31))
     for form in in_every_form(data, tmp_path, "a.png"):
         with pytest.raises(
             InputError, match=r"at most 31 pixels along an edge, got 32 x 24; set_media_limits"
@@ -353,10 +351,10 @@ def test_limits_are_raised_and_lowered_for_all_readers(tmp_path: Path) -> None:
             image_to_hwc_uint8(form)
     with pytest.raises(InputError, match="31 pixels along an edge"):
         make_image_input(Image.open(io.BytesIO(data)))
-    set_media_limits(MediaLimits(picture_pixels=32 * 24 - 1))
+    set_media_limits(MediaLimits(image_pixels=32 * 24 - 1))
     with pytest.raises(InputError, match="at most 767 pixels, got 32 x 24"):
         image_to_hwc_uint8(data)
-    set_media_limits(MediaLimits(picture_bytes=32 * 24 * 7 - 1))
+    set_media_limits(MediaLimits(image_bytes=32 * 24 * 7 - 1))
     with pytest.raises(InputError, match="at most 5375 bytes, got 5376"):
         image_to_hwc_uint8(data)
     set_media_limits(MediaLimits(file_bytes=len(data) - 1))
@@ -364,16 +362,16 @@ def test_limits_are_raised_and_lowered_for_all_readers(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"at most {len(data) - 1} bytes, got {len(data)}"):
             image_to_hwc_uint8(form)
     with pytest.raises(InputError, match="bytes, got"):
-        make_image_input("https://pictures.example/", fetch=lambda url: data)
+        make_image_input("https://images.example/", fetch=lambda url: data)
     set_media_limits(MediaLimits(32**9, 32, 32 * 24, 32 * 24 * 7))
     np.testing.assert_array_equal(image_to_hwc_uint8(data), RGB)
 
 
-def test_a_wider_picture_is_read_where_the_limit_is_raised() -> None:
+def test_a_wider_image_is_read_where_the_limit_is_raised() -> None:
     wide = Image.new("L", (70_000, 2), 7)
     with pytest.raises(InputError, match="got 70000 x 2"):
         image_to_hwc_uint8(saved("PNG", wide))
-    set_media_limits(MediaLimits(picture_edge=70_000))
+    set_media_limits(MediaLimits(image_edge=70_000))
     assert image_to_hwc_uint8(saved("PNG", wide)).shape == (2, 70_000, 3)
 
 
@@ -418,7 +416,7 @@ HUGE = 2**31 - 1
         ("Qwen2VLImageProcessor", {"patch_size": HUGE, "merge_size": HUGE}),
     ],
 )  # fmt: skip
-def test_sizes_of_a_hostile_file_are_refused_when_a_picture_comes(
+def test_sizes_of_a_hostile_file_are_refused_when_an_image_comes(
     name: str, keys: dict[str, object], tmp_path: Path
 ) -> None:
     made = processor(tmp_path, name, **keys)
@@ -442,7 +440,7 @@ def test_sizes_of_a_hostile_file_are_refused_when_a_picture_comes(
         ("GotOcr2ImageProcessor", "max_patches"),
     ],
 )
-def test_numbers_beyond_any_picture_are_refused_when_the_file_is_read(
+def test_numbers_beyond_any_image_are_refused_when_the_file_is_read(
     name: str, key: str, value: float, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=key):
@@ -460,18 +458,18 @@ def test_tiles_count_together(tmp_path: Path) -> None:
         tmp_path, "LlavaNextImageProcessor", size=10, crop_size=10, image_grid_pinpoints=[[10, 20], [20, 20]]
     )
     pixels = np.zeros((40, 80, 3), np.uint8)
-    needed = 3 * 10 * 10 * 24  # the small picture and two tiles
-    set_media_limits(MediaLimits(picture_bytes=needed))
+    needed = 3 * 10 * 10 * 24  # the small image and two tiles
+    set_media_limits(MediaLimits(image_bytes=needed))
     assert made(pixels).shape == (3, 3, 10, 10)
-    set_media_limits(MediaLimits(picture_bytes=needed - 1))
+    set_media_limits(MediaLimits(image_bytes=needed - 1))
     with pytest.raises(InputError, match=f"at most {needed - 1} bytes, got {needed} .*3 x 3 x 10 x 10"):
         made(pixels)
-    set_media_limits(MediaLimits(picture_tiles=1))
+    set_media_limits(MediaLimits(image_tiles=1))
     with pytest.raises(InputError, match="at most 1 tiles, got 2"):
         made(pixels)
 
 
-def test_resolutions_beyond_any_picture_are_an_input_error(tmp_path: Path) -> None:
+def test_resolutions_beyond_any_image_are_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="image_grid_pinpoints"):
         processor(tmp_path, "LlavaNextImageProcessor", image_grid_pinpoints=[[10**400, 3]])
 
@@ -489,8 +487,8 @@ def test_what_lies_between_the_two_passes_of_resizing_is_bounded() -> None:
 
 
 def test_the_defaults_let_cameras_through() -> None:
-    """108 megapixels from a phone, in one scan; the largest pictures of published processors."""
+    """108 megapixels from a phone, in one scan; the largest images of published processors."""
     limits = media_limits()
-    assert limits.picture_bytes >= 12_000 * 9_000 * (4 + 3)
-    assert limits.picture_bytes >= 16_384 * 28 * 28 * 24
+    assert limits.image_bytes >= 12_000 * 9_000 * (4 + 3)
+    assert limits.image_bytes >= 16_384 * 28 * 28 * 24
     assert limits == MediaLimits()

@@ -23,17 +23,17 @@ def random_bytes(count: int) -> bytes:
     return np.random.default_rng(count).bytes(count)
 
 
-def random_picture(mode: str) -> Image.Image:
+def random_image(mode: str) -> Image.Image:
     """Every byte that a pixel of this mode may hold, from all of them."""
     empty = Image.new(mode, SIZE)
-    picture = Image.frombytes(mode, SIZE, random_bytes(len(empty.tobytes())))
+    image = Image.frombytes(mode, SIZE, random_bytes(len(empty.tobytes())))
     if mode in ("P", "PA"):
-        picture.putpalette(random_bytes(768))
-    return picture
+        image.putpalette(random_bytes(768))
+    return image
 
 
 def on_white(rgba: AnyArray) -> AnyArray:
-    """Porter and Duff's "over" with an opaque white picture below, exact."""
+    """Porter and Duff's "over" with an opaque white image below, exact."""
     colour, alpha = rgba[..., :3].astype(np.int64), rgba[..., 3:].astype(np.int64)
     return (colour * alpha + 255 * (255 - alpha)) / 255
 
@@ -44,29 +44,29 @@ WITH_ALPHA = ("LA", "PA", "RGBA", "RGBa")
 
 @pytest.mark.parametrize("mode", [mode for mode in Image.MODES if mode not in SCALED])
 def test_every_mode_is_what_pillow_makes_of_it(mode: str) -> None:
-    picture = random_picture(mode)
+    image = random_image(mode)
     try:
-        expected = np.asarray(picture.convert("RGB"))
+        expected = np.asarray(image.convert("RGB"))
     except ValueError:  # "La" has no way to RGB
         with pytest.raises(InputError, match="of a mode that has no RGB"):
-            image_to_hwc_uint8(picture)
+            image_to_hwc_uint8(image)
         return
     if mode not in WITH_ALPHA:
-        np.testing.assert_array_equal(image_to_hwc_uint8(picture), expected)
+        np.testing.assert_array_equal(image_to_hwc_uint8(image), expected)
         return
-    rgba = np.asarray(picture.convert("RGBA"))
-    np.testing.assert_allclose(image_to_hwc_uint8(picture), on_white(rgba), atol=0.51)
-    picture.putalpha(255)
-    np.testing.assert_array_equal(image_to_hwc_uint8(picture), np.asarray(picture.convert("RGB")))
+    rgba = np.asarray(image.convert("RGBA"))
+    np.testing.assert_allclose(image_to_hwc_uint8(image), on_white(rgba), atol=0.51)
+    image.putalpha(255)
+    np.testing.assert_array_equal(image_to_hwc_uint8(image), np.asarray(image.convert("RGB")))
 
 
-def test_a_lab_picture_of_bands_keeps_its_colours() -> None:
+def test_a_lab_image_of_bands_keeps_its_colours() -> None:
     """Its band "A" runs from green to red, and is no alpha."""
     bands = [Image.frombytes("L", SIZE, random_bytes(13 * 9 + shift)[shift:]) for shift in range(3)]
-    picture = Image.merge("LAB", bands)
-    np.testing.assert_array_equal(image_to_hwc_uint8(picture), np.asarray(picture.convert("RGB")))
-    part = make_image_input(picture)
-    np.testing.assert_array_equal(image_to_hwc_uint8(part.value), np.asarray(picture.convert("RGB")))
+    image = Image.merge("LAB", bands)
+    np.testing.assert_array_equal(image_to_hwc_uint8(image), np.asarray(image.convert("RGB")))
+    part = make_image_input(image)
+    np.testing.assert_array_equal(image_to_hwc_uint8(part.value), np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize("mode", [mode for mode in SCALED if mode != "F"])
@@ -75,10 +75,10 @@ def test_sixteen_bits_become_eight_as_the_png_specification_says(mode: str) -> N
     samples = np.arange(65536).reshape(256, 256)
     expected = np.array([math.floor(sample * 255 / 65535 + 0.5) for sample in range(65536)], np.uint8)
     dtype = {"I": "<i4", "I;16B": ">u2"}.get(mode, "<u2")
-    picture = Image.frombytes(mode, (256, 256), samples.astype(dtype).tobytes())
-    assert picture.mode == mode
+    image = Image.frombytes(mode, (256, 256), samples.astype(dtype).tobytes())
+    assert image.mode == mode
     for channel in range(3):
-        np.testing.assert_array_equal(image_to_hwc_uint8(picture)[..., channel].ravel(), expected)
+        np.testing.assert_array_equal(image_to_hwc_uint8(image)[..., channel].ravel(), expected)
 
 
 SIXTEEN = np.random.default_rng(5).integers(0, 65536, (6, 7, 3), dtype=np.uint16)
@@ -173,28 +173,28 @@ def test_the_colour_that_a_png_file_calls_transparent_becomes_white(data: bytes,
 
 
 def test_a_palette_of_four_channels_is_transparent_too() -> None:
-    picture = Image.frombytes("P", (3, 1), b"\0\1\2")
-    picture.putpalette([9, 9, 9, 255, 9, 9, 9, 0, 0, 0, 0, 51], "RGBA")
-    assert image_to_hwc_uint8(picture)[0].tolist() == [[9] * 3, [255] * 3, [204] * 3]
+    image = Image.frombytes("P", (3, 1), b"\0\1\2")
+    image.putpalette([9, 9, 9, 255, 9, 9, 9, 0, 0, 0, 0, 51], "RGBA")
+    assert image_to_hwc_uint8(image)[0].tolist() == [[9] * 3, [255] * 3, [204] * 3]
 
 
-def test_a_picture_of_many_strips_is_put_together_and_turned() -> None:
+def test_an_image_of_many_strips_is_put_together_and_turned() -> None:
     """More pixels than are made RGB at a time; palette and transparent colour go with each strip."""
     height, width = 1500, 1000
     index = np.random.default_rng(1).integers(0, 4, (height, width), dtype=np.uint8)
-    picture = Image.fromarray(index).convert("P")
-    picture.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 1, 2, 3])
-    picture.info["transparency"] = 3
+    image = Image.fromarray(index).convert("P")
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 1, 2, 3])
+    image.info["transparency"] = 3
     colours = np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90], [255, 255, 255]], np.uint8)
-    np.testing.assert_array_equal(image_to_hwc_uint8(picture), colours[index])
-    picture.getexif()[0x112] = 8
-    np.testing.assert_array_equal(image_to_hwc_uint8(picture), np.rot90(colours[index], 1))
+    np.testing.assert_array_equal(image_to_hwc_uint8(image), colours[index])
+    image.getexif()[0x112] = 8
+    np.testing.assert_array_equal(image_to_hwc_uint8(image), np.rot90(colours[index], 1))
     file = io.BytesIO()
     Image.fromarray(colours[index]).save(file, "PNG")
     np.testing.assert_array_equal(image_to_hwc_uint8(file.getvalue()), colours[index])
 
 
-def test_a_picture_of_floats_is_judged_in_every_strip() -> None:
+def test_an_image_of_floats_is_judged_in_every_strip() -> None:
     floats = np.zeros((1200, 1000), np.float32)
     floats[-1, -1] = 2
     with pytest.raises(InputError, match=r"floats in 0..1, got 0..2"):

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from executorch_mm.errors import InputError
-from executorch_mm.preprocess import ImageConfig, ImageProcessor, Normalise, image_to_hwc_uint8, open_image
+from executorch_mm.preprocess import ImageConfig, ImageProcessor, Normalize, image_to_hwc_uint8, open_image
 from executorch_mm.preprocess.resample import resize
 from executorch_mm.preprocess.steps import EdgeLimits, Resize, Within, centre_crop, resized_size
 
@@ -95,7 +95,7 @@ def by_hand(pixels: np.ndarray, content: dict[str, Any]) -> np.ndarray:
     if content.get("do_center_crop"):
         height, width = content["crop_size"]["height"], content["crop_size"]["width"]
         cropped = np.zeros((height, width, 3))
-        # Where the crop's first row lies in the picture; HF pads with ceil(missing / 2) zeros first.
+        # Where the crop's first row lies in the image; HF pads with ceil(missing / 2) zeros first.
         top = (
             (pixels.shape[0] - height) // 2
             if pixels.shape[0] >= height
@@ -135,12 +135,12 @@ def test_published_configurations_give_what_the_steps_by_hand_give(
     np.testing.assert_allclose(result, by_hand(pixels, content), rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("picture", [(5, 4), (4, 5), (3, 3), (2, 9), (9, 2), (6, 7)])
+@pytest.mark.parametrize("image", [(5, 4), (4, 5), (3, 3), (2, 9), (9, 2), (6, 7)])
 @pytest.mark.parametrize("crop", [(3, 3), (4, 4), (5, 2), (8, 8), (1, 1)])
 def test_centre_crop_cuts_and_pads_as_hugging_face_does(
-    picture: tuple[int, int], crop: tuple[int, int]
+    image: tuple[int, int], crop: tuple[int, int]
 ) -> None:
-    pixels = noise(*picture)
+    pixels = noise(*image)
     content = {"do_center_crop": True, "crop_size": {"height": crop[0], "width": crop[1]}}
     np.testing.assert_array_equal(centre_crop(pixels, *crop).transpose(2, 0, 1), by_hand(pixels, content))
 
@@ -199,7 +199,7 @@ def test_the_middle_of_a_huge_result_needs_no_more_memory_than_itself() -> None:
         resize(thin, 224, 896_000, 3)
 
 
-def test_padding_to_a_square_does_not_make_a_huge_picture_of_a_thin_one(tmp_path: Path) -> None:
+def test_padding_to_a_square_does_not_make_a_huge_image_of_a_thin_one(tmp_path: Path) -> None:
     processor = processor_of(tmp_path, {"image_processor_type": "LlavaImageProcessor", "do_pad": True})
     with pytest.raises(InputError, match="got 20000 x 20000, made of 20000 x 1"):
         processor(noise(1, 20_000), layout="HWC")
@@ -284,9 +284,9 @@ def test_each_class_reads_sizes_and_missing_keys_its_own_way(
     config = processor_of(tmp_path, {"image_processor_type": name, **changes}).config
     assert isinstance(config, ImageConfig)
     assert (config.resize, config.crop) == (resize, crop)
-    assert config.normalise.rescale_factor == 1 / 255
-    assert config.normalise.mean_std is not None
-    assert config.normalise.mean_std[0][0] == (CLIP_MEAN[0] if name.startswith(("CLIP", "Llava")) else 0.5)
+    assert config.normalize.rescale_factor == 1 / 255
+    assert config.normalize.mean_std is not None
+    assert config.normalize.mean_std[0][0] == (CLIP_MEAN[0] if name.startswith(("CLIP", "Llava")) else 0.5)
 
 
 def test_the_class_may_be_named_the_old_way_and_the_file_may_be_nested_or_given_itself(
@@ -385,7 +385,7 @@ RGB = noise(6, 8)
     ids=["hwc", "chw", "batch", "fortran", "negative strides", "rgba", "float64", "float32 chw", "float16",
          "uint16", "dlpack", "pil", "pil rgba"],
 )  # fmt: skip
-def test_every_kind_of_picture_gives_the_same_bytes(image: object) -> None:
+def test_every_kind_of_image_gives_the_same_bytes(image: object) -> None:
     result = image_to_hwc_uint8(image)
     assert (result.dtype, result.flags.c_contiguous) == (np.uint8, True)
     np.testing.assert_array_equal(result, RGB)
@@ -468,7 +468,7 @@ def test_layout_rule(shape: tuple[int, ...], layout: Any, height_width: tuple[in
     assert image_to_hwc_uint8(np.zeros(shape, np.uint8), layout=layout).shape == (*height_width, 3)
 
 
-def test_ambiguous_pictures_are_channels_first() -> None:
+def test_ambiguous_images_are_channels_first() -> None:
     image = np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
     np.testing.assert_array_equal(image_to_hwc_uint8(image), image.transpose(1, 2, 0))
     np.testing.assert_array_equal(image_to_hwc_uint8(image, layout="HWC"), image)
@@ -488,12 +488,12 @@ def test_ambiguous_pictures_are_channels_first() -> None:
         (np.full((5, 7, 3), -1, np.float32), "floats in 0..1, got -1..-1"),
         (np.zeros((5, 7, 3), np.int64), "uint8, uint16 or floats, got int64"),
         (np.zeros((5, 7, 3), np.complex64), "uint8, uint16 or floats"),
-        ("picture.png", r"picture\.png: No such file"),
+        ("image.png", r"image\.png: No such file"),
         (None, "got NoneType"),
         ([[1, 2], [3, 4]], "got list"),
     ],
 )
-def test_what_is_no_picture_is_an_input_error(image: object, message: str) -> None:
+def test_what_is_no_image_is_an_input_error(image: object, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         image_to_hwc_uint8(image)
     assert isinstance(caught.value, (RuntimeError, ValueError))
@@ -504,10 +504,10 @@ def test_an_unknown_layout_is_an_input_error() -> None:
         image_to_hwc_uint8(RGB, layout="NCHW")  # type: ignore[arg-type]
 
 
-def test_the_caller_keeps_an_unchanged_picture() -> None:
+def test_the_caller_keeps_an_unchanged_image() -> None:
     image = RGB.copy()
-    normalise = Normalise(mean_std=((0.5,) * 3, (0.5,) * 3))
-    ImageProcessor(ImageConfig(resize=(4, 4), normalise=normalise))(image)
+    normalize = Normalize(mean_std=((0.5,) * 3, (0.5,) * 3))
+    ImageProcessor(ImageConfig(resize=(4, 4), normalize=normalize))(image)
     np.testing.assert_array_equal(image, RGB)
 
 
@@ -515,11 +515,11 @@ def test_the_caller_keeps_an_unchanged_picture() -> None:
     ("name", "content", "message"),
     [
         ("none.png", None, "No such file"),
-        ("text.png", b"this is not a picture", "not a picture in a format that is read"),
-        ("empty.png", b"", "not a picture"),
+        ("text.png", b"this is not an image", "not an image in a format that is read"),
+        ("empty.png", b"", "not an image"),
     ],
 )
-def test_a_file_that_is_no_picture_is_an_error_that_names_it(
+def test_a_file_that_is_no_image_is_an_error_that_names_it(
     name: str, content: bytes | None, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / name
@@ -531,7 +531,7 @@ def test_a_file_that_is_no_picture_is_an_error_that_names_it(
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "tiff", "webp"])
-def test_a_picture_cut_short_is_an_error(suffix: str, tmp_path: Path) -> None:
+def test_an_image_cut_short_is_an_error(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"cut.{suffix}"
     Image.fromarray(noise(64, 64)).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

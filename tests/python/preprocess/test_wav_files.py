@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from executorch_mm import InputError, InputWarning, MissingDependencyError, make_audio_input
-from executorch_mm.preprocess import load_sound
+from executorch_mm.preprocess import load_audio
 
 RATE = 16000
 FRAMES = 4001
@@ -106,9 +106,9 @@ def test_samples_of_every_format_are_libsndfiles_bit_by_bit(
     expected = expected_by_soundfile(data)
     assert len(expected) == FRAMES
     monkeypatch.setitem(sys.modules, "soundfile", None)  # which is not needed
-    sound = load_sound(data)
-    assert (sound.sampling_rate, sound.notes) == (RATE, ())
-    np.testing.assert_array_equal(sound.samples, expected)
+    audio = load_audio(data)
+    assert (audio.sampling_rate, audio.notes) == (RATE, ())
+    np.testing.assert_array_equal(audio.samples, expected)
 
 
 HEADERS = {
@@ -156,8 +156,8 @@ HEADERS = {
 def test_every_sample_is_read_whatever_the_header_says(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nothing is lost, so nothing is said
-        sound = load_sound(HEADERS[name])
-    np.testing.assert_array_equal(sound.samples, expected_by_soundfile(HEADERS[name]))
+        audio = load_audio(HEADERS[name])
+    np.testing.assert_array_equal(audio.samples, expected_by_soundfile(HEADERS[name]))
 
 
 WHOLE = np.frombuffer(SAMPLES, "<i2").astype(np.float32) / 32768
@@ -191,24 +191,24 @@ BEYOND_LIBSNDFILE = {
 def test_samples_that_libsndfile_loses_are_read(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sound = load_sound(BEYOND_LIBSNDFILE[name])
-    np.testing.assert_array_equal(sound.samples, WHOLE)
+        audio = load_audio(BEYOND_LIBSNDFILE[name])
+    np.testing.assert_array_equal(audio.samples, WHOLE)
 
 
 @pytest.mark.parametrize("declared", [36, 100, 2000, 4000, 4802])
 def test_samples_behind_those_that_the_header_counts_are_read_and_told(declared: int) -> None:
     data = riff(fmt(), chunk(b"data", SAMPLES, size=declared), size=36)
     with pytest.warns(InputWarning, match=f"the header says {declared} bytes of samples, .*: 8002 were read"):
-        sound = load_sound(data)
-    np.testing.assert_array_equal(sound.samples, WHOLE)
-    assert len(sound.notes) == 1
-    assert make_audio_input(sound).notes == sound.notes
+        audio = load_audio(data)
+    np.testing.assert_array_equal(audio.samples, WHOLE)
+    assert len(audio.notes) == 1
+    assert make_audio_input(audio).notes == audio.notes
 
 
 def test_another_file_behind_is_told() -> None:
     with pytest.warns(InputWarning, match="behind it lies another WAV file, which was not read"):
-        sound = load_sound(HEADERS["plain"] * 2)
-    np.testing.assert_array_equal(sound.samples, WHOLE)
+        audio = load_audio(HEADERS["plain"] * 2)
+    np.testing.assert_array_equal(audio.samples, WHOLE)
 
 
 def test_files_of_the_standard_library_are_read_without_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,16 +225,16 @@ def test_files_of_the_standard_library_are_read_without_another(monkeypatch: pyt
             int.from_bytes(frames[i : i + width], "little", signed=width > 1) - 128 * (width == 1)
             for i in range(0, len(frames), width)
         ]
-        sound = load_sound(file.getvalue())
+        audio = load_audio(file.getvalue())
         expected = np.reshape(numbers, (-1, channels)).mean(axis=1) / 2.0 ** (8 * width - 1)
-        np.testing.assert_allclose(sound.samples, expected, atol=1e-7)
+        np.testing.assert_allclose(audio.samples, expected, atol=1e-7)
 
 
 def test_a_format_that_needs_soundfile_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "soundfile", None)
     for head in (fmt(code=2, bits=4), fmt(code=0x31, bits=0), fmt(bits=24, align=4), fmt(code=0x55, bits=0)):
         with pytest.raises(MissingDependencyError, match=r"no WAV of plain samples.*executorch_mm\[audio\]"):
-            load_sound(riff(head, DATA))
+            load_audio(riff(head, DATA))
 
 
 @pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610", "G721_32"])
@@ -248,14 +248,14 @@ def test_compressed_wav_files_are_read_by_soundfile_whole(subtype: str, size: in
     if size is not None:  # never written at the end
         place = data.index(b"data") + 4
         data = data[:place] + struct.pack("<I", size) + data[place + 4 :]
-    np.testing.assert_array_equal(load_sound(data).samples, expected)
+    np.testing.assert_array_equal(load_audio(data).samples, expected)
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (riff(fmt(), chunk(b"data", b"")), "a sound with samples, got none"),
-        (riff(fmt(), chunk(b"data", b"\x01")), "a sound with samples, got none"),
+        (riff(fmt(), chunk(b"data", b"")), "an audio clip with samples, got none"),
+        (riff(fmt(), chunk(b"data", b"\x01")), "an audio clip with samples, got none"),
         (riff(fmt(), b"data"), "libsndfile"),
         (riff(DATA, fmt()), "libsndfile"),
         (riff(fmt()), "libsndfile"),
@@ -270,10 +270,10 @@ def test_compressed_wav_files_are_read_by_soundfile_whole(subtype: str, size: in
         (b"RF64\xff\xff\xff\xffWAVEds64", "libsndfile"),
     ],
 )
-def test_a_header_without_a_sound_is_an_input_error(data: bytes, message: str) -> None:
+def test_a_header_without_an_audio_clip_is_an_input_error(data: bytes, message: str) -> None:
     pytest.importorskip("soundfile")
     with pytest.raises(InputError, match=message):
-        load_sound(data)
+        load_audio(data)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -288,14 +288,14 @@ def test_a_damaged_header_ends_in_samples_or_an_input_error(seed: int) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InputWarning)
             try:
-                sound = load_sound(bytes(data))
+                audio = load_audio(bytes(data))
             except InputError:
                 continue
-        assert sound.samples.dtype == np.float32
-        assert 1 <= len(sound.samples) <= len(data)
+        assert audio.samples.dtype == np.float32
+        assert 1 <= len(audio.samples) <= len(data)
 
 
-def test_floats_of_a_file_that_are_no_sound_are_refused() -> None:
+def test_floats_of_a_file_that_are_no_audio_are_refused() -> None:
     integers = (np.sin(np.arange(FRAMES) / 20) * 12000).astype("<f4")
     for values, message in (
         (integers, r"floats in -1\.\.1.*got -1\.2e\+04\.\.1\.2e\+04: likely samples of 16 bits"),
@@ -303,11 +303,11 @@ def test_floats_of_a_file_that_are_no_sound_are_refused() -> None:
         (np.array([0, np.nan], "<f4"), "NaN or infinity"),
     ):
         with pytest.raises(InputError, match=message):
-            load_sound(riff(fmt(FLOAT, 32), chunk(b"data", values.tobytes())))
+            load_audio(riff(fmt(FLOAT, 32), chunk(b"data", values.tobytes())))
     too_large = np.array([0, 1e300], "<f8")
     with pytest.raises(InputError, match="NaN or infinity"):
-        load_sound(riff(fmt(FLOAT, 64), chunk(b"data", too_large.tobytes())))
+        load_audio(riff(fmt(FLOAT, 64), chunk(b"data", too_large.tobytes())))
     loud = np.array([-1.9, 0, 7.5], "<f4")
     np.testing.assert_array_equal(
-        load_sound(riff(fmt(FLOAT, 32), chunk(b"data", loud.tobytes()))).samples, loud
+        load_audio(riff(fmt(FLOAT, 32), chunk(b"data", loud.tobytes()))).samples, loud
     )

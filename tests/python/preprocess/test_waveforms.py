@@ -1,4 +1,4 @@
-"""Sounds of every kind, read, averaged to mono and resampled; their features."""
+"""Audio of every kind, read, averaged to mono and resampled; their features."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from executorch_mm import (
     make_audio_input,
 )
 from executorch_mm._engine.prompt_encoding import PromptEncoder
-from executorch_mm.preprocess import AudioProcessor, LogMelConfig, Processor, Sound, load_sound
+from executorch_mm.preprocess import AudioProcessor, LogMelConfig, Processor, Waveform, load_audio
 from executorch_mm.preprocess.audio import mel_filters
-from executorch_mm.preprocess.waveform import sound_of
+from executorch_mm.preprocess.waveform import waveform_of
 
 RATE = 16000
 TIME = np.arange(RATE) / RATE
@@ -66,9 +66,9 @@ INTEGERS = np.round(TONE[:, None] * 32767).astype(np.int16)
          "one first", "one last", "buffer", "strides"],
 )  # fmt: skip
 def test_arrays_become_mono_floats(array: object, expected: np.ndarray) -> None:
-    sound = sound_of(array, RATE)
-    assert (sound.samples.dtype, sound.sampling_rate) == (np.float32, RATE)
-    np.testing.assert_allclose(sound.samples, expected, atol=1e-6)
+    audio = waveform_of(array, RATE)
+    assert (audio.samples.dtype, audio.sampling_rate) == (np.float32, RATE)
+    np.testing.assert_allclose(audio.samples, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32])
@@ -87,11 +87,11 @@ def test_wav_files_of_integers_need_no_further_package(
     path.write_bytes(wav(stereo, 8000))
     uri = "data:audio/wav;base64," + base64.b64encode(path.read_bytes()).decode()
     for source in (path, str(path), path.read_bytes(), uri):
-        sound = load_sound(source)
-        assert sound.sampling_rate == 8000
-        np.testing.assert_allclose(sound.samples, TONE, atol=1 / 127 if dtype is np.uint8 else 1e-4)
-    url = load_sound("https://a.example/tone.wav", fetch=lambda _: path.read_bytes())
-    np.testing.assert_array_equal(url.samples, sound.samples)
+        audio = load_audio(source)
+        assert audio.sampling_rate == 8000
+        np.testing.assert_allclose(audio.samples, TONE, atol=1 / 127 if dtype is np.uint8 else 1e-4)
+    url = load_audio("https://a.example/tone.wav", fetch=lambda _: path.read_bytes())
+    np.testing.assert_array_equal(url.samples, audio.samples)
 
 
 @pytest.mark.parametrize(
@@ -103,27 +103,27 @@ def test_other_files_are_read_by_soundfile(form: str, subtype: str, tolerance: f
     soundfile = pytest.importorskip("soundfile")
     path = tmp_path / f"tone.{form.lower()}"
     soundfile.write(path, np.stack([TONE, TONE], axis=1), RATE, format=form, subtype=subtype)
-    sound = load_sound(path)
-    assert sound.sampling_rate == RATE
-    np.testing.assert_allclose(sound.samples[2000:14000], TONE[2000:14000], atol=tolerance)
+    audio = load_audio(path)
+    assert audio.sampling_rate == RATE
+    np.testing.assert_allclose(audio.samples[2000:14000], TONE[2000:14000], atol=tolerance)
 
 
 def test_resampling_keeps_the_tone_and_the_length() -> None:
     pytest.importorskip("soxr")
-    sound = sound_of(TONE, RATE).resampled(44100)
+    audio = waveform_of(TONE, RATE).resampled(44100)
     expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(44100) / 44100)
-    assert len(sound.samples) == 44100
-    np.testing.assert_allclose(sound.samples[2000:-2000], expected[2000:-2000], atol=1e-3)
-    assert sound.resampled(44100) is sound
+    assert len(audio.samples) == 44100
+    np.testing.assert_allclose(audio.samples[2000:-2000], expected[2000:-2000], atol=1e-3)
+    assert audio.resampled(44100) is audio
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "soundfile", None)
     monkeypatch.setitem(sys.modules, "soxr", None)
     with pytest.raises(MissingDependencyError, match=r"soundfile.*executorch_mm\[audio\]"):
-        load_sound(b"fLaC and more")
+        load_audio(b"fLaC and more")
     with pytest.raises(MissingDependencyError, match=r"16000 to 8000 Hz.*soxr.*executorch_mm\[audio\]"):
-        sound_of(TONE, RATE).resampled(8000)
+        waveform_of(TONE, RATE).resampled(8000)
 
 
 @pytest.mark.parametrize(
@@ -145,16 +145,16 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
         (lambda: make_audio_input(wav(INTEGERS[:0])), "with samples"),
     ],
 )
-def test_what_is_no_sound_is_an_input_error(make: object, message: str) -> None:
+def test_what_is_no_audio_is_an_input_error(make: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()  # type: ignore[operator]
 
 
 def test_a_damaged_file_is_an_input_error() -> None:
     pytest.importorskip("soundfile")
-    for data in (b"", b"RIFF", b"not a sound at all", wav(INTEGERS)[:30]):
+    for data in (b"", b"RIFF", b"not an audio clip at all", wav(INTEGERS)[:30]):
         with pytest.raises(InputError, match="audio"):
-            load_sound(data)
+            load_audio(data)
 
 
 def test_the_filters_of_whispers_first_and_last_bins_are_where_the_mel_scale_puts_them() -> None:
@@ -168,7 +168,7 @@ def test_the_filters_of_whispers_first_and_last_bins_are_where_the_mel_scale_put
     assert (filters.sum(axis=0) > 0).all()
 
 
-def test_a_long_sound_is_several_chunks_with_one_common_range() -> None:
+def test_a_long_audio_clip_is_several_chunks_with_one_common_range() -> None:
     quiet_then_loud = np.concatenate([np.full(30 * RATE, 1e-6, np.float32), np.tile(TONE, 2)])
     features = AudioProcessor(LogMelConfig())(quiet_then_loud, RATE)
     assert features.shape == (2, 80, 3000)
@@ -202,7 +202,7 @@ def test_what_is_not_understood_of_a_feature_extractor_is_named(
         Processor.from_pretrained(tmp_path)
 
 
-def test_a_processor_reads_pictures_and_sounds_from_wherever_the_files_put_them(tmp_path: Path) -> None:
+def test_a_processor_reads_images_and_audio_from_wherever_the_files_put_them(tmp_path: Path) -> None:
     clip = {"image_processor_type": "CLIPImageProcessor"}
     video = {"video_processor_type": "OtherVideoProcessor", "frame_rate": 2}
     combined = {"image_processor": clip, "feature_extractor": WHISPER, "video_processor": video}
@@ -224,9 +224,9 @@ def test_a_processor_reads_pictures_and_sounds_from_wherever_the_files_put_them(
     assert only_image.images([np.zeros((5, 5, 3), np.uint8)])[0].pixel_values.shape == (3, 224, 224)
     assert only_image.frames([np.zeros((5, 5, 3), np.uint8)] * 2)[1].original_size == (5, 5)
     with pytest.raises(InputError, match="describe no feature extractor"):
-        only_image.sound(TONE, RATE)
+        only_image.audio_features(TONE, RATE)
     only_audio = read(preprocessor=WHISPER)
-    assert only_audio.sound(TONE, RATE).shape == (1, 80, 3000)
+    assert only_audio.audio_features(TONE, RATE).shape == (1, 80, 3000)
     with pytest.raises(InputError, match="describe no image processor"):
         only_audio.images([np.zeros((5, 5, 3), np.uint8)])
     # processor_config.json goes before the part's own file
@@ -239,7 +239,7 @@ def test_a_processor_reads_pictures_and_sounds_from_wherever_the_files_put_them(
         read(preprocessor={"feature_extractor_type": "Other"})
 
 
-def test_a_sound_for_a_model_that_takes_none_is_an_input_error(demo_folder: Path) -> None:
+def test_an_audio_clip_for_a_model_that_takes_none_is_an_input_error(demo_folder: Path) -> None:
     models = Path(__file__).parents[2] / "models"
     with MultimodalRunner(models / "multimodal" / "llava.pte", demo_folder) as runner:
         with pytest.raises(InputError, match="audio: the model has no audio_encoder"):
@@ -247,7 +247,7 @@ def test_a_sound_for_a_model_that_takes_none_is_an_input_error(demo_folder: Path
         assert runner.position == 0
 
 
-def test_a_sound_longer_than_the_models_chunk_is_an_input_error(runner: MultimodalRunner) -> None:
+def test_an_audio_clip_longer_than_the_models_chunk_is_an_input_error(runner: MultimodalRunner) -> None:
     with pytest.raises(InputError, match="audio"):
         runner.prefill([make_audio_input(np.tile(TONE, 5), sampling_rate=RATE)])
     assert runner.position == 0
@@ -260,23 +260,23 @@ def encoder_of(folder: Path) -> PromptEncoder:
     return PromptEncoder(contract, None, None, [folder])  # type: ignore[arg-type]
 
 
-def test_the_runner_makes_features_of_a_sound_as_the_models_files_say(tmp_path: Path) -> None:
+def test_the_runner_makes_features_of_an_audio_clip_as_the_models_files_say(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**WHISPER, "feature_size": 128}))
     part = make_audio_input(wav(INTEGERS))
     [prepared] = encoder_of(tmp_path).encode([part], GenerationConfig(), is_start=False)
-    assert isinstance(part.value, Sound)
+    assert isinstance(part.value, Waveform)
     expected = AudioProcessor.from_pretrained(tmp_path)(part.value)
     assert expected.shape == (1, 128, 3000)
     given = np.ctypeslib.as_array((ctypes.c_float * expected.size).from_address(prepared.address))
     np.testing.assert_array_equal(given, expected.ravel())
 
 
-def test_a_sound_without_files_that_say_how_to_make_features_is_an_input_error(tmp_path: Path) -> None:
+def test_an_audio_clip_without_files_that_say_how_to_make_features_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no preprocessor_config\.json or processor_config\.json was found"):
         encoder_of(tmp_path).encode([make_audio_input(wav(INTEGERS))], GenerationConfig(), is_start=False)
 
 
-def test_a_sound_is_an_input_with_a_short_name() -> None:
-    part = make_audio_input(Sound(TONE, RATE))
-    assert part.kind == "sound"
-    assert repr(part) == "MultimodalInput(type=sound, Sound(num_samples=16000, sampling_rate=16000))"
+def test_an_audio_clip_is_an_input_with_a_short_name() -> None:
+    part = make_audio_input(Waveform(TONE, RATE))
+    assert part.kind == "waveform"
+    assert repr(part) == "MultimodalInput(type=waveform, Waveform(num_samples=16000, sampling_rate=16000))"

@@ -25,7 +25,7 @@ import asyncio, os, signal, sys, threading, time
 import numpy as np
 from executorch_mm import ClipModel, InputError, MultimodalRunner, SpeechRunner, _core
 from executorch_mm.demo import make_scene, render
-from executorch_mm.preprocess import Sound
+from executorch_mm.preprocess import Waveform
 from executorch_mm.preprocess.resample import BILINEAR, resize
 models = sys.argv[1]
 options = dict(max_new_tokens=100, ignore_eos=True)
@@ -79,12 +79,12 @@ def once():
     runner.reset()
     runner.prefill("how many " * 30, progress=begin)
 """,
-    "picture": RUNNER
+    "image": RUNNER
     + """
-picture = render(make_scene(seed=7)).resize((900, 700))
+image = render(make_scene(seed=7)).resize((900, 700))
 def once():
     runner.reset()
-    runner.generate_text(["<|user|>", picture, "how many<|end|><|assistant|>"], max_new_tokens=1)
+    runner.generate_text(["<|user|>", image, "how many<|end|><|assistant|>"], max_new_tokens=1)
 """,
     "chat": RUNNER
     + """
@@ -127,21 +127,21 @@ def once():
 """,
     "clip": """
 model = ClipModel(models + "/clip/clip.pte")
-picture = np.zeros((40, 60, 3), np.uint8)
+image = np.zeros((40, 60, 3), np.uint8)
 def once():
-    model.encode_image([picture] * 3)
+    model.encode_image([image] * 3)
 """,
     "speech": """
 runner = SpeechRunner(models + "/speech/kv.pte")
-sound = np.zeros(16000 * 3, np.float32)
+audio = np.zeros(16000 * 3, np.float32)
 def once():
-    for _ in runner.stream_transcribe(sound, sampling_rate=16000): begin()
+    for _ in runner.stream_transcribe(audio, sampling_rate=16000): begin()
 """,
     "transducer": """
 runner = SpeechRunner(models + "/transducer/tdt.pte", models + "/transducer")
-sound = np.zeros(16000, np.float32)
+audio = np.zeros(16000, np.float32)
 def once():
-    runner.transcribe(sound, sampling_rate=16000)
+    runner.transcribe(audio, sampling_rate=16000)
 """,
     "preprocessing": """
 pixels = np.zeros((1500, 1500, 3), np.uint8)
@@ -149,9 +149,9 @@ def once():
     resize(pixels, 800, 800, BILINEAR)
 """,
     "resampling": """
-sound = Sound(np.zeros(480_000, np.float32), 48000)
+audio = Waveform(np.zeros(480_000, np.float32), 48000)
 def once():
-    sound.resampled(16000)
+    audio.resampled(16000)
 """,
     "response format": RUNNER
     + """

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from executorch_mm import BusyError, GenerationConfig, InputError, MultimodalRunner
 from executorch_mm.demo import make_scene, render
 
-PICTURE = render(make_scene(seed=950_000_007))
-PROMPT = ["<|user|>", PICTURE, "Describe this picture.<|end|><|assistant|>"]
+IMAGE = render(make_scene(seed=950_000_007))
+PROMPT = ["<|user|>", IMAGE, "Describe this picture.<|end|><|assistant|>"]
 Logits = NDArray[np.float32]
 
 

@@ -168,10 +168,10 @@ def test_a_models_image_processor_is_read_once(monkeypatch: pytest.MonkeyPatch) 
 
     with MultimodalRunner.demo(num_threads=1) as runner:
         monkeypatch.setattr(find, "parse_image_config", read)
-        picture = np.zeros((64, 64, 3), np.uint8)
+        image = np.zeros((64, 64, 3), np.uint8)
         encoder = runner._requests.encoder
         at_once(*[lambda: encoder._processors.image] * 4)
-        runner.prefill([make_image_input(picture)])
+        runner.prefill([make_image_input(image)])
     assert len(loaded) == 1
 
 

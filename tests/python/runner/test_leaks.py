@@ -1,4 +1,4 @@
-"""Nothing is kept that nobody asked for: memory stays flat over many models, pictures and answers."""
+"""Nothing is kept that nobody asked for: memory stays flat over many models, images and answers."""
 
 from __future__ import annotations
 
@@ -65,18 +65,18 @@ def test_a_thousand_models_loaded_used_and_closed_leave_memory_flat(demo_folder:
     assert growth(work, 100, 1000) < 4
 
 
-def test_ten_thousand_pictures_leave_memory_flat(demo_folder: Path) -> None:
+def test_ten_thousand_images_leave_memory_flat(demo_folder: Path) -> None:
     with MultimodalRunner(TILES, demo_folder) as runner:
 
         def work() -> None:
             runner.reset()
             runner.prefill([make_image_input(PIXELS.copy())])
 
-        # A kept picture would be 768 bytes, 10,000 of them 7.3 MiB.
+        # A kept image would be 768 bytes, 10,000 of them 7.3 MiB.
         assert growth(work, 1000, 10_000) < 3
 
 
-def test_pictures_snapshots_and_errors_leave_nothing_behind(runner: MultimodalRunner) -> None:
+def test_images_snapshots_and_errors_leave_nothing_behind(runner: MultimodalRunner) -> None:
     def work() -> None:
         runner.reset()
         runner.prefill([make_image_input(np.ones((3, 64, 64), np.float32))])
@@ -101,18 +101,18 @@ def test_references_to_arrays_are_given_back(runner: MultimodalRunner) -> None:
 
 def test_transcriptions_whole_left_and_refused_leave_nothing_behind() -> None:
     folder = TILES.parents[1] / "speech"
-    sound = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    audio = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
     config = SpeechConfig(language="en", temperature=0.0, max_new_tokens=3)
     with SpeechRunner(folder / "kv.pte") as runner:
 
         def work() -> None:
-            runner.transcribe(sound, config, sampling_rate=16000)
-            for _ in runner.stream_transcribe(sound, config, sampling_rate=16000):
+            runner.transcribe(audio, config, sampling_rate=16000)
+            for _ in runner.stream_transcribe(audio, config, sampling_rate=16000):
                 break
             with pytest.raises(InputError):
-                runner.transcribe(sound, config, sampling_rate=16000, language="xx")
+                runner.transcribe(audio, config, sampling_rate=16000, language="xx")
 
-        # The features of a sound are 0.9 MiB, 30 of them are looked for.
+        # The features of an audio clip are 0.9 MiB, 30 of them are looked for.
         assert growth(work, 10, 30) < 8
 
 

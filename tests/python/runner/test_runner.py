@@ -23,16 +23,16 @@ from executorch_mm import (
 from executorch_mm.demo import make_scene, render
 from executorch_mm.utils import make_image_input, make_text_input, make_token_input
 
-PICTURE = render(make_scene(seed=950_000_007))
+IMAGE = render(make_scene(seed=950_000_007))
 ENDLESS = GenerationConfig(ignore_eos=True)  # until the context is full
 
 
-def ask(question: str, *pictures: Image.Image) -> list[str | Image.Image]:
-    return ["<|user|>", *pictures, f"{question}<|end|><|assistant|>"]
+def ask(question: str, *images: Image.Image) -> list[str | Image.Image]:
+    return ["<|user|>", *images, f"{question}<|end|><|assistant|>"]
 
 
 def test_the_usage_example_of_the_mission_runs(runner: MultimodalRunner) -> None:
-    inputs = [make_text_input("Describe this image:"), make_image_input(np.asarray(PICTURE))]
+    inputs = [make_text_input("Describe this image:"), make_image_input(np.asarray(IMAGE))]
     config = GenerationConfig(max_new_tokens=100, temperature=0.7, top_p=0.9, seed=1)
     pieces: list[str] = []
     stats: list[Stats] = []
@@ -44,7 +44,7 @@ def test_the_usage_example_of_the_mission_runs(runner: MultimodalRunner) -> None
 
 
 def test_all_forms_give_the_same_answer(runner: MultimodalRunner) -> None:
-    prompt = ask("Describe this picture.", PICTURE)
+    prompt = ask("Describe this picture.", IMAGE)
     text = runner.generate_text(prompt)
     assert text
     assert "<|" not in text
@@ -59,32 +59,30 @@ def test_all_forms_give_the_same_answer(runner: MultimodalRunner) -> None:
     assert runner.generate_text([]) == text
 
 
-def test_pil_numpy_and_other_layouts_are_one_picture(runner: MultimodalRunner) -> None:
+def test_pil_numpy_and_other_layouts_are_one_image(runner: MultimodalRunner) -> None:
     answers = set()
-    hwc = np.asarray(PICTURE)
+    hwc = np.asarray(IMAGE)
     alpha = np.dstack([hwc, np.full(hwc.shape[:2], 255, np.uint8)])
-    for picture in (PICTURE, hwc, hwc.transpose(2, 0, 1), np.asfortranarray(hwc), hwc[np.newaxis], alpha):
+    for image in (IMAGE, hwc, hwc.transpose(2, 0, 1), np.asfortranarray(hwc), hwc[np.newaxis], alpha):
         runner.reset()
-        part = make_image_input(picture)
+        part = make_image_input(image)
         answers.add(runner.generate_text(["<|user|>", part, "Describe this picture.<|end|><|assistant|>"]))
     assert len(answers) == 1
 
 
 def test_a_conversation_goes_on_until_reset(runner: MultimodalRunner) -> None:
-    first = runner.generate_text(ask("How many shapes are there?", PICTURE))
+    first = runner.generate_text(ask("How many shapes are there?", IMAGE))
     position = runner.position
     runner.generate_text(ask("Describe this picture."))
     assert runner.position > position
     assert runner.history.count(-1) == 16
     runner.reset()
     assert runner.position == 0
-    assert runner.generate_text(ask("How many shapes are there?", PICTURE)) == first
+    assert runner.generate_text(ask("How many shapes are there?", IMAGE)) == first
 
 
 def test_stats_add_up(runner: MultimodalRunner) -> None:
-    runner.generate(
-        ask("Describe this picture.", PICTURE), GenerationConfig(max_new_tokens=8, ignore_eos=True)
-    )
+    runner.generate(ask("Describe this picture.", IMAGE), GenerationConfig(max_new_tokens=8, ignore_eos=True))
     stats = runner.stats
     assert stats.num_prompt_tokens == 1 + 16 + len(
         runner.tokenizer.encode("Describe this picture.<|end|><|assistant|>")
@@ -113,7 +111,7 @@ def test_stats_add_up(runner: MultimodalRunner) -> None:
 def test_each_reason_to_finish_is_reported(
     runner: MultimodalRunner, config: GenerationConfig, reason: str
 ) -> None:
-    runner.generate(ask("Describe this picture.", PICTURE), config)
+    runner.generate(ask("Describe this picture.", IMAGE), config)
     assert runner.stats.finish_reason == reason
     assert runner.position <= runner.capacity
 
@@ -122,7 +120,7 @@ def test_the_same_seed_gives_the_same_answer(runner: MultimodalRunner) -> None:
     def sample(seed: int | None) -> str:
         runner.reset()
         config = GenerationConfig(max_new_tokens=30, temperature=3.0, seed=seed, ignore_eos=True)
-        return runner.generate_text(ask("Describe this picture.", PICTURE), config)
+        return runner.generate_text(ask("Describe this picture.", IMAGE), config)
 
     assert sample(5) == sample(5)
     assert sample(5) != sample(6)
@@ -130,15 +128,15 @@ def test_the_same_seed_gives_the_same_answer(runner: MultimodalRunner) -> None:
 
 
 def test_a_stop_string_is_not_shown(runner: MultimodalRunner) -> None:
-    text = runner.generate_text(ask("Describe this picture.", PICTURE))
+    text = runner.generate_text(ask("Describe this picture.", IMAGE))
     word = text.split()[-1]
     runner.reset()
     config = GenerationConfig(stop=[word])
-    assert runner.generate_text(ask("Describe this picture.", PICTURE), config) == text[: text.index(word)]
+    assert runner.generate_text(ask("Describe this picture.", IMAGE), config) == text[: text.index(word)]
 
 
 def test_echo_gives_the_prompt_first(runner: MultimodalRunner) -> None:
-    prompt = ask("How many shapes are there?", PICTURE)
+    prompt = ask("How many shapes are there?", IMAGE)
     answer = runner.generate_text(prompt)
     runner.reset()
     echoed = runner.generate_text(prompt, GenerationConfig(echo=True))
@@ -146,14 +144,14 @@ def test_echo_gives_the_prompt_first(runner: MultimodalRunner) -> None:
 
 
 def test_nothing_is_printed(runner: MultimodalRunner, capfd: pytest.CaptureFixture[str]) -> None:
-    runner.generate(ask("Describe this picture.", PICTURE))
+    runner.generate(ask("Describe this picture.", IMAGE))
     assert capfd.readouterr() == ("", "")
 
 
 def test_progress_reaches_the_length_of_the_prompt(runner: MultimodalRunner) -> None:
     seen: list[tuple[int, int]] = []
     runner.prefill(
-        ask("Describe this picture.", PICTURE), progress=lambda done, total, phase: seen.append((done, total))
+        ask("Describe this picture.", IMAGE), progress=lambda done, total, phase: seen.append((done, total))
     )
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[-1] == (runner.position, runner.position)
@@ -164,7 +162,7 @@ def test_an_exception_in_a_callback_comes_out_and_the_conversation_goes_on(runne
         raise KeyError(piece)
 
     with pytest.raises(KeyError):
-        runner.generate(ask("Describe this picture.", PICTURE), None, fail)
+        runner.generate(ask("Describe this picture.", IMAGE), None, fail)
     interrupted = runner.save()
     rest = runner.generate_text(ask("How many shapes are there?"))
 
@@ -185,7 +183,7 @@ def test_ctrl_c_stops_between_two_tokens_and_the_conversation_goes_on(runner: Mu
 
     try:
         with pytest.raises(KeyboardInterrupt):
-            runner.generate(ask("Describe this picture.", PICTURE), ENDLESS, interrupt)
+            runner.generate(ask("Describe this picture.", IMAGE), ENDLESS, interrupt)
     finally:
         signal.signal(signal.SIGINT, before)
     assert len(pieces) == 2
@@ -194,7 +192,7 @@ def test_ctrl_c_stops_between_two_tokens_and_the_conversation_goes_on(runner: Mu
 
 
 def test_leaving_a_stream_early_frees_the_runner(runner: MultimodalRunner) -> None:
-    for _ in runner.stream(ask("Describe this picture.", PICTURE)):
+    for _ in runner.stream(ask("Describe this picture.", IMAGE)):
         break
     assert runner.stats.finish_reason == "cancelled"
     history = runner.history
@@ -203,7 +201,7 @@ def test_leaving_a_stream_early_frees_the_runner(runner: MultimodalRunner) -> No
 
 
 def test_an_interrupted_answer_goes_on_as_a_fresh_runner_would(runner: MultimodalRunner) -> None:
-    for count, _ in enumerate(runner.stream(ask("Describe this picture.", PICTURE)), start=1):
+    for count, _ in enumerate(runner.stream(ask("Describe this picture.", IMAGE)), start=1):
         if count == 3:
             break
     tokens = [token for token in runner.history if token >= 0]
@@ -213,7 +211,7 @@ def test_an_interrupted_answer_goes_on_as_a_fresh_runner_would(runner: Multimoda
 
     question = runner.tokenizer.encode("<|user|>How many shapes are there?<|end|><|assistant|>")
     runner.reset()
-    replay = ["<|user|>", PICTURE, make_token_input([*tokens[1:], *pending, *question])]
+    replay = ["<|user|>", IMAGE, make_token_input([*tokens[1:], *pending, *question])]
     assert runner.generate_text(replay) == rest
 
 
@@ -226,7 +224,7 @@ def test_stop_from_another_thread_ends_an_answer(runner: MultimodalRunner) -> No
             thread.join()
 
     pieces: list[str] = []
-    runner.generate(ask("Describe this picture.", PICTURE), ENDLESS, stop_at_third)
+    runner.generate(ask("Describe this picture.", IMAGE), ENDLESS, stop_at_third)
     assert runner.stats.finish_reason == "cancelled"
     assert len(pieces) == 3
     assert runner.generate_text(ask("How many shapes are there?"))
@@ -237,7 +235,7 @@ def test_stop_while_the_prompt_is_read_takes_it_back(runner: MultimodalRunner) -
     position = runner.position
     pieces: list[str] = []
     runner.generate(
-        [make_image_input(PICTURE), "Describe this picture.<|end|><|assistant|>"],
+        [make_image_input(IMAGE), "Describe this picture.<|end|><|assistant|>"],
         None,
         pieces.append,
         progress=lambda done, total, phase: runner.stop(),
@@ -245,7 +243,7 @@ def test_stop_while_the_prompt_is_read_takes_it_back(runner: MultimodalRunner) -
     assert pieces == []
     assert runner.stats.finish_reason == "cancelled"
     assert runner.position == position
-    assert runner.generate_text([make_image_input(PICTURE), "Describe this picture.<|end|><|assistant|>"])
+    assert runner.generate_text([make_image_input(IMAGE), "Describe this picture.<|end|><|assistant|>"])
 
 
 def test_a_second_thread_is_told_that_the_runner_is_busy(runner: MultimodalRunner) -> None:
@@ -266,7 +264,7 @@ def test_a_second_thread_is_told_that_the_runner_is_busy(runner: MultimodalRunne
         runner.close,
         lambda: runner.rewind(0),
     ]
-    stream = runner.stream(ask("Describe this picture.", PICTURE))
+    stream = runner.stream(ask("Describe this picture.", IMAGE))
     text = next(stream)
     for call in calls:
         thread = threading.Thread(target=intrude, args=(call,))
@@ -275,7 +273,7 @@ def test_a_second_thread_is_told_that_the_runner_is_busy(runner: MultimodalRunne
     assert len(errors) == len(calls)
     text += "".join(stream)
     runner.reset()
-    assert runner.generate_text(ask("Describe this picture.", PICTURE)) == text
+    assert runner.generate_text(ask("Describe this picture.", IMAGE)) == text
 
 
 def test_many_threads_on_one_runner_never_crash_it(runner: MultimodalRunner) -> None:
@@ -312,14 +310,14 @@ def test_other_threads_run_while_the_model_does(runner: MultimodalRunner) -> Non
 
     thread = threading.Thread(target=count)
     thread.start()
-    runner.generate(ask("Describe this picture.", PICTURE), ENDLESS)
+    runner.generate(ask("Describe this picture.", IMAGE), ENDLESS)
     done.set()
     thread.join()
     assert ticks > runner.stats.num_decode_steps / 4
 
 
 def test_a_prompt_beyond_the_context_changes_nothing(runner: MultimodalRunner) -> None:
-    runner.prefill(ask("Describe this picture.", PICTURE))
+    runner.prefill(ask("Describe this picture.", IMAGE))
     position = runner.position
     with pytest.raises(CapacityError, match=r"needs 300 positions, \d+ of 256 are free") as caught:
         runner.prefill(make_token_input([7] * 300))
@@ -330,15 +328,15 @@ def test_a_prompt_beyond_the_context_changes_nothing(runner: MultimodalRunner) -
 
 
 def test_rewind_and_restore_bring_back_earlier_points(runner: MultimodalRunner) -> None:
-    runner.prefill(["<|user|>", make_image_input(PICTURE)])
-    after_picture = runner.position
+    runner.prefill(["<|user|>", make_image_input(IMAGE)])
+    after_image = runner.position
     saved = runner.save()
     first = runner.generate_text("How many shapes are there?<|end|><|assistant|>")
-    runner.rewind(after_picture)
+    runner.rewind(after_image)
     assert runner.generate_text("How many shapes are there?<|end|><|assistant|>") == first
     runner.reset()
     runner.restore(saved)
-    assert saved.position == after_picture
+    assert saved.position == after_image
     assert runner.generate_text("How many shapes are there?<|end|><|assistant|>") == first
     with pytest.raises(InputError, match="rewind"):
         runner.rewind(10_000)
@@ -359,10 +357,10 @@ def test_a_closed_runner_says_so_and_closing_twice_is_fine() -> None:
             getattr(runner, attribute)
 
 
-def test_bos_comes_before_a_leading_picture_and_only_at_the_start(runner: MultimodalRunner) -> None:
+def test_bos_comes_before_a_leading_image_and_only_at_the_start(runner: MultimodalRunner) -> None:
     bos = runner.tokenizer.bos_id
     config = GenerationConfig(num_bos=1)
-    runner.prefill([make_image_input(PICTURE)], config)
+    runner.prefill([make_image_input(IMAGE)], config)
     assert runner.history[0] == bos
     runner.prefill("red", config)
     assert runner.history.count(bos) == 1

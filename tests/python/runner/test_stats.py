@@ -14,8 +14,8 @@ import pytest
 from executorch_mm import GenerationConfig, MultimodalRunner, Stats, make_token_input
 from executorch_mm.demo import make_scene, render
 
-PICTURE = render(make_scene(seed=950_000_007))
-PROMPT = ["<|user|>", PICTURE, "Describe this picture.<|end|><|assistant|>"]
+IMAGE = render(make_scene(seed=950_000_007))
+PROMPT = ["<|user|>", IMAGE, "Describe this picture.<|end|><|assistant|>"]
 TEN = GenerationConfig(max_new_tokens=10, ignore_eos=True)
 
 

@@ -226,23 +226,23 @@ def free_again(runner: MultimodalRunner, seconds: float = 5) -> None:
 
 
 def test_what_is_heard_has_a_result_too() -> None:
-    sound = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    audio = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
     options: dict[str, Any] = {"sampling_rate": 16000, "language": "en", "max_new_tokens": 5}
     with SpeechRunner(SPEECH / "kv.pte") as runner:
-        expected = runner.transcribe(sound, **options)
-        stream = runner.stream_transcribe(sound, **options)
+        expected = runner.transcribe(audio, **options)
+        stream = runner.stream_transcribe(audio, **options)
         assert stream.result is None
         assert len(list(stream)) > 0
 
         async def run() -> Any:
-            stream = runner.astream_transcribe(sound, **options)
+            stream = runner.astream_transcribe(audio, **options)
             assert [event async for event in stream]
             return stream.result
 
         for result in (stream.result, asyncio.run(run())):
             assert result is not None
             assert (result.text, result.segments) == (expected.text, expected.segments)
-        left = runner.stream_transcribe(sound, **options)
+        left = runner.stream_transcribe(audio, **options)
         next(left)
         left.close()
         assert left.result is not None

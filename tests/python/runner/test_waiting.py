@@ -184,7 +184,7 @@ def test_time_that_is_over_before_the_first_piece_ends_the_answer(runner: Multim
 def test_chats_are_served_in_the_order_in_which_they_came(
     runner: MultimodalRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A text that is quickly made ready does not overtake a picture that is not."""
+    """A text that is quickly made ready does not overtake an image that is not."""
     served: list[str] = []
     make_ready = MultimodalRunner._chat_request
 
@@ -194,9 +194,7 @@ def test_chats_are_served_in_the_order_in_which_they_came(
         return make_ready(self, messages, *others)
 
     monkeypatch.setattr(MultimodalRunner, "_chat_request", slowly)
-    picture = chat(
-        [{"type": "image", "image": Image.new("RGB", (64, 64))}, {"type": "text", "text": "what?"}]
-    )
+    image = chat([{"type": "image", "image": Image.new("RGB", (64, 64))}, {"type": "text", "text": "what?"}])
 
     async def ask(name: str, messages: list[dict[str, object]], *, streamed: bool) -> None:
         begun = LONG.replace(max_new_tokens=2, logits_processors=[lambda *_: served.append(name)])
@@ -208,7 +206,7 @@ def test_chats_are_served_in_the_order_in_which_they_came(
 
     async def users() -> None:
         async with asyncio.TaskGroup() if hasattr(asyncio, "TaskGroup") else _Group() as group:
-            for index, messages in enumerate([picture, chat("red"), picture, chat("blue"), chat("red")]):
+            for index, messages in enumerate([image, chat("red"), image, chat("blue"), chat("red")]):
                 group.create_task(ask(str(index), messages, streamed=index % 2 == 0))
 
     run(users())

@@ -42,8 +42,8 @@ def whisper(folder: Path, request: pytest.FixtureRequest) -> Iterator[SpeechRunn
 
 
 def hear(whisper: SpeechRunner, folder: Path, clip: str) -> str:
-    sound = folder / "clips" / CLIPS[clip]["file"]
-    return whisper.transcribe(sound, language="en", temperature=0.0, condition_on_previous_text=False).text
+    audio = folder / "clips" / CLIPS[clip]["file"]
+    return whisper.transcribe(audio, language="en", temperature=0.0, condition_on_previous_text=False).text
 
 
 def test_the_word_error_rate_is_that_of_the_eager_model(whisper: SpeechRunner, folder: Path) -> None:
@@ -56,7 +56,7 @@ def test_it_tells_the_language(whisper: SpeechRunner, folder: Path) -> None:
     assert whisper.transcribe(folder / "clips" / CLIPS["jfk"]["file"]).language == "en"
 
 
-def test_segments_of_a_long_sound_follow_each_other(whisper: SpeechRunner, folder: Path) -> None:
+def test_segments_of_a_long_audio_clip_follow_each_other(whisper: SpeechRunner, folder: Path) -> None:
     clip = CLIPS["long"]
     segments = whisper.transcribe(folder / "clips" / clip["file"], timestamps=True, language="en").segments
     assert len(segments) > 2

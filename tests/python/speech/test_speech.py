@@ -92,7 +92,7 @@ def test_segments_and_their_times_are_the_eager_models_over_windows_of_any_numbe
     result = runners[kind].transcribe(clip(request_["clip"]), config_of(request_), sampling_rate=RATE)
     expected = request_["segments"]
     times = [(round(segment.start, 2), round(segment.end, 2)) for segment in result.segments]
-    # transformers lets a text end behind the sound, where its last window is filled up.
+    # transformers lets a text end behind the audio, where its last window is filled up.
     assert times == [(start, min(end, result.duration)) for start, end, _ in expected]
     for segment, (_, _, tokens) in zip(result.segments, expected, strict=True):
         # transformers leaves the time that begins the next text at the end of a window's last segment.
@@ -297,7 +297,7 @@ def test_tasks_wait_for_each_other_and_get_what_threads_get(runner: SpeechRunner
     assert runner.transcribe(clip("short"), PLAIN, sampling_rate=RATE).segments == expected[0].segments
 
 
-def test_sounds_come_as_files_bytes_and_arrays_of_any_kind(runner: SpeechRunner, tmp_path: Path) -> None:
+def test_audio_clips_come_as_files_bytes_and_arrays_of_any_kind(runner: SpeechRunner, tmp_path: Path) -> None:
     integers = np.round(clip("short") * 32767).astype("<i2")
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
@@ -308,8 +308,8 @@ def test_sounds_come_as_files_bytes_and_arrays_of_any_kind(runner: SpeechRunner,
     path = tmp_path / "clip.wav"
     path.write_bytes(file.getvalue())
     expected = runner.transcribe(integers.astype(np.int16), PLAIN, sampling_rate=RATE).segments
-    for sound in (path, str(path), file.getvalue()):
-        assert runner.transcribe(sound, PLAIN).segments == expected
+    for audio in (path, str(path), file.getvalue()):
+        assert runner.transcribe(audio, PLAIN).segments == expected
 
 
 def test_another_sampling_rate_is_resampled(runner: SpeechRunner) -> None:
@@ -342,18 +342,18 @@ def test_a_wrong_option_is_an_error_that_names_it(
 
 
 @pytest.mark.parametrize(
-    ("sound", "message"),
+    ("audio", "message"),
     [
         (np.zeros(0, np.float32), "with samples"),
         (np.full(100, np.nan, np.float32), "finite"),
         (np.zeros((9, 9), np.float32), "at most 8 channels"),
         ("nowhere.wav", "nowhere.wav"),
-        (b"no sound", "audio of 8 bytes"),
+        (b"no audio", "audio of 8 bytes"),
     ],
 )
-def test_a_sound_that_is_none_is_an_error(runner: SpeechRunner, sound: Any, message: str) -> None:
+def test_an_audio_clip_that_is_none_is_an_error(runner: SpeechRunner, audio: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        runner.transcribe(sound, sampling_rate=RATE)
+        runner.transcribe(audio, sampling_rate=RATE)
     assert runner.transcribe(clip("short"), PLAIN, sampling_rate=RATE).text
 
 

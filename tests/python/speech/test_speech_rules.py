@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from executorch_mm.preprocess import AudioProcessor, LogMelConfig, Sound
+from executorch_mm.preprocess import AudioProcessor, LogMelConfig, Waveform
 from executorch_mm.speech import Segment, SpeechConfig
 from executorch_mm.speech._whisper_window import Attempt, compression_ratio
 from executorch_mm.speech._windows import Windows, split
@@ -89,8 +89,8 @@ def test_a_repetition_compresses_better_than_speech() -> None:
 def test_a_window_from_any_frame_is_a_part_of_the_whole_spectrogram() -> None:
     processor = AudioProcessor(LogMelConfig(bins=20, chunk_seconds=2))
     samples = np.random.default_rng(0).standard_normal(16000 * 5 + 77).astype(np.float32)
-    windows = Windows(Sound(samples, 16000), processor)
-    whole = np.concatenate([*processor(Sound(samples, 16000))], axis=1)
+    windows = Windows(Waveform(samples, 16000), processor)
+    whole = np.concatenate([*processor(Waveform(samples, 16000))], axis=1)
     assert windows.num_frames == 501
     whole[:, 501:] = 0
     whole = np.pad(whole, ((0, 0), (0, 200)))
@@ -105,17 +105,17 @@ def test_a_window_from_any_frame_is_a_part_of_the_whole_spectrogram() -> None:
     assert windows.seconds(501) == windows.duration
 
 
-def test_a_sound_of_one_window_is_followed_by_silence_as_the_feature_extractor_leaves_it() -> None:
+def test_an_audio_clip_of_one_window_is_followed_by_silence_as_the_feature_extractor_leaves_it() -> None:
     processor = AudioProcessor(LogMelConfig(bins=20, chunk_seconds=2))
-    sound = Sound(np.ones(16000, np.float32), 16000)
-    np.testing.assert_array_equal(Windows(sound, processor).features(0), processor(sound)[0])
+    audio = Waveform(np.ones(16000, np.float32), 16000)
+    np.testing.assert_array_equal(Windows(audio, processor).features(0), processor(audio)[0])
 
 
 def test_only_what_nobody_could_hear_is_silent() -> None:
     processor = AudioProcessor(LogMelConfig(bins=20, chunk_seconds=1))
     samples = np.zeros(48000, np.float32)
     samples[16000 + 8000] = 2.0**-15
-    windows = Windows(Sound(samples, 16000), processor)
+    windows = Windows(Waveform(samples, 16000), processor)
     assert [windows.is_silent(start) for start in (0, 100, 160, 200)] == [True, False, True, True]
 
 

@@ -1,4 +1,4 @@
-"""Times of what was said: within the sound, in order, and the same in every format."""
+"""Times of what was said: within the audio, in order, and the same in every format."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def expect_in_order(result: Transcription) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [1, 7, 160, 1601, 4000, 16_001, 40_123, 64_000])
-def test_a_short_sound_ends_where_it_ends(runners: dict[str, SpeechRunner], kind: str, size: int) -> None:
+def test_a_short_audio_clip_ends_where_it_ends(
+    runners: dict[str, SpeechRunner], kind: str, size: int
+) -> None:
     samples = clip("other")[16_000 : 16_000 + size] + np.float32(0.1)
     for seed in range(3):
         result = runners[kind].transcribe(
@@ -74,7 +76,7 @@ def test_a_short_sound_ends_where_it_ends(runners: dict[str, SpeechRunner], kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_times_of_a_long_sound_go_forward_over_its_windows(
+def test_times_of_a_long_audio_clip_go_forward_over_its_windows(
     runners: dict[str, SpeechRunner], kind: str
 ) -> None:
     config = SpeechConfig(temperature=1.0, max_new_tokens=30, no_speech_threshold=None, language="en")
@@ -88,7 +90,7 @@ def test_times_of_a_long_sound_go_forward_over_its_windows(
 
 @pytest.mark.parametrize("name", ["tdt", "rnnt"])
 @pytest.mark.parametrize("size", [1, 399, 400, 1601, 12_345, 16_000, 23_999])
-def test_symbols_of_a_transducer_lie_within_the_sound(
+def test_symbols_of_a_transducer_lie_within_the_audio(
     runners: dict[str, SpeechRunner], name: str, size: int
 ) -> None:
     random = np.random.default_rng(size)

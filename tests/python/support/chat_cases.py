@@ -75,7 +75,7 @@ CASES = {
     "images in two turns": Case(
         [user([IMAGE, text("This?")]), assistant([text("A cat.")]), user([IMAGE, IMAGE, text("And these?")])]
     ),
-    "pictures are counted": Case([user([IMAGE, IMAGE, text("?")])], options={"add_vision_id": True}),
+    "images are counted": Case([user([IMAGE, IMAGE, text("?")])], options={"add_vision_id": True}),
     "audio": Case([user([AUDIO, text("What is said?")])]),
     "audio and turns": Case([user([AUDIO]), assistant([text("Rain.")]), user([text("Then?"), AUDIO])]),
     "audio by OpenAI's name": Case([user([INPUT_AUDIO, text("What is said?")])]),

@@ -1,4 +1,4 @@
-"""The pictures and sounds of the golden preprocessing tests and of the script that makes their fixtures."""
+"""The images and audio of the golden preprocessing tests and of the script that makes their fixtures."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def pixels(height: int, width: int, channels: int) -> np.ndarray:
     return ((slope * 3 + pattern % 256 + 40 * c) // 4 % 256).astype(np.uint8)
 
 
-def picture(mode: str, height: int, width: int) -> Image.Image:
-    """A picture of one of Pillow's modes; "P+" is a palette with a transparent colour."""
+def golden_image(mode: str, height: int, width: int) -> Image.Image:
+    """An image of one of Pillow's modes; "P+" is a palette with a transparent colour."""
     if mode == "I;16":
         deep = pixels(height, width, 2).astype(np.uint16)
         return Image.fromarray(deep[..., 0] * 256 + deep[..., 1])
@@ -33,7 +33,7 @@ def picture(mode: str, height: int, width: int) -> Image.Image:
     return Image.frombytes(mode, (width, height), pixels(height, width, bands).tobytes())
 
 
-def sound(name: str) -> np.ndarray:
+def golden_audio(name: str) -> np.ndarray:
     """Mono float32 samples at 16 kHz."""
     kind, _, seconds = name.partition(" ")
     time = np.arange(round(float(seconds) * RATE)) / RATE

@@ -184,7 +184,7 @@ CASES = {
             }
         ],
     ),
-    "a picture is told by its type": Case(
+    "an image is told by its type": Case(
         "{% for p in messages[0].content %}{{ p.type }} {{ 'image' in p }} {{ p.image is defined }};"
         "{% endfor %}",
         [

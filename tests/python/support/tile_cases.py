@@ -1,4 +1,4 @@
-"""Chats with pictures that are cut into tiles; tools/fixtures/chat/make_tiles_golden.py expands them too."""
+"""Chats with images that are cut into tiles; tools/fixtures/chat/make_tiles_golden.py expands them too."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def template(family: str) -> str:
 
 
 class Case(NamedTuple):
-    """One message with pictures of (height, width), for an image processor with tiles of 28 x 28."""
+    """One message with images of (height, width), for an image processor with tiles of 28 x 28."""
 
     family: str
-    pictures: list[tuple[int, int]]
+    images: list[tuple[int, int]]
     config: dict[str, Any]
 
-    def messages(self, pictures: list[object]) -> list[dict[str, Any]]:
+    def messages(self, images: list[object]) -> list[dict[str, Any]]:
         content: list[dict[str, Any]] = [{"type": "text", "text": "what? "}]
-        for picture in pictures:
-            content += [{"type": "image", "image": picture}, {"type": "text", "text": "and this?"}]
+        for image in images:
+            content += [{"type": "image", "image": image}, {"type": "text", "text": "and this?"}]
         return [{"role": "user", "content": content}]
 
 

@@ -123,7 +123,7 @@ def _is_plain(value: object) -> bool:
 
 
 def cases_of(source: str) -> dict[str, Case]:
-    """Conversations without pictures and sounds: none that spells a mark, then some that do."""
+    """Conversations without images and audio: none that spells a mark, then some that do."""
     return {
         **{name: case for name, case in CASES.items() if _is_plain(case.messages)},
         **spelled_cases(marks_of(source)),
