@@ -106,7 +106,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
                 mel spectrograms writes. None looks for one that has "preprocess" in its name beside model and
                 tokenizer when the first audio comes; without one, features are made as `processor_path` says.
             **options: Fields of `RunnerOptions`: `load_mode`, `num_threads`, `max_context_len`, `method`,
-                `xnnpack`, `profile_path`.
+                `kv_cache_dtype`, `xnnpack`, `profile_path`.
 
         Raises:
             ModelLoadError: The file cannot be read, verified or initialised, or needs a backend that is not

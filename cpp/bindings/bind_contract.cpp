@@ -1,5 +1,6 @@
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/variant.h>
+#include <algorithm>
 
 #include "bindings/bindings.h"
 #include "model/contract.h"
@@ -117,6 +118,16 @@ void bind_contract(nb::module_& module) {
               pieces.emplace_back(kind_name(tensor.kind), dtype_name(tensor.dtype),
                                   tensor.bytes_of(num_positions));
             }
+            const OuterCache& outer = contract.outer_cache;
+            for (const OuterCache::Layer& layer : outer.layers) {
+              const int64_t rows = outer.saved_rows(layer, num_positions) * layer.heads;
+              const int64_t elements = 2 * rows * std::max(layer.key_size, layer.value_size);
+              const char* const kind = layer.window > 0 ? "ring" : "flat";
+              pieces.emplace_back(kind, dtype_name(outer.dtype),
+                                  elements * static_cast<int64_t>(dtype_size(outer.dtype)));
+              // Scales and zero points.
+              if (outer.dtype == DType::kInt8) pieces.emplace_back(kind, "other", 2 * rows * 5);
+            }
             return pieces;
           },
           "num_positions"_a,
@@ -124,6 +135,13 @@ void bind_contract(nb::module_& module) {
           "'whole', numpy's name of its element type or 'other', and bytes.")
       .def_ro("all_logits", &Contract::all_logits,
               "A call gives logits for each of its tokens, not for the last one alone.")
+      .def_prop_ro(
+          "has_outer_cache",
+          [](const Contract& contract) { return contract.outer_cache.is_used(); },
+          "The program has no KV cache in its graph, the runner keeps it.")
+      .def_ro("max_batch_tokens", &Contract::max_batch_tokens,
+              "Tokens of one call that may belong to several conversations; 1 where it takes one "
+              "conversation at a time.")
       .def_ro("max_chunk", &Contract::max_chunk, "Tokens that one decoder call takes at most.")
       .def_prop_ro(
           "position_style",

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "et/outer_cache_memory.h"
 #include "et/thread_choice.h"
 #include "et/thread_pool.h"
 #include "model/contract_reader.h"
@@ -31,8 +32,17 @@ struct EtSnapshot final : StateSnapshot {
   const Contract* contract = nullptr;
   int64_t num_flat_rows = 0;
   std::vector<uint8_t> bytes;
-  size_t size_bytes() const override { return bytes.size(); }
-  std::vector<ByteSpan> spans() const override { return {{bytes.data(), bytes.size()}}; }
+  std::shared_ptr<const ops::KvCache> outer_cache;  // whose sequence it is
+  ops::KvSequence sequence;
+  mutable std::vector<uint8_t> sequence_bytes;  // for a file
+  size_t size_bytes() const override {
+    return bytes.size() + static_cast<size_t>(sequence.bytes());
+  }
+  std::vector<ByteSpan> spans() const override {
+    if (outer_cache != nullptr && sequence_bytes.empty())
+      sequence_bytes = outer_cache->to_bytes(sequence);
+    return {{bytes.data(), bytes.size()}, {sequence_bytes.data(), sequence_bytes.size()}};
+  }
 };
 
 // Calls visit(where, how many bytes) for each piece of the state that a snapshot holds, in order.
@@ -52,9 +62,11 @@ void for_each_piece(const std::vector<StateTensor>& state, const Arena& arena,
 
 EtExecutor::EtExecutor(std::unique_ptr<EtProgram> program, const LoadOptions& options)
     : program_(std::move(program)),
-      contracts_(
-          read_contracts(program_->take_structure(), {options.method, options.max_context_len})),
-      current_(&contracts_[0]) {
+      contracts_(read_contracts(program_->take_structure(),
+                                {options.method, options.max_context_len, options.kv_cache_dtype})),
+      current_(&contracts_[0]),
+      outer_cache_(make_outer_cache(contracts_)) {
+  if (outer_cache_ != nullptr) sequence_ = outer_cache_->new_sequence();
   load_decoder(options.num_threads);
   const MethodSpec* transform =
       current_->audio_encoder() == nullptr ? nullptr : current_->audio_transform();
@@ -195,6 +207,8 @@ TensorView EtExecutor::run_decoder(const TensorView& tokens, const TensorView& e
     const auto place = static_cast<size_t>(places.position);
     inputs[place] = convert(positions, wanted(place), converted_positions_, "positions");
   }
+  if (outer_cache_ != nullptr) outer_cache_->begin_step({{&sequence_, num_tokens}});
+  const ops::KvCacheScope scope(outer_cache_.get());
   const TensorView logits = as_rows(program_->run(decoder.name, inputs, ErrorCode::kExecution)[0]);
   if (logits.shape[0] < num_rows) {
     throw Error(ErrorCode::kExecution, decoder.name + ": expected logits of " +
@@ -323,6 +337,7 @@ TensorView EtExecutor::encode_audio(const MediaView& audio) {
 }
 
 void EtExecutor::reset_state() {
+  if (outer_cache_ != nullptr) sequence_ = outer_cache_->new_sequence();
   for (auto& [name, method] : program_->methods()) {
     // The encoder outputs lie in the encoder's memory.
     const bool is_heard = current_->kind == ModelKind::kSpeech && name != current_->decoder().name;
@@ -331,7 +346,8 @@ void EtExecutor::reset_state() {
 }
 
 std::unique_ptr<StateSnapshot> EtExecutor::save_state(int64_t num_flat_rows) const {
-  if (current_->state.empty() && current_->position_style != PositionStyle::kNone) {
+  if (current_->state.empty() && outer_cache_ == nullptr &&
+      current_->position_style != PositionStyle::kNone) {
     throw Error(ErrorCode::kInput, current_->decoder().name +
                                        ": its state lies where it cannot be copied, in a delegate");
   }
@@ -342,6 +358,9 @@ std::unique_ptr<StateSnapshot> EtExecutor::save_state(int64_t num_flat_rows) con
   for_each_piece(current_->state, arena, num_flat_rows, [&](const uint8_t* piece, size_t size) {
     snapshot->bytes.insert(snapshot->bytes.end(), piece, piece + size);
   });
+  // Without rows all of it: it costs nothing, and is put back as a whole.
+  snapshot->outer_cache = outer_cache_;
+  snapshot->sequence = sequence_.fork(num_flat_rows > 0 ? num_flat_rows : sequence_.length());
   return snapshot;
 }
 
@@ -355,6 +374,9 @@ void EtExecutor::restore_state(const StateSnapshot& snapshot) {
     throw Error(ErrorCode::kInput, "snapshot: it is of the method " + ours->contract->decoder_name +
                                        ", which has a cache of its own: use_method() first");
   }
+  if (ours->outer_cache != outer_cache_)
+    throw Error(ErrorCode::kInput, "snapshot: it is of another model");
+  sequence_ = ours->sequence;
   const uint8_t* from = ours->bytes.data();
   for_each_piece(current_->state, arena, ours->num_flat_rows, [&](uint8_t* piece, size_t size) {
     std::memcpy(piece, from, size);
@@ -365,6 +387,8 @@ void EtExecutor::restore_state(const StateSnapshot& snapshot) {
 void EtExecutor::load_state(int64_t num_flat_rows, ByteSpan bytes) {
   int64_t expected = 0;
   for (const StateTensor& tensor : current_->state) expected += tensor.bytes_of(num_flat_rows);
+  const int64_t outer = outer_cache_ == nullptr ? 0 : outer_cache_->num_bytes(num_flat_rows);
+  expected += outer;
   if (static_cast<int64_t>(bytes.size) != expected) {
     throw Error(ErrorCode::kInput, "state: expected " + std::to_string(expected) + " bytes for " +
                                        std::to_string(num_flat_rows) + " positions, got " +
@@ -375,6 +399,7 @@ void EtExecutor::load_state(int64_t num_flat_rows, ByteSpan bytes) {
     std::memcpy(piece, bytes.data, size);
     bytes.data += size;
   });
+  if (outer_cache_ != nullptr) sequence_ = outer_cache_->from_bytes(num_flat_rows, bytes.data);
 }
 
 }  // namespace emm

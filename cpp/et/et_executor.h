@@ -9,6 +9,7 @@
 #include "et/et_program.h"
 #include "model/executor.h"
 #include "model/load_options.h"
+#include "ops/kv_cache.h"
 
 namespace emm {
 
@@ -57,8 +58,10 @@ class EtExecutor final : public Executor {
   std::unique_ptr<EtProgram> program_;
   const std::vector<Contract> contracts_;  // one for each decoder
   const Contract* current_;
-  std::vector<TensorView> encoder_outputs_;  // speech: of the last clip
-  std::vector<int64_t> positions_;           // the position input: (1) or (num_tokens)
+  std::shared_ptr<ops::KvCache> outer_cache_;  // null where the program has its own
+  ops::KvSequence sequence_;                   // of it, this conversation's
+  std::vector<TensorView> encoder_outputs_;    // speech: of the last clip
+  std::vector<int64_t> positions_;             // the position input: (1) or (num_tokens)
   // Inputs in the dtype that the method wants, where the caller's is another.
   std::vector<uint8_t> converted_media_;
   std::vector<uint8_t> converted_ids_;

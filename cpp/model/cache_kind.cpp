@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "model/outer_cache.h"
 #include "model/signatures.h"
 #include "model/value_uses.h"
 
@@ -209,6 +210,7 @@ CacheLimits cache_limits(const std::vector<StateTensor>& state) {
 
 CacheKind find_cache_kind(const ProgramMethod& method, int64_t capacity) {
   CacheKind kind;
+  kind.is_outer = uses_outer_cache(method);
   for (const StateTensor& tensor : find_state(method, capacity)) {
     kind.bytes += tensor.bytes();
     kind.has_flat |= tensor.kind == StateKind::kFlat;
@@ -225,8 +227,9 @@ CacheKind find_cache_kind(const ProgramMethod& method, int64_t capacity) {
 std::string CacheKind::name() const {
   if (is_none()) return "none";
   std::string name;
-  for (const auto& [is_set, word] : {std::pair{has_flat, "flat"}, std::pair{has_ring, "ring"},
-                                     std::pair{has_state, "recurrent"}}) {
+  for (const auto& [is_set, word] :
+       {std::pair{is_outer, "outer"}, std::pair{has_flat, "flat"}, std::pair{has_ring, "ring"},
+        std::pair{has_state, "recurrent"}}) {
     if (is_set) name += (name.empty() ? "" : "+") + std::string(word);
   }
   return (is_quantized ? "quantized " : "") + name;

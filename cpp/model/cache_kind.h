@@ -15,13 +15,14 @@ struct CacheKind {
   bool has_flat = false;   // one row for each position, written at the position
   bool has_ring = false;   // rows are used again: old positions are gone
   bool has_state = false;  // rewritten as a whole at each call: convolutions, recurrences
+  bool is_outer = false;   // the runner brings it (outer_cache.h): flat, or as get_windows says
   bool is_quantized = false;
   uint64_t bytes = 0;  // of all buffers that survive a call
 
-  bool is_none() const { return !has_flat && !has_ring && !has_state; }
+  bool is_none() const { return !has_flat && !has_ring && !has_state && !is_outer; }
   // Lowering the position is enough to forget what came after it.
   bool can_rewind() const { return !has_ring && !has_state; }
-  // "none", or "flat", "ring" and "recurrent" joined by "+", with "quantized " before it.
+  // "none", or "outer", "flat", "ring" and "recurrent" joined by "+", with "quantized " before it.
   std::string name() const;
 };
 

@@ -87,6 +87,26 @@ struct CacheLimits {
   int64_t flat_rows = 0;      // of the smallest flat cache; 0 when there is none
 };
 
+// A key/value cache that the runner brings, because the program has none in its graph
+// (kvcache::update_and_attend). Any number of conversations has a place in it.
+struct OuterCache {
+  struct Layer {
+    int64_t heads = 0;  // 0: no call names this layer
+    int64_t key_size = 0;
+    int64_t value_size = 0;
+    int64_t window = 0;  // positions that a token looks at; 0: all
+  };
+  std::vector<Layer> layers;
+  DType dtype = DType::kFloat32;  // of its rows
+  int64_t max_write = 1;  // tokens in a call, and positions that a rewind takes back at least
+
+  bool is_used() const { return !layers.empty(); }
+  // Rows that a saved conversation of so many positions has of a layer.
+  int64_t saved_rows(const Layer& layer, int64_t num_positions) const {
+    return layer.window > 0 ? std::min(num_positions, layer.window + max_write - 1) : num_positions;
+  }
+};
+
 using MetadataValue =
     std::variant<int64_t, double, bool, std::string, std::vector<int64_t>, std::vector<double>>;
 
@@ -144,6 +164,10 @@ struct Contract : Signatures {
   int64_t capacity = 0;            // positions the KV cache holds
   std::vector<StateTensor> state;  // of the decoder
   CacheLimits cache;
+  OuterCache outer_cache;
+  // Tokens of one call that may belong to several conversations: see Executor::decode_batch. 1
+  // where the program takes one conversation at a time.
+  int64_t max_batch_tokens = 1;
   int64_t max_chunk = 0;    // tokens that one decoder call takes at most
   bool all_logits = false;  // of each token of a call, not of the last one alone
   PositionStyle position_style = PositionStyle::kStart;

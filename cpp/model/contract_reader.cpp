@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "model/cache_kind.h"
 #include "model/contract_checks.h"
+#include "model/outer_cache.h"
 #include "model/signatures.h"
 #include "model/value_uses.h"
 
@@ -190,6 +191,37 @@ void read_state(const MethodSpec& decoder, const ProgramInfo& program, int64_t s
   }
 }
 
+// The cache is ours: what holds positions is the capacity, and a window forgets.
+void read_outer_cache(const MethodSpec& decoder, const ProgramInfo& program,
+                      const std::string& dtype, Contract& contract) {
+  const ProgramMethod* method = program.find(decoder.name);
+  if (method == nullptr || !uses_outer_cache(*method)) return;
+  contract.outer_cache = find_outer_cache(program, contract);
+  if (!dtype.empty()) contract.outer_cache.dtype = outer_cache_dtype(dtype);
+  if (contract.position_style == PositionStyle::kNone)
+    refuse_contract(decoder.name + ": expected positions beside the tokens, got one input");
+  const auto named_chunk = one_int(contract, "get_prefill_chunk_size");
+  if (named_chunk && *named_chunk > 0)
+    contract.max_chunk = std::min(contract.max_chunk, *named_chunk);
+  OuterCache& cache = contract.outer_cache;
+  // So that a short chunk does not make rewinds short too.
+  constexpr int64_t kMostSpare = 1024;
+  cache.max_write = std::max<int64_t>(1, contract.max_chunk);
+  int64_t window = 0;  // the smallest
+  for (const OuterCache::Layer& layer : cache.layers) {
+    if (layer.window > 0) window = window == 0 ? layer.window : std::min(window, layer.window);
+  }
+  if (window > 0) {
+    cache.max_write = std::max(cache.max_write, std::min(window, kMostSpare));
+    contract.cache.ring_rows = window + cache.max_write - 1;
+    contract.cache.ring_window = cache.max_write;
+  }
+  contract.is_state_shared = contract.state.empty() || contract.is_state_shared;
+  if (contract.kind == ModelKind::kText && contract.all_logits && contract.state.empty() &&
+      contract.position_style == PositionStyle::kRange)
+    contract.max_batch_tokens = contract.max_chunk;
+}
+
 // A call of fewer tokens would need padding, which caches and last-row logits take for tokens.
 void expect_flexible_length(const MethodSpec& method, size_t place = 0) {
   const TensorSpec& input = method.inputs[place];
@@ -206,8 +238,9 @@ bool has_all_logits(const MethodSpec& decoder) {
   return most > 1 && logits.size() >= 2 && logits[logits.size() - 2] == most;
 }
 
-void read_limits(const MethodSpec& decoder, const ProgramInfo& program, int64_t max_context_len,
-                 Contract& contract) {
+void read_limits(const MethodSpec& decoder, const ProgramInfo& program,
+                 const ContractRequest& request, Contract& contract) {
+  const int64_t max_context_len = request.max_context_len;
   // The serialised bound is what a call may carry; get_max_seq_len is often one more than that.
   const DecoderInputs places = decoder_inputs(decoder);
   const int first = contract.is_joint ? places.tokens : 0;
@@ -227,10 +260,12 @@ void read_limits(const MethodSpec& decoder, const ProgramInfo& program, int64_t 
     contract.capacity =
         is_asked ? std::min(max_context_len, contract.max_chunk) : contract.max_chunk;
   } else {
-    const auto named = one_int(contract, "get_max_context_len");
+    auto named = one_int(contract, "get_max_context_len");
+    if (!named) named = one_int(contract, "get_max_ctx_len");
     const bool is_stated = is_asked || named || max_seq_len;
     contract.capacity = is_asked ? max_context_len : named ? *named : max_seq_len.value_or(0);
     read_state(decoder, program, contract.capacity, contract);
+    read_outer_cache(decoder, program, request.kv_cache_dtype, contract);
     if (!is_stated && contract.capacity == 0) {
       refuse_contract(
           decoder.name +
@@ -325,7 +360,7 @@ void read_placeholders(const ProgramInfo& program, Contract& contract) {
   contract.audio_token_id = audio.value_or(ids.empty() ? pad : *ids.rbegin());
 }
 
-void interpret(const ProgramInfo& program, int64_t max_context_len, Contract& contract) {
+void interpret(const ProgramInfo& program, const ContractRequest& request, Contract& contract) {
   const MethodSpec& decoder = contract.decoder();
   const DecoderInputs places = decoder_inputs(decoder);
   contract.is_joint = contract.kind == ModelKind::kMultimodal && places.are_joint();
@@ -361,7 +396,7 @@ void interpret(const ProgramInfo& program, int64_t max_context_len, Contract& co
   contract.vocab_size = decoder.outputs[0].shape.back();
   contract.all_logits = has_all_logits(decoder);
   read_position_style(decoder, contract);
-  read_limits(decoder, program, max_context_len, contract);
+  read_limits(decoder, program, request, contract);
 
   std::set<int64_t> eos;
   for (const char* name : {"get_eos_ids", "get_eos_id"}) {
@@ -372,10 +407,10 @@ void interpret(const ProgramInfo& program, int64_t max_context_len, Contract& co
 }
 
 Contract read_decoder(const ProgramInfo& program, const Contract& common, const std::string& name,
-                      int64_t max_context_len) {
+                      const ContractRequest& request) {
   Contract contract = common;
   contract.decoder_name = name;
-  interpret(program, max_context_len, contract);
+  interpret(program, request, contract);
   return contract;
 }
 
@@ -414,16 +449,20 @@ std::vector<Contract> read_contracts(const ProgramInfo& program, const ContractR
   if (!has_name(names, chosen)) {
     throw Error(ErrorCode::kInput, "method: expected one of " + joined(names) + ", got " + chosen);
   }
-  std::vector<Contract> contracts = {
-      read_decoder(program, common, chosen, request.max_context_len)};
+  std::vector<Contract> contracts = {read_decoder(program, common, chosen, request)};
   for (const std::string& name : names) {
     if (name == chosen) continue;
     try {
-      Contract other = read_decoder(program, common, name, request.max_context_len);
+      Contract other = read_decoder(program, common, name, request);
       if (other.vocab_size == contracts[0].vocab_size) contracts.push_back(std::move(other));
     } catch (const Error&) {  // NOLINT(bugprone-empty-catch)
       // No decoder that can be driven, or one without the room that is asked for.
     }
+  }
+  if (!request.kv_cache_dtype.empty() && !contracts[0].outer_cache.is_used()) {
+    throw Error(ErrorCode::kInput,
+                "kv_cache_dtype: " + chosen +
+                    " has its cache in the graph, with a dtype of its own, or none");
   }
   std::vector<std::string> choices;
   choices.reserve(contracts.size());

@@ -14,6 +14,7 @@ namespace emm {
 struct ContractRequest {
   std::string method;
   int64_t max_context_len = 0;
+  std::string kv_cache_dtype;
 };
 
 // What the file says of the methods, their limits and, from the decoder's instructions, what it

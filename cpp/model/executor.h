@@ -24,6 +24,8 @@ struct ByteSpan {
   size_t size = 0;
 };
 
+class Executor;
+
 // A copy of everything a decoder remembers between calls.
 class StateSnapshot {
  public:
@@ -32,6 +34,14 @@ class StateSnapshot {
   // Its bytes in pieces, for a file: the buffers of contract().state in their order, of flat caches
   // only the rows that were saved.
   virtual std::vector<ByteSpan> spans() const = 0;
+};
+
+// Tokens of one conversation in a call that several share.
+struct BatchPart {
+  Executor* conversation = nullptr;  // made by the one that is called, or by the same as it
+  const int64_t* ids = nullptr;
+  int64_t num_tokens = 0;
+  int64_t position = 0;
 };
 
 class Executor {

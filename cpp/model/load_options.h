@@ -36,6 +36,9 @@ struct LoadOptions {
   int64_t max_context_len = 0;  // positions; 0: as the program says
   XnnpackOptions xnnpack;
   std::string method;  // the decoder; empty: the usual one
+  // Of the rows of a cache that the program leaves to us: "float32", "float16", "bfloat16", "int8";
+  // empty: as the program's keys.
+  std::string kv_cache_dtype;
   // Who runs linear layers: "auto", "xnnpack", "own", or an instruction set of our kernels.
   std::string linear = "auto";
   std::string openvino_library;  // libopenvino_c.so; empty: the loader looks for it

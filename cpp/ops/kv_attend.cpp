@@ -288,10 +288,9 @@ bool check_step(Context& ctx, const Call& c, const KvCache& cache) {
   for (const KvSpan& span : cache.step()) {
     if (span.num_tokens > c.tokens() - first % c.tokens()) {
       fail(ctx,
-           "%s: expected at most %" PRId64 " tokens of sequence %" PRId64 ", got %" PRId64
+           "%s: expected at most %" PRId64 " tokens of the next sequence, got %" PRId64
            " for query %s",
-           kOp, c.tokens() - first % c.tokens(), span.sequence, span.num_tokens,
-           TensorText(*c.q).c_str());
+           kOp, c.tokens() - first % c.tokens(), span.num_tokens, TensorText(*c.q).c_str());
       return false;
     }
     first += span.num_tokens;

@@ -33,6 +33,11 @@ void KvPair::reserve(int64_t rows) {
   values.reserve(rows);
 }
 
+void KvPair::fill_with_zeros(int64_t count) {
+  keys.fill_with_zeros(count);
+  values.fill_with_zeros(count);
+}
+
 void KvBlock::reserve(int64_t wanted) {
   for (KvPair& pair : layers) pair.reserve(wanted);
   rows = wanted;
@@ -48,6 +53,25 @@ int64_t KvSequence::bytes() const {
   return bytes;
 }
 
+KvSequence KvSequence::fork(int64_t length) const {
+  KvSequence fork = *this;
+  fork.truncate(length);
+  return fork;
+}
+
+void KvSequence::truncate(int64_t length) {
+  int64_t more = length_ - length;
+  if (more <= 0) return;
+  length_ = length;
+  while (more > 0 && !claims_.empty()) {
+    Claim& last = claims_.back();
+    const int64_t fewer = std::min(last.rows, more);
+    last.rows -= fewer;
+    more -= fewer;
+    if (last.rows == 0) claims_.pop_back();
+  }
+}
+
 KvCache::KvCache(const KvCacheShape& shape) : shape_(shape) {
   int64_t num_flat = 0;
   int64_t num_rings = 0;
@@ -55,46 +79,12 @@ KvCache::KvCache(const KvCacheShape& shape) : shape_(shape) {
     slots_.push_back(layer.window > 0 ? num_rings++ : num_flat++);
 }
 
-int64_t KvCache::add() {
-  clear(next_sequence_);
-  return next_sequence_++;
-}
-
-int64_t KvCache::add(const KvSequence& from) {
-  sequences_[next_sequence_] = from;
-  return next_sequence_++;
-}
-
-void KvCache::clear(int64_t sequence) {
+KvSequence KvCache::new_sequence() const {
   KvSequence empty;
   for (const KvLayer& layer : shape_.layers) {
     if (layer.window > 0) empty.rings_.push_back({make_pair_for(layer, shape_.store), 0});
   }
-  sequences_[sequence] = std::move(empty);
-}
-
-const KvSequence* KvCache::find(int64_t sequence) const {
-  const auto found = sequences_.find(sequence);
-  return found == sequences_.end() ? nullptr : &found->second;
-}
-
-std::vector<int64_t> KvCache::sequences() const {
-  std::vector<int64_t> names;
-  for (const auto& [name, sequence] : sequences_) names.push_back(name);
-  return names;
-}
-
-KvSequence KvCache::save(int64_t sequence, int64_t length) const {
-  KvSequence saved = sequences_.at(sequence);
-  while (!saved.claims_.empty() && saved.length_ > length) {
-    KvSequence::Claim& last = saved.claims_.back();
-    const int64_t fewer = std::min(last.rows, saved.length_ - length);
-    last.rows -= fewer;
-    saved.length_ -= fewer;
-    if (last.rows == 0) saved.claims_.pop_back();
-  }
-  saved.length_ = std::min(saved.length_, length);
-  return saved;
+  return empty;
 }
 
 void KvCache::begin_step(std::vector<KvSpan> spans) {
@@ -104,13 +94,12 @@ void KvCache::begin_step(std::vector<KvSpan> spans) {
 }
 
 std::string KvCache::check(const std::vector<int64_t>& positions) const {
-  std::set<int64_t> seen;
+  std::set<const KvSequence*> seen;
   size_t at = 0;
   for (const KvSpan& span : step_) {
-    const std::string who = "sequence " + std::to_string(span.sequence);
-    const KvSequence* sequence = find(span.sequence);
-    if (sequence == nullptr) return who + " does not exist";
-    if (!seen.insert(span.sequence).second) return who + " comes twice in a step";
+    const KvSequence* sequence = span.sequence;
+    const std::string who = "sequence " + std::to_string(seen.size());
+    if (!seen.insert(sequence).second) return "a sequence comes twice in a step";
     if (span.num_tokens < 1 || at + static_cast<size_t>(span.num_tokens) > positions.size())
       return "expected positions for all tokens of the step, got " +
              std::to_string(positions.size());
@@ -158,25 +147,12 @@ std::string KvCache::place(const std::vector<int64_t>& positions) {
   if (!wrong.empty() || positions.empty()) return wrong;
   size_t at = 0;
   for (const KvSpan& span : step_) {
-    KvSequence& sequence = sequences_.at(span.sequence);
-    truncate(sequence, positions[at]);
-    extend(sequence, span.num_tokens);
+    span.sequence->truncate(positions[at]);
+    extend(*span.sequence, span.num_tokens);
     at += static_cast<size_t>(span.num_tokens);
   }
   placed_ = positions;
   return "";
-}
-
-void KvCache::truncate(KvSequence& sequence, int64_t length) {
-  int64_t more = sequence.length_ - length;
-  while (more > 0 && !sequence.claims_.empty()) {
-    KvSequence::Claim& last = sequence.claims_.back();
-    const int64_t fewer = std::min(last.rows, more);
-    last.rows -= fewer;
-    more -= fewer;
-    if (last.rows == 0) sequence.claims_.pop_back();
-  }
-  sequence.length_ = length;
 }
 
 std::shared_ptr<KvBlock> KvCache::new_block() const {
@@ -187,7 +163,7 @@ std::shared_ptr<KvBlock> KvCache::new_block() const {
   return block;
 }
 
-void KvCache::unite(KvSequence& sequence) {
+void KvCache::unite(KvSequence& sequence) const {
   auto block = new_block();
   block->reserve(grown(0, sequence.length_, shape_.capacity));
   int64_t row = 0;
@@ -234,7 +210,7 @@ void KvCache::extend(KvSequence& sequence, int64_t num_tokens) {
 
 void KvCache::runs(int64_t layer, const KvSpan& span, std::vector<KvRun>* runs) {
   runs->clear();
-  KvSequence& sequence = sequences_.at(span.sequence);
+  KvSequence& sequence = *span.sequence;
   const int64_t window = shape_.layers[static_cast<size_t>(layer)].window;
   const auto slot = static_cast<size_t>(slots_[static_cast<size_t>(layer)]);
   if (window > 0) {
@@ -248,6 +224,76 @@ void KvCache::runs(int64_t layer, const KvSpan& span, std::vector<KvRun>* runs) 
     if (claim.rows > 0) runs->push_back({&claim.block->layers[slot], 0, claim.rows, position});
     position += claim.rows;
   }
+}
+
+int64_t KvCache::saved_rows(const KvLayer& layer, int64_t length) const {
+  return layer.window > 0 ? std::min(length, ring_rows(layer)) : length;
+}
+
+int64_t KvCache::num_bytes(int64_t length) const {
+  int64_t bytes = 0;
+  for (const KvLayer& layer : shape_.layers)
+    bytes += saved_rows(layer, length) * make_pair_for(layer, shape_.store).row_bytes();
+  return bytes;
+}
+
+std::vector<uint8_t> KvCache::to_bytes(const KvSequence& given) const {
+  KvSequence sequence = given;
+  if (sequence.claims_.size() > 1) unite(sequence);
+  std::vector<uint8_t> bytes(static_cast<size_t>(num_bytes(sequence.length_)));
+  uint8_t* to = bytes.data();
+  for (size_t i = 0; i < shape_.layers.size(); ++i) {
+    const KvLayer& layer = shape_.layers[i];
+    const auto slot = static_cast<size_t>(slots_[i]);
+    const int64_t count = saved_rows(layer, sequence.length_);
+    if (count == 0) continue;
+    KvPair* pair = nullptr;
+    int64_t row = 0;
+    if (layer.window > 0) {
+      KvSequence::Ring& ring = sequence.rings_[slot];
+      row = sequence.length_ - count - ring.base;
+      if (row < 0) {
+        // What is gone lies before what is there.
+        KvPair longer = make_pair_for(layer, shape_.store);
+        longer.reserve(count);
+        longer.fill_with_zeros(-row);
+        copy(ring.pair, 0, longer, -row, count + row);
+        ring.pair = std::move(longer);
+        row = 0;
+      }
+      pair = &ring.pair;
+    } else {
+      pair = &sequence.claims_[0].block->layers[slot];
+    }
+    to += pair->keys.elements_to(to, row, count);
+    to += pair->values.elements_to(to, row, count);
+    to += pair->keys.scales_to(to, row, count);
+    to += pair->values.scales_to(to, row, count);
+  }
+  return bytes;
+}
+
+KvSequence KvCache::from_bytes(int64_t length, const uint8_t* from) const {
+  KvSequence sequence = new_sequence();
+  if (length == 0) return sequence;
+  sequence.length_ = length;
+  sequence.claims_ = {{new_block(), length}};
+  KvBlock& block = *sequence.claims_[0].block;
+  block.reserve(length);
+  block.used = length;
+  for (size_t i = 0; i < shape_.layers.size(); ++i) {
+    const KvLayer& layer = shape_.layers[i];
+    const auto slot = static_cast<size_t>(slots_[i]);
+    const int64_t count = saved_rows(layer, length);
+    KvPair& pair = layer.window > 0 ? sequence.rings_[slot].pair : block.layers[slot];
+    pair.reserve(count);
+    if (layer.window > 0) sequence.rings_[slot].base = length - count;
+    from += pair.keys.elements_from(from, count);
+    from += pair.values.elements_from(from, count);
+    from += pair.keys.scales_from(from, count);
+    from += pair.values.scales_from(from, count);
+  }
+  return sequence;
 }
 
 KvCacheScope::KvCacheScope(KvCache* cache) : before_(current_cache) { current_cache = cache; }

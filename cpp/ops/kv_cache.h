@@ -1,5 +1,6 @@
 // The key/value cache of programs that have none in the graph (kvcache::update_and_attend): ours,
-// for any number of sequences. A sequence is a value: its copy is a fork.
+// for any number of sequences. A sequence is a value that belongs to whoever drives it; its copy is
+// a fork.
 //
 // Layers that look at everything keep their rows in blocks. A row, once claimed by a sequence,
 // never changes while another sequence or a saved one claims it too: a fork copies nothing, and the
@@ -10,7 +11,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -44,6 +44,7 @@ struct KvPair {
   // That there is room for.
   int64_t rows() const { return keys.rows() < values.rows() ? keys.rows() : values.rows(); }
   void reserve(int64_t rows);
+  void fill_with_zeros(int64_t count);
   int64_t row_bytes() const { return keys.row_bytes() + values.row_bytes(); }
 };
 
@@ -57,6 +58,10 @@ struct KvBlock {
 class KvSequence {
  public:
   int64_t length() const { return length_; }
+  // Another that begins with the same positions, `length` at most.
+  KvSequence fork(int64_t length) const;
+  // Forgets the positions from `length` on.
+  void truncate(int64_t length);
   // Of rows that it claims, also where others do so too.
   int64_t bytes() const;
 
@@ -77,7 +82,7 @@ class KvSequence {
 
 // Some tokens of a step, one after the other.
 struct KvSpan {
-  int64_t sequence = 0;
+  KvSequence* sequence = nullptr;
   int64_t num_tokens = 0;
 };
 
@@ -96,19 +101,17 @@ class KvCache {
 
   const KvCacheShape& shape() const { return shape_; }
 
-  // An empty sequence, or a fork of what another (or a saved one) holds.
-  int64_t add();
-  int64_t add(const KvSequence& from);
-  void remove(int64_t sequence) { sequences_.erase(sequence); }
-  // Null where there is none.
-  const KvSequence* find(int64_t sequence) const;
-  // A fork of its first `length` positions (all, if it has fewer), to be kept elsewhere.
-  KvSequence save(int64_t sequence, int64_t length) const;
-  void restore(int64_t sequence, const KvSequence& saved) { sequences_[sequence] = saved; }
-  void clear(int64_t sequence);
-  std::vector<int64_t> sequences() const;
+  KvSequence new_sequence() const;
+
+  // A sequence as bytes, whose number follows from its length: for each layer its keys and its
+  // values, then, in int8, their scales and zero points. A ring gives the rows that a rewind may
+  // need, zeros where it has fewer. from_bytes() throws std::bad_alloc.
+  int64_t num_bytes(int64_t length) const;
+  std::vector<uint8_t> to_bytes(const KvSequence& sequence) const;
+  KvSequence from_bytes(int64_t length, const uint8_t* bytes) const;
 
   // Whose tokens the next call of the program brings.
+  // The sequences, of this cache's shape, stay where they are until the call is over.
   void begin_step(std::vector<KvSpan> spans);
   const std::vector<KvSpan>& step() const { return step_; }
 
@@ -123,16 +126,14 @@ class KvCache {
 
  private:
   std::string check(const std::vector<int64_t>& positions) const;
-  void truncate(KvSequence& sequence, int64_t length);
   void extend(KvSequence& sequence, int64_t num_tokens);
-  void unite(KvSequence& sequence);
+  void unite(KvSequence& sequence) const;
+  int64_t saved_rows(const KvLayer& layer, int64_t length) const;
   int64_t ring_rows(const KvLayer& layer) const { return layer.window + shape_.max_write - 1; }
   std::shared_ptr<KvBlock> new_block() const;
 
   KvCacheShape shape_;
   std::vector<int64_t> slots_;  // of each layer: where among the block's layers, or the rings
-  std::map<int64_t, KvSequence> sequences_;
-  int64_t next_sequence_ = 0;
   std::vector<KvSpan> step_;
   std::vector<int64_t> placed_;  // positions of the step, once it is placed
   bool is_declared_ = false;

@@ -71,6 +71,7 @@ int64_t KvRows::row_bytes() const {
 
 template <class T>
 void KvRows::grow(Memory<T>& memory, int64_t count) {
+  if (count == 0) return;  // a layer that nothing calls
   // realloc() moves large blocks without a copy where the system can.
   void* grown = std::realloc(memory.get(), static_cast<size_t>(count) * sizeof(T));
   if (grown == nullptr) throw std::bad_alloc();
@@ -133,6 +134,41 @@ void KvRows::move_to_front(int64_t row, int64_t count) {
   std::memmove(scales_.get(), &scales_[row * heads_],
                static_cast<size_t>(count * heads_) * sizeof(float));
   std::memmove(zeros_.get(), &zeros_[row * heads_], static_cast<size_t>(count * heads_));
+}
+
+void KvRows::fill_with_zeros(int64_t count) {
+  std::memset(data_.get(), 0, static_cast<size_t>(count * elements() * element_bytes()));
+  if (store_ != Store::kInt8) return;
+  std::memset(scales_.get(), 0, static_cast<size_t>(count * heads_) * sizeof(float));
+  std::memset(zeros_.get(), 0, static_cast<size_t>(count * heads_));
+}
+
+int64_t KvRows::elements_to(uint8_t* to, int64_t row, int64_t count) const {
+  const int64_t bytes = elements() * element_bytes();
+  std::memcpy(to, data_.get() + row * bytes, static_cast<size_t>(count * bytes));
+  return count * bytes;
+}
+
+int64_t KvRows::scales_to(uint8_t* to, int64_t row, int64_t count) const {
+  if (store_ != Store::kInt8) return 0;
+  const int64_t number = count * heads_;
+  std::memcpy(to, &scales_[row * heads_], static_cast<size_t>(number) * sizeof(float));
+  std::memcpy(to + number * 4, &zeros_[row * heads_], static_cast<size_t>(number));
+  return number * 5;
+}
+
+int64_t KvRows::elements_from(const uint8_t* from, int64_t count) {
+  const int64_t bytes = count * elements() * element_bytes();
+  std::memcpy(data_.get(), from, static_cast<size_t>(bytes));
+  return bytes;
+}
+
+int64_t KvRows::scales_from(const uint8_t* from, int64_t count) {
+  if (store_ != Store::kInt8) return 0;
+  const int64_t number = count * heads_;
+  std::memcpy(scales_.get(), from, static_cast<size_t>(number) * sizeof(float));
+  std::memcpy(zeros_.get(), from + number * 4, static_cast<size_t>(number));
+  return number * 5;
 }
 
 Matrix KvRows::matrix(int64_t row) const {

@@ -32,6 +32,16 @@ class KvRows {
   // Moves `count` rows from `row` to the front.
   void move_to_front(int64_t row, int64_t count);
 
+  // The first `count` rows become zeros.
+  void fill_with_zeros(int64_t count);
+
+  // Copies `count` rows' elements, and what quantised ones are scaled with, to or from dense
+  // memory. They return how many bytes that was.
+  int64_t elements_to(uint8_t* to, int64_t row, int64_t count) const;
+  int64_t scales_to(uint8_t* to, int64_t row, int64_t count) const;
+  int64_t elements_from(const uint8_t* from, int64_t count);
+  int64_t scales_from(const uint8_t* from, int64_t count);
+
   // As the kernels take it, from a row on.
   Matrix matrix(int64_t row) const;
 

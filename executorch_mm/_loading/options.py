@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 LoadMode = Literal["mmap", "mmap+mlock", "file"]
 NumThreads = int | Literal["auto"]
+KvCacheDtype = Literal["float32", "float16", "bfloat16", "int8"]
 Linear = Literal["auto", "xnnpack", "own", "avx512vnni", "avx2", "reference"]
 WorkspaceSharing = Literal["disabled", "per_model", "global"]
 
@@ -88,19 +89,23 @@ class LoadOptions(TypedDict, total=False):
 
 
 class RunnerOptions(LoadOptions, total=False):
-    """Keywords that say how a runner's program is loaded: those of `LoadOptions` and three more.
+    """Keywords that say how a runner's program is loaded: those of `LoadOptions` and four more.
 
     Attributes:
         max_context_len: Positions of the context, at most as many as the model's caches have room for. None
             (the default) takes what the program says: get_max_context_len, get_max_seq_len, or its caches.
         method: The decoder, where the program has several (`MultimodalRunner.methods`). None (the default)
             takes "forward", "base_forward", "prefill" with "decode", or the only one.
+        kv_cache_dtype: Of the rows of a cache that the program leaves to the runner (the operator
+            `kvcache::update_and_attend`): "int8" and "float16" take less room than "float32". None (the
+            default) takes the dtype of the program's keys.
         profile_path: Where `close()` writes an ETDump of every method call, for ExecuTorch's Inspector.
             Until then it is kept in memory and grows with each operator that is run.
     """
 
     max_context_len: int | None
     method: str | None
+    kv_cache_dtype: KvCacheDtype | None
     profile_path: PathLike | None
 
 
@@ -110,6 +115,7 @@ _DEFAULTS: RunnerOptions = {
     "xnnpack": None,
     "max_context_len": None,
     "method": None,
+    "kv_cache_dtype": None,
     "profile_path": None,
 }
 SHOWN = {
@@ -160,6 +166,7 @@ def core_options(
         num_threads=_thread_count(options["num_threads"]),
         max_context_len=_context_len(options["max_context_len"]),
         method=_method_name(options["method"]),
+        kv_cache_dtype=_kv_cache_dtype(options["kv_cache_dtype"]),
         workspace_sharing=xnnpack.workspace_sharing,
         weight_cache=xnnpack.weight_cache or packed_cache is not None,
         packed_cache_path="" if packed_cache is None else os.path.realpath(packed_cache),
@@ -217,6 +224,14 @@ def _context_len(positions: object) -> int:
     if isinstance(positions, bool) or not isinstance(positions, int) or not 1 <= positions < 2**62:
         raise InputError(f"max_context_len: expected 1 or more, or None, got {shown(positions)}")
     return positions
+
+
+def _kv_cache_dtype(dtype: object) -> str:
+    """As the core takes it: "" for None."""
+    if dtype is None:
+        return ""
+    _check_word("kv_cache_dtype", dtype, get_args(KvCacheDtype))
+    return str(dtype)
 
 
 def _method_name(name: object) -> str:

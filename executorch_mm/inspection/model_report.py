@@ -103,7 +103,8 @@ class MethodReport:
         delegates: By backend.
         arena_bytes: Planned memory, one entry for each buffer.
         shared_bytes: Of these, what all methods have in common.
-        cache: "none", "flat", "ring", "recurrent" or several joined by "+", with "quantized " before it.
+        cache: "none", "outer" (the runner brings it), "flat", "ring", "recurrent" or several joined by "+",
+            with "quantized " before it.
         cache_bytes: Of the buffers that survive a call; a part of the planned memory.
         num_external_tensors: Weights that a .ptd file has to bring.
     """

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <deque>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -281,10 +282,22 @@ EMM_EXPORT int emm_ops_set_threads(unsigned count, int upstream) {
   return get != nullptr && reset != nullptr && reset(get(), count) ? 0 : 1;
 }
 
+namespace {
+
+struct NumberedCache {
+  emm::ops::KvCache cache;
+  std::map<int64_t, emm::ops::KvSequence> sequences;
+  int64_t next;
+};
+
+std::unique_ptr<emm::ops::KvCacheScope> kv_scope;
+
+}  // namespace
+
 // A cache for kvcache::update_and_attend, which the calls of this thread find once it is used.
 // `layers`: heads, key size, value size and window of each; `store` as emm::ops::Store counts.
-EMM_EXPORT void* emm_ops_kv_new(const int64_t* layers, size_t num_layers, int64_t capacity,
-                                int64_t max_write, int store) {
+EMM_EXPORT NumberedCache* emm_ops_kv_new(const int64_t* layers, size_t num_layers, int64_t capacity,
+                                         int64_t max_write, int store) {
   emm::ops::KvCacheShape shape;
   for (size_t i = 0; i < num_layers; ++i) {
     const int64_t* layer = layers + 4 * i;
@@ -293,44 +306,38 @@ EMM_EXPORT void* emm_ops_kv_new(const int64_t* layers, size_t num_layers, int64_
   shape.capacity = capacity;
   shape.max_write = max_write;
   shape.store = static_cast<emm::ops::Store>(store);
-  return new emm::ops::KvCache(shape);
+  return new NumberedCache{emm::ops::KvCache(shape), {}, 0};
 }
 
-namespace {
-
-std::unique_ptr<emm::ops::KvCacheScope> kv_scope;
-
-emm::ops::KvCache& kv(void* cache) { return *static_cast<emm::ops::KvCache*>(cache); }
-
-}  // namespace
-
-EMM_EXPORT void emm_ops_kv_use(void* cache) {
+EMM_EXPORT void emm_ops_kv_use(NumberedCache* cache) {
   kv_scope.reset();
-  if (cache != nullptr)
-    kv_scope = std::make_unique<emm::ops::KvCacheScope>(static_cast<emm::ops::KvCache*>(cache));
+  if (cache != nullptr) kv_scope = std::make_unique<emm::ops::KvCacheScope>(&cache->cache);
 }
-EMM_EXPORT void emm_ops_kv_delete(void* cache) { delete &kv(cache); }
-EMM_EXPORT int64_t emm_ops_kv_add(void* cache) { return kv(cache).add(); }
-// -1 where there is no such sequence.
-EMM_EXPORT int64_t emm_ops_kv_fork(void* cache, int64_t sequence, int64_t length) {
-  if (kv(cache).find(sequence) == nullptr) return -1;
-  return kv(cache).add(kv(cache).save(sequence, length));
+EMM_EXPORT void emm_ops_kv_delete(NumberedCache* cache) { delete cache; }
+EMM_EXPORT int64_t emm_ops_kv_add(NumberedCache* cache) {
+  cache->sequences.emplace(cache->next, cache->cache.new_sequence());
+  return cache->next++;
 }
-EMM_EXPORT void emm_ops_kv_remove(void* cache, int64_t sequence) { kv(cache).remove(sequence); }
-EMM_EXPORT void emm_ops_kv_clear(void* cache, int64_t sequence) { kv(cache).clear(sequence); }
-EMM_EXPORT int64_t emm_ops_kv_length(void* cache, int64_t sequence) {
-  const emm::ops::KvSequence* found = kv(cache).find(sequence);
-  return found == nullptr ? -1 : found->length();
+EMM_EXPORT int64_t emm_ops_kv_fork(NumberedCache* cache, int64_t sequence, int64_t length) {
+  cache->sequences.emplace(cache->next, cache->sequences.at(sequence).fork(length));
+  return cache->next++;
 }
-EMM_EXPORT int64_t emm_ops_kv_bytes(void* cache, int64_t sequence) {
-  const emm::ops::KvSequence* found = kv(cache).find(sequence);
-  return found == nullptr ? -1 : found->bytes();
+EMM_EXPORT void emm_ops_kv_remove(NumberedCache* cache, int64_t sequence) {
+  cache->sequences.erase(sequence);
+}
+EMM_EXPORT int64_t emm_ops_kv_length(NumberedCache* cache, int64_t sequence) {
+  return cache->sequences.at(sequence).length();
+}
+EMM_EXPORT int64_t emm_ops_kv_bytes(NumberedCache* cache, int64_t sequence) {
+  return cache->sequences.at(sequence).bytes();
 }
 // `spans`: sequence and number of tokens of each.
-EMM_EXPORT void emm_ops_kv_begin_step(void* cache, const int64_t* spans, size_t num_spans) {
+EMM_EXPORT void emm_ops_kv_begin_step(NumberedCache* cache, const int64_t* spans,
+                                      size_t num_spans) {
   std::vector<emm::ops::KvSpan> step;
-  for (size_t i = 0; i < num_spans; ++i) step.push_back({spans[2 * i], spans[2 * i + 1]});
-  kv(cache).begin_step(std::move(step));
+  for (size_t i = 0; i < num_spans; ++i)
+    step.push_back({&cache->sequences.at(spans[2 * i]), spans[2 * i + 1]});
+  cache->cache.begin_step(std::move(step));
 }
 
 EMM_EXPORT const char* emm_ops_isa() { return emm::ops::instruction_set(); }

@@ -29,7 +29,7 @@ MAY_INCLUDE = {
     "sampling": {"base"},
     "program": {"base"},
     "model": {"base", "program"},
-    "et": {"base", "program", "model", "linear", "ops/kernels.h", "ops/parallel.h"},
+    "et": {"base", "program", "model", "linear", "ops/kernels.h", "ops/kv_cache.h", "ops/parallel.h"},
     "runtime": {"base", "sampling", "model"},
     "testing": {"base", "sampling", "model", "runtime"},
     "bindings": {"base", "image", "sampling", "program", "model", "et", "runtime"},

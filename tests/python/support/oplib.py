@@ -131,11 +131,8 @@ class KvCache:
     def remove(self, sequence: int) -> None:
         self._lib.emm_ops_kv_remove(self._cache, ctypes.c_int64(sequence))
 
-    def clear(self, sequence: int) -> None:
-        self._lib.emm_ops_kv_clear(self._cache, ctypes.c_int64(sequence))
-
     def length(self, sequence: int) -> int:
-        """Its positions; -1 where there is no such sequence."""
+        """How many positions it holds."""
         return int(self._lib.emm_ops_kv_length(self._cache, ctypes.c_int64(sequence)))
 
     def bytes(self, sequence: int) -> int:

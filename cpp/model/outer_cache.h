@@ -1,0 +1,23 @@
+// Programs that have no key/value cache in the graph: kvcache::update_and_attend writes and reads
+// one that the runner brings. What it must look like follows from the calls.
+#pragma once
+
+#include <string>
+
+#include "model/contract.h"
+#include "program/program_file.h"
+
+namespace emm {
+
+// Of all methods together, which share the cache; no layers where nothing calls the operator.
+// Windows come from the constant method get_windows, one for each layer, 0 for none. Throws
+// Error(kContract) for calls that no cache can serve.
+OuterCache find_outer_cache(const ProgramInfo& program, const Signatures& signatures);
+
+// Whether this method calls the operator.
+bool uses_outer_cache(const ProgramMethod& method);
+
+// By numpy's name. Throws Error(kInput) for one that rows cannot have.
+DType outer_cache_dtype(const std::string& name);
+
+}  // namespace emm
