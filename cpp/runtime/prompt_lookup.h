@@ -15,7 +15,7 @@ namespace emm {
 class PromptLookup {
  public:
   // Guesses at most `max_tokens` at a time.
-  explicit PromptLookup(int64_t max_tokens) : max_tokens_(max_tokens) {}
+  explicit PromptLookup(int64_t max_tokens);
 
   // What may follow `text`, of `most` tokens at most; nothing where that is not worth reading.
   std::vector<int64_t> guess(const std::vector<int64_t>& text, int64_t most);
@@ -28,10 +28,9 @@ class PromptLookup {
     size_t least_match;
     double now;
     int64_t pause = 0;  // occasions that are let pass
-    int64_t next_pause = kShortestPause;
+    int64_t next_pause;
   };
-  static constexpr int64_t kShortestPause = 8;
-  std::array<Chance, 4> chances_ = {{{2, 0.4}, {3, 0.5}, {5, 0.7}, {9, 0.85}}};
+  std::array<Chance, 3> chances_;
   Chance* used_ = nullptr;  // for the last guess
   int64_t max_tokens_;
 };
