@@ -16,7 +16,7 @@ from PIL import Image
 
 import executorch_mm
 from executorch_mm import ExecutorchMMError, MultimodalRunner, make_audio_input, make_image_input
-from executorch_mm.chat import ChatTemplate
+from executorch_mm.chat import ChatOptions, ChatTemplate
 from executorch_mm.errors import InputError, ModelLoadError, StateFileError
 from executorch_mm.preprocess import load_image
 
@@ -95,6 +95,21 @@ def conversation_of_another_size(folder: Path) -> object:
         return runner.restore(folder / "chat.emm")
 
 
+def message_that_names(name: str, allowed: str | None = None) -> Callable[[Path], object]:
+    """A chat about an image; in the folder lie `mine.png` and `allowed/`, in which a link leads out."""
+
+    def attempt(folder: Path) -> object:
+        (folder / "mine.png").write_bytes(image("PNG", (8, 8)))
+        (folder / "allowed").mkdir()
+        (folder / "allowed" / "link.png").symlink_to(folder / "mine.png")
+        part = {"type": "image_url", "image_url": {"url": name.replace("FOLDER", str(folder))}}
+        options = ChatOptions(allowed_local_media_path=allowed and folder / allowed)
+        with MultimodalRunner.demo() as runner:
+            return runner.chat([{"role": "user", "content": [part]}], chat_options=options)
+
+    return attempt
+
+
 def token_outside(_: Path) -> object:
     with MultimodalRunner.demo() as runner:
         return runner.generate_text(executorch_mm.make_token_input([10**9]))
@@ -124,6 +139,18 @@ ATTEMPTS = [
         lambda _: make_audio_input(np.full(9, 3e4, np.float32), sampling_rate=16_000),
     ),
     Attempt("a URL that nobody allowed", InputError, lambda _: load_image("http://127.0.0.1/image.png")),
+    Attempt("a message that names a file", InputError, message_that_names("FOLDER/mine.png")),
+    Attempt("a message that names a file by URI", InputError, message_that_names("file://FOLDER/mine.png")),
+    Attempt(
+        "a message that climbs out of the folder it may name files of",
+        InputError,
+        message_that_names("../mine.png", "allowed"),
+    ),
+    Attempt(
+        "a message that names a link out of that folder",
+        InputError,
+        message_that_names("link.png", "allowed"),
+    ),
     Attempt("a snapshot of another runner", InputError, foreign_snapshot),
     Attempt("a saved conversation that claims to be huge", StateFileError, conversation_of_another_size),
     Attempt("a token beyond the vocabulary", InputError, token_outside),
