@@ -94,12 +94,12 @@ class MultimodalInput:
         return self.kind == "image"
 
     def is_audio(self) -> bool:
-        """Whether it is features of audio."""
-        return self.kind == "audio"
+        """Whether it is audio: features, samples for the encoder, or samples to make features of."""
+        return self.kind in ("audio", "raw_audio", "waveform")
 
     def is_raw_audio(self) -> bool:
-        """Whether it is samples for an encoder that makes the features itself."""
-        return self.kind == "raw_audio"
+        """Whether it is audio that no features have been made of."""
+        return self.kind in ("raw_audio", "waveform")
 
     def __repr__(self) -> str:
         if isinstance(self._value, str):

@@ -481,8 +481,8 @@ class MultimodalRunner(LoadedModel, ChatMethods):
 
     def _facts(self) -> list[str]:
         contract, session = self.contract, self._session
-        heard = [("images", contract.has_image_encoder), ("audio", contract.has_audio_encoder)]
-        kinds = ["text", *(name for name, is_there in heard if is_there)]
+        encoders = [("images", contract.has_image_encoder), ("audio", contract.has_audio_encoder)]
+        kinds = ["text", *(name for name, is_there in encoders if is_there)]
         return [
             "+".join(kinds),
             f"context {session.position} of {contract.capacity}",

@@ -375,10 +375,13 @@ class TemplateFiles:
             return self.templates[_DEFAULT]
         if self.templates:
             names = ", ".join(sorted(self.templates))
-            raise InputError(f"chat_template: expected the name of one of this model's templates: {names}")
+            raise InputError(
+                "chat template: expected ChatOptions(template=...) with the name of one of this model's "
+                f"templates: {names}"
+            )
         raise InputError(
             "chat template: expected chat_template.jinja, chat_template.json or one in tokenizer_config.json "
-            "beside the model or its tokenizer; or give chat_template="
+            "beside the model or its tokenizer; or give chat_options=ChatOptions(template=...)"
         )
 
 

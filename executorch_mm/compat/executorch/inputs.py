@@ -74,11 +74,11 @@ class MultimodalInput:
 
     def is_audio(self) -> bool:
         """Whether it is features of audio."""
-        return self.part.is_audio()
+        return self.part.kind == "audio"
 
     def is_raw_audio(self) -> bool:
         """Whether it is samples."""
-        return self.part.is_raw_audio()
+        return self.part.kind == "raw_audio"
 
     def get_text(self) -> str | None:
         """The text, or None if it is something else."""

@@ -239,7 +239,10 @@ def test_named_templates_are_chosen_by_name_and_by_tools(tmp_path: Path) -> None
 def test_without_a_template_for_the_case_the_message_says_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected chat_template\.jinja"):
         TemplateFiles().choose(None, has_tools=False)
-    with pytest.raises(InputError, match="one of this model's templates: rag, tool_use"):
+    with pytest.raises(
+        InputError,
+        match=r"ChatOptions\(template=\.\.\.\) with the name of one of this model's templates: rag, tool_use",
+    ):
         TemplateFiles({"tool_use": "x", "rag": "y"}).choose(None, has_tools=False)
 
 

@@ -169,8 +169,20 @@ def test_every_kind_answers_for_itself_only() -> None:
     }
     for kind, part in parts.items():
         assert part.kind == kind
-        for other in ("text", "tokens", "image", "audio", "raw_audio"):
+        for other in ("text", "tokens", "image"):
             assert getattr(part, f"is_{other}")() == (kind == other)
+
+
+def test_audio_of_every_kind_is_audio_and_samples_are_raw() -> None:
+    floats = np.zeros((1, 2, 3), np.float32)
+    features = make_audio_input(floats)
+    for_the_encoder = make_raw_audio_input(floats)
+    for_features = make_audio_input(np.zeros(5, np.float32), sampling_rate=8000)
+    assert [part.is_audio() for part in (features, for_the_encoder, for_features)] == [True, True, True]
+    assert [part.is_raw_audio() for part in (features, for_the_encoder, for_features)] == [False, True, True]
+    for other in (make_text_input("a"), make_token_input([1]), make_image_input(RGB)):
+        assert not other.is_audio()
+        assert not other.is_raw_audio()
 
 
 def test_what_is_kept_is_the_callers_own_memory() -> None:
