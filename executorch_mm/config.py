@@ -94,18 +94,26 @@ _OTHER_NAMES = {
 }
 
 
-def _names_unknown_options(config: type[_ConfigT]) -> type[_ConfigT]:
-    """Lets the constructor of a dataclass say which option a wrong name may have meant."""
-    make = config.__init__
-    names = {item.name: item for item in dataclasses.fields(config)}  # type: ignore[arg-type]
+def names_unknown_options(other_names: Mapping[str, str]) -> Callable[[type[_ConfigT]], type[_ConfigT]]:
+    """Lets the constructor of a dataclass say which option a wrong name may have meant.
 
-    @functools.wraps(make)
-    def __init__(self: _ConfigT, *args: object, **options: object) -> None:  # noqa: N807
-        UnknownOptionError._check(options, names, _OTHER_NAMES)
-        make(self, *args, **options)
+    Args:
+        other_names: What other libraries call some of the options.
+    """
 
-    config.__init__ = __init__  # type: ignore[assignment, method-assign]
-    return config
+    def with_names(config: type[_ConfigT]) -> type[_ConfigT]:
+        make = config.__init__
+        names = {item.name: item for item in dataclasses.fields(config)}  # type: ignore[arg-type]
+
+        @functools.wraps(make)
+        def __init__(self: _ConfigT, *args: object, **options: object) -> None:  # noqa: N807
+            UnknownOptionError._check(options, names, other_names)
+            make(self, *args, **options)
+
+        config.__init__ = __init__  # type: ignore[assignment, method-assign]
+        return config
+
+    return with_names
 
 
 def without_synonyms(options: ChatGenerationOptions) -> GenerationOptions:
@@ -124,7 +132,7 @@ def without_synonyms(options: ChatGenerationOptions) -> GenerationOptions:
     return cast(GenerationOptions, plain)
 
 
-@_names_unknown_options
+@names_unknown_options(_OTHER_NAMES)
 @dataclass(frozen=True)
 class GenerationConfig:
     """Options of one request.

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from executorch_mm._loading.options import LoadOptions, PathLike
+from executorch_mm._loading.options import SHOWN, LoadOptions, PathLike
 from executorch_mm._loading.pretrained import find_model
+from executorch_mm._loading.shown_options import show_options
 from executorch_mm.embeddings.arguments import listed
 from executorch_mm.embeddings.configuration import SimilarityFunction
 from executorch_mm.embeddings.encoder import InputName, TextEncoder
@@ -97,23 +98,25 @@ class EmbeddingModel(TextEncoder):
         revision: str | None = None,
         cache_dir: PathLike | None = None,
         token: str | None = None,
+        local_files_only: bool = False,
         **options: Unpack[LoadOptions],
     ) -> Self:
         """Loads a model from a folder or a repository of the Hugging Face Hub (extra `hub`).
 
         Args:
-            name: A folder, or "owner/name".
+            name: A folder, a .pte file, or "owner/name".
             model_file: The .pte file in it, where there are several.
             revision: Of the repository.
             cache_dir: Where downloads are kept.
             token: For repositories that ask for one.
+            local_files_only: Take the repository from the Hub's cache and ask nobody.
             **options: Fields of `LoadOptions`.
 
         Raises:
             ModelLoadError: There is no such folder, repository or file.
             MissingDependencyError: It is a repository and huggingface_hub is not installed.
         """
-        files = find_model(name, model_file, revision, cache_dir, token)
+        files = find_model(name, model_file, revision, cache_dir, token, local_files_only=local_files_only)
         return cls(files.model, files.tokenizer, config_path=files.tokenizer, **options)
 
     @property
@@ -220,6 +223,9 @@ class EmbeddingModel(TextEncoder):
     ) -> FloatArray:
         name = next((name for name in names if name in self._config.prompts), None)
         return self.encode(sentences, prompt_name=name, batch_size=batch_size)
+
+
+show_options(EmbeddingModel, SHOWN)
 
 
 def _unit(vectors: FloatArray) -> FloatArray:

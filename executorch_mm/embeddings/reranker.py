@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from executorch_mm._loading.options import LoadOptions, PathLike
+from executorch_mm._loading.options import SHOWN, LoadOptions, PathLike
 from executorch_mm._loading.pretrained import find_model
+from executorch_mm._loading.shown_options import show_options
 from executorch_mm.embeddings.arguments import check_count, check_text, listed
 from executorch_mm.embeddings.encoder import InputName, TextEncoder
 from executorch_mm.embeddings.pooling import FloatArray
@@ -97,10 +98,11 @@ class Reranker(TextEncoder):
         revision: str | None = None,
         cache_dir: PathLike | None = None,
         token: str | None = None,
+        local_files_only: bool = False,
         **options: Unpack[LoadOptions],
     ) -> Self:
         """Loads a model from a folder or a repository of the Hugging Face Hub; see `EmbeddingModel`."""
-        files = find_model(name, model_file, revision, cache_dir, token)
+        files = find_model(name, model_file, revision, cache_dir, token, local_files_only=local_files_only)
         return cls(files.model, files.tokenizer, config_path=files.tokenizer, **options)
 
     def predict(
@@ -179,6 +181,9 @@ class Reranker(TextEncoder):
             raise InputError(f"pairs[{number}]: expected a pair of texts, got {shown(pair)}")
         first, second = (self._lowered(text, f"pairs[{number}][{i}]") for i, text in enumerate(pair))
         return first, second
+
+
+show_options(Reranker, SHOWN)
 
 
 def _declared(name: str | None) -> Activation:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 from executorch_mm._loading.shown_options import parameters_of, show_options
-from executorch_mm.config import GenerationConfig, is_finite
+from executorch_mm.config import GenerationConfig, is_finite, names_unknown_options
 from executorch_mm.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -34,6 +34,19 @@ class SpeechOptions(TypedDict, total=False):
     timeout: float | None
 
 
+# What OpenAI's Whisper, its API and faster-whisper call an option.
+_OTHER_NAMES = {
+    "lang": "language",
+    "initial_prompt": "prompt",
+    "without_timestamps": "timestamps",
+    "return_timestamps": "timestamps",
+    "word_timestamps": "timestamps",
+    "log_prob_threshold": "logprob_threshold",
+    "max_tokens": "max_new_tokens",
+}
+
+
+@names_unknown_options(_OTHER_NAMES)
 @dataclass(frozen=True)
 class SpeechConfig:
     """Options of a transcription; the defaults are those of Whisper's reference.
@@ -61,6 +74,7 @@ class SpeechConfig:
 
     Raises:
         InputError: A value is out of its range; the message names the field.
+        UnknownOptionError: There is no such option; the message says which may have been meant.
     """
 
     language: str | None = None
@@ -107,7 +121,7 @@ class SpeechConfig:
 
         Raises:
             InputError: As in the constructor.
-            TypeError: There is no such field.
+            UnknownOptionError: There is no such option.
         """
         return dataclasses.replace(self, **options) if options else self
 

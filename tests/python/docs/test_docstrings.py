@@ -73,7 +73,7 @@ def signature(function: Callable[..., Any]) -> inspect.Signature:
     """As it is written: `**options` stands for the fields that are documented with their class."""
     if "__signature__" not in vars(function):
         return inspect.signature(function)
-    plain = types.FunctionType(function.__code__, {})
+    plain = types.FunctionType(function.__code__, {}, closure=function.__closure__)
     plain.__annotations__ = function.__annotations__
     return inspect.signature(plain)
 

@@ -13,10 +13,12 @@ import pytest
 
 from executorch_mm import (
     ClipModel,
+    EmbeddingModel,
     GenerationConfig,
     InputError,
     LoadOptions,
     MultimodalRunner,
+    Reranker,
     RunnerOptions,
     SpeechConfig,
     SpeechRunner,
@@ -193,6 +195,10 @@ def test_chats_take_openais_names_of_the_limit(runner: MultimodalRunner, name: s
         (SpeechRunner.astream_transcribe, SpeechOptions),
         (SpeechConfig.replace, SpeechOptions),
         (ClipModel, LoadOptions),
+        (EmbeddingModel, LoadOptions),
+        (EmbeddingModel.from_pretrained, LoadOptions),
+        (Reranker, LoadOptions),
+        (Reranker.from_pretrained, LoadOptions),
     ],
     ids=lambda value: value.__qualname__,
 )
@@ -204,6 +210,18 @@ def test_signatures_name_every_option(method: Callable[..., object], options: ty
         assert parameters[name].default is not inspect.Parameter.empty
     shown = pydoc.render_doc(method, renderer=pydoc.plaintext)
     assert all(f"{name}: " in shown for name in options.__annotations__)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("langage", "language"), ("initial_prompt", "prompt"), ("max_tokens", "max_new_tokens")],
+)
+def test_a_wrong_option_of_speech_says_which_was_meant(name: str, meant: str) -> None:
+    message = f"^{name}: there is no such option: did you mean {meant}\\?$"
+    with pytest.raises(UnknownOptionError, match=message):
+        SpeechConfig(**{name: "x"})
+    with pytest.raises(UnknownOptionError, match=message):
+        SpeechConfig().replace(**{name: "x"})
 
 
 def test_the_shown_defaults_are_those_that_hold() -> None:
