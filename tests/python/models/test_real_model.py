@@ -122,6 +122,20 @@ def test_a_saved_conversation_is_brought_back(smollm: MultimodalRunner) -> None:
     assert smollm.generate_text([], GREEDY) == answer
 
 
+def test_a_long_conversation_comes_back_from_a_file(smollm: MultimodalRunner, tmp_path: Path) -> None:
+    smollm.prefill(" ".join([QUESTION] * 20))
+    smollm.save(tmp_path / "chat.emm")
+    smollm.save(tmp_path / "small.emm", dtype="float16")
+    expected = smollm.generate_result([], GREEDY, logprobs=2)
+    for name in ("chat.emm", "small.emm"):
+        smollm.reset()
+        smollm.restore(tmp_path / name)
+        got = smollm.generate_result([], GREEDY, logprobs=2)
+        if name == "chat.emm":
+            assert (got.token_ids, got.top_logprobs) == (expected.token_ids, expected.top_logprobs)
+        assert got.token_ids[0] == expected.token_ids[0]  # whose logits are kept exactly
+
+
 @pytest.mark.slow
 def test_both_thread_modes_give_the_same_text(folder: Path, smollm: MultimodalRunner) -> None:
     """In a process of its own, because the pool's size is one for a process."""
