@@ -1,8 +1,8 @@
 """What error messages advise exists where they say so, and helps.
 
 The strings of the package are read from its sources: options written as `name=`, flags as `--name`,
-attributes as `Class.name` and calls as `name(`. Each is looked up in the signatures and parsers. What users meet most is
-followed: an error is provoked, its advice is taken, and the same call goes through.
+attributes as `Class.name` and calls as `name(`. Each is looked up in the signatures and parsers. What users
+meet most is followed: an error is provoked, its advice is taken, and the same call goes through.
 """
 
 from __future__ import annotations
