@@ -4,14 +4,14 @@ find_package(Python 3.10 REQUIRED COMPONENTS Interpreter Development.Module
              OPTIONAL_COMPONENTS Development.SABIModule)
 find_package(nanobind CONFIG REQUIRED)
 
-set(_sources bind_build_info.cpp bind_contract.cpp bind_errors.cpp bind_exit.cpp bind_generation.cpp bind_image.cpp bind_inputs.cpp
+set(_sources bind_build_info.cpp bind_contract.cpp bind_errors.cpp bind_exit.cpp bind_generation.cpp bind_image.cpp bind_inputs.cpp bind_isolation.cpp
              bind_load.cpp bind_methods.cpp bind_program.cpp bind_sampling.cpp bind_session.cpp bind_transducer.cpp gil.cpp module.cpp)
 list(TRANSFORM _sources PREPEND "${PROJECT_SOURCE_DIR}/cpp/bindings/")
 
 # Linked mode. STABLE_ABI takes effect from Python 3.12 on, FREE_THREADED on interpreters without the GIL.
 nanobind_add_module(_core STABLE_ABI FREE_THREADED NB_DOMAIN executorch_mm NB_SUPPRESS_WARNINGS ${_sources})
 emm_compile_settings(_core)
-target_link_libraries(_core PRIVATE emm_image emm_runtime emm_et)
+target_link_libraries(_core PRIVATE emm_image emm_remote emm_runtime emm_et)
 target_compile_definitions(_core PRIVATE EMM_VERSION="${EMM_VERSION}" EMM_EXECUTORCH_VERSION="${EMM_EXECUTORCH_VERSION}")
 if(APPLE)
   set(_rpath "@loader_path")

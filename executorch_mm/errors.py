@@ -104,6 +104,13 @@ class ExecutionError(ExecutorchMMError):
     """
 
 
+class IsolatedProcessError(ExecutionError):
+    """The process of a model that was loaded with `isolate=True` has ended; the message says how.
+
+    Nothing is left of the conversation: load the model anew.
+    """
+
+
 class ResponseFormatError(ExecutorchMMError):
     """A complete answer, read as JSON, is not what its `response_format` asks for, as the message says.
 

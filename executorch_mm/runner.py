@@ -106,7 +106,7 @@ class MultimodalRunner(LoadedModel, ChatMethods):
                 mel spectrograms writes. None looks for one that has "preprocess" in its name beside model and
                 tokenizer when the first audio comes; without one, features are made as `processor_path` says.
             **options: Fields of `RunnerOptions`: `load_mode`, `num_threads`, `max_context_len`, `method`,
-                `kv_cache_dtype`, `xnnpack`, `profile_path`.
+                `kv_cache_dtype`, `xnnpack`, `profile_path`, `isolate`.
 
         Raises:
             ModelLoadError: The file cannot be read, verified or initialised, or needs a backend that is not
@@ -115,10 +115,14 @@ class MultimodalRunner(LoadedModel, ChatMethods):
                 `audio_preprocessor` does not fit it.
             TokenizerError: The tokenizer file is missing, malformed or of an unknown kind.
             InputError: An option is wrong.
+            IsolatedProcessError: With `isolate=True`, the model's process has ended.
         """
         start_ns = _core.now_ns()
         loading = core_options(model_path, data_path, **options)
-        session, self._tokenizer, search_folders = load_model(loading, tokenizer_path, _core.Session.load)
+        from executorch_mm._loading.isolated import loader  # here: imports are to be fast
+
+        load = loader(_core.Session.load, model_path, data_path, options)
+        session, self._tokenizer, search_folders = load_model(loading, tokenizer_path, load)
         if session.contract.is_speech:
             raise ContractError("the program hears audio and writes down what is said: use SpeechRunner")
         processor = optional_path(processor_path, "processor_path")

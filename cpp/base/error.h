@@ -16,6 +16,7 @@ enum class ErrorCode {
   kCapacity,   // the context has no room for what was asked
   kExecution,  // a method failed while it ran
   kBusy,       // the object is in use by another thread or request
+  kProcess,    // the process that the model runs in has ended
 };
 
 class Error : public std::runtime_error {

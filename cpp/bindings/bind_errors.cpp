@@ -25,6 +25,8 @@ const char* class_name(ErrorCode code) {
       return "ExecutionError";
     case ErrorCode::kBusy:
       return "BusyError";
+    case ErrorCode::kProcess:
+      return "IsolatedProcessError";
   }
   return "ExecutionError";
 }

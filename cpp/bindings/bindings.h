@@ -62,6 +62,7 @@ void bind_exit(nb::module_& module);
 void bind_contract(nb::module_& module);
 void bind_image(nb::module_& module);
 void bind_inputs(nb::module_& module);
+void bind_isolation(nb::module_& module);
 void bind_load(nb::module_& module);
 void bind_program(nb::module_& module);
 void bind_session(nb::module_& module);

@@ -12,6 +12,7 @@ NB_MODULE(_core, module) {
   emm::bindings::bind_image(module);
   emm::bindings::bind_inputs(module);
   emm::bindings::bind_load(module);
+  emm::bindings::bind_isolation(module);
   emm::bindings::bind_program(module);
   emm::bindings::bind_session(module);
   emm::bindings::bind_sampling(module);

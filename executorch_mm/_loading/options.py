@@ -89,7 +89,7 @@ class LoadOptions(TypedDict, total=False):
 
 
 class RunnerOptions(LoadOptions, total=False):
-    """Keywords that say how a runner's program is loaded: those of `LoadOptions` and four more.
+    """Keywords that say how a runner's program is loaded: those of `LoadOptions` and some more.
 
     Attributes:
         max_context_len: Positions of the context, at most as many as the model's caches have room for. None
@@ -101,12 +101,16 @@ class RunnerOptions(LoadOptions, total=False):
             default) takes the dtype of the program's keys.
         profile_path: Where `close()` writes an ETDump of every method call, for ExecuTorch's Inspector.
             Until then it is kept in memory and grows with each operator that is run.
+        isolate: Runs the model in a process of its own, for files of strangers: where it crashes, the call
+            raises `IsolatedProcessError`. Sampling, stop texts and callbacks stay here, so answers are the
+            same. Linux only, for a model in a file, and not for transducers (`InputError`).
     """
 
     max_context_len: int | None
     method: str | None
     kv_cache_dtype: KvCacheDtype | None
     profile_path: PathLike | None
+    isolate: bool
 
 
 _DEFAULTS: RunnerOptions = {
@@ -117,6 +121,7 @@ _DEFAULTS: RunnerOptions = {
     "method": None,
     "kv_cache_dtype": None,
     "profile_path": None,
+    "isolate": False,
 }
 SHOWN = {
     "LoadOptions": parameters_of(LoadOptions, _DEFAULTS),
@@ -158,6 +163,8 @@ def core_options(
         refuse_pipe(profile_path, "profile_path")
     load_mode = options["load_mode"]
     _check_word("load_mode", load_mode, get_args(LoadMode))
+    if not isinstance(options["isolate"], bool):
+        raise InputError(f"isolate: expected True or False, got {shown(options['isolate'])}")
     return _core.LoadOptions(
         model_path=model_path,
         model_bytes=model_bytes,

@@ -78,7 +78,10 @@ class SpeechRunner(LoadedModel):
         start_ns = _core.now_ns()
         loading = core_options(model_path, data_path, **options)
         self._requests: _WhisperRequests | _TransducerRequests
-        loaded, self._tokenizer, folders = load_model(loading, tokenizer_path, _core.load_speech)
+        from executorch_mm._loading.isolated import loader  # here: imports are to be fast
+
+        load = loader(_core.load_speech, model_path, data_path, options)
+        loaded, self._tokenizer, folders = load_model(loading, tokenizer_path, load)
         self._source = name_source(model_path)
         if isinstance(loaded, _core.TransducerDecoder):
             transducer = TransducerModel(loaded.contract, self._tokenizer)

@@ -291,6 +291,17 @@ def take_log_lines() -> list[tuple[int, str, int, str]]:
     The lines logged since the last call, by any thread: (level, file, line, text).
     """
 
+def load_isolated(options: LoadOptions, process: int, socket: int, memory: int) -> Session:
+    """
+    A session whose model runs in a child process that calls serve_isolated() with the same options.
+    The process, the socket and the memory file belong to the call, and end where it raises.
+    """
+
+def serve_isolated(options: LoadOptions, socket: int, memory: int) -> None:
+    """
+    Loads a model and runs it for the process at the other end of the socket until it is closed.
+    """
+
 class ValueKind(enum.Enum):
     NULL = 1
 

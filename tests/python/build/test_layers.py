@@ -30,9 +30,10 @@ MAY_INCLUDE = {
     "program": {"base"},
     "model": {"base", "program"},
     "et": {"base", "program", "model", "linear", "ops/kernels.h", "ops/kv_cache.h", "ops/parallel.h"},
+    "remote": {"base", "model"},
     "runtime": {"base", "sampling", "model"},
     "testing": {"base", "sampling", "model", "runtime"},
-    "bindings": {"base", "image", "sampling", "program", "model", "et", "runtime"},
+    "bindings": {"base", "image", "sampling", "program", "model", "et", "remote", "runtime"},
 }
 # Where the headers of others may be included.
 FOREIGN_HEADERS = {
@@ -40,7 +41,7 @@ FOREIGN_HEADERS = {
     "Python": (re.compile(r"nanobind/|Python\.h|pybind11/|numpy/"), {"bindings"}),
 }
 # What must not even reach ExecuTorch through our headers.
-EXECUTORCH_FREE = {"base", "image", "linear", "sampling", "program", "model", "runtime", "testing"}
+EXECUTORCH_FREE = {"base", "image", "linear", "sampling", "program", "model", "remote", "runtime", "testing"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.MULTILINE)
 
 # What a room of executorch_mm/ (a module or a folder) may import of the others, in functions and for type

@@ -1,0 +1,128 @@
+"""Models that run in a process of their own: a crash there is an error here.
+
+This side starts the process and reads the file's promises itself; the other side loads the program and runs
+its methods. Between them are a socket with messages of one size and memory that both have mapped
+(`cpp/remote`): nothing that comes back is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from executorch_mm import _core
+from executorch_mm._loading.options import PathLike, RunnerOptions, XnnpackOptions, core_options
+from executorch_mm.errors import ExecutionError, InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+LoadedT = TypeVar("LoadedT")
+
+_SOCKET, _MEMORY = 3, 4  # numbers of the two files in the process
+_FREE = 10  # numbers from here on do not get in the way of these
+_PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from executorch_mm._loading.isolated import serve; serve(sys.argv[2])"
+)
+
+
+def loader(
+    load: Callable[[_core.LoadOptions], LoadedT],
+    model: PathLike | Buffer,
+    data_path: PathLike | Sequence[PathLike],
+    options: RunnerOptions,
+) -> Callable[[_core.LoadOptions], LoadedT | _core.Session]:
+    """What loads a model, in this process or in one of its own, as the option `isolate` says.
+
+    Args:
+        load: Loads it in this process.
+        model: As the runner was given it.
+        data_path: The same.
+        options: The same.
+
+    Raises:
+        InputError: The model cannot be isolated here.
+    """
+    if not options.get("isolate", False):
+        return load
+    _expect_possible(model)
+    asked = json.dumps([os.fspath(model), _texts(data_path), _plain(options)])  # type: ignore[arg-type]
+    return lambda loading: _start(loading, asked)
+
+
+def _expect_possible(model: PathLike | Buffer) -> None:
+    if not isinstance(model, (str, os.PathLike)):
+        raise InputError("isolate: expected the path of a file, got a model in memory")
+    if not hasattr(os, "memfd_create"):
+        raise InputError(f"isolate: expected Linux, whose shared memory can be sealed, got {sys.platform}")
+    if not sys.executable or getattr(sys, "frozen", False):
+        raise InputError("isolate: there is no Python here to start: the program is frozen or embedded")
+
+
+def _texts(data_path: PathLike | Sequence[PathLike]) -> list[str]:
+    paths = [data_path] if isinstance(data_path, (str, os.PathLike)) else data_path
+    return [os.fspath(path) for path in paths]
+
+
+def _plain(options: RunnerOptions) -> dict[str, object]:
+    plain: dict[str, object] = {name: value for name, value in options.items() if name != "isolate"}
+    for name, value in plain.items():
+        if isinstance(value, XnnpackOptions):
+            plain[name] = dataclasses.asdict(value)
+        elif isinstance(value, os.PathLike):
+            plain[name] = os.fspath(value)
+    return plain
+
+
+def _start(loading: _core.LoadOptions, asked: str) -> _core.Session:
+    import fcntl  # here: few models are isolated
+    import socket
+
+    files: list[int] = []
+    try:
+        memory = os.memfd_create("executorch_mm", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        files.append(memory)
+        # The process could shrink it otherwise, and who then reads it here would be ended (SIGBUS).
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+        ours, theirs = (end.detach() for end in socket.socketpair())
+        files += [ours, theirs]
+        given = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, _FREE) for file in (theirs, memory)]
+        files += given
+        process = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), asked],
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_DUP2, given[0], _SOCKET),
+                (os.POSIX_SPAWN_DUP2, given[1], _MEMORY),
+            ],
+            setpgroup=0,  # Ctrl-C of a terminal is for this process
+        )
+    except OSError as error:
+        for file in files:
+            os.close(file)
+        raise ExecutionError(f"isolate: no process can be started: {error.strerror or error}") from error
+    for file in (theirs, *given):
+        os.close(file)
+    return _core.load_isolated(loading, process, ours, memory)
+
+
+def serve(asked: str) -> None:
+    """The process: loads what it is asked for and runs it until the caller goes away."""
+    import resource
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    model, data_paths, options = json.loads(asked)
+    if options.get("xnnpack") is not None:
+        options["xnnpack"] = XnnpackOptions(**options["xnnpack"])
+    _core.serve_isolated(core_options(model, data_paths, **options), _SOCKET, _MEMORY)
