@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm.errors import StateFileError
 from executorch_mm.tokenizer import Tokenizer
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 1 << 16
 _MOST_BLOCKS = 128  # a file of up to 8 MiB is read as a whole
 _MOST_TOKENS = 1024
+_ALIGNMENT = 16  # of memory that the core uses in place
 
 
 class ModelIdentity:
@@ -43,6 +46,11 @@ class ModelIdentity:
         paths = [*([model] if isinstance(model, (str, os.PathLike)) else []), *data]
         self._files = [(path, _mark(path.stat())) for path in (Path(os.fspath(path)) for path in paths)]
         self._tokenizer = tokenizer
+        self._begun: _Hash | None = None
+        if self._memory is not None and np.frombuffer(self._memory, np.uint8).ctypes.data % _ALIGNMENT:
+            # The core has made a copy and lets the caller's memory go: so does this.
+            self._begun = self._of_memory()
+            self._memory = None
 
     @BuiltOnce
     def model(self) -> str:
@@ -51,14 +59,18 @@ class ModelIdentity:
         Raises:
             StateFileError: A file of it has changed since it was loaded, or is gone.
         """
+        digest = self._of_memory() if self._begun is None else self._begun.copy()
+        for path, mark in self._files:
+            self._add_file(digest, path, mark)
+        return digest.hexdigest()
+
+    def _of_memory(self) -> _Hash:
         import hashlib
 
         digest = hashlib.sha256()
         if self._memory is not None:
             _add(digest, self._memory.nbytes, self._blocks_of(self._memory))
-        for path, mark in self._files:
-            self._add_file(digest, path, mark)
-        return digest.hexdigest()
+        return digest
 
     @BuiltOnce
     def tokenizer(self) -> str:

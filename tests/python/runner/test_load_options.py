@@ -127,12 +127,17 @@ def test_a_model_in_memory_is_not_copied_and_stays_referenced_until_the_runner_i
 
 
 def test_memory_at_an_odd_address_is_copied_and_let_go(
-    demo_folder: Path, content: bytes, reference: str
+    demo_folder: Path, content: bytes, reference: str, tmp_path: Path
 ) -> None:
     memory = bytearray(b"?" + content)
     with MultimodalRunner(memoryview(memory)[1:], demo_folder) as runner:
         memory[:] = b"?"  # neither in use nor needed
         assert answer(runner) == reference
+        position = runner.position
+        runner.save(tmp_path / "chat.emm")
+    with MultimodalRunner(demo_folder / "model.pte", demo_folder) as same_model:
+        same_model.restore(tmp_path / "chat.emm")
+        assert same_model.position == position
 
 
 def test_a_model_in_memory_takes_one_data_file(demo_folder: Path) -> None:
