@@ -19,7 +19,8 @@ from executorch_mm.chat.local_media import MediaAccess
 from executorch_mm.chat.messages import read_messages
 from executorch_mm.chat.placeholders import Cut, render_conversation
 from executorch_mm.chat.quoting import PromptText
-from executorch_mm.chat.template import ChatTemplate, Message, TemplateFiles, Variables
+from executorch_mm.chat.template import ChatTemplate, Message, Variables
+from executorch_mm.chat.template_files import TemplateFiles
 from executorch_mm.chat.tools import Tool
 from executorch_mm.chat.values import Fields
 from executorch_mm.errors import InputError, shown

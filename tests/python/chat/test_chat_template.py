@@ -12,7 +12,7 @@ import pytest
 
 from executorch_mm import MultimodalRunner
 from executorch_mm.chat import ChatOptions, ChatTemplate
-from executorch_mm.chat.template import TemplateFiles
+from executorch_mm.chat.template_files import TemplateFiles
 from executorch_mm.errors import InputError
 
 HELLO = [{"role": "user", "content": "hello"}]

@@ -116,10 +116,9 @@ def options_by_class() -> dict[str, set[str]]:
         names[name] = parameters(value)
         if dataclasses.is_dataclass(value):
             names[name] |= {field.name for field in dataclasses.fields(value)}
-        for method in vars(value).values():
-            function = getattr(method, "__func__", method)
-            if inspect.isfunction(function):
-                names[name] |= parameters(function)
+        for _, method in inspect.getmembers(value, inspect.isroutine):
+            if str(getattr(method, "__module__", "")).startswith("executorch_mm"):
+                names[name] |= parameters(method)
     return names
 
 
