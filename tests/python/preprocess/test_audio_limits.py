@@ -62,7 +62,7 @@ def test_a_small_file_at_1_hz_does_not_become_a_billion_samples() -> None:
     set_media_limits(MediaLimits(min_sampling_rate=1, audio_seconds=10**6))
     message = refusal(lambda: MAKE(data), 2**21)
     assert (
-        "expected at most 536870912 samples, got 1600000000; set_media_limits(MediaLimits(sound_sam"
+        "expected at most 536870912 samples, got 1600000000; set_media_limits(MediaLimits(audio_sam"
         in message
     )
 

@@ -164,12 +164,12 @@ def test_errors_of_files_and_inputs_are_the_same(demo_folder: Path, tmp_path: Pa
 
 
 def test_speech_is_written_down_as_in_this_process() -> None:
-    sound = np.sin(np.arange(16_000) / 9).astype(np.float32)
+    audio = np.sin(np.arange(16_000) / 9).astype(np.float32)
     texts = []
     for isolate in (False, True):
         path = MODELS / "speech" / "kv.pte"
         with SpeechRunner(path, isolate=isolate, num_threads=1) as runner:
-            heard = runner.transcribe(sound, sampling_rate=16_000, temperature=0.0, max_new_tokens=12)
+            heard = runner.transcribe(audio, sampling_rate=16_000, temperature=0.0, max_new_tokens=12)
             texts.append((heard.text, heard.language))
     assert texts[0] == texts[1]
 
