@@ -1,11 +1,15 @@
 """What `prompt_lookup_num_tokens` gains on answers that copy, and what it costs on those that do not.
 
     python benchmarks/bench_drafting.py MODEL_FOLDER [--tokens 128] [--draft 10] [--rounds 3]
+    python benchmarks/bench_drafting.py MODEL_FOLDER --count
 
 MODEL_FOLDER holds model.pte, with logits for each token of a call, its tokenizer and chat template. Answers
 with and without guesses take turns. "own": what the model answers greedily; a small one soon repeats itself.
 "given": an answer that was written beforehand is forced on it, as a better model would give it. The gain is
 that of the decoding time; "same" says whether the tokens are.
+
+--count needs the folder's tokenizer alone: how many calls the given answers take, which no model's weights
+change. It counts them on the fixture tests/models/behaviour/full_logits.pte.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from executorch_mm import GenerationConfig, GenerationResult, MultimodalRunner
+from executorch_mm import GenerationConfig, GenerationResult, MultimodalRunner, make_token_input
+from executorch_mm.tokenizer import load_tokenizer
 
 PASSAGE = (
     "The harbour of Lindholm was built in 1871 by engineers from the south, who had never seen ice. The "
@@ -95,6 +100,31 @@ def seconds(result: GenerationResult) -> float:
     return result.stats.decode_seconds + result.stats.sample_seconds
 
 
+def count(folder: Path, num_tokens: int, num_drafted: int) -> None:
+    """Prints the calls that the given answers take."""
+    tokenizer = load_tokenizer(folder)
+    fixture = Path(__file__).resolve().parents[1] / "tests" / "models" / "behaviour" / "full_logits.pte"
+    print("task           tokens  calls  drafted  accepted  tokens per call")
+    with MultimodalRunner(fixture, tokenizer) as runner:
+        size = runner.contract.vocab_size
+        for task in TASKS:
+            prompt, ids = ([token % size for token in tokenizer.encode(text)] for text in task[1:3])
+            if not ids:
+                continue
+            runner.reset()
+            stats = runner.generate_result(
+                make_token_input(prompt),
+                forced_tokens=ids[:num_tokens],
+                max_new_tokens=min(num_tokens, len(ids)),
+                ignore_eos=True,
+                prompt_lookup_num_tokens=num_drafted,
+            ).stats
+            print(
+                f"{task.name:14} {stats.num_generated_tokens:6} {stats.num_decode_steps:6} "
+                f"{stats.num_drafted_tokens:8} {stats.num_accepted_tokens:9}  {stats.tokens_per_step:15.2f}"
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -102,7 +132,11 @@ def main() -> None:
     parser.add_argument("--draft", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--count", action="store_true")
     arguments = parser.parse_args()
+    if arguments.count:
+        count(arguments.folder, arguments.tokens, arguments.draft)
+        return
     threads = arguments.threads or "auto"
     print("task           answer  tokens  ms/token  drafted  accepted  per step   gain  (least, most)  same")
     with MultimodalRunner(arguments.folder / "model.pte", arguments.folder, num_threads=threads) as runner:
