@@ -40,6 +40,18 @@ SANITIZED_TESTS = [
 ]
 
 
+# What crosses into C++ most: a few minutes, where all of them take more than half an hour.
+SANITIZED_PART = [
+    "tests/fuzz/test_mutations.py",
+    "tests/python/runner/test_runner.py",
+    "tests/python/runner/test_sequences.py",
+    "tests/python/runner/test_generation.py",
+    "tests/python/inputs",
+    "tests/python/models/test_text_models.py",
+    "tests/python/models/test_data_files.py",
+]
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """The Python tests against an installed package; arguments go to pytest."""
@@ -134,14 +146,18 @@ def cpp(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("kind", ["address,undefined", "thread"])
 def sanitize(session: nox.Session, kind: str) -> None:
-    """The C++ tests under the sanitizers; the Python tests too under address and undefined."""
+    """The C++ tests under the sanitizers; under address and undefined a part of the Python tests too.
+
+    `-- whole` runs all of these, as before a release; other arguments choose tests.
+    """
     build_cpp(session, sanitizers=kind)
     if kind == "address,undefined":
-        sanitize_python(session, kind)
+        whole = session.posargs == ["whole"]
+        sanitize_python(session, kind, SANITIZED_TESTS if whole else session.posargs or SANITIZED_PART)
 
 
-def sanitize_python(session: nox.Session, kind: str) -> None:
-    """The Python tests on a sanitized module; arguments replace the choice of tests."""
+def sanitize_python(session: nox.Session, kind: str, tests: list[str]) -> None:
+    """Python tests on a sanitized module."""
     defines = {
         "EMM_SANITIZE": kind,
         "EMM_WERROR": "ON",
@@ -163,7 +179,14 @@ def sanitize_python(session: nox.Session, kind: str) -> None:
         "PYTHONMALLOC": "malloc",
         "EXECUTORCH_MM_FUZZ_CASES": "600",
     }
-    session.run("pytest", *(session.posargs or SANITIZED_TESTS), env=env)
+    session.run("pytest", *tests, env=env)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Two minutes of tests/soak, everything hard at once; `-- --seconds 3600` for longer. Linux."""
+    install_package(session)
+    session.run("python", "tests/soak/soak.py", *(session.posargs or ["--seconds", "120"]))
 
 
 @nox.session

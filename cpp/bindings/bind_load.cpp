@@ -44,8 +44,7 @@ LoadOptions make_load_options(const FsPath& model_path, std::optional<Bytes> mod
                               const std::vector<FsPath>& data_paths, const std::string& load_mode,
                               int64_t num_threads, int64_t max_context_len, std::string method,
                               std::string kv_cache_dtype, const std::string& workspace_sharing,
-                              bool weight_cache, const FsPath& packed_cache_path,
-                              std::string linear, const FsPath& openvino_library,
+                              bool weight_cache, std::string linear, const FsPath& openvino_library,
                               const FsPath& profile_path) {
   LoadOptions options;
   options.model_path = model_path.native();
@@ -56,8 +55,7 @@ LoadOptions make_load_options(const FsPath& model_path, std::optional<Bytes> mod
   options.max_context_len = max_context_len;
   options.method = std::move(method);
   options.kv_cache_dtype = std::move(kv_cache_dtype);
-  options.xnnpack = {to_workspace_sharing(workspace_sharing), weight_cache,
-                     packed_cache_path.native()};
+  options.xnnpack = {to_workspace_sharing(workspace_sharing), weight_cache};
   options.linear = std::move(linear);
   options.openvino_library = openvino_library.native();
   options.profile_path = profile_path.native();
@@ -94,8 +92,8 @@ void bind_load(nb::module_& module) {
   nb::class_<LoadOptions>(module, "LoadOptions", "How a model is loaded.")
       .def(nb::new_(&make_load_options), nb::kw_only(), "model_path"_a, "model_bytes"_a.none(),
            "data_paths"_a, "load_mode"_a, "num_threads"_a, "max_context_len"_a = 0, "method"_a = "",
-           "kv_cache_dtype"_a = "", "workspace_sharing"_a, "weight_cache"_a, "packed_cache_path"_a,
-           "linear"_a = "auto", "openvino_library"_a, "profile_path"_a,
+           "kv_cache_dtype"_a = "", "workspace_sharing"_a, "weight_cache"_a, "linear"_a = "auto",
+           "openvino_library"_a, "profile_path"_a,
            "model_bytes is shared, not copied. num_threads 0: chosen from the model's size; "
            "max_context_len 0: as the program says. Empty strings stand for what is not given.")
       .def_prop_ro(

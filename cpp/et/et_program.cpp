@@ -128,15 +128,6 @@ std::vector<BackendOption> to_backend_options(const XnnpackOptions& xnnpack) {
   std::vector<BackendOption> options = {
       {"workspace_sharing_mode", static_cast<int>(xnnpack.workspace_sharing)},
       {"weight_cache_enabled", xnnpack.weight_cache}};
-  if (xnnpack.packed_cache_path.empty()) return options;
-  std::array<char, executorch::runtime::kMaxOptionValueLength> path{};
-  if (xnnpack.packed_cache_path.size() >= path.size()) {
-    throw Error(ErrorCode::kInput, "packed_cache_path: expected fewer than " +
-                                       std::to_string(path.size()) + " bytes, got " +
-                                       std::to_string(xnnpack.packed_cache_path.size()));
-  }
-  std::memcpy(path.data(), xnnpack.packed_cache_path.data(), xnnpack.packed_cache_path.size());
-  options.push_back({"packed_cache_path", path});
   return options;
 }
 

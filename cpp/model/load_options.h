@@ -24,7 +24,6 @@ enum class WorkspaceSharing { kDisabled = 0, kPerModel = 1, kGlobal = 2 };  // a
 struct XnnpackOptions {
   WorkspaceSharing workspace_sharing = WorkspaceSharing::kGlobal;
   bool weight_cache = false;
-  std::string packed_cache_path;  // empty: packed weights live on the heap
 };
 
 struct LoadOptions {

@@ -226,7 +226,11 @@ class GraphReader {
     value.is_filled = value.has_data || (flags & kIsInput) != 0;
     value.is_known = value.has_data || flags != 0;
     const auto id = tensor.scalar<uint32_t>(6);
-    if (flags != 0) read_external(tensor, flags, id, value);
+    if (flags != 0) {
+      read_external(tensor, flags, id, value);
+    } else if (tensor.scalar<uint32_t>(4) != kNoValue) {
+      buffer_.fail("an external id of a value that is none");  // it would take another's place
+    }
     if (id == kNoValue || !values_.emplace(id, std::move(value)).second)
       buffer_.fail("an id that is taken");
   }

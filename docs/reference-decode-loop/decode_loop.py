@@ -30,7 +30,6 @@ def load(model: Path) -> _core.Session:
             num_threads=1,
             workspace_sharing="global",
             weight_cache=False,
-            packed_cache_path="",
             openvino_library="",
             profile_path="",
         )

@@ -40,9 +40,6 @@ class XnnpackOptions:
         weight_cache: Keeps one copy of packed weights that several methods or loaded models have in common;
             models that share it wait for each other. Only weights that the exporter stored by name can be
             shared.
-        packed_cache_path: A file for the packed weights; switches `weight_cache` on. The first load creates
-            it, later ones, also of other processes, map it instead of packing again. Its content is trusted,
-            like the model's. A file that another process is writing is not used, which the log says.
         linear: Who runs graphs that are linear layers and nothing else. "own": kernels of this package, which
             read the weights where the file is mapped and pack nothing. "xnnpack": the delegate, as everything
             else. "avx512vnni", "avx2", "reference": our kernels of this instruction set. "auto": what the
@@ -50,20 +47,14 @@ class XnnpackOptions:
             faster.
 
     Raises:
-        InputError: packed_cache_path is a folder, or in none.
+        InputError: A value is none of these.
     """
 
     workspace_sharing: WorkspaceSharing = "global"
     weight_cache: bool = False
-    packed_cache_path: PathLike | None = None
     linear: Linear = "auto"
 
     def __post_init__(self) -> None:
-        path = optional_path(self.packed_cache_path, "packed_cache_path")
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise InputError(f"packed_cache_path: expected a file in an existing folder, got {path}")
-        if path is not None:
-            refuse_pipe(path, "packed_cache_path")
         if not isinstance(self.weight_cache, bool):
             raise InputError(f"weight_cache: expected True or False, got {shown(self.weight_cache)}")
         _check_word("workspace_sharing", self.workspace_sharing, get_args(WorkspaceSharing))
@@ -157,7 +148,6 @@ def core_options(
         xnnpack = XnnpackOptions()
     if not isinstance(xnnpack, XnnpackOptions):
         raise InputError(f"xnnpack: expected XnnpackOptions or None, got {shown(xnnpack)}")
-    packed_cache = xnnpack.packed_cache_path
     profile_path = optional_path(options["profile_path"], "profile_path")
     if profile_path is not None:
         refuse_pipe(profile_path, "profile_path")
@@ -175,8 +165,7 @@ def core_options(
         method=_method_name(options["method"]),
         kv_cache_dtype=_kv_cache_dtype(options["kv_cache_dtype"]),
         workspace_sharing=xnnpack.workspace_sharing,
-        weight_cache=xnnpack.weight_cache or packed_cache is not None,
-        packed_cache_path="" if packed_cache is None else os.path.realpath(packed_cache),
+        weight_cache=xnnpack.weight_cache,
         linear=xnnpack.linear,
         openvino_library=_openvino_library(),
         profile_path="" if profile_path is None else str(profile_path),

@@ -278,7 +278,7 @@ class PreparedInput:
 class LoadOptions:
     """How a model is loaded."""
 
-    def __init__(self, *, model_path: str | os.PathLike[str], model_bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, data_paths: Sequence[str | os.PathLike[str]], load_mode: str, num_threads: int, max_context_len: int = 0, method: str = '', kv_cache_dtype: str = '', workspace_sharing: str, weight_cache: bool, packed_cache_path: str | os.PathLike[str], linear: str = 'auto', openvino_library: str | os.PathLike[str], profile_path: str | os.PathLike[str]) -> None:
+    def __init__(self, *, model_path: str | os.PathLike[str], model_bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, data_paths: Sequence[str | os.PathLike[str]], load_mode: str, num_threads: int, max_context_len: int = 0, method: str = '', kv_cache_dtype: str = '', workspace_sharing: str, weight_cache: bool, linear: str = 'auto', openvino_library: str | os.PathLike[str], profile_path: str | os.PathLike[str]) -> None:
         """
         model_bytes is shared, not copied. num_threads 0: chosen from the model's size; max_context_len 0: as the program says. Empty strings stand for what is not given.
         """
