@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executorch_mm import _core
+from executorch_mm._engine.adapters import AdapterMethods
 from executorch_mm._engine.answer_methods import AnswerMethods
 from executorch_mm._engine.conversation_methods import ConversationMethods, Snapshot
 from executorch_mm._engine.prompt_encoding import PromptEncoder
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["MultimodalRunner", "Snapshot"]
 
 
-class MultimodalRunner(LoadedModel, AnswerMethods, ConversationMethods, ChatMethods):
+class MultimodalRunner(LoadedModel, AnswerMethods, ConversationMethods, AdapterMethods, ChatMethods):
     """Runs a multimodal or text-only language model from an ExecuTorch .pte file.
 
     The runner keeps the conversation: each call goes on where the last one ended, until `reset()`.
@@ -110,6 +111,8 @@ class MultimodalRunner(LoadedModel, AnswerMethods, ConversationMethods, ChatMeth
         self._source = name_source(model_path)
         from executorch_mm._loading.identity import ModelIdentity
 
+        self._adapters = []
+        self._adapter = None
         self._identity = ModelIdentity(model_path, data_path, self._tokenizer)
 
     @classmethod

@@ -21,11 +21,14 @@ from executorch_mm import inspect_model
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "tests" / "models"
 PAGE = ROOT / "docs" / "compatibility.md"
-SETS = {  # folder of tests/models -> heading, test file
-    "export_llm": ("ExecuTorch's export_llm", "test_export_llm"),
-    "optimum": ("optimum-executorch, text", "test_optimum"),
-    "multimodal": ("Multimodal models", "test_multimodal"),
-    "clip": ("CLIP", "test_clip"),
+SETS = {  # folder of tests/models -> test file
+    "export_llm": "test_export_llm",
+    "lora": "test_lora",
+    "gemma4": "test_gemma4",
+    "optimum": "test_optimum",
+    "multimodal": "test_multimodal",
+    "exports": "test_exports",
+    "clip": "test_clip",
 }
 INTRODUCTION = """# Which models run
 
@@ -38,11 +41,32 @@ to know it reads from the program. `executorch-mm inspect M.pte` shows the same 
 
 *Chunk* is the most positions that one decoder call takes, *cache* how the decoder remembers
 ([architecture](architecture.md#what-a-decoder-remembers)).
+
+Look for who made your file; each part ends with what to change in exports that fail.
 """
 
 
+# Who makes files and how to tell, what to change in those that fail, and the models of makers' scripts that
+# write no manifest.
+WRITTEN = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def plain(model: dict[str, str]) -> dict[str, Any]:
+    """A model that is described by hand, as a manifest has it."""
+    rest = {"flags": "", "notes": "", "file": f"{model['name']}.pte", "status": "works", "error": ""}
+    return {**rest, **model}
+
+
 def manifests() -> dict[str, dict[str, Any]]:
-    return {name: json.loads((MODELS / name / "manifest.json").read_text()) for name in SETS}
+    found = {}
+    for name in SETS:
+        by_hand = WRITTEN["sets"].get(name)
+        found[name] = (
+            {**by_hand, "models": [plain(model) for model in by_hand["models"]]}
+            if by_hand
+            else json.loads((MODELS / name / "manifest.json").read_text())
+        )
+    return found
 
 
 def run_tests() -> dict[str, dict[str, bool]]:
@@ -54,7 +78,7 @@ def run_tests() -> dict[str, dict[str, bool]]:
         subprocess.run(command, check=False, cwd=ROOT)
         results: dict[str, dict[str, bool]] = {name: {} for name in SETS}
         for case in ET.parse(report).iter("testcase"):
-            for name, (_, file) in SETS.items():
+            for name, file in SETS.items():
                 if str(case.get("classname")).endswith(file):
                     results[name][str(case.get("name"))] = not any(
                         child.tag in {"failure", "error", "skipped"} for child in case
@@ -77,20 +101,32 @@ def outcome(model: dict[str, Any], results: dict[str, bool]) -> str:
 
 def page(results: dict[str, dict[str, bool]]) -> str:
     lines = [INTRODUCTION]
-    for name, manifest in manifests().items():
-        versions = ", ".join(f"{package} {version}" for package, version in manifest["versions"].items())
-        lines += [f"## {SETS[name][0]}", "", f"`{manifest['generator']}`; {versions}.", ""]
-        lines += [
-            "| model | exporter and flags | methods | cache | chunk | status | notes |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        lines += [row(MODELS / name, model, outcome(model, results[name])) for model in manifest["models"]]
-        lines.append("")
-        failures = [model for model in manifest["models"] if model["error"]]
-        if failures:
-            lines += ["What the exporters say:", ""]
-            lines += [f"- {model['name']}: {shorten(model['error'])}" for model in failures]
+    known = manifests()
+    for maker in WRITTEN["makers"]:
+        lines += [f"## {maker['heading']}", "", maker["signs"], ""]
+        failing: list[dict[str, Any]] = []
+        for name in maker["sets"]:
+            manifest = known[name]
+            models = [
+                model for model in manifest["models"] if model["exporter"].startswith(maker["exporter"])
+            ]
+            versions = ", ".join(" ".join(pair) for pair in manifest["versions"].items())
+            lines += [f"`{manifest['generator']}`; {versions}.", ""]
+            lines += [
+                "| model | exporter and flags | methods | cache | chunk | status | notes |",
+                "|---|---|---|---|---|---|---|",
+            ]
+            lines += [row(MODELS / name, model, outcome(model, results[name])) for model in models]
             lines.append("")
+            failing += [model for model in models if model["error"]]
+        lines += ["What to change:", ""]
+        lines += [f"- {change}" for change in maker["changes"]]
+        lines += [
+            f"- `{model['name']}`: {WRITTEN['changes'][model['name']]} The exporter says: "
+            f"{shorten(model['error'])}"
+            for model in failing
+        ]
+        lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 
 

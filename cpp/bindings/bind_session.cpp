@@ -48,6 +48,11 @@ std::variant<std::shared_ptr<Session>, std::shared_ptr<TransducerDecoder>> load_
   return to_session(std::get<std::unique_ptr<Executor>>(std::move(executor)));
 }
 
+void load_adapter(Session& session, const std::string& name, std::string model_path,
+                  std::vector<std::string> data_paths) {
+  session.load_adapter(name, {std::move(model_path), std::move(data_paths)});
+}
+
 std::optional<std::string> prefill_phase(const Session& session) {
   const auto kind = session.next_chunk();
   if (!kind) return std::nullopt;
@@ -186,6 +191,11 @@ void bind_session(nb::module_& module) {
       .def("reset", &Session::reset, WithoutGil(), "Back to the state after loading.")
       .def("use_method", &Session::use_method, "name"_a, WithoutGil(),
            "Another decoder of the program goes on, where they share their cache.")
+      .def("load_adapter", load_adapter, "name"_a, "model_path"_a, "data_paths"_a, WithoutGil(),
+           "Loads other weights for the decoder; model_path '' stands for the loaded program.")
+      .def("use_adapter", &Session::use_adapter, "name"_a, WithoutGil(),
+           "Decodes with other weights from now on; '' goes back to those loaded first.")
+      .def("drop_adapter", &Session::drop_adapter, "name"_a, WithoutGil(), "Frees other weights.")
       .def("rewind", &Session::rewind, "position"_a, "Forgets the positions from `position` on.")
       .def("save", &Session::save, WithoutGil(), "Copies the whole state.")
       .def("restore", &Session::restore, "snapshot"_a, WithoutGil(), "Returns to a saved state.")

@@ -11,6 +11,7 @@
 #include "et/thread_pool.h"
 #include "model/contract_reader.h"
 #include "model/convert.h"
+#include "program/data_file.h"
 
 namespace emm {
 namespace {
@@ -58,10 +59,60 @@ void for_each_piece(const std::vector<StateTensor>& state, const Arena& arena,
   }
 }
 
+// A model in memory is the program's alone.
+LoadOptions without_bytes(LoadOptions options) {
+  options.model_bytes = {};
+  return options;
+}
+
+bool are_same(const std::vector<TensorSpec>& one, const std::vector<TensorSpec>& other) {
+  return std::equal(one.begin(), one.end(), other.begin(), other.end(),
+                    [](const TensorSpec& left, const TensorSpec& right) {
+                      return left.dtype == right.dtype && left.shape == right.shape;
+                    });
+}
+
+bool are_same(const std::vector<StateTensor>& one, const std::vector<StateTensor>& other) {
+  return std::equal(one.begin(), one.end(), other.begin(), other.end(),
+                    [](const StateTensor& left, const StateTensor& right) {
+                      return left.kind == right.kind && left.arena_buffer == right.arena_buffer &&
+                             left.offset == right.offset && left.outer == right.outer &&
+                             left.rows == right.rows && left.row_bytes == right.row_bytes;
+                    });
+}
+
+bool are_same(const OuterCache& one, const OuterCache& other) {
+  return one.dtype == other.dtype && one.max_write == other.max_write &&
+         std::equal(one.layers.begin(), one.layers.end(), other.layers.begin(), other.layers.end(),
+                    [](const OuterCache::Layer& left, const OuterCache::Layer& right) {
+                      return left.heads == right.heads && left.key_size == right.key_size &&
+                             left.value_size == right.value_size && left.window == right.window;
+                    });
+}
+
+// An adapter decodes what the others have begun: it takes and gives the same, and remembers it in
+// the same places.
+void expect_same_decoder(const Contract& ours, const Contract& given, const std::string& name) {
+  const MethodSpec& one = ours.decoder();
+  const MethodSpec& other = given.decoder();
+  const bool fits = are_same(one.inputs, other.inputs) && are_same(one.outputs, other.outputs) &&
+                    are_same(ours.state, given.state) &&
+                    are_same(ours.outer_cache, given.outer_cache) &&
+                    ours.capacity == given.capacity && ours.max_chunk == given.max_chunk &&
+                    ours.step_name == given.step_name && ours.is_joint == given.is_joint &&
+                    ours.kind == given.kind;
+  if (fits) return;
+  throw Error(ErrorCode::kInput,
+              "adapter: " + name + ": expected a program whose " + one.name +
+                  " takes, gives and remembers what the loaded one's does, got another");
+}
+
 }  // namespace
 
 EtExecutor::EtExecutor(std::unique_ptr<EtProgram> program, const LoadOptions& options)
-    : program_(std::move(program)),
+    : options_(without_bytes(options)),
+      program_(std::move(program)),
+      decoding_(program_.get()),
       contracts_(read_contracts(program_->take_structure(),
                                 {options.method, options.max_context_len, options.kv_cache_dtype})),
       current_(&contracts_[0]),
@@ -119,6 +170,10 @@ void EtExecutor::use_method(const std::string& name, int64_t position) {
     for (const std::string& choice : names) expected += (expected.empty() ? "" : ", ") + choice;
     throw Error(ErrorCode::kInput, "method: expected one of " + expected + ", got " + name);
   }
+  if (decoding_ != program_.get()) {
+    throw Error(ErrorCode::kInput,
+                "method: an adapter is in use, which has one decoder: go back to none first");
+  }
   const bool has_no_cache = current_->position_style == PositionStyle::kNone &&
                             next->position_style == PositionStyle::kNone;
   const bool is_same = current_->decoder_name == next->decoder_name;
@@ -141,6 +196,74 @@ void EtExecutor::use_method(const std::string& name, int64_t position) {
     current_ = before;
     throw;
   }
+}
+
+void EtExecutor::load_adapter(const std::string& name, const AdapterFiles& files) {
+  if (name.empty() || adapters_.count(name) != 0) {
+    throw Error(ErrorCode::kInput,
+                "adapter: expected a name that is not in use, got '" + name + "'");
+  }
+  LoadOptions options = options_;
+  if (options.model_path.empty() && files.model_path.empty()) {
+    throw Error(ErrorCode::kInput,
+                "adapter: expected a model that was loaded from a file, got one in memory");
+  }
+  if (!files.model_path.empty()) options.model_path = files.model_path;
+  options.data_paths = beside_adapter(options_.data_paths, files.data_paths);
+  if (files.model_path.empty() &&
+      options.data_paths.size() == options_.data_paths.size() + files.data_paths.size()) {
+    throw Error(ErrorCode::kInput,
+                "adapter: " + name +
+                    ": expected tensors with the names of loaded ones, got none: "
+                    "give the adapter's own program with model_path=");
+  }
+  options.profile_path.clear();  // it is the first program's
+  options.method = current_->decoder_name;
+  Adapter adapter;
+  adapter.program = std::make_unique<EtProgram>(options);
+  adapter.contracts =
+      read_contracts(adapter.program->take_structure(),
+                     {options.method, options.max_context_len, options.kv_cache_dtype});
+  const Contract& contract = adapter.contracts[0];
+  expect_same_decoder(*current_, contract, name);
+  adapter.program->use_threads(program_->num_threads());
+  adapter.program->load_method(contract.decoder());
+  if (!contract.step_name.empty())
+    adapter.program->load_method(contract.methods.at(contract.step_name));
+  adapters_.emplace(name, std::move(adapter));
+}
+
+void EtExecutor::use_adapter(const std::string& name, int64_t position) {
+  const auto found = adapters_.find(name);
+  if (!name.empty() && found == adapters_.end())
+    throw Error(ErrorCode::kInput, "adapter: expected a name that was loaded, got " + name);
+  EtProgram* next = name.empty() ? program_.get() : found->second.program.get();
+  if (next == decoding_) return;
+  if (next->methods().count(current_->decoder_name) == 0) {
+    throw Error(ErrorCode::kInput,
+                "adapter: " + name + " is for another method than " + current_->decoder_name);
+  }
+  const bool has_cache = current_->position_style != PositionStyle::kNone;
+  std::unique_ptr<StateSnapshot> state;
+  // A cache outside of the program serves any weights as it is.
+  if (position > 0 && has_cache && outer_cache_ == nullptr) state = save_state(position);
+  decoding_ = next;
+  for (auto& [method_name, method] : decoding_->methods()) {
+    const bool is_decoder =
+        method_name == current_->decoder_name || method_name == current_->step_name;
+    if (is_decoder) method.arena->reset();
+  }
+  if (state != nullptr) restore_state(*state);
+}
+
+void EtExecutor::drop_adapter(const std::string& name) {
+  const auto found = adapters_.find(name);
+  if (found == adapters_.end())
+    throw Error(ErrorCode::kInput, "adapter: expected a name that was loaded, got " + name);
+  if (found->second.program.get() == decoding_)
+    throw Error(ErrorCode::kInput, "adapter: " + name + " is in use: use another one first");
+  converted_input_bytes_ += found->second.program->copied_input_bytes();
+  adapters_.erase(found);
 }
 
 int64_t EtExecutor::time_turn() {
@@ -180,7 +303,7 @@ TensorView EtExecutor::run_embedding(const TensorView& tokens) {
 
 TensorView EtExecutor::run_decoder(const TensorView& tokens, const TensorView& embeddings,
                                    int64_t num_tokens, int64_t position, int64_t num_rows) {
-  if (num_tokens == 1) program_->large_pages().advise();
+  if (num_tokens == 1) decoding_->large_pages().advise();
   const MethodSpec& decoder = current_->decoder_of(num_tokens);
   const DecoderInputs places = decoder_inputs(decoder);
   const auto wanted = [&](size_t place) { return decoder.inputs[place].dtype; };
@@ -209,7 +332,7 @@ TensorView EtExecutor::run_decoder(const TensorView& tokens, const TensorView& e
   }
   if (outer_cache_ != nullptr) outer_cache_->begin_step({{&sequence_, num_tokens}});
   const ops::KvCacheScope scope(outer_cache_.get());
-  const TensorView logits = as_rows(program_->run(decoder.name, inputs, ErrorCode::kExecution)[0]);
+  const TensorView logits = as_rows(decoding_->run(decoder.name, inputs, ErrorCode::kExecution)[0]);
   if (logits.shape[0] < num_rows) {
     throw Error(ErrorCode::kExecution, decoder.name + ": expected logits of " +
                                            std::to_string(num_rows) + " tokens, got " +
@@ -338,6 +461,9 @@ TensorView EtExecutor::encode_audio(const MediaView& audio) {
 
 void EtExecutor::reset_state() {
   if (outer_cache_ != nullptr) sequence_ = outer_cache_->new_sequence();
+  if (decoding_ != program_.get()) {
+    for (auto& [name, method] : decoding_->methods()) method.arena->reset();
+  }
   for (auto& [name, method] : program_->methods()) {
     // The encoder outputs lie in the encoder's memory.
     const bool is_heard = current_->kind == ModelKind::kSpeech && name != current_->decoder().name;
@@ -351,7 +477,7 @@ std::unique_ptr<StateSnapshot> EtExecutor::save_state(int64_t num_flat_rows) con
     throw Error(ErrorCode::kInput, current_->decoder().name +
                                        ": its state lies where it cannot be copied, in a delegate");
   }
-  const Arena& arena = *program_->methods().at(current_->decoder().name).arena;
+  const Arena& arena = decoder_arena();
   auto snapshot = std::make_unique<EtSnapshot>();
   snapshot->contract = current_;
   snapshot->num_flat_rows = num_flat_rows;
@@ -368,7 +494,7 @@ void EtExecutor::restore_state(const StateSnapshot& snapshot) {
   const auto* ours = dynamic_cast<const EtSnapshot*>(&snapshot);
   if (ours == nullptr)
     throw Error(ErrorCode::kInput, "snapshot: it was not made by this kind of executor");
-  const Arena& arena = *program_->methods().at(current_->decoder().name).arena;
+  const Arena& arena = decoder_arena();
   if (ours->contract != current_ &&
       !(ours->contract->is_state_shared && current_->is_state_shared)) {
     throw Error(ErrorCode::kInput, "snapshot: it is of the method " + ours->contract->decoder_name +
@@ -394,7 +520,7 @@ void EtExecutor::load_state(int64_t num_flat_rows, ByteSpan bytes) {
                                        std::to_string(num_flat_rows) + " positions, got " +
                                        std::to_string(bytes.size));
   }
-  const Arena& arena = *program_->methods().at(current_->decoder().name).arena;
+  const Arena& arena = decoder_arena();
   for_each_piece(current_->state, arena, num_flat_rows, [&](uint8_t* piece, size_t size) {
     std::memcpy(piece, bytes.data, size);
     bytes.data += size;

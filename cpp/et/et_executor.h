@@ -1,6 +1,7 @@
 // The Executor that runs a .pte with ExecuTorch.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,6 +23,9 @@ class EtExecutor final : public Executor {
 
   const Contract& contract() const override { return *current_; }
   void use_method(const std::string& name, int64_t position) override;
+  void load_adapter(const std::string& name, const AdapterFiles& files) override;
+  void use_adapter(const std::string& name, int64_t position) override;
+  void drop_adapter(const std::string& name) override;
   TensorView decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) override;
   TensorView decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
                          int64_t num_rows) override;
@@ -34,7 +38,9 @@ class EtExecutor final : public Executor {
   void restore_state(const StateSnapshot& snapshot) override;
   void load_state(int64_t num_flat_rows, ByteSpan bytes) override;
   int64_t copied_input_bytes() const override {
-    return converted_input_bytes_ + encoder_call_.copied_bytes() + program_->copied_input_bytes();
+    int64_t bytes = converted_input_bytes_ + encoder_call_.copied_bytes();
+    for (const auto& [name, adapter] : adapters_) bytes += adapter.program->copied_input_bytes();
+    return bytes + program_->copied_input_bytes();
   }
   int64_t num_threads() const override { return program_->num_threads(); }
   void write_profile() override { program_->write_profile(); }
@@ -55,7 +61,19 @@ class EtExecutor final : public Executor {
                                  const MediaView& input);
   TensorView transform(const TensorView& samples);
 
+  // A program with other weights, and what it promises.
+  struct Adapter {
+    std::vector<Contract> contracts;  // outlive the program, which refers to their methods
+    std::unique_ptr<EtProgram> program;
+  };
+  const Arena& decoder_arena() const {
+    return *decoding_->methods().at(current_->decoder().name).arena;
+  }
+
+  const LoadOptions options_;
   std::unique_ptr<EtProgram> program_;
+  std::map<std::string, Adapter> adapters_;
+  EtProgram* decoding_;                    // program_, or that of the adapter in use
   const std::vector<Contract> contracts_;  // one for each decoder
   const Contract* current_;
   std::shared_ptr<ops::KvCache> outer_cache_;  // null where the program has its own

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "base/tensor_view.h"
 #include "model/contract.h"
 #include "model/encoder_call.h"
@@ -25,6 +26,11 @@ struct ByteSpan {
 };
 
 class Executor;
+
+struct AdapterFiles {
+  std::string model_path;  // empty: the program that was loaded
+  std::vector<std::string> data_paths;
+};
 
 // A copy of everything a decoder remembers between calls.
 class StateSnapshot {
@@ -55,6 +61,26 @@ class Executor {
   // find what the one before has left. Throws Error(kInput) or Error(kLoad), and then has changed
   // nothing.
   virtual void use_method(const std::string& name, int64_t position) = 0;
+
+  // Other weights for the decoder, kept under `name` beside those that were loaded: data files in
+  // place of those with the same names of tensors, or another program with files of its own that
+  // computes in the same shapes. Throws Error(kInput) or Error(kLoad), and then has changed
+  // nothing.
+  virtual void load_adapter(const std::string& name, const AdapterFiles& files) {
+    (void)name;
+    (void)files;
+    throw Error(ErrorCode::kInput, "adapter: this model takes none");
+  }
+  // The weights of `name` decode from now on, "" for those that were loaded first. What was read
+  // stays as the weights before have read it. Throws Error(kInput), and then has changed nothing.
+  virtual void use_adapter(const std::string& name, int64_t position) {
+    (void)position;
+    if (!name.empty()) throw Error(ErrorCode::kInput, "adapter: this model has none, got " + name);
+  }
+  // Frees weights that are not in use. Throws Error(kInput).
+  virtual void drop_adapter(const std::string& name) {
+    throw Error(ErrorCode::kInput, "adapter: this model has none, got " + name);
+  }
 
   // Runs num_tokens <= contract().max_chunk ids at `position`. Returns the last row of logits,
   // (vocab_size).

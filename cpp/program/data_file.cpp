@@ -1,6 +1,8 @@
 #include "program/data_file.h"
 
+#include <algorithm>
 #include <cstring>
+#include <set>
 #include <unordered_set>
 #include <utility>
 
@@ -106,6 +108,24 @@ std::vector<DataEntry> check_data(const uint8_t* data, size_t size, const std::s
 std::vector<DataEntry> check_data_file(const std::string& path) {
   const MappedFile file(path);
   return check_data(file.data(), file.size(), path);
+}
+
+std::vector<std::string> beside_adapter(const std::vector<std::string>& paths,
+                                        const std::vector<std::string>& adapter) {
+  std::set<std::string> taken;
+  for (const std::string& path : adapter) {
+    for (DataEntry& entry : check_data_file(path)) taken.insert(std::move(entry.key));
+  }
+  std::vector<std::string> files;
+  for (const std::string& path : paths) {
+    const std::vector<DataEntry> entries = check_data_file(path);
+    const bool is_replaced =
+        std::any_of(entries.begin(), entries.end(),
+                    [&](const DataEntry& entry) { return taken.count(entry.key) != 0; });
+    if (!is_replaced) files.push_back(path);
+  }
+  files.insert(files.end(), adapter.begin(), adapter.end());
+  return files;
 }
 
 }  // namespace emm

@@ -25,4 +25,9 @@ std::vector<DataEntry> check_data(const uint8_t* data, size_t size, const std::s
 // The same for a file, mapped for the time of the call.
 std::vector<DataEntry> check_data_file(const std::string& path);
 
+// `adapter`, behind those of `paths` that have no name in common with it: what it stands in for is
+// left out, since ExecuTorch takes each name once. Throws Error(kLoad).
+std::vector<std::string> beside_adapter(const std::vector<std::string>& paths,
+                                        const std::vector<std::string>& adapter);
+
 }  // namespace emm

@@ -378,6 +378,26 @@ void Session::use_method(const std::string& name) {
   position_ = position_.under(contract().capacity, contract().cache);
 }
 
+void Session::load_adapter(const std::string& name, const AdapterFiles& files) {
+  const auto lock = enter();
+  expect_idle();
+  executor_->load_adapter(name, files);
+}
+
+void Session::use_adapter(const std::string& name) {
+  const auto lock = enter();
+  expect_idle();
+  expect_intact();
+  executor_->use_adapter(name, position_.used());
+  has_logits_ = false;  // they are the other's
+}
+
+void Session::drop_adapter(const std::string& name) {
+  const auto lock = enter();
+  expect_idle();
+  executor_->drop_adapter(name);
+}
+
 std::shared_ptr<const Session::Snapshot> Session::save() const {
   const auto lock = enter();
   expect_idle();

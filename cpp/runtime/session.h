@@ -92,6 +92,12 @@ class Session {
   // was read stays as that one read it. Throws Error(kInput), and then has changed nothing.
   void use_method(const std::string& name);
 
+  // Other weights for the decoder; see Executor. What was read stays as the weights before have
+  // read it.
+  void load_adapter(const std::string& name, const AdapterFiles& files);
+  void use_adapter(const std::string& name);
+  void drop_adapter(const std::string& name);
+
   struct Snapshot {
     std::unique_ptr<StateSnapshot> state;
     KvPosition position;

@@ -653,6 +653,19 @@ class Session:
     def use_method(self, name: str) -> None:
         """Another decoder of the program goes on, where they share their cache."""
 
+    def load_adapter(self, name: str, model_path: str, data_paths: Sequence[str]) -> None:
+        """
+        Loads other weights for the decoder; model_path '' stands for the loaded program.
+        """
+
+    def use_adapter(self, name: str) -> None:
+        """
+        Decodes with other weights from now on; '' goes back to those loaded first.
+        """
+
+    def drop_adapter(self, name: str) -> None:
+        """Frees other weights."""
+
     def rewind(self, position: int) -> None:
         """Forgets the positions from `position` on."""
 

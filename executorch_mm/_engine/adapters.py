@@ -1,0 +1,111 @@
+"""Weights that are exchanged under one decoder: the runner's methods for adapters, named as PEFT's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from executorch_mm._engine.requests import Requests
+from executorch_mm._files.paths import checked_path
+from executorch_mm._loading.options import PathLike
+from executorch_mm.errors import InputError, shown
+
+
+class AdapterMethods:
+    """What `MultimodalRunner` can do with adapters that are files of their own."""
+
+    _requests: Requests
+    _adapters: list[str]
+    _adapter: str | None
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the weights that `load_adapter` has loaded beside the model's own."""
+        return tuple(self._adapters)
+
+    @property
+    def adapter(self) -> str | None:
+        """The weights in use; None for those that the runner was loaded with."""
+        return self._adapter
+
+    def load_adapter(
+        self,
+        adapter: PathLike | Sequence[PathLike],
+        name: str | None = None,
+        *,
+        model_path: PathLike | None = None,
+    ) -> str:
+        """Loads other weights for the decoder beside those in use, such as another LoRA adapter.
+
+        Args:
+            adapter: .ptd files. They stand in for those of `data_path` that have a tensor of the same name;
+                the others of `data_path` are used by both.
+            name: For `set_adapter`; None takes the file's name without its ending.
+            model_path: The adapter's own program, where the exporter wrote one: XNNPACK names weights by
+                their content. Its decoder must take, give and remember what the runner's does.
+
+        Returns:
+            The name.
+
+        Raises:
+            InputError: A name that is in use, no files, a program of another shape; or the runner's model is
+                in memory and `model_path` is not given.
+            ModelLoadError: A file cannot be read, or tensors are missing in all of them.
+            BusyError: A request is running.
+        """
+        files = _data_paths(adapter)
+        chosen: object = Path(files[0]).stem if name is None else name
+        if not isinstance(chosen, str) or not chosen:
+            raise InputError(f"name: expected a str that is not empty, or None, got {shown(chosen)}")
+        if chosen in self._adapters:
+            raise InputError(f"name: expected one that is not in use, got {chosen}")
+        program = "" if model_path is None else str(checked_path(model_path, "model_path"))
+        self._requests.run(lambda session: session.load_adapter(chosen, program, files))
+        self._adapters.append(chosen)
+        return chosen
+
+    def set_adapter(self, name: str | None) -> None:
+        """The weights of an adapter answer from now on.
+
+        The conversation goes on: its cache is copied, and what was read stays as the weights before have
+        read it.
+
+        Args:
+            name: One of `adapters`; None goes back to the weights that the runner was loaded with.
+
+        Raises:
+            InputError: There is no such adapter; or the conversation has begun and its cache lies in a
+                delegate, where it cannot be copied: `reset()` first.
+            BusyError: A request is running.
+        """
+        self._expect_adapter(name)
+        self._requests.run(lambda session: session.use_adapter(name or ""))
+        self._adapter = name
+
+    def delete_adapter(self, name: str) -> None:
+        """Frees an adapter that is not in use.
+
+        Args:
+            name: One of `adapters`.
+
+        Raises:
+            InputError: There is no such adapter, or it is in use.
+            BusyError: A request is running.
+        """
+        self._expect_adapter(name)
+        self._requests.run(lambda session: session.drop_adapter(name))
+        self._adapters.remove(name)
+
+    def _expect_adapter(self, name: object) -> None:
+        if name is not None and name not in self._adapters:
+            known = ", ".join(self._adapters) or "none: load_adapter() first"
+            got = name if isinstance(name, str) else shown(name)
+            raise InputError(f"adapter: expected one of {known}, got {got}")
+
+
+def _data_paths(given: object) -> list[str]:
+    paths = [given] if isinstance(given, (str, os.PathLike)) else given
+    if not isinstance(paths, (list, tuple)) or not paths:
+        raise InputError(f"adapter: expected a path or a list of them, got {shown(given)}")
+    return [str(checked_path(path, "adapter")) for path in paths]
