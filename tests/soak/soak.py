@@ -175,15 +175,15 @@ class Soak:
         wrong = []
         try:
             for _ in range(15):
-                signal.setitimer(signal.ITIMER_REAL, self.random.random() / 40)
                 try:
                     try:
+                        signal.setitimer(signal.ITIMER_REAL, self.random.random() / 40)
                         self._use(self.random)
                         for _ in self.runner.stream("how many", max_new_tokens=6):
                             pass
                     finally:
                         signal.setitimer(signal.ITIMER_REAL, 0)
-                except Interrupted:
+                except Interrupted:  # noqa: PERF203
                     pass
                 except BusyError as error:
                     wrong.append(error)

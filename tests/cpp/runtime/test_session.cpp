@@ -268,15 +268,15 @@ TEST_CASE("rows of media stand at the placeholder that the input or else the pro
   contract.image_token_id = 3;
   contract.audio_token_id = 4;
   FakeSession f(contract);
-  ImageInput image = image();
-  image.placeholder_id = 9;
+  ImageInput marked = image();
+  marked.placeholder_id = 9;
   f.prefill({image()});
-  f.prefill({image});
+  f.prefill({marked});
   f.prefill({EmbeddingInput{{kPixels.data(), DType::kFloat32, {2, 2}}, nullptr}});
   CHECK(f.fake->placeholder_ids == std::vector<int64_t>{3, 9, 3});
 
   contract.placeholder_ids = {3, 4};  // at another the decoder would not read the rows
   FakeSession strict(contract);
-  strict.prefill({image});
+  strict.prefill({marked});
   CHECK(strict.fake->placeholder_ids == std::vector<int64_t>{3});
 }
