@@ -69,7 +69,8 @@ class MultimodalRunner(LoadedModel, AnswerMethods, ConversationMethods, AdapterM
         """Loads a model. The GIL is released meanwhile.
 
         Args:
-            model_path: The .pte file, or its content: bytes, bytearray, memoryview, mmap or anything else
+            model_path: The .pte file, or a folder that transformers' exporter wrote (export.json); or the
+                content of a file: bytes, bytearray, memoryview, mmap or anything else
                 with the buffer protocol. Memory is used in place, kept alive and must not change; it is
                 copied only where it does not start at a multiple of 16.
             tokenizer_path: tokenizer.json, SentencePiece .model, tiktoken or llama2c .bin file, a folder with

@@ -28,6 +28,7 @@ SETS = {  # folder of tests/models -> test file
     "optimum": "test_optimum",
     "multimodal": "test_multimodal",
     "exports": "test_exports",
+    "export_folders": "test_export_folders",
     "clip": "test_clip",
 }
 INTRODUCTION = """# Which models run

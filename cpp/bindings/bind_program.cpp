@@ -3,6 +3,7 @@
 #include "bindings/bindings.h"
 #include "model/cache_kind.h"
 #include "model/contract_reader.h"
+#include "model/folder_reader.h"
 #include "model/signatures.h"
 #include "model/transducer_reader.h"
 #include "program/program_check.h"
@@ -80,6 +81,12 @@ const char* name_of_kind(const ProgramInfo& program) {
   return "other";
 }
 
+FolderContract read_checked_folder(const ExportFolder& folder) {
+  std::vector<ProgramInfo> programs;
+  for (const FolderPart& part : folder.parts) programs.push_back(check_program_file(part.path));
+  return read_folder(folder, programs);
+}
+
 }  // namespace
 
 void bind_program(nb::module_& module) {
@@ -115,6 +122,12 @@ void bind_program(nb::module_& module) {
   module.def(
       "read_contract", [](const ProgramInfo& program) { return read_contract(program); },
       "program"_a, "What the program promises, as a session reads it; raises ContractError.");
+  nb::class_<FolderContract>(module, "FolderContract", "What the programs of a folder promise.")
+      .def_ro("contract", &FolderContract::contract)
+      .def_prop_ro("copied_step_bytes", &FolderContract::copied_step_bytes,
+                   "Bytes of inputs that a step of one token copies, because decode plans them.");
+  module.def("read_folder", read_checked_folder, "folder"_a,
+             "The same of an export folder, whose programs are checked first.");
   module.def(
       "shared_memories", [](const ProgramInfo& program) { return find_sharing(program).memories; },
       "program"_a,

@@ -12,6 +12,7 @@
 #include "bindings/bindings.h"
 #include "bindings/fork.h"
 #include "et/et_executor.h"
+#include "et/et_folder.h"
 #include "et/et_speech.h"
 #include "runtime/session.h"
 #include "runtime/transducer_decoder.h"
@@ -36,6 +37,7 @@ std::shared_ptr<Session> to_session(std::unique_ptr<Executor> executor) {
 
 std::shared_ptr<Session> load(const LoadOptions& options) {
   return loading(options, [](const LoadOptions& given) {
+    if (!given.folder.parts.empty()) return to_session(std::make_unique<EtFolder>(given));
     return to_session(std::make_unique<EtExecutor>(given));
   });
 }
@@ -154,6 +156,8 @@ void bind_state(nb::class_<Session>& session) {
       .def_prop_ro("pending_tokens", &Session::pending_tokens,
                    "Of the last answer, but not in the context yet.")
       .def_prop_ro("num_threads", &Session::num_threads)
+      .def_prop_ro("copied_input_bytes", &Session::copied_input_bytes,
+                   "Bytes of inputs of all calls so far that had to be copied.")
       .def_prop_ro("timings", &Session::timings, nb::rv_policy::copy)
       .def_prop_ro("can_generate", &Session::can_generate);
 }

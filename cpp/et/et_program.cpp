@@ -248,37 +248,44 @@ void EtProgram::load_method(const MethodSpec& spec) {
     // Not initialised: of a large buffer only the pages that a call writes take room.
     auto& buffer = loaded.output_buffers.emplace_back(
         new uint8_t[static_cast<size_t>(num_elements(output.shape)) * dtype_size(output.dtype)]);
-    const auto tensor = to_tensor({buffer.get(), output.dtype, output.shape});
-    error = module_->set_output(spec.name, EValue(*tensor), i);
-    if (error != executorch::runtime::Error::Ok) {
-      throw_et_error(ErrorCode::kLoad,
-                     spec.name + ": giving output " + std::to_string(i) + " a buffer", error, log);
-    }
+    set_output(spec.name, i, {buffer.get(), output.dtype, output.shape});
   }
   loaded.arena->remember_initial_state();
 }
 
-std::vector<TensorView> EtProgram::run(const std::string& method,
-                                       const std::vector<TensorView>& inputs,
-                                       ErrorCode input_error) {
+void EtProgram::set_input(const std::string& method, size_t index, const TensorView& input,
+                          ErrorCode input_error) {
   const MethodSpec& spec = *methods_.at(method).spec;
+  LogCapture log;
+  const bool is_tensor = input.dtype != DType::kOther;
+  const auto tensor = is_tensor ? to_tensor(input) : nullptr;
+  const auto error = module_->set_input(method, is_tensor ? EValue(*tensor) : EValue(), index);
+  if (error != executorch::runtime::Error::Ok) {
+    throw_et_error(
+        input_error,
+        method + ": input " + std::to_string(index) + ": expected " +
+            TensorView{nullptr, spec.inputs[index].dtype, spec.inputs[index].shape}.describe() +
+            " (or less where dynamic), got " + input.describe() + "; setting it",
+        error, log);
+  }
+  if (is_tensor && spec.inputs[index].is_planned)
+    copied_input_bytes_ += static_cast<int64_t>(input.size_bytes());
+}
+
+void EtProgram::set_output(const std::string& method, size_t index, const TensorView& memory) {
+  LogCapture log;
+  const auto tensor = to_tensor(memory);
+  const auto error = module_->set_output(method, EValue(*tensor), index);
+  if (error != executorch::runtime::Error::Ok) {
+    throw_et_error(ErrorCode::kLoad,
+                   method + ": giving output " + std::to_string(index) + " a buffer", error, log);
+  }
+}
+
+std::vector<TensorView> EtProgram::execute(const std::string& method) {
   std::optional<NoThreadPoolGuard> single_thread;
   if (num_threads_ == 1) single_thread.emplace();
   LogCapture log;
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    const auto tensor = to_tensor(inputs[i]);
-    const auto error = module_->set_input(method, EValue(*tensor), i);
-    if (error != executorch::runtime::Error::Ok) {
-      throw_et_error(
-          input_error,
-          method + ": input " + std::to_string(i) + ": expected " +
-              TensorView{nullptr, spec.inputs[i].dtype, spec.inputs[i].shape}.describe() +
-              " (or less where dynamic), got " + inputs[i].describe() + "; setting it",
-          error, log);
-    }
-    if (spec.inputs[i].is_planned)
-      copied_input_bytes_ += static_cast<int64_t>(inputs[i].size_bytes());
-  }
   const auto outputs = module_->execute(method);
   if (!outputs.ok())
     throw_et_error(ErrorCode::kExecution, method + ": execution", outputs.error(), log);
@@ -289,6 +296,13 @@ std::vector<TensorView> EtProgram::run(const std::string& method,
   for (const EValue& output : *outputs)
     views.push_back(output.isTensor() ? to_view(output.toTensor()) : TensorView{});
   return views;
+}
+
+std::vector<TensorView> EtProgram::run(const std::string& method,
+                                       const std::vector<TensorView>& inputs,
+                                       ErrorCode input_error) {
+  for (size_t i = 0; i < inputs.size(); ++i) set_input(method, i, inputs[i], input_error);
+  return execute(method);
 }
 
 void EtProgram::restart_profile() {

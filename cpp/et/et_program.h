@@ -58,6 +58,14 @@ class EtProgram {
   std::vector<TensorView> run(const std::string& method, const std::vector<TensorView>& inputs,
                               ErrorCode input_error);
 
+  // The same in steps, for inputs that stay what they are from call to call. A view without a dtype
+  // stands for no tensor.
+  void set_input(const std::string& method, size_t index, const TensorView& input,
+                 ErrorCode input_error);
+  std::vector<TensorView> execute(const std::string& method);
+  // Where an unplanned output goes from now on; the memory must have room for its bound.
+  void set_output(const std::string& method, size_t index, const TensorView& memory);
+
   // Bytes of inputs that were copied because the program plans them in its arena.
   int64_t copied_input_bytes() const { return copied_input_bytes_; }
 

@@ -170,6 +170,9 @@ struct Contract : Signatures {
   int64_t max_batch_tokens = 1;
   int64_t max_chunk = 0;    // tokens that one decoder call takes at most
   bool all_logits = false;  // of each token of a call, not of the last one alone
+  // The same where something else than the decoder reads them; 0 where nothing does:
+  int64_t first_chunk = 0;      // tokens at position 0
+  int64_t embedding_chunk = 0;  // rows of embeddings
   PositionStyle position_style = PositionStyle::kStart;
   std::vector<int64_t> eos_ids;  // get_eos_ids and get_eos_id together
   std::optional<int64_t> bos_id;
@@ -181,6 +184,8 @@ struct Contract : Signatures {
   std::vector<int64_t> placeholder_ids;
   int64_t image_token_id = 0;
   int64_t audio_token_id = 0;
+
+  int64_t embeddings_at_once() const { return embedding_chunk > 0 ? embedding_chunk : max_chunk; }
 
   const MethodSpec& decoder() const { return methods.at(decoder_name); }
   // The method for a call of so many tokens.

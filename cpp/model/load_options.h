@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "model/export_folder.h"
+
 namespace emm {
 
 enum class LoadMode { kMmap, kMmapMlock, kFile };
@@ -29,6 +31,7 @@ struct XnnpackOptions {
 struct LoadOptions {
   std::string model_path;  // empty: model_bytes
   ModelBytes model_bytes;
+  ExportFolder folder;                  // where it has parts, they are the model, and no path
   std::vector<std::string> data_paths;  // .ptd files with weights kept outside the program
   LoadMode load_mode = LoadMode::kMmap;
   int64_t num_threads = 0;      // 0: chosen from the model's size

@@ -93,11 +93,12 @@ void check_capacity(int64_t needed, int64_t available, int64_t capacity) {
                         needed, available);
 }
 
-std::vector<Chunk> split_rows(Chunk::Kind kind, size_t input, int64_t num_rows, int64_t max_chunk) {
+std::vector<Chunk> split_rows(Chunk::Kind kind, size_t input, int64_t num_rows, int64_t max_chunk,
+                              int64_t first_chunk) {
   std::vector<Chunk> chunks;
-  for (int64_t first = 0; first < num_rows; first += max_chunk) {
-    chunks.push_back({kind, input, first, std::min(max_chunk, num_rows - first)});
-  }
+  int64_t size = std::max(first_chunk, max_chunk);
+  for (int64_t first = 0; first < num_rows; first += chunks.back().num_rows, size = max_chunk)
+    chunks.push_back({kind, input, first, std::min(size, num_rows - first)});
   return chunks;
 }
 
@@ -106,7 +107,13 @@ InputPlan make_input_plan(const std::vector<Input>& inputs, const Contract& cont
   InputPlan plan;
   const bool is_speech = contract.kind == ModelKind::kSpeech;
   const auto add_rows = [&](Chunk::Kind kind, size_t index, int64_t num_rows) {
-    const std::vector<Chunk> chunks = split_rows(kind, index, num_rows, contract.max_chunk);
+    const bool is_start =
+        available == contract.capacity && plan.num_positions == 0 && plan.is_exact;
+    const std::vector<Chunk> chunks =
+        kind == Chunk::Kind::kEmbeddings
+            ? split_rows(kind, index, num_rows, contract.embeddings_at_once())
+            : split_rows(kind, index, num_rows, contract.max_chunk,
+                         is_start ? contract.first_chunk : 0);
     plan.chunks.insert(plan.chunks.end(), chunks.begin(), chunks.end());
     plan.num_positions += num_rows;
   };

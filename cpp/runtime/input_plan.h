@@ -31,8 +31,9 @@ struct InputPlan {
 InputPlan make_input_plan(const std::vector<Input>& inputs, const Contract& contract,
                           int64_t available);
 
-// Decoder calls for rows that an encoder has produced.
-std::vector<Chunk> split_rows(Chunk::Kind kind, size_t input, int64_t num_rows, int64_t max_chunk);
+// Decoder calls for so many rows; the first one may take more than the others.
+std::vector<Chunk> split_rows(Chunk::Kind kind, size_t input, int64_t num_rows, int64_t max_chunk,
+                              int64_t first_chunk = 0);
 
 void check_capacity(int64_t needed, int64_t available, int64_t capacity);
 

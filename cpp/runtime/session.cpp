@@ -179,7 +179,7 @@ void Session::encode(const Chunk& chunk) {
   prefill_total_ += num_rows - chunk.num_rows;
   check_capacity(prefill_total_, checkpoint_.position.available(), contract().capacity);
   const std::vector<Chunk> rows =
-      split_rows(Chunk::Kind::kEmbeddings, chunk.input, num_rows, contract().max_chunk);
+      split_rows(Chunk::Kind::kEmbeddings, chunk.input, num_rows, contract().embeddings_at_once());
   chunks_.insert(chunks_.begin(), rows.begin(), rows.end());
   if (chunks_.empty())
     throw Error(ErrorCode::kExecution, "the encoder returned no rows for the last input");

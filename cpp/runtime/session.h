@@ -36,6 +36,7 @@ class Session {
   const Contract& contract() const { return executor_->contract(); }
   int64_t position() const;
   int64_t num_threads() const { return executor_->num_threads(); }
+  int64_t copied_input_bytes() const { return executor_->copied_input_bytes(); }
   std::vector<int64_t> pending_tokens() const;
   std::vector<int64_t> history() const;
   const RequestTimings& timings() const { return timings_; }

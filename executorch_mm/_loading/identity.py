@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from executorch_mm._files.export_folder import files_of
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm.errors import StateFileError
 from executorch_mm.tokenizer import Tokenizer
@@ -33,7 +34,7 @@ class ModelIdentity:
     it: gigabytes would take seconds, and other weights differ everywhere.
 
     Args:
-        model: The .pte file or its content.
+        model: The .pte file or its content, or an export folder.
         data: The .ptd files.
         tokenizer: Of the model.
     """
@@ -44,7 +45,8 @@ class ModelIdentity:
         data = [data] if isinstance(data, (str, os.PathLike)) else data
         self._memory = None if isinstance(model, (str, os.PathLike)) else memoryview(model).cast("B")
         paths = [*([model] if isinstance(model, (str, os.PathLike)) else []), *data]
-        self._files = [(path, _mark(path.stat())) for path in (Path(os.fspath(path)) for path in paths)]
+        files = [file for path in paths for file in files_of(Path(os.fspath(path)))]
+        self._files = [(path, _mark(path.stat())) for path in files]
         self._tokenizer = tokenizer
         self._begun: _Hash | None = None
         if self._memory is not None and np.frombuffer(self._memory, np.uint8).ctypes.data % _ALIGNMENT:

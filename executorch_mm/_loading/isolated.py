@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from executorch_mm import _core
+from executorch_mm._loading.export_folder import is_export_folder
 from executorch_mm._loading.options import PathLike, RunnerOptions, XnnpackOptions, core_options
 from executorch_mm.errors import ExecutionError, InputError
 
@@ -58,6 +59,8 @@ def loader(
 def _expect_possible(model: PathLike | Buffer) -> None:
     if not isinstance(model, (str, os.PathLike)):
         raise InputError("isolate: expected the path of a file, got a model in memory")
+    if is_export_folder(model):
+        raise InputError("isolate: expected the path of a file, got an export folder")
     if not hasattr(os, "memfd_create"):
         raise InputError(f"isolate: expected Linux, whose shared memory can be sealed, got {sys.platform}")
     if not sys.executable or getattr(sys, "frozen", False):

@@ -36,7 +36,8 @@ def load_model(
     Raises:
         TokenizerError: The tokenizer file is missing, malformed or of an unknown kind.
     """
-    search_folders = [Path(options.model_path).parent] if options.model_path else []
+    model = Path(options.model_path)
+    search_folders = [model if model.is_dir() else model.parent] if options.model_path else []
     if tokenizer_path is None:
         if not search_folders:
             raise TokenizerError(

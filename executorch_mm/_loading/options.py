@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from executorch_mm import _core
+from executorch_mm._files.export_folder import is_export_folder
 from executorch_mm._files.paths import checked_path, refuse_pipe
 from executorch_mm._loading.shown_options import parameters_of
 from executorch_mm.errors import InputError, UnknownOptionError, shown
@@ -155,6 +156,11 @@ def core_options(
     _check_word("load_mode", load_mode, get_args(LoadMode))
     if not isinstance(options["isolate"], bool):
         raise InputError(f"isolate: expected True or False, got {shown(options['isolate'])}")
+    folder = None
+    if model_path and is_export_folder(Path(model_path)):
+        from executorch_mm._loading.export_folder import core_folder  # here: imports are to be fast
+
+        folder = core_folder(model_path)
     return _core.LoadOptions(
         model_path=model_path,
         model_bytes=model_bytes,
@@ -169,6 +175,7 @@ def core_options(
         linear=xnnpack.linear,
         openvino_library=_openvino_library(),
         profile_path="" if profile_path is None else str(profile_path),
+        folder=folder,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Protocol, cast
 
+from executorch_mm._files.export_folder import EXPORT_FILE, is_export_folder
 from executorch_mm._files.extras import import_extra
 from executorch_mm._files.paths import checked_path
 from executorch_mm._loading.options import PathLike
@@ -90,6 +91,8 @@ def find_model(
             folder = _download(
                 os.fspath(name), model_file, revision, cache_dir, token, audio_preprocessor, local_files_only
             )
+        if model_file is None and is_export_folder(folder):
+            return ModelFiles(folder, folder, ())
         try:
             found = [path.relative_to(folder).as_posix() for path in folder.rglob("*.pte") if path.is_file()]
         except OSError as error:  # a folder that may not be read, or that has gone
@@ -186,7 +189,8 @@ def _download(
             # One request that is not tried again, unlike a listing of the files.
             info = hub.model_info(repo, revision=revision, timeout=_PATIENCE_SECONDS, token=token)
             files = [file.rfilename for file in info.siblings or ()]
-            model = choose_model(files, model_file, repo, audio_preprocessor)
+            if model_file is not None or EXPORT_FILE not in files:
+                model = choose_model(files, model_file, repo, audio_preprocessor)
         except (errors.HfHubHTTPError, errors.HFValidationError) as error:
             raise _failed(repo, error) from error
         except (OSError, errors.HTTPError) as error:  # no connection, or told to stay offline

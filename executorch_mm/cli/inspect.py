@@ -51,6 +51,9 @@ def _lines(report: ModelReport) -> Iterator[str]:
     if report.kind != "other":
         rewind = "can" if report.can_rewind else "cannot"
         yield f"context: {report.capacity or 'unknown'} positions, {report.max_chunk} a call, {rewind} rewind"
+    if report.copied_step_bytes is not None:
+        components = ", ".join(method.name for method in report.methods)
+        yield f"components: {components}; each step copies {_size(report.copied_step_bytes)} of inputs"
     for method in report.methods:
         yield from _method_lines(method)
     if report.metadata:

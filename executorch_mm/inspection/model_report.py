@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Literal, TypeAlias
 
 from executorch_mm import _core
+from executorch_mm._loading.export_folder import core_folder, is_export_folder
 from executorch_mm.errors import ContractError, ModelLoadError
 
 Scalar = int | float | bool | str
@@ -128,15 +129,17 @@ class ModelReport:
     """What `inspect_model` found.
 
     Attributes:
-        path: The file.
+        path: The file, or an export folder of transformers.
         file_bytes: Its size.
         program_bytes: Of these, the structure; the rest is weights.
         kind: "multimodal", "text", "speech", or "other" for what none of the runners plays.
-        methods: Methods with inputs.
+        methods: Methods with inputs; of a folder its components by name.
         metadata: Values of the methods without inputs.
         max_chunk: Tokens that one decoder call takes at most; None for "other".
         capacity: Positions of the context; None where the file does not say.
         can_rewind: Whether the conversation can be taken back to an earlier position.
+        copied_step_bytes: Of an export folder, bytes of inputs that each step copies because `decode` plans
+            them; None for a file. 0 where it was exported with alloc_graph_input=False.
         problems: What will or may go wrong, in words. Empty for a file that should run well.
     """
 
@@ -149,6 +152,7 @@ class ModelReport:
     max_chunk: int | None
     capacity: int | None
     can_rewind: bool
+    copied_step_bytes: int | None
     problems: tuple[str, ...]
 
     def find(self, name: str) -> MethodReport | None:
@@ -164,12 +168,16 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelReport:
     """Reads what a .pte file consists of, without loading it.
 
     Args:
-        path: The file.
+        path: The file, or a folder that transformers' exporter wrote.
 
     Raises:
-        ModelLoadError: It is no .pte file, or its structure cannot be followed.
+        ModelLoadError: It is no .pte file, or its structure cannot be followed; the folder's export.json is
+            damaged or names a file that is not there.
+        ContractError: The folder is no export of a model that writes text.
         InputError: `path` is no path.
     """
+    if is_export_folder(path):
+        return _inspect_folder(os.fspath(path))
     program = _core.read_program(path)
     file = os.fspath(path)
     runs = [method for method in program.methods if method.inputs]
@@ -188,9 +196,62 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelReport:
         max_chunk=contract.max_chunk if contract else None,
         capacity=contract.capacity if contract else None,
         can_rewind=contract is not None and not contract.ring_rows and not contract.is_recurrent,
+        copied_step_bytes=None,
         problems=(),
     )
     return ModelReport(**{**vars(report), "problems": tuple(_problems(report, contract, refusal))})
+
+
+def _inspect_folder(path: str) -> ModelReport:
+    folder = core_folder(path)
+    programs = [(part.name, _core.read_program(part.path)) for part in folder.parts]
+    sources = _operator_sources()
+    methods = tuple(
+        replace(_report_method(method, sources, 0), name=name)
+        for name, program in programs
+        for method in program.methods
+        if method.inputs
+    )
+    try:
+        found, problems = _core.read_folder(folder), []
+    except (ModelLoadError, ContractError) as error:
+        found, problems = None, [f"it will not be loaded: {error}"]
+    contract = found.contract if found else None
+    if contract:
+        layout = contract.state_layout(contract.capacity)
+        kinds = {"flat": "flat", "whole": "recurrent"}
+        cache = "+".join(sorted({kinds[kind] for kind, _, _ in layout}))
+        nbytes = sum(nbytes for _, _, nbytes in layout)
+        kept = {"decode": (cache, nbytes)}  # the others only begin it
+        methods = tuple(
+            replace(method, cache=cache, cache_bytes=nbytes)
+            for method in methods
+            for cache, nbytes in [kept.get(method.name, ("none", 0))]
+        )
+    problems += [problem for method in methods for problem in _method_problems(method)]
+    if any(not delegate.is_linked for method in methods for delegate in method.delegates):
+        problems.append(
+            'export it again with ExecutorchConfig(backend="xnnpack"), which every installation has'
+        )
+    cache_bytes = sum(method.cache_bytes for method in methods if method.name == "decode")
+    if found and 2 * found.copied_step_bytes > cache_bytes:
+        problems.append(
+            f"decode copies {found.copied_step_bytes:,} bytes at each step, its cache among them: export it "
+            "again with alloc_graph_input=False, alloc_graph_output=False"
+        )
+    return ModelReport(
+        path=path,
+        file_bytes=sum(program.file_bytes for _, program in programs),
+        program_bytes=sum(program.program_bytes for _, program in programs),
+        kind="multimodal" if any(name == "language_model" for name, _ in programs) else "text",
+        methods=methods,
+        metadata={},
+        max_chunk=contract.max_chunk if contract else None,
+        capacity=contract.capacity if contract else None,
+        can_rewind=contract is not None and not contract.is_recurrent,
+        copied_step_bytes=found.copied_step_bytes if found else None,
+        problems=tuple(problems),
+    )
 
 
 def _contract(program: _core.ProgramInfo) -> tuple[_core.Contract | None, ContractError | None]:

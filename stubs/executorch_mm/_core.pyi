@@ -275,10 +275,31 @@ class PreparedInput:
     def address(self) -> int:
         """Where the data lies, to see that nothing was copied."""
 
+class FolderPart:
+    """A program of an export folder."""
+
+    def __init__(self, *, name: str, path: str | os.PathLike[str], inputs: Sequence[str], outputs: Sequence[str], shapes: Sequence[Sequence[int]]) -> None:
+        """Names of inputs and outputs, and the inputs' traced shapes, in order."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+class ExportFolder:
+    """A model in several programs."""
+
+    def __init__(self, *, parts: Sequence[FolderPart], max_cache_len: int, eos_ids: Sequence[int], image_features: str, skips_first_feature: bool) -> None:
+        """max_cache_len 0: not said."""
+
+    @property
+    def parts(self) -> list[FolderPart]: ...
+
 class LoadOptions:
     """How a model is loaded."""
 
-    def __init__(self, *, model_path: str | os.PathLike[str], model_bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, data_paths: Sequence[str | os.PathLike[str]], load_mode: str, num_threads: int, max_context_len: int = 0, method: str = '', kv_cache_dtype: str = '', workspace_sharing: str, weight_cache: bool, linear: str = 'auto', openvino_library: str | os.PathLike[str], profile_path: str | os.PathLike[str]) -> None:
+    def __init__(self, *, model_path: str | os.PathLike[str], model_bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, data_paths: Sequence[str | os.PathLike[str]], load_mode: str, num_threads: int, max_context_len: int = 0, method: str = '', kv_cache_dtype: str = '', workspace_sharing: str, weight_cache: bool, linear: str = 'auto', openvino_library: str | os.PathLike[str], profile_path: str | os.PathLike[str], folder: ExportFolder | None = None) -> None:
         """
         model_bytes is shared, not copied. num_threads 0: chosen from the model's size; max_context_len 0: as the program says. Empty strings stand for what is not given.
         """
@@ -504,6 +525,21 @@ def read_contract(program: ProgramInfo) -> Contract:
     What the program promises, as a session reads it; raises ContractError.
     """
 
+class FolderContract:
+    """What the programs of a folder promise."""
+
+    @property
+    def contract(self) -> Contract: ...
+
+    @property
+    def copied_step_bytes(self) -> int:
+        """
+        Bytes of inputs that a step of one token copies, because decode plans them.
+        """
+
+def read_folder(folder: ExportFolder) -> FolderContract:
+    """The same of an export folder, whose programs are checked first."""
+
 def shared_memories(program: ProgramInfo) -> dict[int, int]:
     """
     Bytes of each planned memory that the methods share, by its number; entry 0 is unused.
@@ -705,6 +741,10 @@ class Session:
 
     @property
     def num_threads(self) -> int: ...
+
+    @property
+    def copied_input_bytes(self) -> int:
+        """Bytes of inputs of all calls so far that had to be copied."""
 
     @property
     def timings(self) -> RequestTimings: ...

@@ -67,7 +67,7 @@ MAY_IMPORT = {
         "executorch_mm": "_core _engine _loading clip config embeddings errors inputs inspection "
         "preprocess response_format runner speech stats tokenizer",
         "inputs": "arrays errors preprocess",
-        "inspection": "_core errors",
+        "inspection": "_core _loading errors",
         "preprocess": "_core _files _loading arrays errors",
         "response_format": "errors",
         "runner": "_core _engine _loading chat errors stats tokenizer",

@@ -1,0 +1,104 @@
+// The Executor for a folder of programs that transformers' exporter wrote. The programs keep
+// nothing between calls: the cache is one memory of ours, handed in and taken out by pointer where
+// the programs let it, and else where the decoder's plan has it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "et/arena.h"
+#include "et/et_program.h"
+#include "model/executor.h"
+#include "model/folder_reader.h"
+#include "model/load_options.h"
+
+namespace emm {
+
+class EtFolder final : public Executor {
+ public:
+  // Loads every part that is needed. Throws Error(kLoad), Error(kContract), or Error(kInput) for an
+  // option.
+  explicit EtFolder(const LoadOptions& options);
+
+  const Contract& contract() const override { return folder_.contract; }
+  void use_method(const std::string& name, int64_t position) override;
+  TensorView decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) override;
+  TensorView decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
+                         int64_t num_rows) override;
+  TensorView decode_embeddings(const TensorView& embeddings, int64_t position,
+                               int64_t placeholder_id) override;
+  TensorView encode_image(const MediaView& image) override;
+  TensorView encode_audio(const MediaView& audio) override;
+  void reset_state() override;
+  std::unique_ptr<StateSnapshot> save_state(int64_t num_flat_rows) const override;
+  void restore_state(const StateSnapshot& snapshot) override;
+  void load_state(int64_t num_flat_rows, ByteSpan bytes) override;
+  int64_t copied_input_bytes() const override;
+  int64_t num_threads() const override { return num_threads_; }
+  void write_profile() override;
+
+ private:
+  // A program of the folder, loaded.
+  struct Part {
+    const FolderCall* call = nullptr;
+    std::unique_ptr<EtProgram> program;
+    std::vector<std::vector<uint8_t>> inputs;  // what is made for each
+  };
+  // What is asked of a call.
+  struct Ask {
+    const int64_t* ids = nullptr;
+    TensorView media;  // embeddings, pixels, features
+    int64_t num_tokens = 0;
+    int64_t position = 0;
+  };
+  // A tensor of the cache: where its content is, and where the next one goes if that is elsewhere.
+  struct Memory {
+    std::unique_ptr<PlannedMemory> own;
+    std::unique_ptr<PlannedMemory> next;
+    uint8_t* data = nullptr;
+    int64_t rows = 0;  // of one that grows: as many as its content has
+  };
+
+  void place_cache();
+  void find_embedding_scale();
+  TensorView cache_view(size_t index) const;
+  TensorView make_input(Part& part, size_t index, const Ask& ask);
+  // Runs a part and returns its wanted output.
+  TensorView run(Part& part, const Ask& ask, ErrorCode input_error);
+  void bind_cache(Part& part);
+  void take_cache(const Part& part, const std::vector<TensorView>& outputs, const Ask& ask);
+  // Of a cache that grows, rows behind `position` go.
+  void cut_cache(int64_t position);
+  // Whether decode cannot begin with an empty cache.
+  bool needs_start() const;
+  TensorView last_logits(Part& part, const Ask& ask, int64_t num_rows);
+
+  // Embeddings of the conversation so far, which language_model reads from its beginning.
+  TensorView read_embeddings(int64_t num_rows);
+  DType embedding_dtype() const;
+  size_t embedding_bytes() const;  // of a position
+  void remember(const TensorView& rows, int64_t position, float scale = 1.0F);
+  void remember_tokens(const int64_t* ids, int64_t num_tokens, int64_t position);
+  TensorView encode(const char* name, const MediaView& media, const char* what);
+  TensorView project(Part& projector, TensorView rows);
+
+  template <typename Visit>
+  void for_each_tensor(int64_t num_flat_rows, Visit visit) const;
+  void write_state(int64_t num_flat_rows, const uint8_t* bytes);
+
+  FolderContract folder_;
+  std::map<std::string, Part> parts_;  // by the component's name
+  std::vector<Memory> cache_;
+  std::vector<uint8_t> embedded_;  // (positions, hidden_size) as language_model takes them
+  int64_t num_known_ = 0;          // positions whose embeddings are in it
+  float embedding_scale_ = 1.0F;   // of rows from the table
+  std::vector<uint8_t> converted_media_;
+  std::vector<uint8_t> converted_rows_;
+  int64_t converted_input_bytes_ = 0;
+  int64_t num_threads_ = 1;
+};
+
+}  // namespace emm
