@@ -152,7 +152,7 @@ class RandomAnswer:
         self.vocab_size = vocab_size  # of the logits
         self._rng = random.Random(seed)
 
-    def next(self, _: object, allowed: NDArray[np.uint32]) -> int | None:
+    def next(self, _: object, allowed: NDArray[np.uint32], check: object) -> int | None:  # no guesses here
         bits = np.unpackbits(allowed.view(np.uint8), bitorder="little")[: self.vocab_size]
         return self.next_forced(self._rng.choice(np.flatnonzero(bits).tolist()))
 
