@@ -152,7 +152,7 @@ class AnyAllowed:
         self._preferred = preferred
         self._rng = random.Random(seed)
 
-    def next(self, _: object, allowed: NDArray[np.uint32]) -> int | None:
+    def next(self, _: object, allowed: NDArray[np.uint32], check: object) -> int | None:
         ids = np.flatnonzero(np.unpackbits(allowed.view(np.uint8), bitorder="little")).tolist()
         return self.next_forced(self._rng.choice([token for token in ids if token in self._preferred] or ids))
 
