@@ -52,8 +52,14 @@ MESSAGES = [{"role": "user", "content": "how many shapes are there?"}]
 
 # Of other programs and libraries, as the messages say; a new one is checked by hand and added.
 FOREIGN_FLAGS = {"--force-reinstall", "--no-deps", "--upgrade", "--recipe"}  # pip install, optimum-cli
-FOREIGN_CALLS = {"XnnpackPartitioner", "load", "model_json_schema"}  # ExecuTorch, Pillow, pydantic
+# ExecuTorch, transformers' exporter, Pillow, pydantic
+FOREIGN_CALLS = {"XnnpackPartitioner", "ExecutorchConfig", "load", "model_json_schema"}
 FOREIGN_NAMES = {"partitioner", "enabled", "executorch", "executorch_mm", "style"}  # exporters, pip, HTML
+FOREIGN_NAMES |= {
+    "backend",
+    "alloc_graph_input",
+    "alloc_graph_output",
+}  # ExecutorchConfig of transformers 5.24
 # Methods that only show an object, or write what another program reads.
 NO_ADVICE = {"__repr__", "__str__", "_repr_html_", "_shown"}
 NO_ADVICE_IN = {"cli/completion.py", "compat", "demo", "_pyinstaller"}
