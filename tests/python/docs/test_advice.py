@@ -59,7 +59,7 @@ FOREIGN_NAMES |= {
     "backend",
     "alloc_graph_input",
     "alloc_graph_output",
-}  # ExecutorchConfig of transformers 5.24
+}  # ExecutorchConfig of transformers
 # Methods that only show an object, or write what another program reads.
 NO_ADVICE = {"__repr__", "__str__", "_repr_html_", "_shown"}
 NO_ADVICE_IN = {"cli/completion.py", "compat", "demo", "_pyinstaller"}
