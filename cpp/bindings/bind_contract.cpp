@@ -98,6 +98,9 @@ void bind_contract(nb::module_& module) {
       .def_ro("choices", &Contract::choices, "Names of all decoders of the program.")
       .def_ro("is_state_shared", &Contract::is_state_shared,
               "The cache lies where the other decoders that say so have theirs.")
+      .def_ro("is_state_copied", &Contract::is_state_copied,
+              "A delegate may keep the addresses of the cache: it is copied when another session "
+              "goes on, and not only pointed to.")
       .def_ro("methods", &Contract::methods, "Methods with inputs, by name.")
       .def_ro("metadata", &Contract::metadata, "Values of the constant methods, by name.")
       .def_ro("capacity", &Contract::capacity, "Positions the context holds.")

@@ -67,6 +67,7 @@ void begin_prefill(Session& session, const std::vector<PreparedInput>& parts) {
   std::vector<Input> inputs;
   inputs.reserve(parts.size());
   for (const PreparedInput& part : parts) inputs.push_back(part.input);
+  const ReleaseGil released;  // a turn may have to be waited for
   session.begin_prefill(std::move(inputs));
 }
 
@@ -127,6 +128,10 @@ void bind_snapshot(nb::module_& module) {
           },
           "Bytes of the copied state, the history and the logits.");
 }
+
+std::shared_ptr<Session> another(Session& session) { return kept_in_children(session.another()); }
+
+std::shared_ptr<Session> fork(Session& session) { return kept_in_children(session.fork()); }
 
 void bind_timings(nb::module_& module) {
   nb::class_<RequestTimings>(module, "RequestTimings",
@@ -200,13 +205,22 @@ void bind_session(nb::module_& module) {
       .def("use_adapter", &Session::use_adapter, "name"_a, WithoutGil(),
            "Decodes with other weights from now on; '' goes back to those loaded first.")
       .def("drop_adapter", &Session::drop_adapter, "name"_a, WithoutGil(), "Frees other weights.")
-      .def("rewind", &Session::rewind, "position"_a, "Forgets the positions from `position` on.")
+      .def("rewind", &Session::rewind, "position"_a, WithoutGil(),
+           "Forgets the positions from `position` on.")
       .def("save", &Session::save, WithoutGil(), "Copies the whole state.")
       .def("restore", &Session::restore, "snapshot"_a, WithoutGil(), "Returns to a saved state.")
       .def("load_conversation", load_conversation, "position"_a, "written"_a, "history"_a,
            "pending_tokens"_a, "state"_a.noconvert(), "logits"_a.noconvert() = nb::none(),
            "Goes on with a conversation that another session saved; raises before anything has\n"
            "changed where this model cannot have had it.")
+      .def("another", another, WithoutGil(),
+           "A conversation of its own with the same weights, at its beginning.")
+      .def("fork", fork, WithoutGil(),
+           "A conversation that has read what this one has, and goes on independently.")
+      .def("limit_chunks", &Session::limit_chunks, "num_positions"_a,
+           "A call reads at most so many positions of a prompt.")
+      .def_prop_rw("priority", &Session::priority, &Session::set_priority,
+                   "Of the sessions that wait for the model the one with the lowest goes first.")
       .def("write_profile", &Session::write_profile, WithoutGil(),
            "Ends the profile that LoadOptions asked for, if it did, and writes its file.");
   bind_state(session);

@@ -17,6 +17,11 @@ namespace emm {
 // touched.
 class PlannedMemory {
  public:
+  struct Page {
+    size_t offset;
+    std::vector<uint8_t> bytes;
+  };
+
   explicit PlannedMemory(int64_t bytes);
   ~PlannedMemory();
   PlannedMemory(const PlannedMemory&) = delete;
@@ -26,6 +31,7 @@ class PlannedMemory {
 
   // Remembers the pages that are not zero, so that reset() can bring them back.
   void remember_initial_state();
+  const std::vector<Page>& initial_pages() const { return initial_pages_; }
   void reset();
 
   // Keeps a copy of the content and resets it, until bring_back() returns what differed from the
@@ -34,10 +40,6 @@ class PlannedMemory {
   void bring_back();
 
  private:
-  struct Page {
-    size_t offset;
-    std::vector<uint8_t> bytes;
-  };
   std::vector<Page> used_pages() const;
   void clear();
   void write(const std::vector<Page>& pages);
@@ -62,6 +64,10 @@ class Arena {
   // loading wrote (initialised mutable buffers).
   void remember_initial_state();
   void reset();
+
+  const std::vector<PlannedMemory::Page>& initial_pages(size_t buffer) const {
+    return buffers_[buffer]->initial_pages();
+  }
 
   // A byte of a buffer, which the caller has checked to be there.
   uint8_t* at(size_t buffer, uint64_t offset) const {

@@ -1,17 +1,15 @@
 #include "et/et_executor.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "et/outer_cache_memory.h"
 #include "et/thread_choice.h"
 #include "et/thread_pool.h"
-#include "model/contract_reader.h"
 #include "model/convert.h"
-#include "program/data_file.h"
 
 namespace emm {
 namespace {
@@ -29,7 +27,16 @@ TensorView last_row(TensorView rows) {
   return rows;
 }
 
+TensorView copied(TensorView output, std::vector<uint8_t>& copy) {
+  const auto* bytes = static_cast<const uint8_t*>(output.data);
+  if (bytes == copy.data()) return output;
+  copy.assign(bytes, bytes + output.size_bytes());
+  output.data = copy.data();
+  return output;
+}
+
 struct EtSnapshot final : StateSnapshot {
+  std::weak_ptr<const EtModel> model;
   const Contract* contract = nullptr;
   int64_t num_flat_rows = 0;
   std::vector<uint8_t> bytes;
@@ -46,93 +53,82 @@ struct EtSnapshot final : StateSnapshot {
   }
 };
 
-// Calls visit(where, how many bytes) for each piece of the state that a snapshot holds, in order.
-template <typename Visit>
-void for_each_piece(const std::vector<StateTensor>& state, const Arena& arena,
-                    int64_t num_flat_rows, Visit visit) {
-  for (const StateTensor& tensor : state) {
-    const bool is_flat = tensor.kind == StateKind::kFlat;
-    const int64_t rows = is_flat ? std::min(num_flat_rows, tensor.rows) : tensor.rows;
-    uint8_t* block = arena.at(tensor.arena_buffer, tensor.offset);
-    for (int64_t i = 0; i < tensor.outer; ++i, block += tensor.rows * tensor.row_bytes)
-      visit(block, static_cast<size_t>(rows * tensor.row_bytes));
-  }
-}
-
-// A model in memory is the program's alone.
-LoadOptions without_bytes(LoadOptions options) {
-  options.model_bytes = {};
-  return options;
-}
-
-bool are_same(const std::vector<TensorSpec>& one, const std::vector<TensorSpec>& other) {
-  return std::equal(one.begin(), one.end(), other.begin(), other.end(),
-                    [](const TensorSpec& left, const TensorSpec& right) {
-                      return left.dtype == right.dtype && left.shape == right.shape;
-                    });
-}
-
-bool are_same(const std::vector<StateTensor>& one, const std::vector<StateTensor>& other) {
-  return std::equal(one.begin(), one.end(), other.begin(), other.end(),
-                    [](const StateTensor& left, const StateTensor& right) {
-                      return left.kind == right.kind && left.arena_buffer == right.arena_buffer &&
-                             left.offset == right.offset && left.outer == right.outer &&
-                             left.rows == right.rows && left.row_bytes == right.row_bytes;
-                    });
-}
-
-bool are_same(const OuterCache& one, const OuterCache& other) {
-  return one.dtype == other.dtype && one.max_write == other.max_write &&
-         std::equal(one.layers.begin(), one.layers.end(), other.layers.begin(), other.layers.end(),
-                    [](const OuterCache::Layer& left, const OuterCache::Layer& right) {
-                      return left.heads == right.heads && left.key_size == right.key_size &&
-                             left.value_size == right.value_size && left.window == right.window;
-                    });
-}
-
-// An adapter decodes what the others have begun: it takes and gives the same, and remembers it in
-// the same places.
-void expect_same_decoder(const Contract& ours, const Contract& given, const std::string& name) {
-  const MethodSpec& one = ours.decoder();
-  const MethodSpec& other = given.decoder();
-  const bool fits = are_same(one.inputs, other.inputs) && are_same(one.outputs, other.outputs) &&
-                    are_same(ours.state, given.state) &&
-                    are_same(ours.outer_cache, given.outer_cache) &&
-                    ours.capacity == given.capacity && ours.max_chunk == given.max_chunk &&
-                    ours.step_name == given.step_name && ours.is_joint == given.is_joint &&
-                    ours.kind == given.kind;
-  if (fits) return;
-  throw Error(ErrorCode::kInput,
-              "adapter: " + name + ": expected a program whose " + one.name +
-                  " takes, gives and remembers what the loaded one's does, got another");
-}
-
 }  // namespace
 
 EtExecutor::EtExecutor(std::unique_ptr<EtProgram> program, const LoadOptions& options)
-    : options_(without_bytes(options)),
-      program_(std::move(program)),
-      decoding_(program_.get()),
-      contracts_(read_contracts(program_->take_structure(),
-                                {options.method, options.max_context_len, options.kv_cache_dtype})),
-      current_(&contracts_[0]),
-      outer_cache_(make_outer_cache(contracts_)) {
-  if (outer_cache_ != nullptr) sequence_ = outer_cache_->new_sequence();
+    : model_(std::make_shared<EtModel>(std::move(program), options)),
+      current_(&model_->contracts()[0]),
+      state_(model_->new_state()),
+      decoding_(model_->decoding("")) {
+  if (model_->outer_cache() != nullptr) sequence_ = model_->outer_cache()->new_sequence();
   load_decoder(options.num_threads);
   const MethodSpec* transform =
       current_->audio_encoder() == nullptr ? nullptr : current_->audio_transform();
   for (const MethodSpec* method :
        {current_->image_encoder(), transform, current_->audio_encoder()}) {
-    if (method != nullptr) program_->load_method(*method);
+    if (method != nullptr) model_->program().load_method(*method);
   }
-  program_->restart_profile();  // calls that only measured are nobody's
+  model_->program().restart_profile();  // calls that only measured are nobody's
+  copied_input_bytes_ = 0;
+}
+
+EtExecutor::EtExecutor(const EtExecutor& other, std::shared_ptr<EtState> state)
+    : model_(other.model_),
+      current_(other.current_),
+      state_(std::move(state)),
+      decoding_(other.decoding_) {
+  if (model_->outer_cache() != nullptr) sequence_ = model_->outer_cache()->new_sequence();
+}
+
+void EtExecutor::expect_state() const {
+  if (!current_->state.empty() || model_->outer_cache() != nullptr ||
+      current_->position_style == PositionStyle::kNone)
+    return;
+  throw Error(ErrorCode::kInput, current_->decoder().name +
+                                     ": its state lies where it cannot be copied, in a delegate");
+}
+
+void EtExecutor::prepare_sharing() {
+  expect_state();
+  if (is_shared() || encoder_outputs_ == nullptr) return;
+  auto& [views, copies] = *encoder_outputs_;
+  copies.resize(views.size());
+  for (size_t i = 0; i < views.size(); ++i) views[i] = copied(views[i], copies[i]);
+}
+
+std::unique_ptr<Executor> EtExecutor::another() {
+  prepare_sharing();
+  return std::unique_ptr<Executor>(new EtExecutor(*this, model_->new_state()));
+}
+
+std::unique_ptr<Executor> EtExecutor::fork(int64_t num_flat_rows) {
+  prepare_sharing();
+  model_->settle(state_);
+  std::unique_ptr<EtExecutor> child(new EtExecutor(*this, state_->fork(*current_, num_flat_rows)));
+  child->encoder_outputs_ = encoder_outputs_;
+  child->sequence_ = sequence_.fork(num_flat_rows);
+  return child;
+}
+
+std::vector<TensorView> EtExecutor::run(const std::string& method,
+                                        const std::vector<TensorView>& inputs,
+                                        ErrorCode input_error) {
+  EtProgram& program = model_->program();
+  const int64_t before = program.copied_input_bytes();
+  std::vector<TensorView> outputs = program.run(method, inputs, input_error);
+  copied_input_bytes_ += program.copied_input_bytes() - before;
+  return outputs;
+}
+
+TensorView EtExecutor::kept(const TensorView& output, std::vector<uint8_t>& copy) const {
+  return is_shared() ? copied(output, copy) : output;
 }
 
 void EtExecutor::load_decoder(int64_t num_threads) {
   if (num_threads > 0) return load_decoder_on(num_threads);
   // A pool that a model has fixed stays as it is, even where it is larger than our share.
   const size_t pool_size = std::min(thread_pool_size(), usable_cores());
-  ThreadChoice choice = choose_threads(program_->file_bytes(), pool_size);
+  ThreadChoice choice = choose_threads(model_->program().file_bytes(), pool_size);
   // Half a minute of audio in one call is work enough for the pool.
   if (choice == ThreadChoice::kMeasure && current_->kind == ModelKind::kSpeech)
     choice = ThreadChoice::kPool;
@@ -147,30 +143,25 @@ void EtExecutor::load_decoder(int64_t num_threads) {
 }
 
 void EtExecutor::load_decoder_on(int64_t num_threads) {
-  program_->use_threads(num_threads);
+  model_->program().use_threads(num_threads);
   if (current_->kind == ModelKind::kMultimodal && !current_->is_joint)
-    program_->load_method(current_->methods.at("token_embedding"));
-  load_current();
-}
-
-void EtExecutor::load_current() {
-  program_->load_method(current_->decoder());
-  if (!current_->step_name.empty())
-    program_->load_method(current_->methods.at(current_->step_name));
+    model_->program().load_method(current_->methods.at("token_embedding"));
+  model_->load_decoder(*current_);
 }
 
 void EtExecutor::use_method(const std::string& name, int64_t position) {
   const auto& names = current_->choices;
   const auto found = std::find(names.begin(), names.end(), name);
-  const auto next = std::find_if(contracts_.begin(), contracts_.end(), [&](const Contract& other) {
+  const std::vector<Contract>& contracts = model_->contracts();
+  const auto next = std::find_if(contracts.begin(), contracts.end(), [&](const Contract& other) {
     return other.decoder_name == name || other.step_name == name;
   });
-  if (found == names.end() || next == contracts_.end()) {
+  if (found == names.end() || next == contracts.end()) {
     std::string expected;
     for (const std::string& choice : names) expected += (expected.empty() ? "" : ", ") + choice;
     throw Error(ErrorCode::kInput, "method: expected one of " + expected + ", got " + name);
   }
-  if (decoding_ != program_.get()) {
+  if (decoding_ != model_->decoding("")) {
     throw Error(ErrorCode::kInput,
                 "method: an adapter is in use, which has one decoder: go back to none first");
   }
@@ -188,83 +179,26 @@ void EtExecutor::use_method(const std::string& name, int64_t position) {
                                        std::to_string(next->capacity) + " positions, " +
                                        std::to_string(position) + " are in use");
   }
-  const Contract* before = std::exchange(current_, &*next);
-  if (program_->methods().count(next->decoder_name) != 0) return;
-  try {
-    load_current();
-  } catch (...) {
-    current_ = before;
-    throw;
-  }
+  const auto& loaded = model_->program().methods();
+  if (loaded.count(next->decoder_name) == 0) model_->load_decoder(*next);
+  current_ = &*next;
 }
 
 void EtExecutor::load_adapter(const std::string& name, const AdapterFiles& files) {
-  if (name.empty() || adapters_.count(name) != 0) {
-    throw Error(ErrorCode::kInput,
-                "adapter: expected a name that is not in use, got '" + name + "'");
-  }
-  LoadOptions options = options_;
-  if (options.model_path.empty() && files.model_path.empty()) {
-    throw Error(ErrorCode::kInput,
-                "adapter: expected a model that was loaded from a file, got one in memory");
-  }
-  if (!files.model_path.empty()) options.model_path = files.model_path;
-  options.data_paths = beside_adapter(options_.data_paths, files.data_paths);
-  if (files.model_path.empty() &&
-      options.data_paths.size() == options_.data_paths.size() + files.data_paths.size()) {
-    throw Error(ErrorCode::kInput,
-                "adapter: " + name +
-                    ": expected tensors with the names of loaded ones, got none: "
-                    "give the adapter's own program with model_path=");
-  }
-  options.profile_path.clear();  // it is the first program's
-  options.method = current_->decoder_name;
-  Adapter adapter;
-  adapter.program = std::make_unique<EtProgram>(options);
-  adapter.contracts =
-      read_contracts(adapter.program->take_structure(),
-                     {options.method, options.max_context_len, options.kv_cache_dtype});
-  const Contract& contract = adapter.contracts[0];
-  expect_same_decoder(*current_, contract, name);
-  adapter.program->use_threads(program_->num_threads());
-  adapter.program->load_method(contract.decoder());
-  if (!contract.step_name.empty())
-    adapter.program->load_method(contract.methods.at(contract.step_name));
-  adapters_.emplace(name, std::move(adapter));
+  model_->load_adapter(name, files, *current_);
 }
 
-void EtExecutor::use_adapter(const std::string& name, int64_t position) {
-  const auto found = adapters_.find(name);
-  if (!name.empty() && found == adapters_.end())
-    throw Error(ErrorCode::kInput, "adapter: expected a name that was loaded, got " + name);
-  EtProgram* next = name.empty() ? program_.get() : found->second.program.get();
-  if (next == decoding_) return;
-  if (next->methods().count(current_->decoder_name) == 0) {
+// The state lies in the same places for all weights.
+void EtExecutor::use_adapter(const std::string& name, int64_t /*position*/) {
+  std::shared_ptr<EtModel::Decoding> next = model_->decoding(name);
+  if (next->program->methods().count(current_->decoder_name) == 0) {
     throw Error(ErrorCode::kInput,
                 "adapter: " + name + " is for another method than " + current_->decoder_name);
   }
-  const bool has_cache = current_->position_style != PositionStyle::kNone;
-  std::unique_ptr<StateSnapshot> state;
-  // A cache outside of the program serves any weights as it is.
-  if (position > 0 && has_cache && outer_cache_ == nullptr) state = save_state(position);
-  decoding_ = next;
-  for (auto& [method_name, method] : decoding_->methods()) {
-    const bool is_decoder =
-        method_name == current_->decoder_name || method_name == current_->step_name;
-    if (is_decoder) method.arena->reset();
-  }
-  if (state != nullptr) restore_state(*state);
+  decoding_ = std::move(next);
 }
 
-void EtExecutor::drop_adapter(const std::string& name) {
-  const auto found = adapters_.find(name);
-  if (found == adapters_.end())
-    throw Error(ErrorCode::kInput, "adapter: expected a name that was loaded, got " + name);
-  if (found->second.program.get() == decoding_)
-    throw Error(ErrorCode::kInput, "adapter: " + name + " is in use: use another one first");
-  converted_input_bytes_ += found->second.program->copied_input_bytes();
-  adapters_.erase(found);
-}
+void EtExecutor::drop_adapter(const std::string& name) { model_->drop_adapter(name); }
 
 int64_t EtExecutor::time_turn() {
   constexpr int64_t kPromptTokens = 64;
@@ -298,12 +232,12 @@ int64_t EtExecutor::time_turn() {
 TensorView EtExecutor::run_embedding(const TensorView& tokens) {
   const DType wanted = current_->methods.at("token_embedding").inputs[0].dtype;
   const TensorView ids = convert(tokens, wanted, converted_ids_, "tokens");
-  return program_->run("token_embedding", {ids}, ErrorCode::kExecution)[0];
+  return run("token_embedding", {ids}, ErrorCode::kExecution)[0];
 }
 
 TensorView EtExecutor::run_decoder(const TensorView& tokens, const TensorView& embeddings,
                                    int64_t num_tokens, int64_t position, int64_t num_rows) {
-  if (num_tokens == 1) decoding_->large_pages().advise();
+  if (num_tokens == 1) decoding_->program->large_pages().advise();
   const MethodSpec& decoder = current_->decoder_of(num_tokens);
   const DecoderInputs places = decoder_inputs(decoder);
   const auto wanted = [&](size_t place) { return decoder.inputs[place].dtype; };
@@ -318,7 +252,8 @@ TensorView EtExecutor::run_decoder(const TensorView& tokens, const TensorView& e
   inputs[first_place] =
       convert(is_embedded ? embeddings : tokens, wanted(first_place),
               is_embedded ? converted_embeddings_ : converted_ids_, "decoder input");
-  std::copy(encoder_outputs_.begin(), encoder_outputs_.end(), inputs.begin() + 1);
+  if (encoder_outputs_ != nullptr)
+    std::copy(encoder_outputs_->views.begin(), encoder_outputs_->views.end(), inputs.begin() + 1);
   const PositionStyle style = position_style(decoder);
   if (style != PositionStyle::kNone) {
     const bool is_range = style == PositionStyle::kRange;
@@ -330,15 +265,20 @@ TensorView EtExecutor::run_decoder(const TensorView& tokens, const TensorView& e
     const auto place = static_cast<size_t>(places.position);
     inputs[place] = convert(positions, wanted(place), converted_positions_, "positions");
   }
-  if (outer_cache_ != nullptr) outer_cache_->begin_step({{&sequence_, num_tokens}});
-  const ops::KvCacheScope scope(outer_cache_.get());
-  const TensorView logits = as_rows(decoding_->run(decoder.name, inputs, ErrorCode::kExecution)[0]);
+  ops::KvCache* const outer_cache = model_->outer_cache();
+  if (outer_cache != nullptr) outer_cache->begin_step({{&sequence_, num_tokens}});
+  const ops::KvCacheScope scope(outer_cache);
+  EtProgram& program = *decoding_->program;
+  const int64_t before = program.copied_input_bytes();
+  const TensorView logits = as_rows(
+      model_->run_decoder(*decoding_, *current_, decoder, state_, inputs, num_tokens, position)[0]);
+  copied_input_bytes_ += program.copied_input_bytes() - before;
   if (logits.shape[0] < num_rows) {
     throw Error(ErrorCode::kExecution, decoder.name + ": expected logits of " +
                                            std::to_string(num_rows) + " tokens, got " +
                                            std::to_string(logits.shape[0]) + " rows");
   }
-  return row_range(logits, logits.shape[0] - num_rows, num_rows);
+  return kept(row_range(logits, logits.shape[0] - num_rows, num_rows), last_logits_);
 }
 
 TensorView EtExecutor::decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) {
@@ -348,7 +288,7 @@ TensorView EtExecutor::decode_tokens(const int64_t* ids, int64_t num_tokens, int
 TensorView EtExecutor::decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
                                    int64_t num_rows) {
   const TensorView tokens{ids, DType::kInt64, {1, num_tokens}};
-  if (current_->kind == ModelKind::kSpeech && encoder_outputs_.empty())
+  if (current_->kind == ModelKind::kSpeech && encoder_outputs_ == nullptr)
     throw Error(ErrorCode::kInput, "prompt: expected a clip before the first token");
   TensorView embeddings;
   if (current_->is_joint) {
@@ -383,8 +323,7 @@ std::vector<TensorView> EtExecutor::encode(const MethodSpec* encoder, const char
   }
   const EncoderPlaces places = encoder_places(*encoder);
   if (places.mask >= 0 || places.positions >= 0)
-    return program_->run(encoder->name, encoder_call_.inputs(*encoder, input, what),
-                         ErrorCode::kInput);
+    return run(encoder->name, encoder_call_.inputs(*encoder, input, what), ErrorCode::kInput);
   const TensorView& values = input.values;
   const TensorSpec& wanted = encoder->inputs[0];
   const TensorView given = [&] {
@@ -394,8 +333,7 @@ std::vector<TensorView> EtExecutor::encode(const MethodSpec* encoder, const char
     TensorView view = encoder == current_->image_encoder()
                           ? convert_image(values, wanted.dtype, converted_media_)
                           : convert(values, wanted.dtype, converted_media_, what);
-    if (view.data != values.data)
-      converted_input_bytes_ += static_cast<int64_t>(values.size_bytes());
+    if (view.data != values.data) copied_input_bytes_ += static_cast<int64_t>(values.size_bytes());
     // The batch dimension may be left out or given; the program decides whether there is one.
     if (view.shape.size() + 1 == wanted.shape.size()) view.shape.insert(view.shape.begin(), 1);
     if (view.shape.size() == wanted.shape.size() + 1 && view.shape[0] == 1)
@@ -407,13 +345,13 @@ std::vector<TensorView> EtExecutor::encode(const MethodSpec* encoder, const char
                                        TensorView{nullptr, wanted.dtype, wanted.shape}.describe() +
                                        ", got " + given.describe());
   }
-  return program_->run(encoder->name, {given}, ErrorCode::kInput);
+  return run(encoder->name, {given}, ErrorCode::kInput);
 }
 
 TensorView EtExecutor::encode_image(const MediaView& image) {
   const MethodSpec* encoder = current_->image_encoder();
   const std::vector<TensorView> outputs = encode(encoder, "image", image);
-  return encoder_call_.rows(*encoder, outputs);
+  return kept(encoder_call_.rows(*encoder, outputs), encoded_rows_);
 }
 
 // (frames, features) of samples (num_samples).
@@ -435,11 +373,10 @@ TensorView EtExecutor::transform(const TensorView& samples) {
     std::memcpy(filled.data(), given.data, given.size_bytes());
     given.data = filled.data();
   }
-  if (given.data != samples.data)
-    converted_input_bytes_ += static_cast<int64_t>(samples.size_bytes());
+  if (given.data != samples.data) copied_input_bytes_ += static_cast<int64_t>(samples.size_bytes());
   given.shape.assign(wanted.shape.size(), 1);
   given.shape.back() = length;
-  TensorView frames = as_rows(program_->run(method.name, {given}, ErrorCode::kInput)[0]);
+  TensorView frames = as_rows(run(method.name, {given}, ErrorCode::kInput)[0]);
   // Silence that was put behind the samples makes frames too.
   frames.shape[0] = (frames.shape[0] * samples.size() + length - 1) / length;
   if (frames.shape[0] < 1)
@@ -454,17 +391,26 @@ TensorView EtExecutor::encode_audio(const MediaView& audio) {
                           current_->audio_transform() != nullptr;
   std::vector<TensorView> outputs =
       encode(encoder, "audio", is_samples ? MediaView{transform(audio.values), {}} : audio);
-  if (current_->kind != ModelKind::kSpeech) return encoder_call_.rows(*encoder, outputs);
-  encoder_outputs_ = std::move(outputs);
-  return {nullptr, encoder_outputs_[0].dtype, {0, 0}};
+  if (current_->kind != ModelKind::kSpeech)
+    return kept(encoder_call_.rows(*encoder, outputs), encoded_rows_);
+  auto lent = std::make_shared<EncoderOutputs>();
+  lent->copies.resize(outputs.size());
+  for (size_t i = 0; i < outputs.size(); ++i)
+    lent->views.push_back(kept(outputs[i], lent->copies[i]));
+  encoder_outputs_ = std::move(lent);
+  return {nullptr, encoder_outputs_->views[0].dtype, {0, 0}};
 }
 
 void EtExecutor::reset_state() {
-  if (outer_cache_ != nullptr) sequence_ = outer_cache_->new_sequence();
-  if (decoding_ != program_.get()) {
-    for (auto& [name, method] : decoding_->methods()) method.arena->reset();
+  if (model_->outer_cache() != nullptr) sequence_ = model_->outer_cache()->new_sequence();
+  state_->reset();
+  model_->forget(state_);
+  if (is_shared()) return;
+  // Gives back what the calls have touched.
+  if (decoding_ != model_->decoding("")) {
+    for (auto& [name, method] : decoding_->program->methods()) method.arena->reset();
   }
-  for (auto& [name, method] : program_->methods()) {
+  for (auto& [name, method] : model_->program().methods()) {
     // The encoder outputs lie in the encoder's memory.
     const bool is_heard = current_->kind == ModelKind::kSpeech && name != current_->decoder().name;
     if (!is_heard) method.arena->reset();
@@ -472,60 +418,63 @@ void EtExecutor::reset_state() {
 }
 
 std::unique_ptr<StateSnapshot> EtExecutor::save_state(int64_t num_flat_rows) const {
-  if (current_->state.empty() && outer_cache_ == nullptr &&
-      current_->position_style != PositionStyle::kNone) {
-    throw Error(ErrorCode::kInput, current_->decoder().name +
-                                       ": its state lies where it cannot be copied, in a delegate");
-  }
-  const Arena& arena = decoder_arena();
+  expect_state();
+  model_->settle(state_);
   auto snapshot = std::make_unique<EtSnapshot>();
+  snapshot->model = model_;
   snapshot->contract = current_;
   snapshot->num_flat_rows = num_flat_rows;
-  for_each_piece(current_->state, arena, num_flat_rows, [&](const uint8_t* piece, size_t size) {
+  for_each_piece(current_->state, 0, num_flat_rows, [&](size_t i, size_t offset, size_t size) {
+    const uint8_t* const piece = state_->at(*current_, i) + offset;
     snapshot->bytes.insert(snapshot->bytes.end(), piece, piece + size);
   });
   // Without rows all of it: it costs nothing, and is put back as a whole.
-  snapshot->outer_cache = outer_cache_;
+  snapshot->outer_cache = model_->outer_cache_owner();
   snapshot->sequence = sequence_.fork(num_flat_rows > 0 ? num_flat_rows : sequence_.length());
   return snapshot;
 }
 
 void EtExecutor::restore_state(const StateSnapshot& snapshot) {
   const auto* ours = dynamic_cast<const EtSnapshot*>(&snapshot);
-  if (ours == nullptr)
-    throw Error(ErrorCode::kInput, "snapshot: it was not made by this kind of executor");
-  const Arena& arena = decoder_arena();
+  if (ours == nullptr || ours->model.lock() != model_)
+    throw Error(ErrorCode::kInput, "snapshot: expected one of this model, got another's");
   if (ours->contract != current_ &&
       !(ours->contract->is_state_shared && current_->is_state_shared)) {
     throw Error(ErrorCode::kInput, "snapshot: it is of the method " + ours->contract->decoder_name +
                                        ", which has a cache of its own: use_method() first");
   }
-  if (ours->outer_cache != outer_cache_)
-    throw Error(ErrorCode::kInput, "snapshot: it is of another model");
   sequence_ = ours->sequence;
-  const uint8_t* from = ours->bytes.data();
-  for_each_piece(current_->state, arena, ours->num_flat_rows, [&](uint8_t* piece, size_t size) {
-    std::memcpy(piece, from, size);
-    from += size;
+  write_state(*ours->contract, ours->num_flat_rows, ours->bytes.data());
+}
+
+void EtExecutor::write_state(const Contract& contract, int64_t num_flat_rows,
+                             const uint8_t* bytes) {
+  model_->settle(state_);
+  model_->forget(state_);
+  if (num_flat_rows > 0) state_->num_used_rows = num_flat_rows;
+  state_->begin_write(contract, num_flat_rows > 0 ? 0 : INT64_MAX);
+  for_each_piece(contract.state, 0, num_flat_rows, [&](size_t i, size_t offset, size_t size) {
+    std::memcpy(state_->at(contract, i) + offset, bytes, size);
+    bytes += size;
   });
 }
 
 void EtExecutor::load_state(int64_t num_flat_rows, ByteSpan bytes) {
   int64_t expected = 0;
   for (const StateTensor& tensor : current_->state) expected += tensor.bytes_of(num_flat_rows);
-  const int64_t outer = outer_cache_ == nullptr ? 0 : outer_cache_->num_bytes(num_flat_rows);
+  const int64_t outer =
+      model_->outer_cache() == nullptr ? 0 : model_->outer_cache()->num_bytes(num_flat_rows);
   expected += outer;
   if (static_cast<int64_t>(bytes.size) != expected) {
     throw Error(ErrorCode::kInput, "state: expected " + std::to_string(expected) + " bytes for " +
                                        std::to_string(num_flat_rows) + " positions, got " +
                                        std::to_string(bytes.size));
   }
-  const Arena& arena = decoder_arena();
-  for_each_piece(current_->state, arena, num_flat_rows, [&](uint8_t* piece, size_t size) {
-    std::memcpy(piece, bytes.data, size);
-    bytes.data += size;
-  });
-  if (outer_cache_ != nullptr) sequence_ = outer_cache_->from_bytes(num_flat_rows, bytes.data);
+  write_state(*current_, num_flat_rows, bytes.data);
+  if (outer > 0)
+    sequence_ = model_->outer_cache()->from_bytes(num_flat_rows, bytes.data + (expected - outer));
+  else if (model_->outer_cache() != nullptr)
+    sequence_ = model_->outer_cache()->new_sequence();
 }
 
 }  // namespace emm

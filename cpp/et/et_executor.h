@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "et/et_model.h"
 #include "et/et_program.h"
 #include "model/executor.h"
 #include "model/load_options.h"
@@ -38,21 +39,39 @@ class EtExecutor final : public Executor {
   void restore_state(const StateSnapshot& snapshot) override;
   void load_state(int64_t num_flat_rows, ByteSpan bytes) override;
   int64_t copied_input_bytes() const override {
-    int64_t bytes = converted_input_bytes_ + encoder_call_.copied_bytes();
-    for (const auto& [name, adapter] : adapters_) bytes += adapter.program->copied_input_bytes();
-    return bytes + program_->copied_input_bytes();
+    return copied_input_bytes_ + encoder_call_.copied_bytes();
   }
-  int64_t num_threads() const override { return program_->num_threads(); }
-  void write_profile() override { program_->write_profile(); }
+  int64_t num_threads() const override { return model_->program().num_threads(); }
+  std::unique_ptr<Executor> another() override;
+  std::unique_ptr<Executor> fork(int64_t num_flat_rows) override;
+  TurnQueue* turns() override { return &model_->turns(); }
+  void write_profile() override { model_->program().write_profile(); }
 
  private:
+  // What the encoder of a speech model made of the last clip.
+  struct EncoderOutputs {
+    std::vector<TensorView> views;
+    std::vector<std::vector<uint8_t>> copies;  // of them, once the model is shared
+  };
+
+  EtExecutor(const EtExecutor& other, std::shared_ptr<EtState> state);
+  void expect_state() const;
+  // As it lies in a snapshot.
+  void write_state(const Contract& contract, int64_t num_flat_rows, const uint8_t* bytes);
+  // Outputs are anybody's once the turn is over. Only a sibling makes siblings, so that one that
+  // has none stays alone until it makes one.
+  bool is_shared() const { return model_.use_count() > 1; }
+  // Before there are siblings, or more of them.
+  void prepare_sharing();
+  std::vector<TensorView> run(const std::string& method, const std::vector<TensorView>& inputs,
+                              ErrorCode input_error);
+  // An output that outlasts the next caller's turn, in `copy` where need be.
+  TensorView kept(const TensorView& output, std::vector<uint8_t>& copy) const;
   // num_threads 0: chosen from the model's size, and by running it where that does not decide.
   void load_decoder(int64_t num_threads);
   void load_decoder_on(int64_t num_threads);
   // Nanoseconds of a short prompt and answer.
   int64_t time_turn();
-  // Loads what the decoder in use consists of.
-  void load_current();
   TensorView run_embedding(const TensorView& tokens);
   // Of tokens and embeddings what the decoder takes. Returns the last num_rows rows of the logits.
   TensorView run_decoder(const TensorView& tokens, const TensorView& embeddings, int64_t num_tokens,
@@ -61,25 +80,15 @@ class EtExecutor final : public Executor {
                                  const MediaView& input);
   TensorView transform(const TensorView& samples);
 
-  // A program with other weights, and what it promises.
-  struct Adapter {
-    std::vector<Contract> contracts;  // outlive the program, which refers to their methods
-    std::unique_ptr<EtProgram> program;
-  };
-  const Arena& decoder_arena() const {
-    return *decoding_->methods().at(current_->decoder().name).arena;
-  }
-
-  const LoadOptions options_;
-  std::unique_ptr<EtProgram> program_;
-  std::map<std::string, Adapter> adapters_;
-  EtProgram* decoding_;                    // program_, or that of the adapter in use
-  const std::vector<Contract> contracts_;  // one for each decoder
-  const Contract* current_;
-  std::shared_ptr<ops::KvCache> outer_cache_;  // null where the program has its own
-  ops::KvSequence sequence_;                   // of it, this conversation's
-  std::vector<TensorView> encoder_outputs_;    // speech: of the last clip
-  std::vector<int64_t> positions_;             // the position input: (1) or (num_tokens)
+  std::shared_ptr<EtModel> model_;
+  const Contract* current_;  // of the model's
+  std::shared_ptr<EtState> state_;
+  std::shared_ptr<EtModel::Decoding> decoding_;      // the weights in use
+  ops::KvSequence sequence_;                         // of the model's outer cache
+  std::shared_ptr<EncoderOutputs> encoder_outputs_;  // speech: of the last clip
+  std::vector<uint8_t> last_logits_;                 // copies, where the model is shared
+  std::vector<uint8_t> encoded_rows_;
+  std::vector<int64_t> positions_;  // the position input: (1) or (num_tokens)
   // Inputs in the dtype that the method wants, where the caller's is another.
   std::vector<uint8_t> converted_media_;
   std::vector<uint8_t> converted_ids_;
@@ -88,7 +97,7 @@ class EtExecutor final : public Executor {
   std::vector<uint8_t> no_embeddings_;  // zeros
   std::vector<int64_t> placeholders_;
   EncoderCall encoder_call_;
-  int64_t converted_input_bytes_ = 0;
+  int64_t copied_input_bytes_ = 0;
 };
 
 }  // namespace emm

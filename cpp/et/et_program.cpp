@@ -22,6 +22,7 @@
 #include "et/et_tensor.h"
 #include "et/linear_backend.h"
 #include "et/linear_choice.h"
+#include "et/method_values.h"
 #include "et/patched_loader.h"
 #include "et/thread_pool.h"
 #include "model/cache_kind.h"
@@ -303,6 +304,10 @@ std::vector<TensorView> EtProgram::run(const std::string& method,
                                        ErrorCode input_error) {
   for (size_t i = 0; i < inputs.size(); ++i) set_input(method, i, inputs[i], input_error);
   return execute(method);
+}
+
+std::vector<executorch::aten::TensorImpl*> EtProgram::tensors(const std::string& method) {
+  return method_tensors(*module_, method);
 }
 
 void EtProgram::restart_profile() {

@@ -48,6 +48,11 @@ class EtProgram {
   // Loads it, again if need be. The spec must outlive the program. Throws Error(kLoad).
   void load_method(const MethodSpec& spec);
 
+  // Of a loaded method: every tensor among its values.
+  std::vector<executorch::aten::TensorImpl*> tensors(const std::string& method);
+  // Planned memory that methods have in common.
+  const SharedBuffers& shared_buffers() const { return shared_; }
+
   // Of what loading the methods allocated.
   LargePages& large_pages() { return large_pages_; }
 

@@ -1,6 +1,7 @@
 #include "model/cache_kind.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <set>
 #include <utility>
@@ -142,6 +143,39 @@ bool is_laid_out_as_one(const std::vector<const ProgramMethod*>& methods, uint32
   return !seen.empty();
 }
 
+// 0: apart from all of it, 1: inside a piece of it, 2: neither.
+int place_in(const std::vector<StateTensor>& state, const ProgramTensor* tensor) {
+  if (tensor == nullptr || !tensor->is_planned) return 0;
+  const uint64_t begin = tensor->memory_offset;
+  const uint64_t end = begin + tensor_bytes(*tensor).value_or(0);
+  for (const StateTensor& piece : state) {
+    const uint64_t piece_end = piece.offset + piece.bytes();
+    if (piece.arena_buffer + 1 != tensor->memory_id || begin >= piece_end || end <= piece.offset)
+      continue;
+    return begin >= piece.offset && end <= piece_end ? 1 : 2;
+  }
+  return 0;
+}
+
+// XNNPACK's delegates, ours among them, ask for the address of each argument at each call.
+bool is_fixed(const ProgramMethod& method, const std::vector<StateTensor>& state) {
+  for (size_t i = 0; i < method.values.size(); ++i) {
+    if (place_in(state, method.tensor(static_cast<int64_t>(i))) == 2) return true;
+  }
+  for (const auto& chain : method.chains) {
+    for (const ProgramInstruction& call : chain) {
+      const auto index = static_cast<size_t>(call.index);
+      if (call.kind != InstructionKind::kDelegate || index >= method.delegates.size() ||
+          method.delegates[index].id == "XnnpackBackend")
+        continue;
+      if (std::any_of(call.args.begin(), call.args.end(),
+                      [&](int32_t arg) { return place_in(state, method.tensor(arg)) != 0; }))
+        return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 std::vector<StateTensor> find_state(const Sharing& sharing, const ProgramMethod& method,
@@ -185,6 +219,17 @@ Sharing find_sharing(const ProgramInfo& program) {
 
 std::vector<StateTensor> find_state(const ProgramMethod& method, int64_t capacity) {
   return find_state({}, method, capacity);
+}
+
+bool has_fixed_state(const Sharing& sharing, const ProgramMethod& method,
+                     const std::vector<StateTensor>& state) {
+  if (is_fixed(method, state)) return true;
+  std::vector<StateTensor> shared;
+  std::copy_if(state.begin(), state.end(), std::back_inserter(shared), [&](const auto& tensor) {
+    return sharing.memories.count(static_cast<uint32_t>(tensor.arena_buffer + 1)) != 0;
+  });
+  return std::any_of(sharing.methods.begin(), sharing.methods.end(),
+                     [&](const ProgramMethod* other) { return is_fixed(*other, shared); });
 }
 
 CacheLimits cache_limits(const std::vector<StateTensor>& state) {

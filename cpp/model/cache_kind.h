@@ -46,6 +46,10 @@ CacheKind find_cache_kind(const ProgramMethod& method, int64_t capacity = 2);
 std::vector<StateTensor> find_state(const Sharing& sharing, const ProgramMethod& method,
                                     int64_t capacity);
 std::vector<StateTensor> find_state(const ProgramMethod& method, int64_t capacity = 2);
+// Whether methods cannot simply be pointed to another copy of the state: a delegate that may keep
+// its address, or a tensor that is in it only in part.
+bool has_fixed_state(const Sharing& sharing, const ProgramMethod& method,
+                     const std::vector<StateTensor>& state);
 CacheLimits cache_limits(const std::vector<StateTensor>& state);
 
 }  // namespace emm

@@ -161,6 +161,9 @@ struct Contract : Signatures {
   // What the decoder remembers is where the others that say so have theirs: a conversation may go
   // on with any of these.
   bool is_state_shared = false;
+  // A delegate may keep the addresses of the state: it is copied to and fro when another
+  // conversation goes on. Else the methods are pointed to each conversation's own.
+  bool is_state_copied = false;
   int64_t capacity = 0;            // positions the KV cache holds
   std::vector<StateTensor> state;  // of the decoder
   CacheLimits cache;

@@ -1,7 +1,9 @@
 // The tensor side of a model, free of ExecuTorch's types so that all logic above it runs on a
 // scripted fake. An executor holds one conversation's KV cache; it knows positions only as
-// arguments. Not thread safe: its session serialises the calls. Logits stay valid until the next
-// decode_* call, encoder outputs until the next encode_* call.
+// arguments. Several may share what was loaded: another() and fork() make them. Not thread safe:
+// its session serialises the calls, in turns where there are turns. Logits stay valid until the
+// next decode_* call, encoder outputs until the next encode_* call; what the executor gave out
+// before it had a sibling, until the sibling's first call.
 //
 // The decoder of a speech model looks at the last clip at each call, instead of reading rows of it:
 // there encode_audio() keeps what it made of the clip, whatever is forgotten or restored later, and
@@ -15,6 +17,7 @@
 
 #include "base/error.h"
 #include "base/tensor_view.h"
+#include "base/turns.h"
 #include "model/contract.h"
 #include "model/encoder_call.h"
 
@@ -118,8 +121,23 @@ class Executor {
 
   virtual int64_t num_threads() const = 0;
 
+  // For another conversation with the same weights, at its beginning. Throws Error(kInput) where
+  // the model holds one only.
+  virtual std::unique_ptr<Executor> another() { refuse_sibling(); }
+  // For another conversation that has read the same, of flat caches the first num_flat_rows rows.
+  virtual std::unique_ptr<Executor> fork(int64_t /*num_flat_rows*/) { refuse_sibling(); }
+  // Who calls next, of all that share the model: decode_*, encode_*, use_method and what concerns
+  // the state are for whoever has a turn. Null where nobody shares it.
+  virtual TurnQueue* turns() { return nullptr; }
+
   // Ends the profile that was asked for when the model was loaded and writes its file.
   virtual void write_profile() {}
+
+ private:
+  [[noreturn]] static void refuse_sibling() {
+    throw Error(ErrorCode::kInput,
+                "the model holds one conversation where it runs: load it again for another");
+  }
 };
 
 }  // namespace emm

@@ -45,6 +45,8 @@ struct LoadOptions {
   std::string linear = "auto";
   std::string openvino_library;  // libopenvino_c.so; empty: the loader looks for it
   std::string profile_path;      // empty: no profile
+  // The decoder's state is copied to and from each conversation even where it need not be.
+  bool copies_state = false;
 };
 
 }  // namespace emm

@@ -106,14 +106,20 @@ std::vector<int64_t> Generation::guess(const CheckGuesses& check) {
 
 std::optional<int32_t> Generation::next(const SampleHooks& hooks, const CheckGuesses& check) {
   if (should_stop()) return std::nullopt;
-  return take(session_->step(sampler_, hooks, guess(check)));
+  const std::optional<int32_t> token = session_->step(sampler_, hooks, guess(check));
+  if (token) return take(*token);
+  should_stop();
+  return std::nullopt;
 }
 
 std::optional<int32_t> Generation::next_forced(int32_t token) {
   check_token_id("token", token, vocab_size());
   if (has_logprobs()) throw Error(ErrorCode::kInput, "logprobs: a forced token has none");
   if (should_stop()) return std::nullopt;
-  session_->append(token);
+  if (!session_->append(token)) {
+    should_stop();
+    return std::nullopt;
+  }
   sampler_.pass();
   return take(token);
 }

@@ -103,7 +103,7 @@ std::vector<Chunk> split_rows(Chunk::Kind kind, size_t input, int64_t num_rows, 
 }
 
 InputPlan make_input_plan(const std::vector<Input>& inputs, const Contract& contract,
-                          int64_t available) {
+                          int64_t available, int64_t chunk_limit) {
   InputPlan plan;
   const bool is_speech = contract.kind == ModelKind::kSpeech;
   const auto add_rows = [&](Chunk::Kind kind, size_t index, int64_t num_rows) {
@@ -111,8 +111,9 @@ InputPlan make_input_plan(const std::vector<Input>& inputs, const Contract& cont
         available == contract.capacity && plan.num_positions == 0 && plan.is_exact;
     const std::vector<Chunk> chunks =
         kind == Chunk::Kind::kEmbeddings
-            ? split_rows(kind, index, num_rows, contract.embeddings_at_once())
-            : split_rows(kind, index, num_rows, contract.max_chunk,
+            ? split_rows(kind, index, num_rows,
+                         std::min(contract.embeddings_at_once(), chunk_limit))
+            : split_rows(kind, index, num_rows, std::min(contract.max_chunk, chunk_limit),
                          is_start ? contract.first_chunk : 0);
     plan.chunks.insert(plan.chunks.end(), chunks.begin(), chunks.end());
     plan.num_positions += num_rows;

@@ -26,10 +26,10 @@ struct InputPlan {
   bool is_exact = true;
 };
 
-// Throws Error(kInput) for inputs the model does not take and Error(kCapacity) when more than
-// `available` positions are needed.
+// Calls of at most `chunk_limit` positions. Throws Error(kInput) for inputs the model does not take
+// and Error(kCapacity) when more than `available` positions are needed.
 InputPlan make_input_plan(const std::vector<Input>& inputs, const Contract& contract,
-                          int64_t available);
+                          int64_t available, int64_t chunk_limit);
 
 // Decoder calls for so many rows; the first one may take more than the others.
 std::vector<Chunk> split_rows(Chunk::Kind kind, size_t input, int64_t num_rows, int64_t max_chunk,

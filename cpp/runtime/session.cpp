@@ -16,6 +16,56 @@ Session::Session(std::unique_ptr<Executor> executor)
       position_(executor_->contract().capacity, executor_->contract().cache),
       checkpoint_{position_, 0, {}, nullptr} {}
 
+Session::Session(std::unique_ptr<Executor> executor, const Session& other)
+    : Session(std::move(executor)) {
+  priority_ = other.priority_.load();
+  chunk_limit_ = other.chunk_limit_;
+}
+
+std::unique_ptr<Session> Session::another() {
+  const auto lock = enter();
+  expect_idle();
+  own_outputs();
+  const Turn turn = take_turn();
+  return std::unique_ptr<Session>(new Session(executor_->another(), *this));
+}
+
+std::unique_ptr<Session> Session::fork() {
+  const auto lock = enter();
+  expect_idle();
+  expect_intact();
+  own_outputs();
+  std::unique_ptr<Executor> executor;
+  {
+    const Turn turn = take_turn();
+    executor = executor_->fork(position_.used());
+  }
+  std::unique_ptr<Session> child(new Session(std::move(executor), *this));
+  child->position_ = position_;
+  child->history_ = history_;
+  child->pending_tokens_ = pending_tokens_;
+  child->timings_ = timings_;
+  child->has_logits_ = has_logits_;
+  if (has_logits_) {
+    child->logits_ = logits_;
+    child->own_logits();
+  }
+  return child;
+}
+
+void Session::limit_chunks(int64_t num_positions) {
+  const auto lock = enter();
+  chunk_limit_ = std::max<int64_t>(1, num_positions);
+}
+
+// Without a KV cache each chunk reads all that came before it again.
+int64_t Session::chunk_limit() const {
+  const bool has_cache = contract().position_style != PositionStyle::kNone;
+  return has_cache ? chunk_limit_ : std::numeric_limits<int64_t>::max();
+}
+
+int64_t Session::max_chunk() const { return std::min(contract().max_chunk, chunk_limit()); }
+
 std::unique_lock<std::mutex> Session::enter() const {
   return lock_or_refuse(mutex_, "the session");
 }
@@ -85,14 +135,16 @@ void Session::begin_prefill(std::vector<Input> inputs) {
   expect_idle();
   expect_intact();
   if (!pending_tokens_.empty()) inputs.insert(inputs.begin(), TokenInput{pending_tokens_});
-  const InputPlan plan = make_input_plan(inputs, contract(), position_.available());
+  const InputPlan plan = make_input_plan(inputs, contract(), position_.available(), chunk_limit());
   ahead_.clear();
 
   // An aborted prompt leaves the logits of before.
   if (has_logits_ && pending_tokens_.empty()) own_logits();
   checkpoint_ = {position_, history_.size(), pending_tokens_, nullptr};
-  if (!position_.stays_open(plan.is_exact ? plan.num_positions : contract().capacity))
+  if (!position_.stays_open(plan.is_exact ? plan.num_positions : contract().capacity)) {
+    const Turn turn = take_turn();
     checkpoint_.state = executor_->save_state(0);
+  }
   clear_pending();
   prompt_ = std::move(inputs);
   chunks_.assign(plan.chunks.begin(), plan.chunks.end());
@@ -102,8 +154,10 @@ void Session::begin_prefill(std::vector<Input> inputs) {
 bool Session::step_prefill() {
   const auto lock = enter();
   if (!is_prefilling()) return false;
-  const Chunk chunk = chunks_.front();
   try {
+    const Turn turn = take_turn();
+    if (is_cancelled_) return true;
+    const Chunk chunk = chunks_.front();
     chunks_.pop_front();
     run_chunk(chunk);
   } catch (...) {
@@ -125,7 +179,10 @@ void Session::abort_prefill() {
 
 void Session::back_to_checkpoint() {
   const bool has_state = checkpoint_.state != nullptr;
-  if (has_state) executor_->restore_state(*checkpoint_.state);
+  if (has_state) {
+    const Turn turn = take_turn();
+    executor_->restore_state(*checkpoint_.state);
+  }
   checkpoint_.state.reset();
   chunks_.clear();
   prompt_
@@ -179,7 +236,8 @@ void Session::encode(const Chunk& chunk) {
   prefill_total_ += num_rows - chunk.num_rows;
   check_capacity(prefill_total_, checkpoint_.position.available(), contract().capacity);
   const std::vector<Chunk> rows =
-      split_rows(Chunk::Kind::kEmbeddings, chunk.input, num_rows, contract().embeddings_at_once());
+      split_rows(Chunk::Kind::kEmbeddings, chunk.input, num_rows,
+                 std::min(contract().embeddings_at_once(), chunk_limit()));
   chunks_.insert(chunks_.begin(), rows.begin(), rows.end());
   if (chunks_.empty())
     throw Error(ErrorCode::kExecution, "the encoder returned no rows for the last input");
@@ -218,6 +276,12 @@ void Session::own_logits() {
   if (values == own_logits_.data()) return;
   own_logits_.assign(values, values + logits_.size());
   logits_.data = own_logits_.data();
+}
+
+// What the executor has lent will be anybody's.
+void Session::own_outputs() {
+  if (has_logits_) own_logits();
+  ahead_.clear();
 }
 
 std::vector<float> Session::logprobs(const std::vector<int64_t>& ids) const {
@@ -263,15 +327,18 @@ int64_t Session::room_for_guesses() const {
   return contract().all_logits ? std::max<int64_t>(room, 0) : 0;
 }
 
-void Session::read_pending(const std::vector<int64_t>& guesses) {
+// False where it was cancelled before its turn.
+bool Session::read_pending(const std::vector<int64_t>& guesses) {
   take_guessed();
   const auto num_tokens = static_cast<int64_t>(pending_tokens_.size());
-  if (num_tokens == 0) return;
+  if (num_tokens == 0) return true;
   check_capacity(num_tokens, position_.available(), contract().capacity);
   const int64_t num_guesses =
       guesses.empty() ? 0
                       : std::min<int64_t>(static_cast<int64_t>(guesses.size()), room_for_guesses());
   {
+    const Turn turn = take_turn();
+    if (is_cancelled_) return false;
     const ScopedTimer timer(timings_.decode_ns);
     if (num_guesses == 0) {
       keep_logits(decode_ids(pending_tokens_.data(), num_tokens));
@@ -289,6 +356,7 @@ void Session::read_pending(const std::vector<int64_t>& guesses) {
   clear_pending();
   ++timings_.num_decode_steps;
   timings_.num_drafted_tokens += num_guesses;
+  return true;
 }
 
 bool Session::needs_call() const {
@@ -303,21 +371,23 @@ void Session::add_pending(int32_t token) {
   pending_tokens_.push_back(token);
 }
 
-void Session::append(int32_t token) {
+bool Session::append(int32_t token) {
   const auto lock = enter();
   expect_idle();
   expect_prompt();
-  if (static_cast<int64_t>(pending_tokens_.size()) >= contract().max_chunk) read_pending();
+  const bool is_enough = static_cast<int64_t>(pending_tokens_.size()) >= max_chunk();
+  if (is_enough && !read_pending()) return false;
   ++timings_.num_forced_tokens;
   add_pending(token);
+  return true;
 }
 
-int32_t Session::step(Sampler& sampler, const SampleHooks& hooks,
-                      const std::vector<int64_t>& guesses) {
+std::optional<int32_t> Session::step(Sampler& sampler, const SampleHooks& hooks,
+                                     const std::vector<int64_t>& guesses) {
   const auto lock = enter();
   expect_idle();
   expect_prompt();
-  read_pending(guesses);
+  if (!read_pending(guesses)) return std::nullopt;
   int32_t token = 0;
   {
     const ScopedTimer timer(timings_.sample_ns);
@@ -333,8 +403,11 @@ void Session::reset() {
   chunks_.clear();
   prompt_.clear();
   checkpoint_.state.reset();
+  {
+    const Turn turn = take_turn();
+    executor_->reset_state();
+  }
   ahead_.clear();
-  executor_->reset_state();
   has_logits_ = false;
   const std::lock_guard books(books_);
   position_.reset();
@@ -356,8 +429,11 @@ void Session::rewind(int64_t position) {
     throw Error(ErrorCode::kInput,
                 "rewind: expected " + expected + ", got " + std::to_string(position));
   }
+  if (position == 0) {
+    const Turn turn = take_turn();
+    executor_->reset_state();
+  }
   ahead_.clear();
-  if (position == 0) executor_->reset_state();
   has_logits_ = false;
   const std::lock_guard books(books_);
   if (position == 0)
@@ -371,7 +447,10 @@ void Session::rewind(int64_t position) {
 void Session::use_method(const std::string& name) {
   const auto lock = enter();
   expect_idle();
-  executor_->use_method(name, position_.used());
+  {
+    const Turn turn = take_turn();
+    executor_->use_method(name, position_.used());
+  }
   ahead_.clear();
   has_logits_ = false;  // they are the other's
   const std::lock_guard books(books_);
@@ -381,29 +460,42 @@ void Session::use_method(const std::string& name) {
 void Session::load_adapter(const std::string& name, const AdapterFiles& files) {
   const auto lock = enter();
   expect_idle();
-  executor_->load_adapter(name, files);
+  {
+    const Turn turn = take_turn();
+    executor_->load_adapter(name, files);
+  }
 }
 
 void Session::use_adapter(const std::string& name) {
   const auto lock = enter();
   expect_idle();
   expect_intact();
-  executor_->use_adapter(name, position_.used());
+  {
+    const Turn turn = take_turn();
+    executor_->use_adapter(name, position_.used());
+  }
+  ahead_.clear();
   has_logits_ = false;  // they are the other's
 }
 
 void Session::drop_adapter(const std::string& name) {
   const auto lock = enter();
   expect_idle();
-  executor_->drop_adapter(name);
+  {
+    const Turn turn = take_turn();
+    executor_->drop_adapter(name);
+  }
 }
 
 std::shared_ptr<const Session::Snapshot> Session::save() const {
   const auto lock = enter();
   expect_idle();
   expect_intact();
-  auto snapshot = std::make_shared<Snapshot>(
-      Snapshot{executor_->save_state(position_.used()), position_, history_, {}, {}, false});
+  auto snapshot = std::make_shared<Snapshot>(Snapshot{nullptr, position_, history_, {}, {}, false});
+  {
+    const Turn turn = take_turn();
+    snapshot->state = executor_->save_state(position_.used());
+  }
   snapshot->pending_tokens = pending_tokens_;
   snapshot->has_logits = has_logits_;
   if (has_logits_) {
@@ -416,7 +508,10 @@ std::shared_ptr<const Session::Snapshot> Session::save() const {
 void Session::restore(const Snapshot& snapshot) {
   const auto lock = enter();
   expect_idle();
-  executor_->restore_state(*snapshot.state);
+  {
+    const Turn turn = take_turn();
+    executor_->restore_state(*snapshot.state);
+  }
   ahead_.clear();
   {
     const std::lock_guard books(books_);
@@ -437,7 +532,10 @@ void Session::load(const SavedConversation& saved) {
   std::vector<int64_t> pending = saved.pending_tokens;
   std::vector<float> logits;
   if (saved.logits != nullptr) logits.assign(saved.logits, saved.logits + contract().vocab_size);
-  executor_->load_state(saved.position, {saved.state, saved.state_bytes});
+  {
+    const Turn turn = take_turn();
+    executor_->load_state(saved.position, {saved.state, saved.state_bytes});
+  }
   ahead_.clear();
   has_logits_ = saved.logits != nullptr;
   own_logits_ = std::move(logits);
@@ -450,6 +548,7 @@ void Session::load(const SavedConversation& saved) {
 
 void Session::write_profile() {
   const auto lock = enter();
+  const Turn turn = take_turn();
   executor_->write_profile();
 }
 

@@ -1,15 +1,17 @@
 // One conversation with a model: owns the executor, the position in its KV cache, the history and
-// the logits of the last position. Everything is pulled: the caller asks for one step at a time and
-// decides in between whether to go on. Whatever goes wrong, position and history match what is in
-// the cache.
+// the logits of the last position. Several may share what was loaded (another(), fork()); their
+// calls of the model then take turns, one decoder or encoder call each. Everything is pulled: the
+// caller asks for one step at a time and decides in between whether to go on. Whatever goes wrong,
+// position and history match what is in the cache.
 //
 // A session serves one thread at a time; a second one that comes in between gets Error(kBusy). Any
-// thread may cancel() and look at position, history and pending tokens meanwhile.
+// thread may cancel(), set the priority and look at position, history and pending tokens meanwhile.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -33,6 +35,17 @@ class Session {
  public:
   explicit Session(std::unique_ptr<Executor> executor);
 
+  // A conversation of its own with the same weights, at its beginning; and one that has read what
+  // this one has, and goes on independently. Throws Error(kInput) where the model holds one only.
+  std::unique_ptr<Session> another();
+  std::unique_ptr<Session> fork();
+
+  // Of the sessions that wait for the model the one with the lowest goes first.
+  void set_priority(int64_t priority) { priority_ = priority; }
+  int64_t priority() const { return priority_; }
+  // A call reads at most so many positions of a prompt, so that others wait no longer for theirs.
+  void limit_chunks(int64_t num_positions);
+
   const Contract& contract() const { return executor_->contract(); }
   int64_t position() const;
   int64_t num_threads() const { return executor_->num_threads(); }
@@ -52,8 +65,9 @@ class Session {
   // Plans a prompt, preceded by the last turn's final tokens that the model has not read yet.
   // Throws before anything has changed when the prompt is wrong or does not fit.
   void begin_prefill(std::vector<Input> inputs);
-  // One encoder or decoder call. Returns false once the prompt is in the cache. After an exception
-  // the session stands where it stood before begin_prefill().
+  // One encoder or decoder call, or none where it was cancelled before its turn. Returns false once
+  // the prompt is in the cache. After an exception the session stands where it stood before
+  // begin_prefill().
   bool step_prefill();
   // Drops the rest of the prompt and goes back to where begin_prefill() started.
   void abort_prefill();
@@ -74,14 +88,16 @@ class Session {
   std::vector<float> logprobs(const std::vector<int64_t>& ids) const;
   // Feeds the pending tokens, if any, and samples the next one, which is then pending. Tokens that
   // may come next are fed along as far as there is room: if they come, their logits are there
-  // already, and if not, nothing has happened. Where contract().all_logits.
-  int32_t step(Sampler& sampler, const SampleHooks& hooks = {},
-               const std::vector<int64_t>& guesses = {});
+  // already, and if not, nothing has happened. Where contract().all_logits. Nothing where it was
+  // cancelled before its turn.
+  std::optional<int32_t> step(Sampler& sampler, const SampleHooks& hooks = {},
+                              const std::vector<int64_t>& guesses = {});
   // Whether the next step calls the model.
   bool needs_call() const;
   // Takes `token` for the next one without asking the model, which reads such tokens together: a
   // decoder call is made only when they are as many as one takes.
-  void append(int32_t token);
+  // False where it was cancelled before its turn.
+  bool append(int32_t token);
 
   // Back to the state after loading.
   void reset();
@@ -125,7 +141,12 @@ class Session {
     std::unique_ptr<StateSnapshot> state;
   };
 
+  Session(std::unique_ptr<Executor> executor, const Session& other);
+
   std::unique_lock<std::mutex> enter() const;
+  Turn take_turn() const { return Turn(executor_->turns(), priority_); }
+  int64_t chunk_limit() const;
+  int64_t max_chunk() const;
   void expect_idle() const;
   void expect_intact() const;
   void expect_prompt() const;
@@ -136,9 +157,10 @@ class Session {
   TensorView decode_ids(const int64_t* ids, int64_t num_tokens, int64_t num_guesses = 0);
   void keep_logits(const TensorView& logits);
   void own_logits();
+  void own_outputs();
   void back_to_checkpoint();
   void advance(const int64_t* ids, int64_t num_positions);
-  void read_pending(const std::vector<int64_t>& guesses = {});
+  bool read_pending(const std::vector<int64_t>& guesses = {});
   void take_guessed();
   int64_t room_for_guesses() const;
   void add_pending(int32_t token);
@@ -163,6 +185,8 @@ class Session {
 
   RequestTimings timings_;
   std::atomic<bool> is_cancelled_{false};
+  std::atomic<int64_t> priority_{0};
+  int64_t chunk_limit_ = std::numeric_limits<int64_t>::max();  // positions
   mutable std::mutex mutex_;
   // Of position_, history_ and pending_tokens_: held while they change, which only happens under
   // mutex_ too, and never during a call of the model.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -78,7 +79,10 @@ class FakeExecutor : public Executor, public Memory {
   explicit FakeExecutor(Contract contract, Rule rule = count_up)
       : contract_(std::move(contract)),
         rule_(std::move(rule)),
-        logits_(static_cast<size_t>(contract_.vocab_size)) {}
+        model_(std::make_shared<Model>()),
+        logits_(static_cast<size_t>(contract_.vocab_size)) {
+    model_->lent_logits = logits_;
+  }
 
   // The last token plus one, modulo 10, plus 2: never the end token.
   static int64_t count_up(const std::vector<int64_t>& cache) {
@@ -95,8 +99,9 @@ class FakeExecutor : public Executor, public Memory {
   TensorView decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
                          int64_t num_rows) override {
     if (!contract_.all_logits) throw std::logic_error("logits that the model does not give");
-    decode(std::vector<int64_t>(ids, ids + num_tokens), position, num_rows);
-    return {logits_.data(), DType::kFloat32, {num_rows, contract_.vocab_size}};
+    TensorView rows = decode(std::vector<int64_t>(ids, ids + num_tokens), position, num_rows);
+    rows.shape = {num_rows, contract_.vocab_size};
+    return rows;
   }
 
   TensorView decode_embeddings(const TensorView& embeddings, int64_t position,
@@ -170,6 +175,16 @@ class FakeExecutor : public Executor, public Memory {
   int64_t copied_input_bytes() const override { return 0; }
   int64_t num_threads() const override { return 1; }
 
+  std::unique_ptr<Executor> another() override { return sibling(); }
+  std::unique_ptr<Executor> fork(int64_t num_flat_rows) override {
+    auto child = sibling();
+    *static_cast<Memory*>(child.get()) = *this;
+    child->cache.resize(
+        static_cast<size_t>(std::min<int64_t>(num_flat_rows, static_cast<int64_t>(cache.size()))));
+    return child;
+  }
+  TurnQueue* turns() override { return &model_->turns; }
+
   // Seen and steered by tests.
   std::vector<int64_t> call_sizes;  // positions of each decoder call
   std::vector<const void*> encoder_inputs;
@@ -181,7 +196,25 @@ class FakeExecutor : public Executor, public Memory {
   mutable int64_t num_saved = 0;          // snapshots made
 
  private:
+  // What siblings have in common.
+  struct Model {
+    TurnQueue turns;
+    std::atomic<int> num_calling{0};
+    bool is_shared = false;
+    std::vector<float> lent_logits;  // as a method's own output: of the last call, anybody's
+  };
+
+  std::unique_ptr<FakeExecutor> sibling() {
+    model_->is_shared = true;
+    auto made = std::make_unique<FakeExecutor>(contract_, rule_);
+    made->model_ = model_;
+    made->before_call = before_call;
+    return made;
+  }
+
   TensorView decode(const std::vector<int64_t>& ids, int64_t position, int64_t num_rows = 1) {
+    if (model_->num_calling++ != 0) throw std::logic_error("a call without a turn");
+    const std::shared_ptr<void> until_return(nullptr, [this](void*) { --model_->num_calling; });
     if (before_call) before_call();
     const int64_t num_tokens = static_cast<int64_t>(ids.size());
     if (num_tokens < 1 || num_tokens > contract_.max_chunk)
@@ -197,12 +230,16 @@ class FakeExecutor : public Executor, public Memory {
     }
     call_sizes.push_back(num_tokens);
     remember(ids, position);
-    logits_.assign(static_cast<size_t>(num_rows * contract_.vocab_size), 0.0f);
+    std::vector<float>& logits = model_->lent_logits;
+    logits.assign(static_cast<size_t>(num_rows * contract_.vocab_size), 0.0f);
     for (int64_t row = 0; row < num_rows; ++row) {
       const int64_t token = next_token(position + num_tokens - num_rows + row + 1);
-      logits_[static_cast<size_t>(row * contract_.vocab_size + token)] = 10.0f;
+      logits[static_cast<size_t>(row * contract_.vocab_size + token)] = 10.0f;
     }
-    return {logits_.data(), DType::kFloat32, {contract_.vocab_size}};
+    if (model_->is_shared) logits_ = logits;
+    return {model_->is_shared ? logits_.data() : logits.data(),
+            DType::kFloat32,
+            {contract_.vocab_size}};
   }
 
   void remember(const std::vector<int64_t>& ids, int64_t position) {
@@ -242,6 +279,7 @@ class FakeExecutor : public Executor, public Memory {
 
   Contract contract_;
   Rule rule_;
+  std::shared_ptr<Model> model_;
   std::vector<float> logits_;
   std::vector<float> rows_;
 };

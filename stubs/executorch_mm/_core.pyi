@@ -143,6 +143,12 @@ class Contract:
         """The cache lies where the other decoders that say so have theirs."""
 
     @property
+    def is_state_copied(self) -> bool:
+        """
+        A delegate may keep the addresses of the cache: it is copied when another session goes on, and not only pointed to.
+        """
+
+    @property
     def methods(self) -> dict[str, MethodSpec]:
         """Methods with inputs, by name."""
 
@@ -299,7 +305,7 @@ class ExportFolder:
 class LoadOptions:
     """How a model is loaded."""
 
-    def __init__(self, *, model_path: str | os.PathLike[str], model_bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, data_paths: Sequence[str | os.PathLike[str]], load_mode: str, num_threads: int, max_context_len: int = 0, method: str = '', kv_cache_dtype: str = '', workspace_sharing: str, weight_cache: bool, linear: str = 'auto', openvino_library: str | os.PathLike[str], profile_path: str | os.PathLike[str], folder: ExportFolder | None = None) -> None:
+    def __init__(self, *, model_path: str | os.PathLike[str], model_bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, data_paths: Sequence[str | os.PathLike[str]], load_mode: str, num_threads: int, max_context_len: int = 0, method: str = '', kv_cache_dtype: str = '', workspace_sharing: str, weight_cache: bool, linear: str = 'auto', openvino_library: str | os.PathLike[str], profile_path: str | os.PathLike[str], folder: ExportFolder | None = None, copies_state: bool = False) -> None:
         """
         model_bytes is shared, not copied. num_threads 0: chosen from the model's size; max_context_len 0: as the program says. Empty strings stand for what is not given.
         """
@@ -716,6 +722,26 @@ class Session:
         Goes on with a conversation that another session saved; raises before anything has
         changed where this model cannot have had it.
         """
+
+    def another(self) -> Session:
+        """A conversation of its own with the same weights, at its beginning."""
+
+    def fork(self) -> Session:
+        """
+        A conversation that has read what this one has, and goes on independently.
+        """
+
+    def limit_chunks(self, num_positions: int) -> None:
+        """A call reads at most so many positions of a prompt."""
+
+    @property
+    def priority(self) -> int:
+        """
+        Of the sessions that wait for the model the one with the lowest goes first.
+        """
+
+    @priority.setter
+    def priority(self, arg: int, /) -> None: ...
 
     def write_profile(self) -> None:
         """

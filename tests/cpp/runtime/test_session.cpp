@@ -113,7 +113,7 @@ TEST_CASE("a failed decode step can be tried again and loses no token") {
   FakeSession f;
   f.prefill({tokens(2)});
   Sampler sampler{SamplingOptions{}};
-  const int32_t first = f.session->step(sampler);
+  const int32_t first = f.session->step(sampler).value();
   f.fake->fail_at_call = static_cast<int64_t>(f.fake->call_sizes.size());
   CHECK_THROWS_AS(f.session->step(sampler), Error);
   CHECK(f.session->pending_tokens() == std::vector<int64_t>{first});
