@@ -217,6 +217,11 @@ void bind_session(nb::module_& module) {
            "A conversation of its own with the same weights, at its beginning.")
       .def("fork", fork, WithoutGil(),
            "A conversation that has read what this one has, and goes on independently.")
+      .def_static("step_together", &Session::step_together, "sessions"_a, "samplers"_a,
+                  WithoutGil(),
+                  "Samples the next token of each of several sessions over one model, after one "
+                  "call of it for all that they have pending; needs "
+                  "Contract.max_batch_tokens > 1.")
       .def("limit_chunks", &Session::limit_chunks, "num_positions"_a,
            "A call reads at most so many positions of a prompt.")
       .def_prop_rw("priority", &Session::priority, &Session::set_priority,

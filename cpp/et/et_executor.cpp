@@ -305,6 +305,75 @@ TensorView EtExecutor::decode_rows(const int64_t* ids, int64_t num_tokens, int64
   return run_decoder(tokens, embeddings, num_tokens, position, num_rows);
 }
 
+std::vector<EtExecutor*> EtExecutor::check_batch(const std::vector<BatchPart>& parts) const {
+  const auto refuse = [](const std::string& message) {
+    throw Error(ErrorCode::kInput, "batch: " + message);
+  };
+  if (current_->max_batch_tokens < 2)
+    refuse(current_->decoder_name + " takes one conversation at a time");
+  std::vector<EtExecutor*> executors;
+  int64_t num_tokens = 0;
+  for (const BatchPart& part : parts) {
+    auto* const executor = dynamic_cast<EtExecutor*>(part.conversation);
+    if (executor == nullptr || executor->model_ != model_)
+      refuse("expected conversations with one model");
+    if (executor->current_ != current_)
+      refuse("expected conversations with the method " + current_->decoder_name +
+             ", got one with " + executor->current_->decoder_name);
+    if (std::find(executors.begin(), executors.end(), executor) != executors.end())
+      refuse("expected each conversation once");
+    if (part.num_tokens < 1) refuse("expected a token of each conversation");
+    executors.push_back(executor);
+    num_tokens += std::min(part.num_tokens, current_->max_batch_tokens + 1);
+  }
+  if (num_tokens < 1 || num_tokens > current_->max_batch_tokens) {
+    refuse("expected 1 to " + std::to_string(current_->max_batch_tokens) + " tokens, got " +
+           std::to_string(num_tokens));
+  }
+  return executors;
+}
+
+std::vector<TensorView> EtExecutor::decode_batch(const std::vector<BatchPart>& parts) {
+  const std::vector<EtExecutor*> executors = check_batch(parts);
+  const MethodSpec& decoder = current_->decoder();
+  const DecoderInputs places = decoder_inputs(decoder);
+  std::vector<int64_t> ids;
+  std::vector<ops::KvSpan> spans;
+  positions_.clear();
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const BatchPart& part = parts[i];
+    ids.insert(ids.end(), part.ids, part.ids + part.num_tokens);
+    for (int64_t token = 0; token < part.num_tokens; ++token)
+      positions_.push_back(part.position + token);
+    spans.push_back({&executors[i]->sequence_, part.num_tokens});
+  }
+  const auto num_tokens = static_cast<int64_t>(ids.size());
+  std::vector<TensorView> inputs(2);
+  const auto position_place = static_cast<size_t>(places.position);
+  inputs[1 - position_place] =
+      convert({ids.data(), DType::kInt64, {1, num_tokens}},
+              decoder.inputs[1 - position_place].dtype, converted_ids_, "decoder input");
+  inputs[position_place] =
+      convert({positions_.data(), DType::kInt64, {num_tokens}},
+              decoder.inputs[position_place].dtype, converted_positions_, "positions");
+  model_->outer_cache()->begin_step(std::move(spans));
+  const ops::KvCacheScope scope(model_->outer_cache());
+  const TensorView logits = as_rows(run(decoder.name, inputs, ErrorCode::kExecution)[0]);
+  if (logits.shape[0] != num_tokens) {
+    throw Error(ErrorCode::kExecution, decoder.name + ": expected logits of " +
+                                           std::to_string(num_tokens) + " tokens, got " +
+                                           std::to_string(logits.shape[0]) + " rows");
+  }
+  std::vector<TensorView> last_rows;
+  int64_t row = -1;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    row += parts[i].num_tokens;
+    // A copy also where nobody shares the model: another conversation's call would overwrite it.
+    last_rows.push_back(copied(last_row(row_range(logits, row, 1)), executors[i]->last_logits_));
+  }
+  return last_rows;
+}
+
 TensorView EtExecutor::decode_embeddings(const TensorView& embeddings, int64_t position,
                                          int64_t placeholder_id) {
   TensorView batched = embeddings;

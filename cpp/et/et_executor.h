@@ -30,6 +30,7 @@ class EtExecutor final : public Executor {
   TensorView decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) override;
   TensorView decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
                          int64_t num_rows) override;
+  std::vector<TensorView> decode_batch(const std::vector<BatchPart>& parts) override;
   TensorView decode_embeddings(const TensorView& embeddings, int64_t position,
                                int64_t placeholder_id) override;
   TensorView encode_image(const MediaView& image) override;
@@ -56,6 +57,8 @@ class EtExecutor final : public Executor {
 
   EtExecutor(const EtExecutor& other, std::shared_ptr<EtState> state);
   void expect_state() const;
+  // The executors of the parts, all of this model. Throws Error(kInput) for what is no batch.
+  std::vector<EtExecutor*> check_batch(const std::vector<BatchPart>& parts) const;
   // As it lies in a snapshot.
   void write_state(const Contract& contract, int64_t num_flat_rows, const uint8_t* bytes);
   // Outputs are anybody's once the turn is over. Only a sibling makes siblings, so that one that

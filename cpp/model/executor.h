@@ -47,7 +47,7 @@ class StateSnapshot {
 
 // Tokens of one conversation in a call that several share.
 struct BatchPart {
-  Executor* conversation = nullptr;  // made by the one that is called, or by the same as it
+  Executor* conversation = nullptr;  // the one that is called, or another() or a fork() of it
   const int64_t* ids = nullptr;
   int64_t num_tokens = 0;
   int64_t position = 0;
@@ -94,8 +94,20 @@ class Executor {
   virtual TensorView decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
                                  int64_t num_rows) = 0;
 
-  // The same for (num_tokens, hidden_size) embeddings, at positions where a joint decoder is told
-  // `placeholder_id`. Multimodal models only.
+  // decode_tokens() of several conversations in one call of the program: true batches, whose
+  // weights are read once. The contract, where contract().max_batch_tokens > 1: the tokens lie one
+  // after the other on one axis, ids (1, n) and positions (n) in, logits (1, n, vocab_size) out,
+  // and a cache outside of the program keeps the conversations apart (kvcache::update_and_attend).
+  // Each part comes from another conversation; all together have max_batch_tokens tokens at most,
+  // of one for a step to a chunk of a prompt. Returns the last row of each part, (vocab_size),
+  // valid until its conversation decodes again. Throws Error(kInput), and then has changed nothing,
+  // for parts that are no batch; Error(kExecution) as decode_tokens() does, after which each
+  // conversation may be decoded again from its position. Whoever calls has the turn for all of
+  // them.
+  virtual std::vector<TensorView> decode_batch(const std::vector<BatchPart>& parts);
+
+  // The same as decode_tokens() for (num_tokens, hidden_size) embeddings, at positions where a
+  // joint decoder is told `placeholder_id`. Multimodal models only.
   virtual TensorView decode_embeddings(const TensorView& embeddings, int64_t position,
                                        int64_t placeholder_id) = 0;
 
@@ -139,5 +151,10 @@ class Executor {
                 "the model holds one conversation where it runs: load it again for another");
   }
 };
+
+inline std::vector<TensorView> Executor::decode_batch(const std::vector<BatchPart>&) {
+  throw Error(ErrorCode::kInput,
+              "batch: " + contract().decoder_name + " takes one conversation at a time");
+}
 
 }  // namespace emm

@@ -94,6 +94,12 @@ class Session {
                               const std::vector<int64_t>& guesses = {});
   // Whether the next step calls the model.
   bool needs_call() const;
+  // The same for several sessions that share a model whose contract has max_batch_tokens > 1: what
+  // all of them have pending is read in one call. Returns a token of each. Throws before anything
+  // has changed where one is busy or full, or they are no batch (Executor::decode_batch); where the
+  // call itself fails, every session stands where it stood.
+  static std::vector<int32_t> step_together(const std::vector<Session*>& sessions,
+                                            const std::vector<Sampler*>& samplers);
   // Takes `token` for the next one without asking the model, which reads such tokens together: a
   // decoder call is made only when they are as many as one takes.
   // False where it was cancelled before its turn.

@@ -731,6 +731,12 @@ class Session:
         A conversation that has read what this one has, and goes on independently.
         """
 
+    @staticmethod
+    def step_together(sessions: Sequence[Session], samplers: Sequence[Sampler]) -> list[int]:
+        """
+        Samples the next token of each of several sessions over one model, after one call of it for all that they have pending; needs Contract.max_batch_tokens > 1.
+        """
+
     def limit_chunks(self, num_positions: int) -> None:
         """A call reads at most so many positions of a prompt."""
 
