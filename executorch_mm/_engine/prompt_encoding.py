@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from executorch_mm import _core
-from executorch_mm._files.media_tokens import MediaTokens
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm.arrays import AnyArray, PairedArrays
 from executorch_mm.config import GenerationConfig
@@ -19,6 +18,7 @@ from executorch_mm.inputs import MultimodalInput
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # imported when the first image or audio clip comes
+    from executorch_mm._files.media_tokens import MediaTokens
     from executorch_mm.preprocess import MelProgram
     from executorch_mm.preprocess.find import FoundProcessors
     from executorch_mm.preprocess.tiling import CutImage
@@ -248,6 +248,10 @@ class PromptEncoder:
     @BuiltOnce
     def _media_tokens(self) -> MediaTokens:
         """What stands for images and audio among the tokens of a decoder that is given both."""
+        from executorch_mm._files.media_tokens import (
+            MediaTokens,  # here: the import of the package stays short
+        )
+
         if not self._contract.is_joint:
             return MediaTokens()
         return MediaTokens.find(self._search_folders, self._tokenizer.token_to_id)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from executorch_mm._files.json_files import read_object, read_object_if_there
+from executorch_mm._files.model_files import EXPORT_FILE
 from executorch_mm._files.pytree_specs import Structure, read_spec
 from executorch_mm.errors import ContractError, ModelLoadError
 
-EXPORT_FILE = "export.json"
 _MOST_BYTES = 32 << 20
 _SCHEMA_VERSION = 1
 _FORMAT = "executorch"
@@ -55,21 +55,6 @@ class ExportFolder:
     eos_ids: tuple[int, ...]
     image_features: str
     skips_first_feature: bool
-
-
-def is_export_folder(path: Path) -> bool:
-    """Whether it is a folder with an export.json."""
-    try:
-        return (path / EXPORT_FILE).is_file()
-    except (OSError, ValueError):  # no path, or one that may not be looked at: whoever opens it says so
-        return False
-
-
-def files_of(model: Path) -> list[Path]:
-    """The files that a model consists of: a .pte file, or what an export folder holds."""
-    if not is_export_folder(model):
-        return [model]
-    return [model / EXPORT_FILE, *sorted(model.glob("*.pte"))]
 
 
 def read_export_folder(folder: Path) -> ExportFolder:

@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 
 from executorch_mm import _core
-from executorch_mm._files import export_folder
+from executorch_mm._files import export_folder, model_files
 from executorch_mm._loading.options import PathLike
 
 
 def is_export_folder(path: PathLike) -> bool:
     """Whether it is a folder with an export.json."""
     try:
-        return export_folder.is_export_folder(Path(os.fspath(path)))
+        return model_files.is_export_folder(Path(os.fspath(path)))
     except TypeError:  # no path: whoever opens it says so
         return False
 

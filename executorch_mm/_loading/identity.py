@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from executorch_mm._files.export_folder import files_of
+from executorch_mm._files.model_files import files_of
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm.errors import StateFileError
 from executorch_mm.tokenizer import Tokenizer

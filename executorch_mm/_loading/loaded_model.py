@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
-from executorch_mm._files.export_folder import files_of
+from executorch_mm._files.model_files import files_of
 from executorch_mm.errors import ExecutorchMMError
 
 if TYPE_CHECKING:

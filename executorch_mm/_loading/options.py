@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from executorch_mm import _core
-from executorch_mm._files.export_folder import is_export_folder
+from executorch_mm._files.model_files import is_export_folder
 from executorch_mm._files.paths import checked_path, refuse_pipe
 from executorch_mm._loading.shown_options import parameters_of
 from executorch_mm.errors import InputError, UnknownOptionError, shown

@@ -9,8 +9,8 @@ from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Protocol, cast
 
-from executorch_mm._files.export_folder import EXPORT_FILE, is_export_folder
 from executorch_mm._files.extras import import_extra
+from executorch_mm._files.model_files import EXPORT_FILE, is_export_folder
 from executorch_mm._files.paths import checked_path
 from executorch_mm._loading.options import PathLike
 from executorch_mm._tokenizers.detect import find_in
