@@ -21,7 +21,7 @@ except ImportError as _error:
 
     raise explain(_error) from _error
 from executorch_mm._engine.result import GenerationResult
-from executorch_mm._loading.options import LoadOptions, RunnerOptions, XnnpackOptions
+from executorch_mm._loading.options import LoadOptions, ModelOptions, RunnerOptions, XnnpackOptions
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import (
     BusyError,
@@ -34,6 +34,7 @@ from executorch_mm.errors import (
     IsolatedProcessError,
     MissingDependencyError,
     ModelLoadError,
+    QueueFullError,
     ResponseFormatError,
     StateFileError,
     TokenizerError,
@@ -50,7 +51,7 @@ from executorch_mm.inputs import (
     make_text_input,
     make_token_input,
 )
-from executorch_mm.runner import MultimodalRunner, Snapshot
+from executorch_mm.runner import MultimodalModel, MultimodalRunner, Session, Snapshot
 from executorch_mm.stats import Stats
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
@@ -113,16 +114,20 @@ __all__ = [
     "MethodSpec",
     "MissingDependencyError",
     "ModelLoadError",
+    "ModelOptions",
     "ModelReport",
     "MultimodalInput",
+    "MultimodalModel",
     "MultimodalRunner",
     "Partial",
+    "QueueFullError",
     "RankedDocument",
     "Regex",
     "Reranker",
     "ResponseFormatError",
     "RunnerOptions",
     "Segment",
+    "Session",
     "Snapshot",
     "SpeechConfig",
     "SpeechRunner",

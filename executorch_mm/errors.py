@@ -137,7 +137,11 @@ class StateFileError(ExecutorchMMError):
 
 
 class BusyError(ExecutorchMMError):
-    """The runner is in use: by another thread, or by a stream that has not been closed."""
+    """The runner or session is in use: by another thread, or by a stream that has not been closed."""
+
+
+class QueueFullError(BusyError):
+    """As many requests to a model are under way as its `max_requests` allows; this one has not begun."""
 
 
 class ForkError(ExecutorchMMError):

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from executorch_mm import _core
+from executorch_mm._engine.admission import Admission
 from executorch_mm._engine.turnstile import Turnstile
 from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.log_lines import forward_log_lines
@@ -48,17 +49,29 @@ class Access(Generic[SessionT]):
 
     Args:
         session: The session; nobody else uses it.
-        load_start_ns: When loading began; it ends now.
+        load_start_ns: When loading began.
+        load_ns: How long it took; None where it ends now.
+        what: The session's name for messages.
+        admission: Counts the requests to the model.
 
     Attributes:
         stats: What the last finished request cost.
     """
 
-    def __init__(self, session: SessionT, load_start_ns: int) -> None:
-        self._handle = Handle(session, "runner")
-        self._turnstile = Turnstile()
+    def __init__(
+        self,
+        session: SessionT,
+        load_start_ns: int,
+        load_ns: int | None = None,
+        what: str = "runner",
+        admission: Admission | None = None,
+    ) -> None:
+        self._handle = Handle(session, what)
+        self._turnstile = Turnstile(what)
+        self._admission = admission or Admission()
         self.stats = Stats()
-        self._load_start_ns, self._load_ns = load_start_ns, _core.now_ns() - load_start_ns
+        self._load_start_ns = load_start_ns
+        self._load_ns = _core.now_ns() - load_start_ns if load_ns is None else load_ns
 
     @property
     def session(self) -> SessionT:
@@ -109,12 +122,15 @@ class Access(Generic[SessionT]):
         finally:
             self._forward_log_lines()
 
+    def _admit(self, request: Callable[[], ResultT]) -> ResultT:
+        return self._let_in(lambda _: self._admission.call(request))
+
     def serve(self, request: Callable[[SessionT], ResultT]) -> ResultT:
         """`run` for a request to the model, from its beginning."""
 
         def begin(session: SessionT) -> ResultT:
             session.begin_request()
-            return request(session)
+            return self._admission.call(lambda: request(session))
 
         return self.run(begin)
 
@@ -143,7 +159,7 @@ class Access(Generic[SessionT]):
         session = self.session
         session.begin_request()
         try:
-            yield from self.pieces(session, request)
+            yield from self._admission.stream(lambda: self.pieces(session, request))
         finally:
             self._forward_log_lines()
 
@@ -166,7 +182,7 @@ class Access(Generic[SessionT]):
             prepared = await prepare()
             await ticket.turn()
             session = self.session
-            job = Job(self._turnstile, session, lambda: self._let_in(lambda _: request(session, prepared)))
+            job = Job(self._turnstile, session, lambda: self._admit(lambda: request(session, prepared)))
             job.start(ticket)
         except BaseException:
             ticket.leave()
@@ -217,7 +233,7 @@ class Access(Generic[SessionT]):
             prepared = await prepare()
             await ticket.turn()
             session = self.session
-            job = Job(self._turnstile, session, lambda: self._let_in(lambda _: work()), channel.complete)
+            job = Job(self._turnstile, session, lambda: self._admit(work), channel.complete)
             job.start(ticket)
         except BaseException:
             ticket.leave()

@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import re
+import threading
 from collections import deque
 from collections.abc import Sequence
 from itertools import takewhile
@@ -66,6 +67,7 @@ class Constraints:
         self._eos_ids = [token for token in eos_ids if token < vocab_size]
         self._vocab_size = vocab_size
         self._vocabulary: _LLTokenizer | None = None  # takes half a second to make, and is kept
+        self._making = threading.Lock()  # several sessions have it in common
 
     def start(self, config: GenerationConfig) -> Constraint:
         """The constraint of one answer; the config has a response format.
@@ -81,11 +83,12 @@ class Constraints:
                 f"{self._tokenizer!r}, which decodes them together"
             )
         module = import_extra("llguidance", "guidance", "response_format")
-        if self._vocabulary is None:
-            vocabulary = Vocabulary(self._tokenizer, self._eos_ids, self._vocab_size)
-            with _core.ForeignWork():
-                self._vocabulary = module.LLTokenizer(vocabulary, eos_token=self._eos_ids or None)
-            vocabulary.tokens = []  # llguidance has its own copy
+        with self._making:
+            if self._vocabulary is None:
+                vocabulary = Vocabulary(self._tokenizer, self._eos_ids, self._vocab_size)
+                with _core.ForeignWork():
+                    self._vocabulary = module.LLTokenizer(vocabulary, eos_token=self._eos_ids or None)
+                vocabulary.tokens = []  # llguidance has its own copy
         wanted = read_format(config.response_format)
         if isinstance(wanted, dict):
             prepare(wanted, _knows_format)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Snapshot:
-    """A saved conversation, for `MultimodalRunner.restore` of the runner that made it."""
+    """A saved conversation, for `restore` of the runner that made it, or of any session of its model."""
 
     _state: _core.Snapshot
-    _session: _core.Session
+    _model: ModelIdentity
     _media: tuple[bytes, ...] = ()  # digests of what images and audio it holds
 
     @property
@@ -128,7 +128,7 @@ class ConversationMethods:
                 f"dtype: expected a path with {shown(dtype)}, which is how a file keeps the state"
             )
         snapshot = self._requests.run(
-            lambda session: Snapshot(session.save(), session, self._requests.prefix_cache.media)
+            lambda session: Snapshot(session.save(), self._identity, self._requests.prefix_cache.media)
         )
         if file is not None:
             from executorch_mm._engine.state_file import save_state  # here: few need it
@@ -142,8 +142,8 @@ class ConversationMethods:
         A chat goes on without reading its images and audio again.
 
         Args:
-            snapshot: From `save()` of this runner, or the path of a file that `save` wrote with the same
-                model and tokenizer, in whatever process.
+            snapshot: From `save()` of this runner, or of a session of the same model, or the path of a file
+                that `save` wrote with the same model and tokenizer, in whatever process.
 
         Raises:
             InputError: The snapshot is another runner's.
@@ -154,7 +154,7 @@ class ConversationMethods:
 
         def restore(session: _core.Session) -> None:
             if isinstance(snapshot, Snapshot):
-                if snapshot._session is not session:
+                if snapshot._model is not self._identity:
                     raise InputError("snapshot: expected one that this runner saved, got another runner's")
                 session.restore(snapshot._state)
                 media: Sequence[bytes] = snapshot._media

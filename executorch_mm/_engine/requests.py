@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast
 
 from executorch_mm import _core
 from executorch_mm._engine.access import Access, Progress, read_prompt
 from executorch_mm._engine.answer import Answer, Answers
 from executorch_mm._engine.callbacks import checked_callback
-from executorch_mm._engine.prompt_encoding import PromptEncoder
 from executorch_mm._engine.result import GenerationResult
 from executorch_mm._engine.steps import Steps
 from executorch_mm._engine.text_stream import TextStream
 from executorch_mm.config import GenerationConfig
-from executorch_mm.errors import CapacityError
+from executorch_mm.errors import CapacityError, InputError
 from executorch_mm.inputs import MultimodalInput, Prompt
 from executorch_mm.sampling import generation_options, timeout_ns
-from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from executorch_mm._engine.constraint import Constraints
     from executorch_mm._engine.json_answer import JsonAnswer
+    from executorch_mm._engine.loaded import Loaded
     from executorch_mm._engine.prefix_reuse import ChatPrompt
+    from executorch_mm._engine.prompt_encoding import PromptEncoder
     from executorch_mm._engine.streams import AsyncStream, Stream
     from executorch_mm.preprocess.tiling import CutImage
 
@@ -49,24 +49,16 @@ class Requests(Access[_core.Session]):
 
     Args:
         session: The session; nobody else uses it.
-        tokenizer: Of the model.
-        encoder: Turns prompts into what the session reads.
-        eos_ids: Tokens that end an answer.
-        load_start_ns: When loading began; it ends now.
+        loaded: The model.
+        what: The session's name for messages, such as "runner".
     """
 
-    def __init__(
-        self,
-        session: _core.Session,
-        tokenizer: Tokenizer,
-        encoder: PromptEncoder,
-        eos_ids: Sequence[int],
-        load_start_ns: int,
-    ) -> None:
-        super().__init__(session, load_start_ns)
-        self._tokenizer = tokenizer
-        self.encoder = encoder
-        self._eos_ids = eos_ids
+    def __init__(self, session: _core.Session, loaded: Loaded, what: str) -> None:
+        super().__init__(session, loaded.load_start_ns, loaded.load_ns, what, loaded.admission)
+        self._loaded = loaded
+        loaded.enter()
+        self._tokenizer = loaded.tokenizer
+        self._eos_ids = loaded.eos_ids
         self._constraints: Constraints | None = None  # made with the first request that needs it
         from executorch_mm._engine.prefix_reuse import PrefixCache  # here: it takes long to import
 
@@ -74,8 +66,13 @@ class Requests(Access[_core.Session]):
         self._prepare_ns = 0  # of the last prompt
         self._input_notes: tuple[str, ...] = ()  # the same
 
+    @property
+    def encoder(self) -> PromptEncoder:
+        """Turns prompts into what the session reads."""
+        return self._loaded.encoder
+
     def _release(self) -> None:
-        del self.encoder
+        self._loaded.leave()
 
     def cut(self, image: MultimodalInput) -> CutImage | None:
         """An image in tiles, if the encoder looks at them one by one; see `PromptEncoder.cut`."""
@@ -155,10 +152,29 @@ class Requests(Access[_core.Session]):
         if config.num_return_sequences == 1:
             yield from self._generate(session, steps, config, answers.first)
             return
-        start = session.save()
+        start = _fork_or_save(session)
         yield from self._generate(session, steps, config, answers.first)
         answers.others = [Answer(echoed) for _ in range(1, config.num_return_sequences)]
-        self._generate_alternatives(session, start, config, answers.others)
+        if isinstance(start, _core.Session):
+            self._generate_from_forks(session, start, config, answers.others)
+        else:
+            self._generate_alternatives(session, start, config, answers.others)
+
+    def _generate_from_forks(
+        self, session: _core.Session, start: _core.Session, config: GenerationConfig, others: list[Answer]
+    ) -> None:
+        """More answers, each by a fork of `start`; the conversation goes on from the one it holds."""
+        stats = self.stats
+        try:
+            for index, other in enumerate(others, 1):
+                branch = start if other is others[-1] else start.fork()
+                branch.begin_answer()
+                seed = None if config.seed is None else config.seed + index
+                steps = self._steps(branch, config.replace(seed=seed))
+                for _ in self._generate(branch, steps, config, other, session):
+                    pass
+        finally:
+            self.stats = stats
 
     def _generate_alternatives(
         self,
@@ -187,14 +203,15 @@ class Requests(Access[_core.Session]):
         steps: Steps,
         config: GenerationConfig,
         answer: Answer,
+        stopped_with: _core.Session | None = None,
     ) -> Generator[str, None, None]:
-        """The answer to the prompt that the session has read."""
+        """The answer to the prompt that the session has read; it ends when another session is cancelled."""
         text = TextStream(
             self._tokenizer, config.stop_strings, config.include_stop, after=_tokens_so_far(session)
         )
         reason: str | None = None
         try:
-            while (token := steps.next()) is not None:
+            while (token := _next(steps, session, stopped_with)) is not None:
                 if piece := text.push(token):
                     answer.pieces.append(piece)
                     yield piece
@@ -250,9 +267,7 @@ class Requests(Access[_core.Session]):
         if config.response_format is None:
             return Steps(generation, processors, None)
         if self._constraints is None:
-            from executorch_mm._engine.constraint import Constraints  # here: few requests need it
-
-            self._constraints = Constraints(self._tokenizer, self._eos_ids, session.contract.vocab_size)
+            self._constraints = self._loaded.constraints
         return Steps(generation, processors, self._constraints.start(config))
 
     def _read(
@@ -302,6 +317,19 @@ class Requests(Access[_core.Session]):
 
 def _checked_progress(progress: Progress | None) -> Progress | None:
     return None if progress is None else checked_callback(progress, "progress")
+
+
+def _fork_or_save(session: _core.Session) -> _core.Session | _core.Snapshot:
+    try:
+        return session.fork()
+    except InputError:  # the model holds one conversation where it runs
+        return session.save()
+
+
+def _next(steps: Steps, session: _core.Session, stopped_with: _core.Session | None) -> int | None:
+    if stopped_with is not None and stopped_with.is_cancelled:
+        session.cancel()
+    return steps.next()
 
 
 def _unseen_end(token: int | None, config: GenerationConfig) -> int | None:

@@ -25,9 +25,13 @@ class Turnstile:
     Ctrl-C may come after any call of a function, but neither inside one that is written in C nor between its
     return and the next call. So whoever takes the lock does it inside the `try` that gives it back: with a
     context manager of Python's in between, the lock would be held for as long as the traceback is looked at.
+
+    Args:
+        what: What it leads to, for messages.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "runner") -> None:
+        self._what = what
         self._lock = threading.Lock()
         self._line: deque[Ticket] = deque()
         self._admitted: Ticket | None = None  # the last of them
@@ -115,7 +119,7 @@ class Turnstile:
         if True not in taken:
             self._announce()
             raise BusyError(
-                "the runner is in use: by another thread, or by a stream that has not been closed"
+                f"the {self._what} is in use: by another thread, or by a stream that has not been closed"
             )
 
     def _try(self, taken: list[bool]) -> None:

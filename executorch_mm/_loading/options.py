@@ -105,6 +105,44 @@ class RunnerOptions(LoadOptions, total=False):
     isolate: bool
 
 
+class ModelOptions(RunnerOptions, total=False):
+    """Keywords that say how a model for several sessions is loaded: those of `RunnerOptions` and more.
+
+    Attributes:
+        data_path: As in `MultimodalRunner`.
+        processor_path: The same.
+        audio_preprocessor: The same.
+        prefill_chunk: Positions of a prompt that one call reads at most, so that other sessions wait no
+            longer for their next token. None takes as many as the program does.
+        max_requests: Requests of all sessions that may be under way at a time; one more raises
+            `QueueFullError`. None (the default): any number.
+    """
+
+    data_path: PathLike | Sequence[PathLike]
+    processor_path: PathLike | None
+    audio_preprocessor: PathLike | None
+    prefill_chunk: int | None
+    max_requests: int | None
+
+
+class PretrainedOptions(ModelOptions, total=False):
+    """Keywords of `MultimodalModel.from_pretrained`: those of `ModelOptions` and where to find the files.
+
+    Attributes:
+        model_file: As in `MultimodalRunner.from_pretrained`.
+        revision: The same.
+        cache_dir: The same.
+        token: The same.
+        local_files_only: The same.
+    """
+
+    model_file: str | None
+    revision: str | None
+    cache_dir: PathLike | None
+    token: str | None
+    local_files_only: bool
+
+
 _DEFAULTS: RunnerOptions = {
     "load_mode": "mmap",
     "num_threads": "auto",
@@ -115,9 +153,25 @@ _DEFAULTS: RunnerOptions = {
     "profile_path": None,
     "isolate": False,
 }
+_MODEL_DEFAULTS: dict[str, object] = {
+    **_DEFAULTS,
+    "data_path": (),
+    "processor_path": None,
+    "audio_preprocessor": None,
+    "prefill_chunk": 128,
+    "max_requests": None,
+    "model_file": None,
+    "revision": None,
+    "cache_dir": None,
+    "token": None,
+    "local_files_only": False,
+}
+
 SHOWN = {
     "LoadOptions": parameters_of(LoadOptions, _DEFAULTS),
     "RunnerOptions": parameters_of(RunnerOptions, _DEFAULTS),
+    "ModelOptions": parameters_of(ModelOptions, _MODEL_DEFAULTS),
+    "PretrainedOptions": parameters_of(PretrainedOptions, _MODEL_DEFAULTS),
 }
 """The options as `show_options` takes them."""
 

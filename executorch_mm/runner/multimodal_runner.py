@@ -6,45 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from executorch_mm import _core
-from executorch_mm._engine.adapters import AdapterMethods
-from executorch_mm._engine.answer_methods import AnswerMethods
-from executorch_mm._engine.conversation_methods import ConversationMethods, Snapshot
-from executorch_mm._engine.prompt_encoding import PromptEncoder
-from executorch_mm._engine.requests import Requests
-from executorch_mm._loading.lazy import BuiltOnce
-from executorch_mm._loading.loaded_model import LoadedModel, name_source
-from executorch_mm._loading.model import load_model
-from executorch_mm._loading.options import SHOWN as SHOWN_LOADING
-from executorch_mm._loading.options import (
-    NumThreads,
-    PathLike,
-    RunnerOptions,
-    core_options,
-    optional_path,
-)
+from executorch_mm._engine.loaded import Loaded
+from executorch_mm._loading.options import SHOWN, NumThreads, PathLike, RunnerOptions
 from executorch_mm._loading.shown_options import show_options
-from executorch_mm.chat.methods import ChatMethods
-from executorch_mm.errors import ContractError
-from executorch_mm.stats import Stats, counted
+from executorch_mm.runner.conversation import Conversation
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self, Unpack
 
-    from executorch_mm.chat.chat import Chat
 
-__all__ = ["MultimodalRunner", "Snapshot"]
-
-
-class MultimodalRunner(LoadedModel, AnswerMethods, ConversationMethods, AdapterMethods, ChatMethods):
+class MultimodalRunner(Conversation):
     """Runs a multimodal or text-only language model from an ExecuTorch .pte file.
 
     The runner keeps the conversation: each call goes on where the last one ended, until `reset()`.
     One request runs at a time. A call that comes while another thread's request, or a stream that has not
     been closed, is running raises `BusyError`; tasks that `await` wait their turn. `stop()`, `position` and
     `history` may be used at any time. A runner cannot be used in a forked child (`ForkError`), pickled or
-    copied: load one in each process.
+    copied: load one in each process. For several conversations over one load there is `MultimodalModel`.
 
     Examples:
         >>> from executorch_mm import GenerationConfig, MultimodalRunner
@@ -93,28 +72,8 @@ class MultimodalRunner(LoadedModel, AnswerMethods, ConversationMethods, AdapterM
             InputError: An option is wrong.
             IsolatedProcessError: With `isolate=True`, the model's process has ended.
         """
-        start_ns = _core.now_ns()
-        loading = core_options(model_path, data_path, **options)
-        from executorch_mm._loading.isolated import loader  # here: imports are to be fast
-
-        load = loader(_core.Session.load, model_path, data_path, options)
-        session, self._tokenizer, search_folders = load_model(loading, tokenizer_path, load)
-        if session.contract.is_speech:
-            raise ContractError("the program hears audio and writes down what is said: use SpeechRunner")
-        processor = optional_path(processor_path, "processor_path")
-        self._chat_folders = search_folders[::-1]
-        mel = optional_path(audio_preprocessor, "audio_preprocessor")
-        encoder = PromptEncoder(session.contract, self._tokenizer, processor, search_folders, mel)
-        from executorch_mm._loading.end_tokens import end_tokens  # here: imports are to be fast
-
-        eos_ids = end_tokens(session.contract.eos_ids, self._tokenizer, search_folders)
-        self._requests = Requests(session, self._tokenizer, encoder, eos_ids, start_ns)
-        self._source = name_source(model_path)
-        from executorch_mm._loading.identity import ModelIdentity
-
-        self._adapters = []
-        self._adapter = None
-        self._identity = ModelIdentity(model_path, data_path, self._tokenizer)
+        loaded = Loaded(model_path, tokenizer_path, data_path, processor_path, audio_preprocessor, **options)
+        self._begin(loaded, loaded.take_first())
 
     @classmethod
     def demo(cls, *, num_threads: NumThreads = "auto") -> Self:
@@ -125,7 +84,7 @@ class MultimodalRunner(LoadedModel, AnswerMethods, ConversationMethods, AdapterM
         Args:
             num_threads: As in the constructor.
         """
-        folder = Path(__file__).parent / "models" / "tiny_vlm"
+        folder = Path(__file__).parents[1] / "models" / "tiny_vlm"
         return cls(folder / "model.pte", folder, num_threads=num_threads)
 
     @classmethod
@@ -180,17 +139,10 @@ class MultimodalRunner(LoadedModel, AnswerMethods, ConversationMethods, AdapterM
             **options,
         )
 
-    def stop(self) -> None:
-        """Ends the running request before its next token, prompt chunk or encoder call; from any thread.
-
-        A prompt that was being read is taken back. Without a running request nothing happens.
-        """
-        self._requests.stop()
-
     def close(self) -> None:
         """Frees the model and writes the profile, if there is one. Later calls raise `ExecutorchMMError`.
 
-        In a forked child nothing is freed or written.
+        Forks of the runner go on, and keep the weights. In a forked process nothing is freed or written.
 
         Raises:
             BusyError: A request is running.
@@ -198,31 +150,5 @@ class MultimodalRunner(LoadedModel, AnswerMethods, ConversationMethods, AdapterM
         """
         self._requests.close()
 
-    def _facts(self) -> list[str]:
-        contract, session = self.contract, self._session
-        encoders = [("images", contract.has_image_encoder), ("audio", contract.has_audio_encoder)]
-        kinds = ["text", *(name for name, is_there in encoders if is_there)]
-        return [
-            "+".join(kinds),
-            f"context {session.position} of {contract.capacity}",
-            counted(session.num_threads, "thread"),
-        ]
 
-    @property
-    def stats(self) -> Stats:
-        """What the last finished request cost."""
-        return self._requests.stats
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer in use."""
-        return self._tokenizer
-
-    @BuiltOnce
-    def _chat(self) -> Chat:
-        from executorch_mm.chat.chat import Chat
-
-        return Chat(self._chat_folders, self._tokenizer, self.contract, self._requests.cut)
-
-
-show_options(MultimodalRunner, SHOWN_LOADING)
+show_options(MultimodalRunner, SHOWN)

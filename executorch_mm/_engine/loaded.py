@@ -1,0 +1,101 @@
+"""A language model and what belongs to it: loaded once, for all its sessions."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from executorch_mm import _core
+from executorch_mm._engine.admission import Admission
+from executorch_mm._engine.prompt_encoding import PromptEncoder
+from executorch_mm._loading.identity import ModelIdentity
+from executorch_mm._loading.lazy import BuiltOnce
+from executorch_mm._loading.loaded_model import LoadedModel, name_source
+from executorch_mm._loading.model import load_model
+from executorch_mm._loading.options import PathLike, RunnerOptions, core_options, optional_path
+from executorch_mm.errors import ContractError
+from executorch_mm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer, Unpack
+
+    from executorch_mm._engine.constraint import Constraints
+
+
+class Loaded:
+    """A model; the parameters and errors are those of `MultimodalRunner`.
+
+    Attributes:
+        tokenizer: Of the model.
+        encoder: Turns prompts into what a session reads.
+        eos_ids: Tokens that end an answer.
+        chat_folders: Where a chat template may be.
+        identity: Of model and tokenizer, for files.
+        source: The file and its size.
+        adapters: Names of the weights that are loaded beside the model's own.
+        sessions: Those that are in use.
+        admission: How many requests may be under way at a time.
+        load_start_ns: When loading began.
+        load_ns: How long it took.
+    """
+
+    def __init__(
+        self,
+        model_path: PathLike | Buffer,
+        tokenizer_path: PathLike | Tokenizer | None,
+        data_path: PathLike | Sequence[PathLike],
+        processor_path: PathLike | None,
+        audio_preprocessor: PathLike | None,
+        **options: Unpack[RunnerOptions],
+    ) -> None:
+        self.load_start_ns = _core.now_ns()
+        self.admission = Admission()
+        self.adapters: list[str] = []
+        loading = core_options(model_path, data_path, **options)
+        from executorch_mm._loading.isolated import loader  # here: imports are to be fast
+
+        load = loader(_core.Session.load, model_path, data_path, options)
+        session, self.tokenizer, search_folders = load_model(loading, tokenizer_path, load)
+        contract = session.contract
+        if contract.is_speech:
+            raise ContractError("the program hears audio and writes down what is said: use SpeechRunner")
+        processor = optional_path(processor_path, "processor_path")
+        self.chat_folders = search_folders[::-1]
+        mel = optional_path(audio_preprocessor, "audio_preprocessor")
+        self.encoder = PromptEncoder(contract, self.tokenizer, processor, search_folders, mel)
+        from executorch_mm._loading.end_tokens import end_tokens
+
+        self.eos_ids = end_tokens(contract.eos_ids, self.tokenizer, search_folders)
+        self.source = name_source(model_path)
+        self.identity = ModelIdentity(model_path, data_path, self.tokenizer)
+        self.sessions: weakref.WeakSet[LoadedModel] = weakref.WeakSet()
+        self._first = [session]
+        self._num_users = 0
+        self._change = threading.Lock()
+        self._vocab_size = contract.vocab_size
+        self.load_ns = _core.now_ns() - self.load_start_ns
+
+    def take_first(self) -> _core.Session:
+        """The session that was made with the model, for one who asks once."""
+        return self._first.pop()
+
+    def enter(self) -> None:
+        """Somebody uses the model."""
+        with self._change:
+            self._num_users += 1
+
+    def leave(self) -> None:
+        """Somebody does so no more; what holds the model is let go with the last."""
+        with self._change:
+            self._num_users -= 1
+            if self._num_users == 0:
+                del self.encoder
+
+    @BuiltOnce
+    def constraints(self) -> Constraints:
+        """Of answers with a `response_format`."""
+        from executorch_mm._engine.constraint import Constraints  # here: few requests need it
+
+        return Constraints(self.tokenizer, self.eos_ids, self._vocab_size)
