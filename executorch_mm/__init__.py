@@ -20,9 +20,6 @@ except ImportError as _error:
     from executorch_mm._loading.import_error import explain
 
     raise explain(_error) from _error
-from executorch_mm._engine.result import GenerationResult
-from executorch_mm._loading.options import LoadOptions, ModelOptions, RunnerOptions, XnnpackOptions
-from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import (
     BusyError,
     CapacityError,
@@ -40,53 +37,78 @@ from executorch_mm.errors import (
     TokenizerError,
     UnknownOptionError,
 )
-from executorch_mm.inputs import (
-    MultimodalInput,
-    make_audio_input,
-    make_embedding_input,
-    make_image_input,
-    make_image_inputs,
-    make_patch_input,
-    make_raw_audio_input,
-    make_text_input,
-    make_token_input,
-)
-from executorch_mm.runner import MultimodalModel, MultimodalRunner, Session, Snapshot
-from executorch_mm.stats import Stats
-from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
+    from executorch_mm._engine.result import GenerationResult
     from executorch_mm._engine.streams import AsyncStream, Stream
+    from executorch_mm._loading.options import LoadOptions, ModelOptions, RunnerOptions, XnnpackOptions
     from executorch_mm.clip import ClipModel
+    from executorch_mm.config import GenerationConfig
     from executorch_mm.embeddings import EmbeddingModel, RankedDocument, Reranker
+    from executorch_mm.inputs import (
+        MultimodalInput,
+        make_audio_input,
+        make_embedding_input,
+        make_image_input,
+        make_image_inputs,
+        make_patch_input,
+        make_raw_audio_input,
+        make_text_input,
+        make_token_input,
+    )
     from executorch_mm.inspection.build_info import BuildInfo, build_info
     from executorch_mm.inspection.model_report import ModelReport, inspect_model
     from executorch_mm.preprocess import InputWarning
     from executorch_mm.preprocess.limits import MediaLimits, media_limits, set_media_limits
     from executorch_mm.response_format import LarkGrammar, Regex
+    from executorch_mm.runner import MultimodalModel, MultimodalRunner, Session, Snapshot
     from executorch_mm.speech import Partial, Segment, SpeechConfig, SpeechRunner, Transcription
+    from executorch_mm.stats import Stats
+    from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
-# What few programs use is imported when it is asked for, which keeps the import of the package short.
+# All but the errors is imported when it is asked for, which keeps the import of the package short.
 _LATER = {
     "AsyncStream": "executorch_mm._engine.streams",
     "BuildInfo": "executorch_mm.inspection.build_info",
     "ClipModel": "executorch_mm.clip",
     "EmbeddingModel": "executorch_mm.embeddings",
+    "GenerationConfig": "executorch_mm.config",
+    "GenerationResult": "executorch_mm._engine.result",
     "InputWarning": "executorch_mm.preprocess",
     "LarkGrammar": "executorch_mm.response_format",
+    "LoadOptions": "executorch_mm._loading.options",
     "MediaLimits": "executorch_mm.preprocess.limits",
+    "ModelOptions": "executorch_mm._loading.options",
     "ModelReport": "executorch_mm.inspection.model_report",
+    "MultimodalInput": "executorch_mm.inputs",
+    "MultimodalModel": "executorch_mm.runner",
+    "MultimodalRunner": "executorch_mm.runner",
     "Partial": "executorch_mm.speech",
     "RankedDocument": "executorch_mm.embeddings",
     "Regex": "executorch_mm.response_format",
     "Reranker": "executorch_mm.embeddings",
+    "RunnerOptions": "executorch_mm._loading.options",
     "Segment": "executorch_mm.speech",
+    "Session": "executorch_mm.runner",
+    "Snapshot": "executorch_mm.runner",
     "SpeechConfig": "executorch_mm.speech",
     "SpeechRunner": "executorch_mm.speech",
+    "Stats": "executorch_mm.stats",
     "Stream": "executorch_mm._engine.streams",
+    "Tokenizer": "executorch_mm.tokenizer",
     "Transcription": "executorch_mm.speech",
+    "XnnpackOptions": "executorch_mm._loading.options",
     "build_info": "executorch_mm.inspection.build_info",
     "inspect_model": "executorch_mm.inspection.model_report",
+    "load_tokenizer": "executorch_mm.tokenizer",
+    "make_audio_input": "executorch_mm.inputs",
+    "make_embedding_input": "executorch_mm.inputs",
+    "make_image_input": "executorch_mm.inputs",
+    "make_image_inputs": "executorch_mm.inputs",
+    "make_patch_input": "executorch_mm.inputs",
+    "make_raw_audio_input": "executorch_mm.inputs",
+    "make_text_input": "executorch_mm.inputs",
+    "make_token_input": "executorch_mm.inputs",
     "media_limits": "executorch_mm.preprocess.limits",
     "set_media_limits": "executorch_mm.preprocess.limits",
 }

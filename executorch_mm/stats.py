@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import resource
 import sys
@@ -197,6 +196,8 @@ class Stats:
 
     def to_json(self) -> str:
         """`to_dict()` as a JSON object."""
+        import json  # here: the import of the package stays short
+
         return json.dumps(self.to_dict())
 
     def __str__(self) -> str:

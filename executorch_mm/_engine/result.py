@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -77,6 +76,8 @@ class GenerationResult:
 
     def to_json(self) -> str:
         """`to_dict()` as a JSON object."""
+        import json  # here: the import of the package stays short
+
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
     def __str__(self) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from executorch_mm.preprocess import Waveform
     from executorch_mm.preprocess.sources import Source
 
-    Speech = ArrayLike | Source | Waveform | Iterator[ArrayLike]
+    Speech: TypeAlias = ArrayLike | Source | Waveform | Iterator[ArrayLike]
 
 SpeechProgress: TypeAlias = Callable[[float, float], object]
 """Gets (seconds heard, seconds in all)."""

@@ -29,7 +29,9 @@ def run(code: str) -> str:
 
 def test_import_adds_less_than_50_ms_to_numpy() -> None:
     run(MEASURE)  # compiles the byte code
-    seconds = [float(run(MEASURE)) for _ in range(7)]
+    seconds: list[float] = []
+    while len(seconds) < 20 and not any(second < 0.050 for second in seconds):
+        seconds.append(float(run(MEASURE)))
 
     # Processor time of the importing thread (numpy leaves threads spinning), and the least of it: what else
     # runs on the machine is not what is measured.

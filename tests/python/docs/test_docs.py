@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import wave
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,13 @@ def test_the_readmes_program_prints_what_the_readme_says(capsys: pytest.CaptureF
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out == text.partition("```text\n")[2].partition("\n```")[0]
+
+
+def test_every_folder_of_tests_is_looked_into(pytestconfig: pytest.Config) -> None:
+    folders = {file.parent.relative_to(ROOT) for file in (ROOT / "tests" / "python").rglob("test_*.py")}
+    assert len(folders) > 10
+    for pattern in pytestconfig.getini("norecursedirs"):
+        assert not [folder for folder in folders if any(fnmatch(part, pattern) for part in folder.parts)]
 
 
 @pytest.mark.parametrize("kind", [Contract, TransducerContract, MethodSpec, TensorSpec])
