@@ -14,8 +14,9 @@ from executorch_mm._files.paths import checked_path
 from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.methods import load_methods
-from executorch_mm._loading.options import LoadOptions, PathLike, optional_path
-from executorch_mm._loading.pretrained import choose_model
+from executorch_mm._loading.options import SHOWN, LoadOptions, PathLike, optional_path
+from executorch_mm._loading.pretrained import choose_model, find_model
+from executorch_mm._loading.shown_options import show_options
 from executorch_mm._tokenizers.batches import BatchTokenizer, EncodedText
 from executorch_mm.embeddings.arguments import check_count, check_text, listed
 from executorch_mm.embeddings.configuration import Configuration, read_configuration
@@ -23,7 +24,7 @@ from executorch_mm.embeddings.pooling import FloatArray
 from executorch_mm.errors import ContractError, InputError
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
 InputName: TypeAlias = Literal["input_ids", "attention_mask", "token_type_ids"]
 _METHODS = ("forward", "encode", "encode_text", "text_encoder")
@@ -37,10 +38,11 @@ class TextEncoder(LoadedModel):
     def __init__(
         self,
         model_path: PathLike,
-        tokenizer_path: PathLike | None,
-        config_path: PathLike | None,
-        input_names: Sequence[InputName] | None,
-        max_length: int | None,
+        tokenizer_path: PathLike | None = None,
+        *,
+        config_path: PathLike | None = None,
+        max_length: int | None = None,
+        input_names: Sequence[InputName] | None = None,
         **options: Unpack[LoadOptions],
     ) -> None:
         model = checked_path(model_path, "model_path")
@@ -66,6 +68,36 @@ class TextEncoder(LoadedModel):
                 f"{model}: {self._method.name} takes rows of {self._bounds[1]} ids and no attention mask, so "
                 "shorter texts cannot be told from longer ones: export it with a dynamic length or a mask"
             )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: PathLike,
+        *,
+        model_file: str | None = None,
+        revision: str | None = None,
+        cache_dir: PathLike | None = None,
+        token: str | None = None,
+        local_files_only: bool = False,
+        **options: Unpack[LoadOptions],
+    ) -> Self:
+        """Loads a model from a folder or a repository of the Hugging Face Hub (extra `hub`).
+
+        Args:
+            name: A folder, a .pte file, or "owner/name".
+            model_file: The .pte file in it, where there are several.
+            revision: Of the repository.
+            cache_dir: Where downloads are kept.
+            token: For repositories that ask for one.
+            local_files_only: Take the repository from the Hub's cache and ask nobody.
+            **options: Fields of `LoadOptions`.
+
+        Raises:
+            ModelLoadError: There is no such folder, repository or file.
+            MissingDependencyError: It is a repository and huggingface_hub is not installed.
+        """
+        files = find_model(name, model_file, revision, cache_dir, token, local_files_only=local_files_only)
+        return cls(files.model, files.tokenizer, config_path=files.tokenizer, **options)
 
     def _facts(self) -> list[str]:
         self._handle.get()
@@ -158,6 +190,9 @@ class TextEncoder(LoadedModel):
             batch.append(number)
         if batch:
             yield batch
+
+
+show_options(TextEncoder, SHOWN)
 
 
 def _find_method(methods: _core.MethodRunner, model: Path) -> _core.MethodSpec:

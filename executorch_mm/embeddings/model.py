@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from executorch_mm._loading.options import SHOWN, LoadOptions, PathLike
-from executorch_mm._loading.pretrained import find_model
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm.embeddings.arguments import listed
 from executorch_mm.embeddings.configuration import SimilarityFunction
@@ -17,7 +16,7 @@ from executorch_mm.embeddings.pooling import FloatArray, Pooling, check_pooling,
 from executorch_mm.errors import ContractError, InputError, shown
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
 
 class EmbeddingModel(TextEncoder):
@@ -67,7 +66,14 @@ class EmbeddingModel(TextEncoder):
             TokenizerError: The tokenizer.json is missing or malformed.
             InputError: An option or a configuration file is wrong.
         """
-        super().__init__(model_path, tokenizer_path, config_path, input_names, max_length, **options)
+        super().__init__(
+            model_path,
+            tokenizer_path,
+            config_path=config_path,
+            max_length=max_length,
+            input_names=input_names,
+            **options,
+        )
         self._output, rank = self._output_of_rank(3, 2)
         modes: list[object] = [pooling] if isinstance(pooling, str) else []
         if pooling is not None and not modes:
@@ -88,36 +94,6 @@ class EmbeddingModel(TextEncoder):
                 f"{self._method.name} gives hidden states and no modules.json says how to pool them: "
                 "give pooling=, for example 'mean'"
             )
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: PathLike,
-        *,
-        model_file: str | None = None,
-        revision: str | None = None,
-        cache_dir: PathLike | None = None,
-        token: str | None = None,
-        local_files_only: bool = False,
-        **options: Unpack[LoadOptions],
-    ) -> Self:
-        """Loads a model from a folder or a repository of the Hugging Face Hub (extra `hub`).
-
-        Args:
-            name: A folder, a .pte file, or "owner/name".
-            model_file: The .pte file in it, where there are several.
-            revision: Of the repository.
-            cache_dir: Where downloads are kept.
-            token: For repositories that ask for one.
-            local_files_only: Take the repository from the Hub's cache and ask nobody.
-            **options: Fields of `LoadOptions`.
-
-        Raises:
-            ModelLoadError: There is no such folder, repository or file.
-            MissingDependencyError: It is a repository and huggingface_hub is not installed.
-        """
-        files = find_model(name, model_file, revision, cache_dir, token, local_files_only=local_files_only)
-        return cls(files.model, files.tokenizer, config_path=files.tokenizer, **options)
 
     @property
     def embedding_size(self) -> int:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from executorch_mm._loading.options import SHOWN, LoadOptions, PathLike
-from executorch_mm._loading.pretrained import find_model
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm.embeddings.arguments import check_count, check_text, listed
 from executorch_mm.embeddings.encoder import InputName, TextEncoder
@@ -17,7 +16,7 @@ from executorch_mm.embeddings.pooling import FloatArray
 from executorch_mm.errors import ContractError, InputError, shown
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
 Activation = Literal["sigmoid", "identity"]
 
@@ -81,29 +80,20 @@ class Reranker(TextEncoder):
             TokenizerError: The tokenizer.json is missing or malformed.
             InputError: An option or a configuration file is wrong.
         """
-        super().__init__(model_path, tokenizer_path, config_path, input_names, max_length, **options)
+        super().__init__(
+            model_path,
+            tokenizer_path,
+            config_path=config_path,
+            max_length=max_length,
+            input_names=input_names,
+            **options,
+        )
         self._output, rank = self._output_of_rank(2, 1)
         shape = self._method.outputs[self._output].shape
         if rank == 2 and shape[1] != 1:
             raise ContractError(f"{self._method.name}: expected one logit a pair, got an output {shape}")
         self._activation: Activation = _declared(self._config.activation)
         self._activation = self._chosen(activation)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: PathLike,
-        *,
-        model_file: str | None = None,
-        revision: str | None = None,
-        cache_dir: PathLike | None = None,
-        token: str | None = None,
-        local_files_only: bool = False,
-        **options: Unpack[LoadOptions],
-    ) -> Self:
-        """Loads a model from a folder or a repository of the Hugging Face Hub; see `EmbeddingModel`."""
-        files = find_model(name, model_file, revision, cache_dir, token, local_files_only=local_files_only)
-        return cls(files.model, files.tokenizer, config_path=files.tokenizer, **options)
 
     def predict(
         self,
