@@ -22,7 +22,7 @@ struct NamedPart {
   const FolderPart& names;
   const ProgramMethod& program;
   MethodSpec spec;
-  size_t first_output;
+  size_t first_output = 0;
 
   [[noreturn]] void refuse_input(size_t i, const std::string& expected) const;
   std::optional<size_t> find_output(const std::string& name) const;

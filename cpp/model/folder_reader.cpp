@@ -143,9 +143,10 @@ class Reader {
   std::vector<std::optional<size_t>> cache_outputs(const NamedPart& part) const {
     std::vector<std::optional<size_t>> outputs;
     for (const CacheTensor& tensor : found_.cache) {
-      outputs.push_back(part.find_cache_output(tensor.name));
-      if (!outputs.back()) continue;
-      const TensorSpec& given = part.spec.outputs[*outputs.back()];
+      const std::optional<size_t> output = part.find_cache_output(tensor.name);
+      outputs.push_back(output);
+      if (!output) continue;
+      const TensorSpec& given = part.spec.outputs[*output];
       Shape shape = given.shape;
       if (shape.size() == 4 && tensor.kind == StateKind::kFlat) shape[2] = tensor.shape[2];
       const bool is_same = given.dtype == tensor.dtype && shape == tensor.shape;
@@ -199,17 +200,15 @@ class Reader {
     const NamedPart& model = required("language_model");
     const NamedPart& head = required("lm_head");
     found_.language_model = read_start(model, "last_hidden_state");
-    if (model.find_input("inputs_embeds") == std::nullopt)
-      refuse_contract("language_model: expected an input inputs_embeds");
+    const TensorSpec& embeds = model.spec.inputs[required_input(model, "inputs_embeds", 3)];
     found_.lm_head = read_call(head, false);
     found_.lm_head->result = expect_result(head, "logits", 3);
     const int64_t hidden = model.spec.outputs[found_.language_model->result].shape.back();
     expect_media(head, *found_.lm_head, 3, hidden);
-    const auto embeds = *model.find_input("inputs_embeds");
-    found_.contract.hidden_size = model.spec.inputs[embeds].shape[2];
+    found_.contract.hidden_size = embeds.shape[2];
     const NamedPart& decode = required("decode");
     const size_t index = static_cast<size_t>(folder_.find("decode") - folder_.parts.data());
-    const int32_t ids = decode.program.inputs[*decode.find_input("input_ids")];
+    const int32_t ids = decode.program.inputs[required_input(decode, "input_ids", 2)];
     found_.embeddings = find_embeddings((*programs_)[index], decode.program, ids);
     if (found_.embeddings && found_.embeddings->columns != found_.contract.hidden_size)
       found_.embeddings.reset();
@@ -219,6 +218,14 @@ class Reader {
     read_encoder("audio_encoder", "last_hidden_state", {"multi_modal_projector", "embed_audio"},
                  found_.audio_encoder, found_.audio_projector);
     found_.skips_first_feature = folder_.skips_first_feature;
+  }
+
+  static size_t required_input(const NamedPart& part, const std::string& name, size_t rank) {
+    const std::optional<size_t> found = part.find_input(name);
+    if (!found) refuse_contract(part.names.name + ": expected an input " + name);
+    if (part.spec.inputs[*found].shape.size() != rank)
+      part.refuse_input(*found, "rank " + std::to_string(rank));
+    return *found;
   }
 
   void expect_media(const NamedPart& part, const FolderCall& call, size_t rank,
@@ -352,7 +359,7 @@ class Reader {
     }
     if (!found_.embeddings) return;
     const NamedPart& model = required("language_model");
-    const DType dtype = model.spec.inputs[*model.find_input("inputs_embeds")].dtype;
+    const DType dtype = model.spec.inputs[required_input(model, "inputs_embeds", 3)].dtype;
     StateTensor& rows = found_.contract.state.emplace_back();
     rows.kind = StateKind::kFlat;
     rows.dtype = dtype;

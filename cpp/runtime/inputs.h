@@ -21,7 +21,7 @@ struct ImageInput {
   TensorView pixels;
   std::shared_ptr<const void> owner;
   TensorView positions = {};  // of patches: (num_patches, 2)
-  std::shared_ptr<const void> positions_owner = {};
+  std::shared_ptr<const void> positions_owner = nullptr;
   int64_t placeholder_id = -1;
 };
 struct AudioInput {
@@ -30,7 +30,7 @@ struct AudioInput {
   TensorView features;
   std::shared_ptr<const void> owner;
   TensorView mask = {};  // (num_frames): false for padding
-  std::shared_ptr<const void> mask_owner = {};
+  std::shared_ptr<const void> mask_owner = nullptr;
   int64_t placeholder_id = -1;
 };
 struct EmbeddingInput {

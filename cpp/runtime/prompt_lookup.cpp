@@ -19,8 +19,8 @@ constexpr int64_t kLongestPause = 512;
 // which work by blocks of eight rows; where weights are larger, more tokens cost less.
 double cost(int64_t num_tokens) {
   if (num_tokens == 1) return 1.0;
-  return 1.5 + 0.1 * static_cast<double>(num_tokens) +
-         0.5 * static_cast<double>((num_tokens - 1) / 8);
+  const int64_t further_blocks = (num_tokens - 1) / 8;
+  return 1.5 + 0.1 * static_cast<double>(num_tokens) + 0.5 * static_cast<double>(further_blocks);
 }
 
 struct Match {

@@ -25,10 +25,10 @@ class PromptLookup {
  private:
   // The chance that a guessed token is right, by how many tokens before it are the same.
   struct Chance {
-    size_t least_match;
-    double now;
+    size_t least_match = 0;
+    double now = 0;
     int64_t pause = 0;  // occasions that are let pass
-    int64_t next_pause;
+    int64_t next_pause = 0;
   };
   std::array<Chance, 3> chances_;
   Chance* used_ = nullptr;  // for the last guess
