@@ -79,7 +79,8 @@ class AdapterMethods:
                 delegate, where it cannot be copied: `reset()` first.
             BusyError: A request is running.
         """
-        self._expect_adapter(name)
+        if name is not None:
+            self._expect_adapter(name)
         self._requests.run(lambda session: session.use_adapter(name or ""))
         self._adapter = name
 
@@ -98,7 +99,7 @@ class AdapterMethods:
         self._adapters.remove(name)
 
     def _expect_adapter(self, name: object) -> None:
-        if name is not None and name not in self._adapters:
+        if not isinstance(name, str) or name not in self._adapters:
             known = ", ".join(self._adapters) or "none: load_adapter() first"
             got = name if isinstance(name, str) else shown(name)
             raise InputError(f"adapter: expected one of {known}, got {got}")

@@ -178,6 +178,7 @@ def test_wrong_adapters_are_refused_and_change_nothing() -> None:
             ),
             (lambda: runner.set_adapter("third"), InputError, "expected one of second, got third"),
             (lambda: runner.delete_adapter("third"), InputError, "expected one of second, got third"),
+            (lambda: runner.delete_adapter(None), InputError, "got None"),  # type: ignore[arg-type]
         ]
         for call, error, message in cases:
             with pytest.raises(error, match=message):

@@ -140,7 +140,7 @@ def test_without_a_connection_one_error_comes_at_once_and_says_what_helps(
     )
     assert why in message
     assert "local_files_only=True or HF_HUB_OFFLINE=1 loads it without one" in message
-    assert "Retry" not in result.stderr  # which huggingface_hub says five times, in 23 seconds, of a listing
+    assert "Retrying" not in result.stderr  # as huggingface_hub does five times, for 23 seconds
 
 
 def test_without_huggingface_hub_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
