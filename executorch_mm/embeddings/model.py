@@ -147,8 +147,7 @@ class EmbeddingModel(TextEncoder):
                 output = pool(output, mask, self._modes)
             made[numbers] = output
         if self._config.is_normalized if normalize is None else normalize:
-            lengths = np.linalg.norm(made, axis=1, keepdims=True)
-            made /= np.where(lengths > 0, lengths, 1)
+            made = _unit(made)
         return made[0] if isinstance(sentences, str) else made
 
     def encode_query(self, sentences: str | Sequence[str], *, batch_size: int = 32) -> FloatArray:
