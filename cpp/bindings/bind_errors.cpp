@@ -71,7 +71,7 @@ std::string FsPath::native() const {
                     std::string(nb::str(given.type().attr("__name__")).c_str()));
   }
   const nb::object owner = nb::steal(bytes);
-  return {PyBytes_AS_STRING(bytes), static_cast<size_t>(PyBytes_GET_SIZE(bytes))};
+  return {PyBytes_AsString(bytes), static_cast<size_t>(PyBytes_Size(bytes))};
 }
 
 void bind_errors(nb::module_&) { nb::register_exception_translator(translate, nullptr); }

@@ -281,6 +281,19 @@ def test_the_documents_draw_the_rooms_as_they_are() -> None:
     assert drawn in page, "python tests/python/build/test_layers.py prints the drawing"
 
 
+def test_the_bindings_use_no_macros_of_the_interpreter_that_the_stable_abi_lacks() -> None:
+    """CI builds for CPython 3.11, where nanobind has no stable ABI: there they compile."""
+    macro = re.compile(r"\bPy[A-Z]\w*_(?:AS|GET|SET|CHECK)_[A-Z_]+\b|\b_Py\w+")
+    sources = {path: path.read_text(encoding="utf-8") for path in cpp_files(ROOT / "cpp" / "bindings")}
+
+    assert macro.findall("PyBytes_AS_STRING(x) PyTuple_GET_ITEM(x, 0) _PyObject_X") == [
+        "PyBytes_AS_STRING",
+        "PyTuple_GET_ITEM",
+        "_PyObject_X",
+    ]
+    assert [(path.name, name) for path, text in sources.items() for name in macro.findall(text)] == []
+
+
 def test_the_gil_is_given_back_and_taken_by_gil_h_alone() -> None:
     """nanobind's guards end the process when a thread outlives the interpreter."""
     guards = re.compile(r"nb::gil_scoped_\w+|PyGILState_\w+|PyEval_\w+Thread")
