@@ -90,6 +90,7 @@ void KvRows::reserve(int64_t rows) {
 }
 
 void KvRows::write(int64_t row, int64_t head, const void* elements, Store from, int64_t count) {
+  if (heads_ * size_ == 0) return;
   const int64_t at = row * heads_ + head;
   unsigned char* to = data_.get() + at * size_ * element_bytes();
   if (store_ == Store::kInt8) {
@@ -115,7 +116,7 @@ void KvRows::write(int64_t row, int64_t head, const void* elements, Store from, 
 }
 
 void KvRows::copy(const KvRows& from, int64_t from_row, int64_t row, int64_t count) {
-  if (count == 0) return;
+  if (count * elements() == 0) return;  // there is no memory, and memcpy() takes no null pointer
   const int64_t bytes = elements() * element_bytes();
   std::memcpy(data_.get() + row * bytes, from.data_.get() + from_row * bytes,
               static_cast<size_t>(count * bytes));
@@ -127,7 +128,7 @@ void KvRows::copy(const KvRows& from, int64_t from_row, int64_t row, int64_t cou
 }
 
 void KvRows::move_to_front(int64_t row, int64_t count) {
-  if (row == 0 || count == 0) return;
+  if (row * count * elements() == 0) return;
   const int64_t bytes = elements() * element_bytes();
   std::memmove(data_.get(), data_.get() + row * bytes, static_cast<size_t>(count * bytes));
   if (store_ != Store::kInt8) return;
@@ -137,6 +138,7 @@ void KvRows::move_to_front(int64_t row, int64_t count) {
 }
 
 void KvRows::fill_with_zeros(int64_t count) {
+  if (count * elements() == 0) return;
   std::memset(data_.get(), 0, static_cast<size_t>(count * elements() * element_bytes()));
   if (store_ != Store::kInt8) return;
   std::memset(scales_.get(), 0, static_cast<size_t>(count * heads_) * sizeof(float));
@@ -144,13 +146,14 @@ void KvRows::fill_with_zeros(int64_t count) {
 }
 
 int64_t KvRows::elements_to(uint8_t* to, int64_t row, int64_t count) const {
+  if (count * elements() == 0) return 0;
   const int64_t bytes = elements() * element_bytes();
   std::memcpy(to, data_.get() + row * bytes, static_cast<size_t>(count * bytes));
   return count * bytes;
 }
 
 int64_t KvRows::scales_to(uint8_t* to, int64_t row, int64_t count) const {
-  if (store_ != Store::kInt8) return 0;
+  if (store_ != Store::kInt8 || count * heads_ == 0) return 0;
   const int64_t number = count * heads_;
   std::memcpy(to, &scales_[row * heads_], static_cast<size_t>(number) * sizeof(float));
   std::memcpy(to + number * 4, &zeros_[row * heads_], static_cast<size_t>(number));
@@ -159,12 +162,13 @@ int64_t KvRows::scales_to(uint8_t* to, int64_t row, int64_t count) const {
 
 int64_t KvRows::elements_from(const uint8_t* from, int64_t count) {
   const int64_t bytes = count * elements() * element_bytes();
+  if (bytes == 0) return 0;
   std::memcpy(data_.get(), from, static_cast<size_t>(bytes));
   return bytes;
 }
 
 int64_t KvRows::scales_from(const uint8_t* from, int64_t count) {
-  if (store_ != Store::kInt8) return 0;
+  if (store_ != Store::kInt8 || count * heads_ == 0) return 0;
   const int64_t number = count * heads_;
   std::memcpy(scales_.get(), from, static_cast<size_t>(number) * sizeof(float));
   std::memcpy(zeros_.get(), from + number * 4, static_cast<size_t>(number));
