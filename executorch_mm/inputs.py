@@ -355,8 +355,8 @@ def _token_array(tokens: object) -> npt.NDArray[np.int64]:
     if array.size and not np.issubdtype(array.dtype, np.integer):
         raise InputError(f"tokens: expected ints, got {array.dtype}")
     ids = np.ascontiguousarray(array, dtype=np.int64)
-    if ids.size and int(ids.min()) < 0:
-        raise InputError(f"tokens: expected ids of 0 or more, got {int(ids.min())}")
+    if ids.size and int(np.min(ids)) < 0:
+        raise InputError(f"tokens: expected ids of 0 or more, got {int(np.min(ids))}")
     return ids
 
 

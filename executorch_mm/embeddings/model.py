@@ -205,7 +205,7 @@ show_options(EmbeddingModel, SHOWN)
 
 def _unit(vectors: FloatArray) -> FloatArray:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: FloatArray = vectors / np.where(lengths > 0, lengths, np.float32(1))
+    scaled: FloatArray = np.asarray(vectors / np.where(lengths > 0, lengths, np.float32(1)), np.float32)
     return scaled
 
 

@@ -151,7 +151,7 @@ class _LogMel:
         log_mel = np.empty((chunks, config.bins, frames))
         for index in range(chunks):
             self._log_mel(self._around(samples, index, chunks), frames, log_mel[index])
-        np.maximum(log_mel, log_mel.max() - _RANGE, out=log_mel)
+        np.maximum(log_mel, np.max(log_mel) - _RANGE, out=log_mel)
         log_mel += 4
         log_mel /= 4
         return log_mel.astype(np.float32)

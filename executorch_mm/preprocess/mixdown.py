@@ -66,7 +66,7 @@ def check_values(what: str, samples: npt.NDArray[np.floating[Any]], *, is_scaled
     """
     if not samples.size:
         return
-    low, high = float(samples.min()), float(samples.max())  # both are NaN where one value is
+    low, high = float(np.min(samples)), float(np.max(samples))  # both are NaN where one value is
     if not (np.isfinite(low) and np.isfinite(high)):
         raise InputError(f"{what}: expected finite values, got NaN or infinity")
     loudest = max(-low, high)

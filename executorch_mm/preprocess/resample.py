@@ -53,7 +53,7 @@ def resize(
     row_weights = _weights(pixels.shape[0], height, resample, *parts[:2])
     column_weights = _weights(pixels.shape[1], width, resample, *parts[2:])
     first_rows, taps = row_weights[0], row_weights[1].shape[1]
-    check_size(pixels, int(first_rows.max() - first_rows.min()) + taps, columns)  # between the two passes
+    check_size(pixels, int(np.max(first_rows) - np.min(first_rows)) + taps, columns)  # between the two passes
     _core.resample(pixels, *column_weights, *row_weights, out)
     return out
 
@@ -94,7 +94,7 @@ def _weights(old: int, new: int, resample: int, start: int, size: int) -> tuple[
     centres = (np.arange(start, start + size) + 0.5) * scale
     first = np.maximum(0, (centres - support * stretch + 0.5).astype(np.int64))[:, np.newaxis]
     end = np.minimum(old, (centres + support * stretch + 0.5).astype(np.int64))[:, np.newaxis]
-    taps = int((end - first).max())
+    taps = int(np.max(end - first))
     # At the far edge the neighbours start earlier, with weights of 0, to stay inside.
     inside = np.minimum(first, old - taps)
     positions = inside + np.arange(taps)

@@ -166,7 +166,7 @@ def _is_transparent(image: Image.Image) -> bool:
 
 def _unit_floats_to_bytes(array: AnyArray) -> UInt8Array:
     values = array.astype(np.float32)
-    low, high = float(values.min()), float(values.max())
+    low, high = float(np.min(values)), float(np.max(values))
     if low < -_RANGE_SLACK or high > 1 + _RANGE_SLACK:
         raise InputError(
             f"image: expected floats in 0..1, got {low:.4g}..{high:.4g}; give 0..255 as uint8, "

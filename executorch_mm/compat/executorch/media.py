@@ -203,6 +203,6 @@ def _flat_array(data: Numbers, what: str) -> AnyArray:
         raise InputError(f"{what}: expected numbers in a row ({error})") from error
     if np.issubdtype(numbers.dtype, np.floating):
         return numbers.astype(np.float32)
-    if not np.issubdtype(numbers.dtype, np.integer) or numbers.min() < 0 or numbers.max() > 255:
+    if not np.issubdtype(numbers.dtype, np.integer) or np.min(numbers) < 0 or np.max(numbers) > 255:
         raise InputError(f"{what}: expected ints in 0..255 or floats, got {numbers.dtype}")
     return numbers.astype(np.uint8)
