@@ -107,7 +107,8 @@ class ExecutionError(ExecutorchMMError):
 class IsolatedProcessError(ExecutionError):
     """The process of a model that was loaded with `isolate=True` has ended; the message says how.
 
-    Nothing is left of the conversation: load the model anew.
+    Nothing is left of the conversation: load the model anew. Where the message begins with "chat template",
+    it was the process of a template that is not trusted: nothing is lost, and the next call starts another.
     """
 
 

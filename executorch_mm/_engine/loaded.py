@@ -34,6 +34,7 @@ class Loaded:
         chat_folders: Where a chat template may be.
         identity: Of model and tokenizer, for files.
         source: The file and its size.
+        is_isolated: Whether the model runs in a process of its own.
         adapters: Names of the weights that are loaded beside the model's own.
         sessions: Those that are in use.
         admission: How many requests may be under way at a time.
@@ -56,6 +57,7 @@ class Loaded:
         loading = core_options(model_path, data_path, **options)
         from executorch_mm._loading.isolated import loader  # here: imports are to be fast
 
+        self.is_isolated = options.get("isolate", False)
         load = loader(_core.Session.load, model_path, data_path, options)
         session, self.tokenizer, search_folders = load_model(loading, tokenizer_path, load)
         contract = session.contract

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from executorch_mm import _core
+from executorch_mm._loading.child_process import expect_python, start_python
 from executorch_mm._loading.export_folder import is_export_folder
 from executorch_mm._loading.options import PathLike, RunnerOptions, XnnpackOptions, core_options
 from executorch_mm.errors import ExecutionError, InputError
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 LoadedT = TypeVar("LoadedT")
 
 _SOCKET, _MEMORY = 3, 4  # numbers of the two files in the process
-_FREE = 10  # numbers from here on do not get in the way of these
 _PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from executorch_mm._loading.isolated import serve; serve(sys.argv[2])"
@@ -63,8 +63,7 @@ def _expect_possible(model: PathLike | Buffer) -> None:
         raise InputError("isolate: expected the path of a file, got an export folder")
     if not hasattr(os, "memfd_create"):
         raise InputError(f"isolate: expected Linux, whose shared memory can be sealed, got {sys.platform}")
-    if not sys.executable or getattr(sys, "frozen", False):
-        raise InputError("isolate: there is no Python here to start: the program is frozen or embedded")
+    expect_python("isolate")
 
 
 def _texts(data_path: PathLike | Sequence[PathLike]) -> list[str]:
@@ -94,27 +93,12 @@ def _start(loading: _core.LoadOptions, asked: str) -> _core.Session:
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
         ours, theirs = (end.detach() for end in socket.socketpair())
         files += [ours, theirs]
-        given = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, _FREE) for file in (theirs, memory)]
-        files += given
-        process = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), asked],
-            os.environ,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
-                (os.POSIX_SPAWN_DUP2, given[0], _SOCKET),
-                (os.POSIX_SPAWN_DUP2, given[1], _MEMORY),
-            ],
-            setpgroup=0,  # Ctrl-C of a terminal is for this process
-        )
+        process = start_python(_PROGRAM, [asked], {_SOCKET: theirs, _MEMORY: memory})
     except OSError as error:
         for file in files:
             os.close(file)
         raise ExecutionError(f"isolate: no process can be started: {error.strerror or error}") from error
-    for file in (theirs, *given):
-        os.close(file)
+    os.close(theirs)
     return _core.load_isolated(loading, process, ours, memory)
 
 

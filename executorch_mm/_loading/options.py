@@ -95,7 +95,8 @@ class RunnerOptions(LoadOptions, total=False):
             Until then it is kept in memory and grows with each operator that is run.
         isolate: Runs the model in a process of its own, for files of strangers: where it crashes, the call
             raises `IsolatedProcessError`. Sampling, stop texts and callbacks stay here, so answers are the
-            same. Linux only, for a model in a file, and not for transducers (`InputError`).
+            same. Its chat template gets a process too, see `ChatOptions.trusted_template`. Linux only, for a
+            model in a file, and not for transducers (`InputError`).
     """
 
     max_context_len: int | None

@@ -31,13 +31,15 @@ if TYPE_CHECKING:
     from executorch_mm.preprocess.sources import Fetch
     from executorch_mm.tokenizer import Tokenizer
 
+_MOST_PROCESSES = 4  # of templates that are not trusted, for each runner
+
 
 @dataclass(frozen=True)
 class ChatOptions:
     """How messages become a prompt.
 
     Raises:
-        InputError: There is no such folder.
+        InputError: There is no such folder, or `trusted_template` is none of the three.
 
     Attributes:
         documents: What the model may quote, each a mapping with title and text.
@@ -54,6 +56,8 @@ class ChatOptions:
             in this folder, which neither .. nor links lead out of; a path that is not absolute begins there.
             None: those that are given as `path`. "": none, for messages of strangers. `pathlib.Path` and file
             objects, which no JSON holds, are always read.
+        trusted_template: Whether the template is rendered in this process. False: in one of its own, with
+            limits that the system keeps. None: as the model runs, in one of its own with `isolate=True`.
     """
 
     documents: Sequence[Fields] | None = None
@@ -64,8 +68,11 @@ class ChatOptions:
     now: datetime | None = None
     special_tokens_in_text: bool = False
     allowed_local_media_path: PathLike | None = None
+    trusted_template: bool | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.trusted_template, (bool, type(None))):
+            raise InputError(f"trusted_template: expected a bool or None, got {shown(self.trusted_template)}")
         folder = self.allowed_local_media_path
         if folder is None or (isinstance(folder, str) and folder == ""):
             return
@@ -81,6 +88,7 @@ class Chat:
         tokenizer: Encodes what the template gives.
         contract: The model's promises.
         cut: Gives an image in tiles if the encoder looks at them one by one; see `render_conversation`.
+        trusts_template: What `ChatOptions.trusted_template` is where it is None.
     """
 
     def __init__(
@@ -89,13 +97,16 @@ class Chat:
         tokenizer: Tokenizer,
         contract: _core.Contract,
         cut: Cut | None = None,
+        *,
+        trusts_template: bool = True,
     ) -> None:
         self._folders = folders
         self._tokenizer = tokenizer
         self._cut = cut
         encoders = {"vision_encoder", "image_encoder", "audio_encoder"}
         self._takes_media = not encoders.isdisjoint(contract.methods)
-        self._templates: dict[str, ChatTemplate] = {}
+        self._trusts_template = trusts_template
+        self._templates: dict[tuple[str, bool], ChatTemplate] = {}
         self._control: dict[str, ControlTokens] = {}
 
     def prompt(
@@ -181,9 +192,15 @@ class Chat:
 
     def _template(self, options: ChatOptions, *, has_tools: bool) -> ChatTemplate:
         source = self._files.choose(options.template, has_tools=has_tools)
-        if source not in self._templates:
-            self._templates[source] = ChatTemplate(source, self._special_tokens)
-        return self._templates[source]
+        trusted = self._trusts_template if options.trusted_template is None else options.trusted_template
+        template = self._templates.get((source, trusted))
+        if template is None:
+            template = ChatTemplate(source, self._special_tokens, trusted=trusted)
+            self._templates[source, trusted] = template
+            with_processes = [key for key in self._templates.copy() if not key[1]]
+            for key in with_processes[:-_MOST_PROCESSES]:
+                self._templates.pop(key, None)
+        return template
 
     def _control_tokens(self, template: ChatTemplate) -> ControlTokens:
         if template.source not in self._control:

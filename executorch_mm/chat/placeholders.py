@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from executorch_mm.chat.messages import Content, Conversation, MediaKind, media_kind
 from executorch_mm.chat.quoting import PromptText, Quoting
+from executorch_mm.chat.rendering import StoppedError
 from executorch_mm.chat.template import (
     ChatTemplate,
     PlainMessage,
-    StoppedError,
     Variables,
     first_rendered,
 )

@@ -8,26 +8,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from executorch_mm._loading.lazy import once
+from executorch_mm.chat.rendering import LocalRendering, Rendering, StoppedError
 from executorch_mm.chat.tools import Tool, read_tools
 from executorch_mm.chat.values import Fields, as_mapping, is_list, name_of_kind, plain
-from executorch_mm.errors import InputError
+from executorch_mm.errors import InputError, shown
 
 if TYPE_CHECKING:
-    from jinja2 import Template
-
-    from executorch_mm.chat.sandbox import Sandbox
-    from executorch_mm.chat.template_source import TemplateSource
+    from executorch_mm.chat.template_source import TemplateFacts
 
 Message: TypeAlias = Fields
 """A mapping with role and content, or an object with such fields."""
 PlainMessage: TypeAlias = "dict[str, object]"
 
-# Whatever a template's expressions may raise; it is the template that is wrong, or what it was given.
-_FAILURES = (
-    *(TypeError, ValueError, AttributeError, LookupError, ArithmeticError),
-    *(RecursionError, RuntimeError, SyntaxError, MemoryError, AssertionError),
-)
 # Names of what a model has thought, by which transformers looks for it.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 _PROBE = "zq7probe"
@@ -89,10 +81,6 @@ def _read_documents(documents: Sequence[Fields] | None) -> list[dict[str, object
     return cast("list[dict[str, object]]", plain(list(documents), "documents"))
 
 
-class StoppedError(InputError):
-    """A template has come to a limit, or reached for what it must not: no other messages are tried."""
-
-
 class ChatTemplate:
     """One template.
 
@@ -103,9 +91,13 @@ class ChatTemplate:
     Args:
         source: Jinja source.
         special_tokens: Texts by name (`bos_token`, `eos_token`, ...), which the template may use.
+        trusted: Whether it is read, compiled and rendered in this process. False: in one of its own, with
+            limits of time, memory and output that the system keeps, and without files.
 
     Raises:
-        InputError: The source is no template.
+        InputError: The source is no template, or there is no Python to start for one that is not trusted.
+        IsolatedProcessError: That process has ended. Nothing is lost: the next call starts another.
+        ExecutionError: It cannot be started.
 
     Examples:
         >>> template = ChatTemplate("{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}")
@@ -113,16 +105,21 @@ class ChatTemplate:
         'user: hello'
     """
 
-    def __init__(self, source: str, special_tokens: Mapping[str, str] | None = None) -> None:
-        from jinja2 import TemplateError
-
+    def __init__(
+        self, source: str, special_tokens: Mapping[str, str] | None = None, *, trusted: bool = True
+    ) -> None:
+        if not isinstance(source, str):
+            raise InputError(f"chat template: expected a text, got {type(source).__name__}")
+        if not isinstance(trusted, bool):
+            raise InputError(f"trusted: expected True or False, got {shown(trusted)}")
         self._special_tokens = dict(special_tokens or {})
         self.source = source
-        try:
-            self._sandbox = _sandbox()  # whose budgets the compiled template counts against
-            self._template: Template = self._sandbox.load(source)
-        except (TemplateError, *_FAILURES) as error:
-            raise _failed(error) from error
+        if trusted:
+            self._rendering: Rendering = LocalRendering(source)
+        else:
+            from executorch_mm.chat.template_process import TemplateProcess  # here: few are not
+
+            self._rendering = TemplateProcess(source)
 
     def render(
         self,
@@ -171,23 +168,15 @@ class ChatTemplate:
         return first_rendered(self._without_none(named), lambda wanted: self._render(wanted, variables))
 
     def _render(self, messages: list[PlainMessage], variables: Variables) -> str:
-        from jinja2 import TemplateError
-
-        from executorch_mm.chat.sandbox import strftime
-
         plain_variables: dict[str, object] = {
             **self._special_tokens,
             "messages": messages,
             "tools": variables.tools,
             "documents": variables.documents,
             "add_generation_prompt": variables.add_generation_prompt,
+            **variables.options,
         }
-        if (now := variables.now) is not None:
-            plain_variables["strftime_now"] = lambda form: strftime(now, form)
-        try:
-            return self._sandbox.render(self._template, {**plain_variables, **variables.options})
-        except (TemplateError, *_FAILURES) as error:
-            raise _failed(error) from error
+        return self._rendering.render(plain_variables, variables.now)
 
     def _without_none(self, messages: list[PlainMessage]) -> Iterator[list[PlainMessage]]:
         """The messages without what is None; where that is their content, in the ways that templates take it.
@@ -198,7 +187,7 @@ class ChatTemplate:
         if all(message.get("content", "") is not None for message in messages):
             yield [_without(message, None) for message in messages]
             return
-        if self.facts.asks_whether_content_is_none():
+        if self.facts.asks_whether_content_is_none:
             yield [_without(message, "content") for message in messages]
         yield [_without(message, None) for message in messages]
         nothing: object = "" if self.takes_texts else [{"type": "text", "text": ""}]
@@ -210,11 +199,9 @@ class ChatTemplate:
         ]
 
     @functools.cached_property
-    def facts(self) -> TemplateSource:
+    def facts(self) -> TemplateFacts:
         """What the source tells of itself."""
-        from executorch_mm.chat.template_source import TemplateSource
-
-        return TemplateSource(self._sandbox.parse(self.source))
+        return self._rendering.facts()
 
     @functools.cached_property
     def _reads_reasoning(self) -> bool:
@@ -259,21 +246,6 @@ def first_rendered(
                 raise
             errors.append(error)
     raise errors[0]
-
-
-@once
-def _sandbox() -> Sandbox:
-    from executorch_mm.chat.sandbox import Sandbox
-
-    return Sandbox()
-
-
-def _failed(error: BaseException) -> InputError:
-    from jinja2.exceptions import SecurityError
-
-    what = " ".join(str(error).split()) or type(error).__name__
-    is_stopped = isinstance(error, (SecurityError, RecursionError, MemoryError))
-    return (StoppedError if is_stopped else InputError)(f"chat template: {what}")
 
 
 def _without(message: PlainMessage, kept: str | None) -> PlainMessage:

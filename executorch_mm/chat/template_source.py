@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from jinja2 import nodes
 
 _CONTENT = "content"
 
 
-class TemplateSource:
-    """Facts about a parsed template.
+@dataclass(frozen=True)
+class TemplateFacts:
+    """What a template expects.
 
     Attributes:
         literals: The texts that it may write of itself.
         names: The attributes and keys that it may read.
+        asks_whether_content_is_none: Whether it tells a message whose content is None from one that has none.
     """
+
+    literals: frozenset[str]
+    names: frozenset[str]
+    asks_whether_content_is_none: bool
+
+
+def facts_of(tree: nodes.Template) -> TemplateFacts:
+    """The facts about a parsed template."""
+    constants = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+    written = {node.data for node in tree.find_all(nodes.TemplateData)}
+    names = constants | {node.attr for node in tree.find_all(nodes.Getattr)}
+    asks = _Comparisons(tree).ask_whether_content_is_none()
+    return TemplateFacts(frozenset(constants | written), frozenset(names), asks)
+
+
+class _Comparisons:
+    """What a parsed template compares with None."""
 
     def __init__(self, tree: nodes.Template) -> None:
         self._tree = tree
-        constants = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
-        written = {node.data for node in tree.find_all(nodes.TemplateData)}
-        self.literals: frozenset[str] = frozenset(constants | written)
-        self.names: frozenset[str] = frozenset(
-            constants | {node.attr for node in tree.find_all(nodes.Getattr)}
-        )
 
-    def asks_whether_content_is_none(self) -> bool:
+    def ask_whether_content_is_none(self) -> bool:
         """Whether it tells a message whose content is None from one that has none."""
         holders = self._holders_of_content()
         return any(_reads(subject, holders) for subject in self._subjects_of_none())

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias, cast
 
-from executorch_mm.chat.template import StoppedError
+from executorch_mm.chat.rendering import StoppedError
 from executorch_mm.errors import InputError
 
 _Message: TypeAlias = "dict[str, object]"

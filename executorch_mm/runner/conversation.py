@@ -98,4 +98,10 @@ class Conversation(LoadedModel, AnswerMethods, ConversationMethods, AdapterMetho
     def _chat(self) -> Chat:
         from executorch_mm.chat.chat import Chat
 
-        return Chat(self._loaded.chat_folders, self.tokenizer, self.contract, self._requests.cut)
+        return Chat(
+            self._loaded.chat_folders,
+            self.tokenizer,
+            self.contract,
+            self._requests.cut,
+            trusts_template=not self._loaded.is_isolated,
+        )

@@ -14,7 +14,7 @@ import pytest
 from executorch_mm import ClipModel, MultimodalRunner, make_image_input, tokenizer
 from executorch_mm._loading.background import Background
 from executorch_mm._loading.lazy import BuiltOnce, once
-from executorch_mm.chat import ChatTemplate, sandbox, template
+from executorch_mm.chat import ChatTemplate, rendering, sandbox
 
 MODELS = Path(__file__).parents[2] / "models"
 T = TypeVar("T")
@@ -122,14 +122,14 @@ def test_the_first_templates_of_many_threads_share_a_sandbox(monkeypatch: pytest
         return sandbox.Sandbox()
 
     monkeypatch.setattr(sandbox.Sandbox, "__init__", slow_init)
-    monkeypatch.setattr(template, "_sandbox", fresh)
+    monkeypatch.setattr(rendering, "_sandbox", fresh)
     at_once(*[lambda: ChatTemplate("{{ messages }}")] * 8)
     assert len(made) == 1
 
 
 def test_a_template_counts_against_a_budget_of_its_own_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever sandbox is the current one: a budget that is not renewed ends every later chat."""
-    monkeypatch.setattr(template, "_sandbox", sandbox.Sandbox)  # another one for each call
+    monkeypatch.setattr(rendering, "_sandbox", sandbox.Sandbox)  # another one for each call
     loop = ChatTemplate("{% for i in range(1000) %}{{ i }}{% endfor %}")
     texts = {loop.render([]) for _ in range(600)}  # more steps together than one may take
     assert texts == {"".join(map(str, range(1000)))}
