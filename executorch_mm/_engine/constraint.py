@@ -9,6 +9,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from itertools import takewhile
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from executorch_mm import _core
 from executorch_mm._engine.json_schema import Schema, located, prepare
-from executorch_mm._files.extras import import_extra
+from executorch_mm._files.extras import import_extra, no_panic
 from executorch_mm._tokenizers.hf import HFWindowTokenizer
 from executorch_mm.config import GenerationConfig, LogitsProcessor
 from executorch_mm.errors import ExecutionError, InputError
@@ -82,6 +83,10 @@ class Constraints:
                 "response_format: expected a tokenizer whose tokens have a text each, got "
                 f"{self._tokenizer!r}, which decodes them together"
             )
+        with no_panic("response_format", InputError):
+            return self._start(config)
+
+    def _start(self, config: GenerationConfig) -> Constraint:
         module = import_extra("llguidance", "guidance", "response_format")
         with self._making:
             if self._vocabulary is None:
@@ -202,26 +207,28 @@ class Constraint:
         """
         if not self._forced:
             start_ns = _core.now_ns()
-            with _core.ForeignWork():
+            with _no_panic(), _core.ForeignWork():
                 self._look_ahead()
             self.mask_ns += _core.now_ns() - start_ns
         if self._forced:
             return generation.next_forced(self._forced.popleft())
-        if self._is_complete and not self._eos_ids:
-            return None
+        if not self._eos_ids:
+            with _no_panic():
+                if self._is_complete:
+                    return None
         token = generation.next(processors, self._mask, self._check)
         if token is not None:
             start_ns = _core.now_ns()
-            with _core.ForeignWork():
+            with _no_panic(), _core.ForeignWork():
                 self._matcher.consume_token(token)
             self.mask_ns += _core.now_ns() - start_ns
         return token
 
     def _check(self, guesses: list[int]) -> int:
         """How many of these tokens may come, one after the other."""
-        if self._is_complete:
-            return 0
-        with _core.ForeignWork():
+        with _no_panic(), _core.ForeignWork():
+            if self._is_complete:
+                return 0
             return self._matcher.validate_tokens(guesses)
 
     @property
@@ -241,6 +248,10 @@ class Constraint:
         if self._matcher.is_error():
             reason = self._matcher.get_error().removesuffix("\n<non-verbose/>")
             raise ExecutionError(f"response_format: the answer cannot go on: {reason}")
+
+
+def _no_panic() -> AbstractContextManager[None]:
+    return no_panic("response_format", ExecutionError)
 
 
 class Vocabulary:

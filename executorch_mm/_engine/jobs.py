@@ -62,10 +62,12 @@ class Job(Generic[ResultT]):
         Raises:
             ExecutionError: There can be no more threads.
         """
-        self._thread = threading.Thread(target=self._run, args=[ticket], name="executorch_mm", daemon=True)
         try:
+            self._thread = threading.Thread(
+                target=self._run, args=[ticket], name="executorch_mm", daemon=True
+            )
             self._thread.start()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise ExecutionError(f"no thread can be started for the request: {error}") from error
 
     def cancel(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Protocol, cast
 
-from executorch_mm._files.extras import import_extra
+from executorch_mm._files.extras import import_extra, no_panic
 from executorch_mm._files.model_files import EXPORT_FILE, is_export_folder
 from executorch_mm._files.paths import checked_path
 from executorch_mm._loading.options import PathLike
@@ -197,8 +197,8 @@ def _download(
             unreachable = error
     is_offline = local_files_only or unreachable is not None
     try:
-        return Path(
-            hub.snapshot_download(
+        with no_panic(f"{repo}: from the Hub", ModelLoadError):  # what downloads is in Rust
+            folder = hub.snapshot_download(
                 repo,
                 revision=revision,
                 cache_dir=None if cache_dir is None else os.fspath(cache_dir),
@@ -206,7 +206,7 @@ def _download(
                 allow_patterns=[model, audio_preprocessor or _AUDIO_PREPROCESSOR, *_SIDE_FILES],
                 local_files_only=is_offline,
             )
-        )
+        return Path(folder)
     except (OSError, errors.HTTPError) as error:
         if is_offline:
             is_told = isinstance(unreachable, errors.OfflineModeIsEnabled)

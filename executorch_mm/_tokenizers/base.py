@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import operator
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from executorch_mm._tokenizers.utf8 import IncrementalDecoder, PieceDecoder
 from executorch_mm.errors import TokenizerError, shown
@@ -192,24 +191,6 @@ def check_flag(name: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise TokenizerError(f"{name}: expected True or False, got {shown(value)}")
-
-
-@contextlib.contextmanager
-def no_panic(what: str) -> Iterator[None]:
-    """Turns a panic of a library in Rust, which is no `Exception`, into an error of this package.
-
-    Args:
-        what: Was done, for the message.
-
-    Raises:
-        TokenizerError: The library panicked.
-    """
-    try:
-        yield
-    except BaseException as error:
-        if type(error).__module__ != "pyo3_runtime":
-            raise
-        raise TokenizerError(f"{what}: the library has given up: {error}") from error
 
 
 def check_text(text: str) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from executorch_mm._files.extras import no_panic
 from executorch_mm._files.json_files import read_object_if_there
 from executorch_mm._files.paths import expect_file
-from executorch_mm._tokenizers.base import load_failed, no_panic
+from executorch_mm._tokenizers.base import load_failed
 from executorch_mm.errors import InputError, TokenizerError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class BatchTokenizer:
         file = path / "tokenizer.json" if path.is_dir() else path
         try:
             expect_file(file)
-            with no_panic(str(file)):
+            with no_panic(str(file), TokenizerError):
                 self._tokenizer: Tokenizer = Tokenizer.from_buffer(file.read_bytes())
         except TokenizerError:
             raise
@@ -94,7 +95,7 @@ class BatchTokenizer:
                 )
             self._tokenizer.enable_truncation(max_length)
         try:
-            with no_panic("the tokenizer"):
+            with no_panic("the tokenizer", TokenizerError):
                 return [_row(found) for found in self._tokenizer.encode_batch(list(rows))]
         except TokenizerError:
             raise

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from executorch_mm._files.extras import no_panic
 from executorch_mm._files.side_files import BOS_TOKENS, SideFiles
 from executorch_mm._tokenizers.base import (
     PieceTokenizer,
@@ -15,11 +17,11 @@ from executorch_mm._tokenizers.base import (
     checked_id,
     listed,
     load_failed,
-    no_panic,
 )
 from executorch_mm._tokenizers.hf_decoders import DecoderRule, byte_level_bytes, compile_decoder
 from executorch_mm._tokenizers.hf_parts import PartsEncoder
 from executorch_mm._tokenizers.utf8 import IncrementalDecoder, WindowDecoder
+from executorch_mm.errors import TokenizerError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -96,19 +98,23 @@ class HFTokenizer(PieceTokenizer):
         return [piece.value for piece in model.tokenize(token)] == [token]
 
     def _encode(self, text: str) -> list[int]:
-        with no_panic(f"tokenizer {self._path}"):
+        with self._no_panic():
             return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _no_panic(self) -> AbstractContextManager[None]:
+        return no_panic(f"tokenizer {self._path}", TokenizerError)
 
     def text_tokens(self) -> dict[str, int]:
         """The added tokens, by their text, but for the one that stands for what the vocabulary lacks."""
-        unknown = _unknown_ids(self._tokenizer)
-        added = self._tokenizer.get_added_tokens_decoder()
-        return {token.content: i for i, token in added.items() if i not in unknown}
+        with self._no_panic():
+            unknown = _unknown_ids(self._tokenizer)
+            added = self._tokenizer.get_added_tokens_decoder()
+            return {token.content: i for i, token in added.items() if i not in unknown}
 
     def _encode_parts(self, parts: Sequence[str | int], plain: frozenset[str]) -> list[int]:
-        if plain not in self._parts_encoders:
-            self._parts_encoders[plain] = PartsEncoder(self._tokenizer, plain)
-        with no_panic(f"tokenizer {self._path}"):
+        with self._no_panic():
+            if plain not in self._parts_encoders:
+                self._parts_encoders[plain] = PartsEncoder(self._tokenizer, plain)
             return self._parts_encoders[plain].encode(parts)
 
     def _piece_of(self, token_id: int, start: int) -> tuple[bytes, int]:
@@ -151,7 +157,7 @@ class HFWindowTokenizer(HFTokenizer):
         """See `executorch_mm.tokenizer.Tokenizer.decode`."""
         check_flag("skip_special_tokens", skip_special_tokens)
         valid = [token_id for token_id in map(checked_id, listed(ids)) if token_id < self.vocab_size]
-        with no_panic(f"tokenizer {self._path}"):
+        with self._no_panic():
             return self._tokenizer.decode(valid, skip_special_tokens=skip_special_tokens)
 
     def decoder(self, *, skip_special_tokens: bool = True, after: Sequence[int] = ()) -> IncrementalDecoder:
@@ -179,18 +185,18 @@ def load_hf(path: Path) -> HFTokenizer:
     """
     from tokenizers import Tokenizer
 
-    try:
-        with no_panic(str(path)):
+    with no_panic(str(path), TokenizerError):
+        try:
             tokenizer = Tokenizer.from_buffer(path.read_bytes())
-    except Exception as error:  # `tokenizers` raises bare Exception
-        raise load_failed(f"{path}: not a usable tokenizer.json ({error})") from error
-    # Both would change ids behind the caller's back.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    decoding = compile_decoder(_state(tokenizer.decoder))
-    if decoding is None:
-        return HFWindowTokenizer(path, tokenizer)
-    return HFTokenizer(path, tokenizer, decoding)
+        except Exception as error:  # `tokenizers` raises bare Exception
+            raise load_failed(f"{path}: not a usable tokenizer.json ({error})") from error
+        # Both would change ids behind the caller's back.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        decoding = compile_decoder(_state(tokenizer.decoder))
+        if decoding is None:
+            return HFWindowTokenizer(path, tokenizer)
+        return HFTokenizer(path, tokenizer, decoding)
 
 
 def _unknown_ids(tokenizer: Tokenizer) -> set[int]:

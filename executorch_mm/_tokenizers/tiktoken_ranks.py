@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from executorch_mm import _core
-from executorch_mm._files.extras import import_extra
+from executorch_mm._files.extras import import_extra, no_panic
 from executorch_mm._files.json_files import read_object
 from executorch_mm._files.side_files import BOS_TOKENS, SideFiles
 from executorch_mm._tokenizers.base import PieceTokenizer, SpecialTokens, checked_id, load_failed
@@ -57,9 +57,10 @@ class TiktokenTokenizer(PieceTokenizer):
         super().__init__(str(path))
         module = import_extra("tiktoken", "tiktoken", f"the tokenizer {path}")
         try:
-            self._encoding: _Encoding = module.Encoding(
-                name=path.name, pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens={}
-            )
+            with no_panic(str(path), TokenizerError):
+                self._encoding: _Encoding = module.Encoding(
+                    name=path.name, pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens={}
+                )
         except ValueError as error:
             raise load_failed(f"{path}: tiktoken refuses it ({error})") from error
         self._special = SpecialTokens(special)
@@ -88,7 +89,7 @@ class TiktokenTokenizer(PieceTokenizer):
             if isinstance(part, int):
                 ids.append(part)
             else:
-                with _core.ForeignWork():
+                with no_panic(f"tokenizer {self._path}", TokenizerError), _core.ForeignWork():
                     ids += self._encoding.encode_ordinary(part)
         return ids
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import shutil
 import subprocess
@@ -10,19 +11,24 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from executorch_mm import (
     ExecutionError,
+    ExecutorchMMError,
     InputError,
     ModelLoadError,
     MultimodalRunner,
+    Regex,
     TokenizerError,
     inspect_model,
     load_tokenizer,
 )
+from executorch_mm._tokenizers import hf
 from executorch_mm._tokenizers.hf import load_hf
+from executorch_mm._tokenizers.tiktoken_ranks import load_tiktoken
 
 CHAT = [{"role": "user", "content": "hi"}]
 SECONDS = 20  # more than any of these takes, less than for ever
@@ -128,20 +134,101 @@ def test_the_end_of_an_iterator_in_a_callback_is_an_error_with_its_name(
     assert runner.generate_text("how many shapes are there?", max_new_tokens=4)
 
 
-def test_a_panic_of_the_tokenizer_s_library_is_a_tokenizer_error(
-    demo_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What pyo3 raises when Rust panics is named so, and no Exception."""
-    panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+# What pyo3 raises when Rust panics is named so, and no Exception.
+Panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
 
+
+def panics(*_: object, **__: object) -> NoReturn:
+    raise Panic("index out of bounds")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda tokenizer: tokenizer.encode("a"),
+        lambda tokenizer: tokenizer.encode_parts(["a"], frozenset("b")),
+        lambda tokenizer: tokenizer.text_tokens(),
+    ],
+    ids=["encode", "encode_parts", "text_tokens"],
+)
+def test_a_panic_of_the_tokenizer_s_library_is_a_tokenizer_error(
+    demo_folder: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[[object], object]
+) -> None:
     class Panics:
-        def encode(self, *_: object, **__: object) -> None:
-            raise panic("index out of bounds")
+        def __getattr__(self, name: str) -> Callable[..., object]:
+            return panics
 
     tokenizer = load_hf(demo_folder / "tokenizer.json")
-    monkeypatch.setattr(tokenizer, "_tokenizer", Panics())
-    with pytest.raises(TokenizerError, match="index out of bounds"):
-        tokenizer.encode("a")
+    with monkeypatch.context() as patched:
+        patched.setattr(tokenizer, "_tokenizer", Panics())
+        with pytest.raises(TokenizerError, match="given up: index out of bounds"):
+            call(tokenizer)
+    assert tokenizer.encode("a")
+
+
+def test_a_panic_while_a_tokenizer_is_loaded_is_a_tokenizer_error(
+    demo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hf, "compile_decoder", panics)
+    with pytest.raises(TokenizerError, match="given up: index out of bounds"):
+        load_hf(demo_folder / "tokenizer.json")
+
+
+def test_a_panic_of_tiktoken_is_a_tokenizer_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tiktoken
+
+    path = tmp_path / "ranks.tiktoken"
+    path.write_bytes(b"".join(base64.b64encode(bytes([i])) + b" %d\n" % i for i in range(256)))
+    tokenizer = load_tiktoken(path)
+    expected = tokenizer.encode("ab")
+    with monkeypatch.context() as patched:
+        patched.setattr(tiktoken.Encoding, "encode_ordinary", panics)
+        with pytest.raises(TokenizerError, match="given up: index out of bounds"):
+            tokenizer.encode("ab")
+    assert tokenizer.encode("ab") == expected
+    monkeypatch.setattr(tiktoken, "Encoding", panics)
+    with pytest.raises(TokenizerError, match="given up: index out of bounds"):
+        load_tiktoken(path)
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        ("grammar_from_regex", InputError),
+        ("is_error", InputError),
+        ("consume_token", ExecutionError),
+        ("unsafe_compute_mask_ptr", ExecutionError),
+        ("is_stopped", ExecutionError),
+    ],
+)
+def test_a_panic_of_llguidance_is_a_typed_error_and_the_runner_answers(
+    runner: MultimodalRunner, monkeypatch: pytest.MonkeyPatch, method: str, kind: type[ExecutorchMMError]
+) -> None:
+    import llguidance
+
+    wanted = Regex("(a|b|c){3}")
+    runner.reset()
+    expected = runner.generate_text("how many", max_new_tokens=6, response_format=wanted)
+
+    class Matcher:
+        """The library's, but for one method."""
+
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            self._inner = matcher(*args, **kwargs)
+
+        def __getattr__(self, name: str) -> object:
+            return panics if name == method else getattr(self._inner, name)
+
+    matcher = llguidance.LLMatcher
+    for name in ("grammar_from_regex", "grammar_from_json_schema", "validate_grammar_with_warnings"):
+        setattr(Matcher, name, panics if name == method else staticmethod(getattr(matcher, name)))
+    with monkeypatch.context() as patched:
+        patched.setattr(llguidance, "LLMatcher", Matcher)
+        runner.reset()
+        with pytest.raises(kind, match="response_format: the library has given up: index out of bounds"):
+            runner.generate_text("how many", max_new_tokens=6, response_format=wanted)
+    runner.reset()
+    assert runner.generate_text("how many", max_new_tokens=6, response_format=wanted) == expected
 
 
 @pytest.fixture
@@ -154,6 +241,28 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(threading.Thread, "start", refuse)
     yield
     monkeypatch.undo()
+
+
+def test_without_memory_for_a_thread_a_task_gets_a_typed_error_and_the_runner_answers(
+    runner: MultimodalRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread, *__: object, **___: object) -> NoReturn:
+        raise MemoryError
+
+    async def main() -> str:
+        for name in ("start", "__init__"):
+            with monkeypatch.context() as patched:
+                patched.setattr(threading.Thread, name, refuse)
+                with pytest.raises(ExecutionError, match="no thread can be started"):
+                    await runner.agenerate_text("hi", max_new_tokens=1)
+                with pytest.raises(ExecutionError, match="no thread can be started"):
+                    await anext(runner.astream("hi", max_new_tokens=1))
+        return await runner.agenerate_text("hi", max_new_tokens=4)
+
+    runner.reset()
+    expected = runner.generate_text("hi", max_new_tokens=4)
+    runner.reset()
+    assert asyncio.run(main()) == expected
 
 
 @pytest.mark.usefixtures("no_threads")
