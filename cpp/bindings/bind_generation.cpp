@@ -89,8 +89,10 @@ void bind_options(nb::module_& module) {
       .def_rw("max_new_tokens", &GenerationOptions::max_new_tokens)
       .def_rw("max_positions", &GenerationOptions::max_positions)
       .def_rw("timeout_ns", &GenerationOptions::timeout_ns)
-      .def_rw("eos_ids", &GenerationOptions::eos_ids)
-      .def_rw("stop_token_ids", &GenerationOptions::stop_token_ids)
+      .def_prop_rw("eos_ids", get_ids<&GenerationOptions::eos_ids>,
+                   set_ids<&GenerationOptions::eos_ids>)
+      .def_prop_rw("stop_token_ids", get_ids<&GenerationOptions::stop_token_ids>,
+                   set_ids<&GenerationOptions::stop_token_ids>)
       .def_rw("include_stop", &GenerationOptions::include_stop)
       .def_rw("num_lookup_tokens", &GenerationOptions::num_lookup_tokens);
 }

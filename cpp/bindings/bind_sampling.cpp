@@ -12,12 +12,18 @@ namespace {
 using Logits = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Probabilities = nb::ndarray<nb::numpy, double, nb::ndim<1>>;
 
-int32_t sample(Sampler& sampler, const Logits& logits, const std::vector<int64_t>& history) {
+void set_logit_bias(SamplingOptions& options,
+                    const nb::typed<nb::list, std::pair<int32_t, float>>& biases) {
+  options.logit_bias.clear();
+  for (const nb::handle bias : biases)
+    options.logit_bias.push_back(nb::cast<std::pair<int32_t, float>>(bias));
+}
+
+int32_t sample(Sampler& sampler, const Logits& logits, const TokenIds& history) {
   return sampler.sample(logits.data(), static_cast<int64_t>(logits.size()), history);
 }
 
-Probabilities probabilities(Sampler& sampler, const Logits& logits,
-                            const std::vector<int64_t>& history) {
+Probabilities probabilities(Sampler& sampler, const Logits& logits, const TokenIds& history) {
   auto values = std::make_unique<double[]>(logits.size());
   sampler.distribution(logits.data(), static_cast<int64_t>(logits.size()), history, {},
                        values.get());
@@ -45,14 +51,20 @@ void bind_options(nb::module_& module) {
       .def_rw("frequency_penalty", &SamplingOptions::frequency_penalty)
       .def_rw("presence_penalty", &SamplingOptions::presence_penalty)
       .def_rw("no_repeat_ngram_size", &SamplingOptions::no_repeat_ngram_size)
-      .def_rw("logit_bias", &SamplingOptions::logit_bias)
-      .def_rw("suppress_tokens", &SamplingOptions::suppress_tokens)
-      .def_rw("forced_tokens", &SamplingOptions::forced_tokens)
-      .def_rw("end_tokens", &SamplingOptions::end_tokens)
+      .def_prop_rw(
+          "logit_bias", [](const SamplingOptions& options) { return options.logit_bias; },
+          set_logit_bias)
+      .def_prop_rw("suppress_tokens", get_ids<&SamplingOptions::suppress_tokens>,
+                   set_ids<&SamplingOptions::suppress_tokens>)
+      .def_prop_rw("forced_tokens", get_ids<&SamplingOptions::forced_tokens>,
+                   set_ids<&SamplingOptions::forced_tokens>)
+      .def_prop_rw("end_tokens", get_ids<&SamplingOptions::end_tokens>,
+                   set_ids<&SamplingOptions::end_tokens>)
       .def_rw("min_new_tokens", &SamplingOptions::min_new_tokens)
       .def_rw("num_logprobs", &SamplingOptions::num_logprobs)
       .def_rw("seed", &SamplingOptions::seed)
-      .def_rw("begin_suppress_tokens", &SamplingOptions::begin_suppress_tokens)
+      .def_prop_rw("begin_suppress_tokens", get_ids<&SamplingOptions::begin_suppress_tokens>,
+                   set_ids<&SamplingOptions::begin_suppress_tokens>)
       .def_rw("timestamps", &SamplingOptions::timestamps)
       .def_rw("has_edited_logprobs", &SamplingOptions::has_edited_logprobs);
 }

@@ -89,10 +89,16 @@ std::optional<ReadOnlyLogits> logits_of(nb::handle_t<Session::Snapshot> self) {
   return ReadOnlyLogits(snapshot.logits.data(), {snapshot.logits.size()}, self);
 }
 
-void load_conversation(Session& session, int64_t position, int64_t written,
-                       std::vector<int64_t> history, std::vector<int64_t> pending_tokens,
-                       const Bytes& state, const std::optional<Logits>& logits) {
-  SavedConversation saved{position, written,      std::move(history), std::move(pending_tokens),
+std::vector<float> logprobs(const Session& session, const TokenIds& ids) {
+  const std::vector<int64_t> wanted = ids;
+  const ReleaseGil release;
+  return session.logprobs(wanted);
+}
+
+void load_conversation(Session& session, int64_t position, int64_t written, const TokenIds& history,
+                       const TokenIds& pending_tokens, const Bytes& state,
+                       const std::optional<Logits>& logits) {
+  SavedConversation saved{position, written,      history,     pending_tokens,
                           nullptr,  state.data(), state.size()};
   if (logits) {
     if (static_cast<int64_t>(logits->size()) != session.contract().vocab_size) {
@@ -195,7 +201,7 @@ void bind_session(nb::module_& module) {
           "prefill_phase", prefill_phase,
           "What the next step_prefill() does: 'encode_image', 'encode_audio' or 'prefill'; "
           "None when no prompt is being read.")
-      .def("logprobs", &Session::logprobs, "ids"_a, WithoutGil(),
+      .def("logprobs", logprobs, "ids"_a,
            "ln p of each of these tokens coming next, after a prompt has been read.")
       .def("reset", &Session::reset, WithoutGil(), "Back to the state after loading.")
       .def("use_method", &Session::use_method, "name"_a, WithoutGil(),

@@ -11,6 +11,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "bindings/gil.h"
 #include "runtime/inputs.h"
@@ -51,6 +52,41 @@ struct FsPath {
   std::string native() const;
 };
 
+// Token ids as Python has them. Taken as they are and read in the function: nanobind reads a
+// std::vector in one that must not throw, so that without memory for a long one the process ends.
+struct TokenIds {
+  nb::object given;
+
+  // Throws std::bad_alloc, and what Python says of things that are no ids.
+  template <typename T>
+  operator std::vector<T>() const {
+    const nb::object list = nb::steal(PySequence_List(given.ptr()));
+    if (!list.is_valid()) throw nb::python_error();
+    std::vector<T> ids(nb::len(list));
+    for (size_t i = 0; i < ids.size(); ++i) {
+      PyObject* item = PyList_GetItem(list.ptr(), static_cast<Py_ssize_t>(i));
+      const long long id = PyLong_AsLongLong(item);
+      if (id == -1 && PyErr_Occurred() != nullptr) throw nb::python_error();
+      ids[i] = static_cast<T>(id);
+      if (ids[i] != id) throw nb::value_error("a token id is out of range");
+    }
+    return ids;
+  }
+};
+
+template <typename Owner, typename T>
+Owner owner_of(T Owner::*);
+
+// A member that holds token ids, as a property.
+template <auto kMember>
+auto get_ids(const decltype(owner_of(kMember))& owner) {
+  return owner.*kMember;
+}
+template <auto kMember>
+void set_ids(decltype(owner_of(kMember))& owner, const TokenIds& ids) {
+  owner.*kMember = ids;
+}
+
 inline nb::object to_path(const std::string& native) {
   return nb::steal(
       PyUnicode_DecodeFSDefaultAndSize(native.data(), static_cast<Py_ssize_t>(native.size())));
@@ -83,6 +119,16 @@ struct type_caster<emm::bindings::FsPath> {
   bool from_python(handle source, uint8_t, cleanup_list*) noexcept {
     value.given = borrow(source);
     return true;
+  }
+};
+
+template <>
+struct type_caster<emm::bindings::TokenIds> {
+  NB_TYPE_CASTER(emm::bindings::TokenIds, const_name("collections.abc.Sequence[int]"))
+
+  bool from_python(handle source, uint8_t, cleanup_list*) noexcept {
+    value.given = borrow(source);
+    return PySequence_Check(source.ptr()) != 0;
   }
 };
 

@@ -11,12 +11,16 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 import executorch_mm
-from executorch_mm import ExecutorchMMError, MultimodalRunner
+from executorch_mm import ExecutorchMMError, GenerationConfig, MultimodalRunner
+from executorch_mm.sampling import Sampler
 
 FOLDER = Path(executorch_mm.__file__).parent / "models" / "tiny_vlm"
 SHIM = ctypes.CDLL(None)
@@ -40,6 +44,13 @@ def decode(runner: MultimodalRunner) -> object:
 def save(runner: MultimodalRunner) -> object:
     runner.restore(saved := runner.save())
     return saved
+
+
+def restore(runner: MultimodalRunner, saved: Path) -> object:
+    """Of more tokens than fit into `LEAST_BYTES`, as are drawn from here too."""
+    sampler = Sampler(GenerationConfig(suppress_tokens=range(200)))
+    sampler.sample(np.zeros(512, np.float32), history=range(100))
+    return runner.restore(saved)
 
 
 def close(runner: MultimodalRunner) -> object:
@@ -83,11 +94,16 @@ def main() -> None:
     factor = float(sys.argv[1]) if len(sys.argv) > 1 else 1.3
     runner = load()
     expected = answer(runner)
+    folder = tempfile.TemporaryDirectory()
+    saved = Path(folder.name) / "long.emm"
+    runner.prefill("how many shapes are there? " * 20)
+    runner.save(saved)
     stages: dict[str, Callable[[], object]] = {
         "load": lambda: load().close(),
         "prefill": lambda: prefill(runner),
         "decode": lambda: decode(runner),
         "save": lambda: save(runner),
+        "restore": lambda: restore(runner, saved),
     }
     for name, work in stages.items():
         runner.reset()

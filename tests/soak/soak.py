@@ -13,10 +13,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,6 +48,7 @@ CONFIG = GenerationConfig(max_new_tokens=12)
 SETTLED = 12  # rounds after which memory is measured for the first time
 GROWTH_MIB = 48  # that the run may end with besides
 CHILD_SECONDS = 120
+UNSHARE = ["unshare", "--mount", "--map-root-user"]
 
 
 class Interrupted(BaseException):
@@ -282,8 +285,12 @@ class Soak:
     def children(self) -> None:
         """What changes a whole process happens in one of its own."""
         kind = self.random.choice(sorted(CHILDREN))
+        if kind == "full_tmpfs" and not can_mount():
+            kind = "full_disk"
         number = self.random.randrange(1000)
         command = [sys.executable, __file__, "--child", kind, str(number)]
+        if kind == "full_tmpfs":
+            command = [*UNSHARE, *command]
         done = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_SECONDS, check=False)
         outcome = done.stdout.strip().splitlines()[-1:] or [""]
         holds = done.returncode == 0 and outcome[0].startswith("ok")
@@ -367,6 +374,45 @@ def full_disk(number: int) -> str:
     return " ".join(outcomes)
 
 
+@functools.cache
+def can_mount() -> bool:
+    """Whether a process may have file systems of its own."""
+    if shutil.which(UNSHARE[0]) is None:
+        return False
+    return subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
+
+
+def full_tmpfs(number: int) -> str:
+    """full tmpfs: what cannot be written is a typed error, and what was there stays"""
+    outcomes = []
+    with tempfile.TemporaryDirectory() as folder, MultimodalRunner.demo(num_threads=1) as runner:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder]
+        subprocess.run(mount, check=True)
+        try:
+            path, filler = Path(folder) / "chat.emm", Path(folder) / "filler"
+            runner.prefill("a red circle")
+            runner.save(path)
+            good = path.read_bytes()
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+            os.truncate(filler, max(0, filler.stat().st_size - number * len(good) // 1000))
+            try:
+                runner.save(path)
+                outcomes.append("saved")
+            except ExecutorchMMError as error:
+                outcomes.append(type(error).__name__)
+            assert outcomes == ["StateFileError"], outcomes
+            assert path.read_bytes() == good
+            assert sorted(os.listdir(folder)) == ["chat.emm", "filler"]  # noqa: PTH208
+            filler.unlink()
+            runner.save(path)
+            runner.restore(path)
+        finally:
+            subprocess.run(["umount", folder], check=True)
+    return " ".join(outcomes)
+
+
 def many_processes(number: int) -> str:
     """killed callers: no process of an isolated model stays behind"""
     program = (
@@ -395,6 +441,7 @@ CHILDREN: dict[str, Callable[[int], str]] = {
     "little_memory": little_memory,
     "few_descriptors": few_descriptors,
     "full_disk": full_disk,
+    "full_tmpfs": full_tmpfs,
     "many_processes": many_processes,
 }
 
