@@ -24,6 +24,10 @@ namespace emm::bindings {
 // Runs what may wait for the GIL or run Python code; a thread that is ended in it stands still.
 // `call` goes to Python through its C API: nanobind has noexcept functions in between.
 template <typename Call>
+#if defined(__GLIBCXX__) && defined(__GNUC__) && !defined(__clang__)
+// The exception of a thread's end has no type that the sanitizer could look up.
+__attribute__((no_sanitize("undefined")))
+#endif
 auto outlast_exit(Call&& call) {
 #ifdef __GLIBCXX__
   try {
