@@ -149,6 +149,10 @@ class Chat:
                 encoded.append(make_token_input(ids))
         return ChatPrompt((*self._bos(encoded, num_bos), *encoded))
 
+    def forget_templates(self) -> None:
+        """Reads them again with the next prompt; processes of theirs end."""
+        self._templates.clear()
+
     def has_template(self) -> bool:
         """Whether there is one among the model's files."""
         return bool(self._files.templates)

@@ -94,6 +94,13 @@ class Conversation(LoadedModel, AnswerMethods, ConversationMethods, AdapterMetho
         """The tokenizer in use."""
         return self._loaded.tokenizer
 
+    def _close(self) -> None:
+        try:
+            self._requests.close()
+        finally:
+            if (chat := vars(self).get("_chat")) is not None:
+                chat.forget_templates()  # and the processes that some have
+
     @BuiltOnce
     def _chat(self) -> Chat:
         from executorch_mm.chat.chat import Chat

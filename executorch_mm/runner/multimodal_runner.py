@@ -148,7 +148,7 @@ class MultimodalRunner(Conversation):
             BusyError: A request is running.
             InputError: The profile cannot be written. The model is freed all the same.
         """
-        self._requests.close()
+        self._close()
 
 
 show_options(MultimodalRunner, SHOWN)

@@ -66,7 +66,7 @@ class Session(Conversation):
         Raises:
             BusyError: A request is running.
         """
-        self._requests.close()
+        self._close()
 
 
 def checked_priority(priority: object) -> int:

@@ -400,6 +400,16 @@ def test_chats_choose_by_option_and_follow_the_model(
         assert len(started) == 2
 
 
+def test_it_ends_with_its_runner(demo_folder: Path) -> None:
+    runner = MultimodalRunner(demo_folder / "model.pte", demo_folder, num_threads=1)
+    runner.chat(HELLO, max_new_tokens=1, chat_options=ChatOptions(trusted_template=False))
+    (template,) = runner._chat._templates.values()
+    number = number_of(template)
+    del template
+    runner.close()
+    assert not is_there(number)
+
+
 def test_a_runner_keeps_few_processes(runner: MultimodalRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat, "_MOST_PROCESSES", 1)
     for number in range(3):
