@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 from executorch_mm._tokenizers.utf8 import IncrementalDecoder
 
@@ -90,3 +90,14 @@ class Tokenizer(Protocol):
     def token_to_id(self, token: str) -> int | None:
         """The id of a token as the vocabulary spells it, or None."""
         ...
+
+
+_MEMBERS = tuple(name for name in vars(Tokenizer) if not name.startswith("_"))
+
+
+def is_tokenizer(value: object) -> TypeGuard[Tokenizer]:
+    """Whether an object has a tokenizer's members.
+
+    From CPython 3.12 on `isinstance` does not see what `__getattr__` gives, as a wrapper's does.
+    """
+    return all(hasattr(value, name) for name in _MEMBERS)

@@ -58,7 +58,7 @@ MAY_IMPORT = {
         "arrays": "errors",
         "chat": "_core _engine _files _loading arrays config errors inputs preprocess tokenizer",
         "cli": "_core _loading demo executorch_mm inputs inspection preprocess speech stats",
-        "clip": "_core _loading arrays errors inputs preprocess tokenizer",
+        "clip": "_core _loading _tokenizers arrays errors inputs preprocess tokenizer",
         "compat": "_core _loading arrays errors executorch_mm preprocess",
         "config": "_loading errors response_format",
         "demo": "",

