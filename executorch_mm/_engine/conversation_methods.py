@@ -68,7 +68,13 @@ class ConversationMethods:
         given: object = position
         if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < 2**62:
             raise InputError(f"position: expected 0 to {self.position}, got {shown(position)}")
-        self._requests.run(lambda session: session.rewind(position))
+
+        def go_back(session: _core.Session) -> None:
+            history = session.history
+            session.rewind(position)
+            self._requests.prefix_cache.cut(history, position)
+
+        self._requests.run(go_back)
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -57,6 +57,18 @@ class PrefixCache:
         """Something else may have come into the context."""
         self._media = []
 
+    def cut(self, history: Sequence[int], position: int) -> None:
+        """The context ends earlier now; a run of images that ends in its middle is not known any more.
+
+        Args:
+            history: What it was before.
+            position: Where it ends.
+        """
+        is_media = np.asarray(history, dtype=np.int64) == _MEDIA_POSITION
+        begins = np.diff(is_media, prepend=False) & is_media
+        is_cut = 0 < position < len(is_media) and bool(is_media[position - 1 : position + 1].all())
+        del self._media[int(begins[:position].sum()) - is_cut :]
+
     def to_read(self, inputs: Prompt | ChatPrompt, session: _core.Session) -> list[MultimodalInput]:
         """The parts of a prompt that are to be read; the session is taken back to where they go on.
 

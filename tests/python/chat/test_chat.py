@@ -467,6 +467,24 @@ def test_what_else_ran_on_the_runner_does_not_matter(runner: MultimodalRunner) -
     assert runner.chat(messages, GREEDY).text == count(7)
 
 
+@pytest.mark.parametrize("behind", ["", "red"])
+def test_an_image_that_was_cut_by_rewind_is_read_again(runner: MultimodalRunner, behind: str) -> None:
+    messages = ask(render(make_scene(7)), render(make_scene(8)))
+    fresh = runner.chat(messages, GREEDY)
+    positions = runner.chat(messages, GREEDY, max_new_tokens=1).stats.num_prompt_tokens
+    first_image = len(runner.tokenizer.encode("<|user|>"))
+    for position in range(1, first_image + 33):
+        runner.rewind(position)
+        if behind:
+            runner.prefill(behind)
+        again = runner.chat(messages, GREEDY, max_new_tokens=1)
+        is_cut = first_image < position < first_image + 32
+        assert again.token_ids == fresh.token_ids[:1]
+        assert again.stats.num_prompt_tokens == positions
+        assert runner.position == positions
+        assert again.stats.num_cached_tokens == (first_image if is_cut else position)
+
+
 def test_images_beside_each_other_are_told_apart(runner: MultimodalRunner) -> None:
     one, two = render(make_scene(7)), render(make_scene(8))
     both = runner.chat(ask(one, two), GREEDY)
