@@ -189,8 +189,9 @@ void EtExecutor::load_adapter(const std::string& name, const AdapterFiles& files
 }
 
 // The state lies in the same places for all weights.
-void EtExecutor::use_adapter(const std::string& name, int64_t /*position*/) {
+void EtExecutor::use_adapter(const std::string& name, int64_t position) {
   std::shared_ptr<EtModel::Decoding> next = model_->decoding(name);
+  if (position > 0 && next != decoding_) expect_state();
   if (next->program->methods().count(current_->decoder_name) == 0) {
     throw Error(ErrorCode::kInput,
                 "adapter: " + name + " is for another method than " + current_->decoder_name);

@@ -68,8 +68,7 @@ class AdapterMethods:
     def set_adapter(self, name: str | None) -> None:
         """The weights of an adapter answer from now on.
 
-        The conversation goes on: its cache is copied, and what was read stays as the weights before have
-        read it.
+        The conversation goes on: what was read stays in its cache as the weights before have read it.
 
         Args:
             name: One of `adapters`; None goes back to the weights that the runner was loaded with.
@@ -80,7 +79,7 @@ class AdapterMethods:
             BusyError: A request is running.
         """
         if name is not None:
-            self._expect_adapter(name)
+            name = checked_adapter(name, self._adapters)
         self._requests.run(lambda session: session.use_adapter(name or ""))
         self._adapter = name
 
@@ -94,15 +93,22 @@ class AdapterMethods:
             InputError: There is no such adapter, or it is in use.
             BusyError: A request is running.
         """
-        self._expect_adapter(name)
+        name = checked_adapter(name, self._adapters)
         self._requests.run(lambda session: session.drop_adapter(name))
         self._adapters.remove(name)
 
-    def _expect_adapter(self, name: object) -> None:
-        if not isinstance(name, str) or name not in self._adapters:
-            known = ", ".join(self._adapters) or "none: load_adapter() first"
-            got = name if isinstance(name, str) else shown(name)
-            raise InputError(f"adapter: expected one of {known}, got {got}")
+
+def checked_adapter(name: object, adapters: Sequence[str]) -> str:
+    """The name of one of a model's adapters.
+
+    Raises:
+        InputError: It is none.
+    """
+    if not isinstance(name, str) or name not in adapters:
+        known = ", ".join(adapters) or "none: load_adapter() first"
+        got = name if isinstance(name, str) else shown(name)
+        raise InputError(f"adapter: expected one of {known}, got {got}")
+    return name
 
 
 def _data_paths(given: object) -> list[str]:

@@ -102,11 +102,8 @@ class ConversationMethods:
             ModelLoadError: It cannot be loaded.
             BusyError: A request is running.
         """
-        given: object = name
-        if not isinstance(given, str) or given not in self.methods:
-            got = given if isinstance(given, str) else shown(given)
-            raise InputError(f"method: expected one of {', '.join(self.methods)}, got {got}")
-        self._requests.run(lambda session: session.use_method(name))
+        checked = checked_method(name, self._session.contract)
+        self._requests.run(lambda session: session.use_method(checked))
 
     def save(self, path: PathLike | None = None, *, dtype: StateDType = "float32") -> Snapshot:
         """Copies the conversation's state: cache, position, history; with a path into a file too.
@@ -195,3 +192,15 @@ class ConversationMethods:
     @property
     def _session(self) -> _core.Session:
         return self._requests.session
+
+
+def checked_method(name: object, contract: _core.Contract) -> str:
+    """The name of one of a program's decoders.
+
+    Raises:
+        InputError: It is none.
+    """
+    if not isinstance(name, str) or name not in contract.choices:
+        got = name if isinstance(name, str) else shown(name)
+        raise InputError(f"method: expected one of {', '.join(contract.choices)}, got {got}")
+    return name

@@ -61,9 +61,8 @@ class Conversation(LoadedModel, AnswerMethods, ConversationMethods, AdapterMetho
         from executorch_mm.runner.session import Session
 
         def fork(session: _core.Session) -> Session:
-            child = Session._of(self._loaded, session.fork(), self._requests.prefix_cache.media)
-            child._adapter = self._adapter
-            return child
+            media = self._requests.prefix_cache.media
+            return Session._of(self._loaded, session.fork(), media, self._adapter)
 
         return self._requests.run(fork)
 

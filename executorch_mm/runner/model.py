@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executorch_mm import _core
+from executorch_mm._engine.adapters import checked_adapter
+from executorch_mm._engine.conversation_methods import checked_method
 from executorch_mm._engine.loaded import Loaded
 from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.loaded_model import LoadedModel
@@ -127,25 +130,70 @@ class MultimodalModel(LoadedModel):
         options["audio_preprocessor"] = files.audio_preprocessor
         return cls(files.model, files.tokenizer, **options)  # type: ignore[misc]
 
-    def session(self, *, priority: int = 0) -> Session:
+    def session(self, *, priority: int = 0, method: str | None = None, adapter: str | None = None) -> Session:
         """A new conversation, at its beginning.
 
         Args:
             priority: Of the sessions that wait for the model the one with the lowest goes first.
+            method: Which of `methods` answers in it, as with `Session.use_method`; None for the model's.
+            adapter: Which of `adapters` answers in it, as with `Session.set_adapter`; None for the weights
+                that the model was loaded with.
 
         Returns:
             To be closed, by `close()` or at the end of a `with` block.
 
         Raises:
             InputError: The model holds one conversation only: its state lies in a delegate, or it runs in a
-                process of its own.
+                process of its own; or there is no such method or adapter.
+            ModelLoadError: The method cannot be loaded.
         """
         priority = checked_priority(priority)
         first = self._handle.get()
+        if method is not None:
+            method = checked_method(method, first.contract)
+        if adapter is not None:
+            adapter = checked_adapter(adapter, self._loaded.adapters)
         with self._change:
             core = first.another()
         core.priority = priority
-        return Session._of(self._loaded, core)
+        if method is not None:
+            core.use_method(method)
+        if adapter is not None:
+            core.use_adapter(adapter)
+        return Session._of(self._loaded, core, adapter=adapter)
+
+    def load_adapter(
+        self,
+        adapter: PathLike | Sequence[PathLike],
+        name: str | None = None,
+        *,
+        model_path: PathLike | None = None,
+    ) -> str:
+        """Loads other weights for sessions to choose; see `MultimodalRunner.load_adapter`.
+
+        Args:
+            adapter: .ptd files.
+            name: For `session(adapter=)`; None takes the file's name without its ending.
+            model_path: The adapter's own program, where the exporter wrote one.
+
+        Returns:
+            The name.
+
+        Raises:
+            InputError, ModelLoadError: As in `MultimodalRunner.load_adapter`.
+        """
+        with self.session() as session:
+            return session.load_adapter(adapter, name, model_path=model_path)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the weights that are loaded beside the model's own."""
+        return tuple(self._loaded.adapters)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The decoders of the program, from which `method=` chooses."""
+        return tuple(self.contract.choices)
 
     def warmup(self) -> None:
         """Runs each method of the model once; see `MultimodalRunner.warmup`."""

@@ -41,9 +41,16 @@ class Session(Conversation):
         raise InputError("Session: expected model.session() or fork() to make one")
 
     @classmethod
-    def _of(cls, loaded: Loaded, session: _core.Session, media: Sequence[bytes] = ()) -> Self:
+    def _of(
+        cls,
+        loaded: Loaded,
+        session: _core.Session,
+        media: Sequence[bytes] = (),
+        adapter: str | None = None,
+    ) -> Self:
         made = cls.__new__(cls)
         made._begin(loaded, session, media)
+        made._adapter = adapter
         loaded.sessions.add(made)
         return made
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import pytest
 from executorch_mm import (
     InputError,
     ModelLoadError,
+    MultimodalModel,
     MultimodalRunner,
+    Session,
     XnnpackOptions,
     inspect_model,
     make_token_input,
@@ -33,7 +36,12 @@ def load(name: str, *data: str, **options: Any) -> MultimodalRunner:
     return MultimodalRunner(FOLDER / f"{name}.pte", NumberTokenizer(), data_path=paths, **options)
 
 
-def answer(runner: MultimodalRunner, prompt: list[int]) -> list[int]:
+def load_model(name: str, *data: str) -> MultimodalModel:
+    paths = [FOLDER / f"{one}.ptd" for one in data]
+    return MultimodalModel(FOLDER / f"{name}.pte", NumberTokenizer(), data_path=paths)
+
+
+def answer(runner: MultimodalRunner | Session, prompt: list[int]) -> list[int]:
     inputs = [make_token_input(prompt)]
     result = runner.generate_result(inputs, max_new_tokens=6, temperature=0.0, ignore_eos=True)
     return list(result.token_ids)
@@ -83,6 +91,42 @@ def test_a_method_with_a_cache_of_its_own_wants_an_empty_conversation() -> None:
         with pytest.raises(InputError, match="lora_forward has a cache of its own"):
             runner.use_method("lora_forward")
         talk(runner, EXPECTED["base"]["turns"][1:])
+
+
+@pytest.mark.parametrize("name", ["methods", "own_methods"])
+def test_sessions_over_one_load_have_a_method_each(name: str) -> None:
+    with load_model(name) as model, ExitStack() as stack:
+        assert model.methods == ("base_forward", "lora_forward")
+        methods = [None, "lora_forward", "base_forward", "lora_forward"]
+        sessions = [stack.enter_context(model.session(method=method)) for method in methods]
+        assert [each.method for each in sessions] == [method or "base_forward" for method in methods]
+        for turn in (0, 1):
+            for session, method in zip(sessions, methods, strict=True):
+                prompt, expected = EXPECTED[METHODS[method or "base_forward"]]["turns"][turn]
+                assert answer(session, prompt) == expected
+        with sessions[1].fork() as child:
+            assert child.method == "lora_forward"
+        with pytest.raises(InputError, match="expected one of base_forward, lora_forward, got forward"):
+            model.session(method="forward")
+        with pytest.raises(InputError, match="expected one of none: load_adapter"):
+            model.session(adapter="second")
+
+
+def test_sessions_over_one_load_have_an_adapter_each() -> None:
+    with load_model("first", "base", "first") as model, ExitStack() as stack:
+        assert model.load_adapter(FOLDER / "second.ptd", model_path=FOLDER / "second.pte") == "second"
+        assert model.adapters == ("second",)
+        adapters = [None, "second", None]
+        sessions = [stack.enter_context(model.session(adapter=adapter)) for adapter in adapters]
+        for turn in (0, 1):
+            for session, adapter in zip(sessions, adapters, strict=True):
+                assert session.adapter == adapter
+                prompt, expected = EXPECTED[adapter or "first"]["turns"][turn]
+                assert answer(session, prompt) == expected
+        with sessions[1].fork() as child:
+            assert child.adapter == "second"
+        with pytest.raises(InputError, match="in use"):
+            sessions[0].delete_adapter("second")
 
 
 def with_second(**options: Any) -> MultimodalRunner:
