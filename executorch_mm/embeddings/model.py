@@ -179,19 +179,15 @@ class EmbeddingModel(TextEncoder):
             float32 (n, m); distances are negative, so that more is more alike.
 
         Raises:
-            InputError: The sizes differ.
+            InputError: The sizes differ, or there is something else than finite real numbers.
         """
-        try:
-            first, second = (np.atleast_2d(np.asarray(vectors, np.float32)) for vectors in (a, b))
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise InputError(
-                f"similarity: expected floats (n, size), got {shown(a)} and {shown(b)}"
-            ) from error
-        if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
+        first, second = _vectors(a), _vectors(b)
+        if first.shape[1] != second.shape[1]:
             raise InputError(
                 f"similarity: expected (n, size) and (m, size), got {first.shape} and {second.shape}"
             )
-        return _SIMILARITIES[self._config.similarity](first, second)
+        with np.errstate(over="ignore", invalid="ignore"):  # of products beyond float32
+            return _SIMILARITIES[self._config.similarity](first, second)
 
     def _encode_with(
         self, names: tuple[str, ...], sentences: str | Sequence[str], batch_size: int
@@ -201,6 +197,18 @@ class EmbeddingModel(TextEncoder):
 
 
 show_options(EmbeddingModel, SHOWN)
+
+
+def _vectors(given: object) -> FloatArray:
+    try:
+        is_real = not np.iscomplexobj(given)
+        with np.errstate(over="ignore"):
+            vectors = np.atleast_2d(np.asarray(given, np.float32)) if is_real else None
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        vectors = None
+    if vectors is None or vectors.ndim != 2 or not np.isfinite(vectors).all():
+        raise InputError(f"similarity: expected finite floats (n, size), got {shown(given)}")
+    return vectors
 
 
 def _unit(vectors: FloatArray) -> FloatArray:

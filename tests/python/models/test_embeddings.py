@@ -142,6 +142,10 @@ def test_likeness_is_measured_as_the_files_say(copy: Path) -> None:
             assert model.similarity(a[0], b[0]).shape == (1, 1)
             with pytest.raises(InputError, match="similarity"):
                 model.similarity(a, np.zeros((1, 3), np.float32))
+            for wrong in (1e300, a[0] + 1j, np.full_like(a[0], np.nan), "a", np.zeros((1, 1, 4))):
+                with pytest.raises(InputError, match="finite floats"):
+                    model.similarity(a, wrong)
+            assert np.isfinite(model.similarity(a * 0, a)).all()
 
 
 @pytest.mark.parametrize("name", RERANKERS)
