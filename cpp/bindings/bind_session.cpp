@@ -63,10 +63,20 @@ std::optional<std::string> prefill_phase(const Session& session) {
   return "prefill";
 }
 
-void begin_prefill(Session& session, const std::vector<PreparedInput>& parts) {
+std::vector<Input> inputs_of(const std::vector<PreparedInput>& parts) {
   std::vector<Input> inputs;
   inputs.reserve(parts.size());
   for (const PreparedInput& part : parts) inputs.push_back(part.input);
+  return inputs;
+}
+
+std::optional<int64_t> count_positions(const Session& session,
+                                       const std::vector<PreparedInput>& parts) {
+  return session.count_positions(inputs_of(parts));
+}
+
+void begin_prefill(Session& session, const std::vector<PreparedInput>& parts) {
+  std::vector<Input> inputs = inputs_of(parts);
   const ReleaseGil released;  // a turn may have to be waited for
   session.begin_prefill(std::move(inputs));
 }
@@ -188,6 +198,8 @@ void bind_session(nb::module_& module) {
       .def("cancel", &Session::cancel,
            "Ends the running request before its next step; from any thread.")
       .def_prop_ro("is_cancelled", &Session::is_cancelled)
+      .def("count_positions", count_positions, "parts"_a,
+           "Positions of a prompt, or None where an encoder has to run first.")
       .def("begin_prefill", begin_prefill, "parts"_a,
            "Plans a prompt; raises before anything has changed.")
       .def("step_prefill", &Session::step_prefill, WithoutGil(),

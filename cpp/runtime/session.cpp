@@ -130,6 +130,15 @@ void Session::begin_answer() {
   timings_.num_drafted_tokens = timings_.num_accepted_tokens = 0;
 }
 
+std::optional<int64_t> Session::count_positions(std::vector<Input> inputs) const {
+  const auto lock = enter();
+  if (!pending_tokens_.empty()) inputs.insert(inputs.begin(), TokenInput{pending_tokens_});
+  const int64_t unbounded = std::numeric_limits<int64_t>::max();
+  const InputPlan plan = make_input_plan(inputs, contract(), unbounded, chunk_limit());
+  if (!plan.is_exact) return std::nullopt;
+  return plan.num_positions;
+}
+
 void Session::begin_prefill(std::vector<Input> inputs) {
   const auto lock = enter();
   expect_idle();

@@ -65,6 +65,8 @@ class Session {
   // Plans a prompt, preceded by the last turn's final tokens that the model has not read yet.
   // Throws before anything has changed when the prompt is wrong or does not fit.
   void begin_prefill(std::vector<Input> inputs);
+  // Of such a prompt, with what is pending; none where an encoder has to run first.
+  std::optional<int64_t> count_positions(std::vector<Input> inputs) const;
   // One encoder or decoder call, or none where it was cancelled before its turn. Returns false once
   // the prompt is in the cache. After an exception the session stands where it stood before
   // begin_prefill().

@@ -168,6 +168,30 @@ class AnswerMethods:
         """
         return self._requests.prefill(inputs, with_options(config, options), progress)
 
+    def count_positions(
+        self,
+        inputs: Prompt,
+        config: GenerationConfig | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> int:
+        """Positions of the context that a prompt would take. The model does not run.
+
+        Args:
+            inputs: As in `generate`.
+            config: Only num_bos and num_eos matter.
+            **options: As in `generate`.
+
+        Returns:
+            Positions, with the token of the last answer that is read first, if there is one. It may be more
+            than the context has room for.
+
+        Raises:
+            InputError: The model does not take such an input; or it has an image or audio whose positions
+                only its encoder can tell.
+            BusyError: A request is running.
+        """
+        return self._requests.count_positions(inputs, with_options(config, options))
+
     def _stream(self, request: Request, progress: Progress | None) -> Stream[str, GenerationResult]:
         return self._requests.answer_stream(_for_one_answer(request), progress)
 

@@ -15,7 +15,7 @@ from executorch_mm._engine.steps import Steps
 from executorch_mm._engine.text_stream import TextStream
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import CapacityError, InputError
-from executorch_mm.inputs import MultimodalInput, Prompt
+from executorch_mm.inputs import MultimodalInput, Prompt, as_parts
 from executorch_mm.sampling import generation_options, timeout_ns
 
 if TYPE_CHECKING:
@@ -86,6 +86,21 @@ class Requests(Access[_core.Session]):
     async def result_async(self, prepare: Callable[[], Awaitable[Request]]) -> GenerationResult:
         """A whole answer for a task; see `run_async`."""
         return await self.run_async(prepare, self._whole)
+
+    def count_positions(self, inputs: Prompt, config: GenerationConfig) -> int:
+        """`MultimodalRunner.count_positions`."""
+
+        def count(session: _core.Session) -> int:
+            prompt = self.encoder.encode(as_parts(inputs), config, is_start=session.position == 0)
+            positions = session.count_positions(prompt)
+            if positions is None:
+                raise InputError(
+                    "count_positions: expected an encoder whose number of rows the program says, got one "
+                    "that has to run first: prefill() tells"
+                )
+            return positions
+
+        return self.run(count)
 
     def prefill(self, inputs: Prompt, config: GenerationConfig, progress: Progress | None) -> int:
         """Reads a prompt; returns the position behind it."""

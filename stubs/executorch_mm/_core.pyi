@@ -661,6 +661,9 @@ class Session:
     @property
     def is_cancelled(self) -> bool: ...
 
+    def count_positions(self, parts: Sequence[PreparedInput]) -> int | None:
+        """Positions of a prompt, or None where an encoder has to run first."""
+
     def begin_prefill(self, parts: Sequence[PreparedInput]) -> None:
         """Plans a prompt; raises before anything has changed."""
 

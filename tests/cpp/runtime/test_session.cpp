@@ -30,6 +30,17 @@ TEST_CASE("mixed inputs reach the decoder in order and in chunks no longer than 
   CHECK(f.session->timings().num_prompt_positions == 17);
 }
 
+TEST_CASE("a prompt's positions are counted before anything runs, however long it is") {
+  FakeSession f;
+  CHECK(f.session->count_positions({tokens(3), image(), tokens(10)}) == 17);
+  CHECK(f.session->count_positions({tokens(1000000)}) == 1000000);
+  CHECK(f.fake->call_sizes.empty());
+  f.prefill({tokens(2)});
+  f.generate(3);  // whose last token is pending
+  CHECK(f.session->count_positions({tokens(1)}) == 2);
+  CHECK(f.session->position() == 4);
+}
+
 TEST_CASE("an image reaches the encoder by pointer and its rows reach the decoder by pointer") {
   FakeSession f;
   f.prefill({image()});

@@ -21,6 +21,7 @@ from executorch_mm import (
     Stats,
 )
 from executorch_mm.demo import make_scene, render
+from executorch_mm.inputs import Prompt
 from executorch_mm.utils import make_image_input, make_text_input, make_token_input
 
 IMAGE = render(make_scene(seed=950_000_007))
@@ -314,6 +315,31 @@ def test_other_threads_run_while_the_model_does(runner: MultimodalRunner) -> Non
     done.set()
     thread.join()
     assert ticks > runner.stats.num_decode_steps / 4
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    ["how many", ["<|user|>", IMAGE, "how many<|end|>"], [make_token_input([4, 5]), IMAGE, IMAGE]],
+)
+def test_positions_are_counted_before_anything_runs(runner: MultimodalRunner, inputs: Prompt) -> None:
+    for _ in range(2):  # the second prompt begins with the last token of an answer
+        before = runner.position
+        expected = runner.count_positions(inputs)
+        assert runner.position == before
+        assert runner.prefill(inputs) - before == expected
+        runner.generate_text([], max_new_tokens=2, ignore_eos=True)
+    assert runner.count_positions("red", num_bos=3) == runner.count_positions("red")
+    runner.reset()
+    assert runner.count_positions("red", num_bos=3) == runner.count_positions("red", num_bos=1) + 2
+
+
+def test_positions_of_prompts_that_cannot_be_read_are_counted_or_refused(runner: MultimodalRunner) -> None:
+    assert runner.count_positions(make_token_input([4] * 300)) == 300 > runner.contract.capacity
+    with pytest.raises(InputError, match="at least one token"):
+        runner.count_positions("")
+    with pytest.raises(InputError, match="expected"):
+        runner.count_positions([5])  # type: ignore[list-item]
+    assert runner.generate_text("how many", max_new_tokens=1)
 
 
 def test_a_prompt_beyond_the_context_changes_nothing(runner: MultimodalRunner) -> None:
