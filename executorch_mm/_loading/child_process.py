@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 
 from executorch_mm.errors import InputError
 
+_PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {} import serve; serve(*sys.argv[2:])"
+)
 _FREE = 10  # numbers from here on do not get in the way of those that a program has for its files
 
 
@@ -23,18 +26,18 @@ def expect_python(option: str) -> None:
 
 
 def start_python(
-    program: str,
+    module: str,
     arguments: Sequence[str],
     files: Mapping[int, int],
     environment: Mapping[str, str] | None = None,
 ) -> int:
-    """Starts a program, which gets `sys.path` as JSON before its arguments, and no standard streams.
+    """Starts a Python that calls a module's `serve`, with this one's `sys.path` and no standard streams.
 
     Args:
-        program: For `python -c`.
-        arguments: Of the program.
+        module: Its name.
+        arguments: Of `serve`.
         files: Files of this process, by the numbers that they have there.
-        environment: Of the program; None for this process's.
+        environment: Of the process; None for this one's.
 
     Returns:
         The number of the process, for who waits for its end.
@@ -50,7 +53,7 @@ def start_python(
             given[number] = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, _FREE)
         return os.posix_spawn(
             sys.executable,
-            [sys.executable, "-c", program, json.dumps(sys.path), *arguments],
+            [sys.executable, "-c", _PROGRAM.format(module), json.dumps(sys.path), *arguments],
             os.environ if environment is None else environment,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 LoadedT = TypeVar("LoadedT")
 
 _SOCKET, _MEMORY = 3, 4  # numbers of the two files in the process
-_PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from executorch_mm._loading.isolated import serve; serve(sys.argv[2])"
-)
 
 
 def loader(
@@ -93,7 +89,7 @@ def _start(loading: _core.LoadOptions, asked: str) -> _core.Session:
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
         ours, theirs = (end.detach() for end in socket.socketpair())
         files += [ours, theirs]
-        process = start_python(_PROGRAM, [asked], {_SOCKET: theirs, _MEMORY: memory})
+        process = start_python(__name__, [asked], {_SOCKET: theirs, _MEMORY: memory})
     except OSError as error:
         for file in files:
             os.close(file)

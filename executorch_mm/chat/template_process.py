@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from executorch_mm._loading.child_process import expect_python, start_python
+from executorch_mm.chat import template_server
 from executorch_mm.chat.rendering import StoppedError
 from executorch_mm.chat.template_server import FACTS, FAILED, HEAD, SOCKET, STOPPED, TEXT
 from executorch_mm.chat.template_source import TemplateFacts
@@ -30,10 +31,6 @@ MEMORY_BYTES = 2**30  # besides what Python takes: four times what the sandbox l
 REQUEST_BYTES = 64 * 2**20  # messages and all else that the template sees
 ANSWER_BYTES = 40_000_000  # the sandbox's characters, as UTF-8
 
-_PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from executorch_mm.chat.template_server import serve; serve(*sys.argv[2:])"
-)
 # What Python and its libraries need; nothing else of the environment is a template's business.
 _ENVIRONMENT = ("PYTHON", "LC_", "LANG", "TZ", "LD_", "DYLD_", "ASAN_", "UBSAN_")
 
@@ -133,7 +130,9 @@ class _Running:
         ends: list[socket.socket] = []
         try:
             ends += socket.socketpair()
-            number = start_python(_PROGRAM, arguments, {SOCKET: ends[1].fileno()}, environment)
+            number = start_python(
+                template_server.__name__, arguments, {SOCKET: ends[1].fileno()}, environment
+            )
         except OSError as error:
             for end in ends:
                 end.close()

@@ -39,8 +39,7 @@ def serve(processor_seconds: str, memory_bytes: str, names_of_days: str) -> None
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     most = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 20)
     os.closerange(SOCKET + 1, most)  # what the program has opened for its children
-    _prepare()
-    limit_process(int(memory_bytes))
+    limit_process(_prepare() + int(memory_bytes))
     rendering: LocalRendering | None = None
     while (head := _read(HEAD)) is not None:
         request = _read(int.from_bytes(head, "little"))
@@ -69,30 +68,29 @@ def serve(processor_seconds: str, memory_bytes: str, names_of_days: str) -> None
 
 
 def limit_process(memory_bytes: int) -> None:
-    """From here on no file or connection is opened, and memory is bounded."""
+    """From here on no file or connection is opened, and Linux bounds the process's memory."""
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE):
         resource.setrlimit(limit, (0, 0))
     if sys.platform == "linux":
-        most = _taken + memory_bytes
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        if hard != resource.RLIM_INFINITY:
-            most = min(most, hard)
+        most = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-_taken = 0
+def _prepare() -> int:
+    """Imports what is imported late, by Jinja at its first error, while files can be opened.
 
-
-def _prepare() -> None:
-    """Imports what is imported late, by Jinja at its first error, while files can be opened."""
-    global _taken
+    Returns:
+        Bytes of memory that the process then has; 0 where that does not matter.
+    """
     rendering = LocalRendering("{{ raise_exception(strftime_now('%Y')) }}")
     rendering.facts()
     with contextlib.suppress(InputError):
         rendering.render({}, None)
-    if sys.platform == "linux":
-        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123
-            _taken = int(file.read().split()[0]) * resource.getpagesize()
+    if sys.platform != "linux":
+        return 0
+    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123
+        return int(file.read().split()[0]) * resource.getpagesize()
 
 
 def _render(rendering: LocalRendering, variables: dict[str, object], now: tuple[Any, Any]) -> str:

@@ -207,7 +207,7 @@ def test_the_process_opens_no_file_and_no_connection() -> None:
     program = (
         "import os, socket\n"
         "from executorch_mm.chat import template_server as server\n"
-        "server._prepare(); server.limit_process(2**30)\n"
+        "server.limit_process(server._prepare() + 2**30)\n"
         "refused = 0\n"
         "for attempt in (lambda: open('/dev/null'), socket.socket, os.pipe, lambda: os.listdir('/')):\n"
         "    try: attempt()\n"
