@@ -17,9 +17,9 @@ from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.methods import find_method, load_methods
 from executorch_mm._loading.options import SHOWN, LoadOptions, PathLike, optional_path
 from executorch_mm._loading.shown_options import show_options
-from executorch_mm._tokenizers.protocol import is_tokenizer
+from executorch_mm._tokenizers.protocol import checked_tokenizer
 from executorch_mm.arrays import AnyArray, to_numpy
-from executorch_mm.errors import ContractError, InputError, TokenizerError, shown
+from executorch_mm.errors import ContractError, InputError, shown
 from executorch_mm.inputs import ImageLike, make_image_input
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
@@ -90,10 +90,8 @@ class ClipModel(LoadedModel):
         self._processor_path = optional_path(processor_path, "processor_path")
         if isinstance(tokenizer_path, (str, os.PathLike)):
             tokenizer_path = load_tokenizer(tokenizer_path)
-        elif tokenizer_path is not None and not is_tokenizer(tokenizer_path):
-            raise TokenizerError(
-                f"tokenizer_path: expected a path or a Tokenizer, got {shown(tokenizer_path)}"
-            )
+        elif tokenizer_path is not None:
+            tokenizer_path = checked_tokenizer(tokenizer_path)
         self._given_tokenizer = tokenizer_path
 
     def _facts(self) -> list[str]:

@@ -12,8 +12,8 @@ from executorch_mm._files.paths import checked_path
 from executorch_mm._loading.background import Background
 from executorch_mm._loading.log_lines import forward_log_lines
 from executorch_mm._loading.options import PathLike
-from executorch_mm._tokenizers.protocol import is_tokenizer
-from executorch_mm.errors import TokenizerError, shown
+from executorch_mm._tokenizers.protocol import checked_tokenizer
+from executorch_mm.errors import TokenizerError
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 LoadedT = TypeVar("LoadedT")
@@ -48,8 +48,8 @@ def load_model(
     if isinstance(tokenizer_path, (str, os.PathLike)):
         tokenizer_path = checked_path(tokenizer_path, "tokenizer_path", TokenizerError)
         search_folders.append(tokenizer_path if tokenizer_path.is_dir() else tokenizer_path.parent)
-    elif not is_tokenizer(tokenizer_path):
-        raise TokenizerError(f"tokenizer_path: expected a path or a Tokenizer, got {shown(tokenizer_path)}")
+    else:
+        tokenizer_path = checked_tokenizer(tokenizer_path)
     given = tokenizer_path
     tokenizer = Background(lambda: _tokenizer(given))  # a large vocabulary takes half as long as the model
     try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeGuard, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from executorch_mm._tokenizers.utf8 import IncrementalDecoder
+from executorch_mm.errors import TokenizerError, shown
 
 
 @runtime_checkable
@@ -95,9 +96,14 @@ class Tokenizer(Protocol):
 _MEMBERS = tuple(name for name in vars(Tokenizer) if not name.startswith("_"))
 
 
-def is_tokenizer(value: object) -> TypeGuard[Tokenizer]:
-    """Whether an object has a tokenizer's members.
+def checked_tokenizer(given: object) -> Tokenizer:
+    """An object that has a tokenizer's members.
 
     From CPython 3.12 on `isinstance` does not see what `__getattr__` gives, as a wrapper's does.
+
+    Raises:
+        TokenizerError: It lacks one.
     """
-    return all(hasattr(value, name) for name in _MEMBERS)
+    if not all(hasattr(given, name) for name in _MEMBERS):
+        raise TokenizerError(f"tokenizer_path: expected a path or a Tokenizer, got {shown(given)}")
+    return cast("Tokenizer", given)
