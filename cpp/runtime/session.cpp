@@ -130,11 +130,14 @@ void Session::begin_answer() {
   timings_.num_drafted_tokens = timings_.num_accepted_tokens = 0;
 }
 
+InputPlan Session::plan_behind_pending(std::vector<Input>& inputs, int64_t available) const {
+  if (!pending_tokens_.empty()) inputs.insert(inputs.begin(), TokenInput{pending_tokens_});
+  return make_input_plan(inputs, contract(), available, chunk_limit());
+}
+
 std::optional<int64_t> Session::count_positions(std::vector<Input> inputs) const {
   const auto lock = enter();
-  if (!pending_tokens_.empty()) inputs.insert(inputs.begin(), TokenInput{pending_tokens_});
-  const int64_t unbounded = std::numeric_limits<int64_t>::max();
-  const InputPlan plan = make_input_plan(inputs, contract(), unbounded, chunk_limit());
+  const InputPlan plan = plan_behind_pending(inputs, std::numeric_limits<int64_t>::max());
   if (!plan.is_exact) return std::nullopt;
   return plan.num_positions;
 }
@@ -143,8 +146,7 @@ void Session::begin_prefill(std::vector<Input> inputs) {
   const auto lock = enter();
   expect_idle();
   expect_intact();
-  if (!pending_tokens_.empty()) inputs.insert(inputs.begin(), TokenInput{pending_tokens_});
-  const InputPlan plan = make_input_plan(inputs, contract(), position_.available(), chunk_limit());
+  const InputPlan plan = plan_behind_pending(inputs, position_.available());
   ahead_.clear();
 
   // An aborted prompt leaves the logits of before.

@@ -154,6 +154,8 @@ class Session {
   std::unique_lock<std::mutex> enter() const;
   Turn take_turn() const { return Turn(executor_->turns(), priority_); }
   int64_t chunk_limit() const;
+  // Puts what is pending in front.
+  InputPlan plan_behind_pending(std::vector<Input>& inputs, int64_t available) const;
   int64_t max_chunk() const;
   void expect_idle() const;
   void expect_intact() const;
