@@ -1,8 +1,9 @@
-"""Weights that are exchanged under one decoder: the runner's methods for adapters, named as PEFT's."""
+"""Weights that are exchanged under one decoder: methods for adapters, named as PEFT's."""
 
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,22 +13,19 @@ from executorch_mm._loading.options import PathLike
 from executorch_mm.errors import InputError, shown
 
 
-class AdapterMethods:
-    """What `MultimodalRunner` can do with adapters that are files of their own."""
+class AdapterLoading:
+    """What a model can do with adapters that are files of their own."""
 
-    _requests: Requests
     _adapters: list[str]
-    _adapter: str | None
+
+    @abstractmethod
+    def _load(self, name: str, program: str, files: list[str]) -> None:
+        """Has the core load an adapter."""
 
     @property
     def adapters(self) -> tuple[str, ...]:
         """Names of the weights that `load_adapter` has loaded beside the model's own."""
         return tuple(self._adapters)
-
-    @property
-    def adapter(self) -> str | None:
-        """The weights in use; None for those that the runner was loaded with."""
-        return self._adapter
 
     def load_adapter(
         self,
@@ -43,13 +41,13 @@ class AdapterMethods:
                 the others of `data_path` are used by both.
             name: For `set_adapter`; None takes the file's name without its ending.
             model_path: The adapter's own program, where the exporter wrote one: XNNPACK names weights by
-                their content. Its decoder must take, give and remember what the runner's does.
+                their content. Its decoder must take, give and remember what the model's does.
 
         Returns:
             The name.
 
         Raises:
-            InputError: A name that is in use, no files, a program of another shape; or the runner's model is
+            InputError: A name that is in use, no files, a program of another shape; or the model is
                 in memory and `model_path` is not given.
             ModelLoadError: A file cannot be read, or tensors are missing in all of them.
             BusyError: A request is running.
@@ -61,9 +59,24 @@ class AdapterMethods:
         if chosen in self._adapters:
             raise InputError(f"name: expected one that is not in use, got {chosen}")
         program = "" if model_path is None else str(checked_path(model_path, "model_path"))
-        self._requests.run(lambda session: session.load_adapter(chosen, program, files))
+        self._load(chosen, program, files)
         self._adapters.append(chosen)
         return chosen
+
+
+class AdapterMethods(AdapterLoading):
+    """What a conversation can do with them too."""
+
+    _requests: Requests
+    _adapter: str | None
+
+    def _load(self, name: str, program: str, files: list[str]) -> None:
+        self._requests.run(lambda session: session.load_adapter(name, program, files))
+
+    @property
+    def adapter(self) -> str | None:
+        """The weights in use; None for those that the runner was loaded with."""
+        return self._adapter
 
     def set_adapter(self, name: str | None) -> None:
         """The weights of an adapter answer from now on.

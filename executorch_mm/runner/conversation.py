@@ -27,18 +27,25 @@ class Conversation(LoadedModel, AnswerMethods, ConversationMethods, AdapterMetho
 
     _what = "runner"
 
-    def _begin(self, loaded: Loaded, session: _core.Session, media: Sequence[bytes] = ()) -> None:
+    def _begin(
+        self,
+        loaded: Loaded,
+        session: _core.Session,
+        media: Sequence[bytes] = (),
+        adapter: str | None = None,
+    ) -> None:
         """Takes over a session of the core.
 
         Args:
             loaded: The model.
             session: Nobody else uses it.
             media: Digests of the runs of images and audio in it.
+            adapter: The one in use.
         """
         self._loaded = loaded
         self._source = loaded.source
         self._adapters = loaded.adapters
-        self._adapter = None
+        self._adapter = adapter
         self._identity = loaded.identity
         self._requests = Requests(session, loaded, self._what)
         self._requests.prefix_cache.remember(media)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executorch_mm import _core
-from executorch_mm._engine.adapters import checked_adapter
+from executorch_mm._engine.adapters import AdapterLoading, checked_adapter
 from executorch_mm._engine.conversation_methods import checked_method
 from executorch_mm._engine.loaded import Loaded
 from executorch_mm._loading.handle import Handle
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 _CHUNK = 128
 
 
-class MultimodalModel(LoadedModel):
+class MultimodalModel(LoadedModel, AdapterLoading):
     """A multimodal or text-only language model, loaded once, and as many conversations as are wanted.
 
     Weights, program and encoders are there once. Each session has a position, a history and a cache of its
@@ -77,6 +76,7 @@ class MultimodalModel(LoadedModel):
         )
         self._loaded.admission.most = most
         self._source = self._loaded.source
+        self._adapters = self._loaded.adapters
         first = self._loaded.take_first()
         self._handle = Handle(first, "model")
         self._loaded.enter()
@@ -152,7 +152,7 @@ class MultimodalModel(LoadedModel):
         if method is not None:
             method = checked_method(method, first.contract)
         if adapter is not None:
-            adapter = checked_adapter(adapter, self._loaded.adapters)
+            adapter = checked_adapter(adapter, self._adapters)
         with self._change:
             core = first.another()
         core.priority = priority
@@ -162,33 +162,9 @@ class MultimodalModel(LoadedModel):
             core.use_adapter(adapter)
         return Session._of(self._loaded, core, adapter=adapter)
 
-    def load_adapter(
-        self,
-        adapter: PathLike | Sequence[PathLike],
-        name: str | None = None,
-        *,
-        model_path: PathLike | None = None,
-    ) -> str:
-        """Loads other weights for sessions to choose; see `MultimodalRunner.load_adapter`.
-
-        Args:
-            adapter: .ptd files.
-            name: For `session(adapter=)`; None takes the file's name without its ending.
-            model_path: The adapter's own program, where the exporter wrote one.
-
-        Returns:
-            The name.
-
-        Raises:
-            InputError, ModelLoadError: As in `MultimodalRunner.load_adapter`.
-        """
+    def _load(self, name: str, program: str, files: list[str]) -> None:
         with self.session() as session:
-            return session.load_adapter(adapter, name, model_path=model_path)
-
-    @property
-    def adapters(self) -> tuple[str, ...]:
-        """Names of the weights that are loaded beside the model's own."""
-        return tuple(self._loaded.adapters)
+            session._load(name, program, files)
 
     @property
     def methods(self) -> tuple[str, ...]:

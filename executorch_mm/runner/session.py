@@ -49,8 +49,7 @@ class Session(Conversation):
         adapter: str | None = None,
     ) -> Self:
         made = cls.__new__(cls)
-        made._begin(loaded, session, media)
-        made._adapter = adapter
+        made._begin(loaded, session, media, adapter)
         loaded.sessions.add(made)
         return made
 
