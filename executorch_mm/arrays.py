@@ -202,3 +202,13 @@ def _guess_layout(first: int, last: int) -> Literal["HWC", "CHW"]:
         if last in channels:
             return "HWC"
     return "CHW"
+
+
+def unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Rows scaled to length 1; those of length 0 stay.
+
+    Args:
+        vectors: (n, size).
+    """
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, lengths.dtype.type(1)), vectors.dtype)

@@ -18,7 +18,7 @@ from executorch_mm._loading.methods import find_method, load_methods
 from executorch_mm._loading.options import SHOWN, LoadOptions, PathLike, optional_path
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm._tokenizers.protocol import checked_tokenizer
-from executorch_mm.arrays import AnyArray, to_numpy
+from executorch_mm.arrays import AnyArray, to_numpy, unit_rows
 from executorch_mm.errors import ContractError, InputError, shown
 from executorch_mm.inputs import ImageLike, make_image_input
 from executorch_mm.tokenizer import Tokenizer, load_tokenizer
@@ -218,10 +218,7 @@ class ClipModel(LoadedModel):
         ]
         size = method.outputs[0].shape[-1]
         embeddings = made[0] if len(made) == 1 else np.concatenate(made or [np.empty((0, size), np.float32)])
-        if normalize:
-            lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-            embeddings /= np.where(lengths > 0, lengths, 1)
-        return embeddings
+        return unit_rows(embeddings) if normalize else embeddings
 
 
 show_options(ClipModel, SHOWN)

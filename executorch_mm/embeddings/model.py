@@ -9,6 +9,7 @@ import numpy as np
 
 from executorch_mm._loading.options import SHOWN, LoadOptions, PathLike
 from executorch_mm._loading.shown_options import show_options
+from executorch_mm.arrays import unit_rows
 from executorch_mm.embeddings.arguments import listed
 from executorch_mm.embeddings.configuration import SimilarityFunction
 from executorch_mm.embeddings.encoder import InputName, TextEncoder
@@ -147,7 +148,7 @@ class EmbeddingModel(TextEncoder):
                 output = pool(output, mask, self._modes)
             made[numbers] = output
         if self._config.is_normalized if normalize is None else normalize:
-            made = _unit(made)
+            made = unit_rows(made)
         return made[0] if isinstance(sentences, str) else made
 
     def encode_query(self, sentences: str | Sequence[str], *, batch_size: int = 32) -> FloatArray:
@@ -211,14 +212,8 @@ def _vectors(given: object) -> FloatArray:
     return vectors
 
 
-def _unit(vectors: FloatArray) -> FloatArray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: FloatArray = np.asarray(vectors / np.where(lengths > 0, lengths, np.float32(1)), np.float32)
-    return scaled
-
-
 _SIMILARITIES: dict[SimilarityFunction, Callable[[FloatArray, FloatArray], FloatArray]] = {
-    "cosine": lambda a, b: _unit(a) @ _unit(b).T,
+    "cosine": lambda a, b: unit_rows(a) @ unit_rows(b).T,
     "dot": lambda a, b: a @ b.T,
     "euclidean": lambda a, b: -np.linalg.norm(a[:, np.newaxis] - b, axis=2),
     "manhattan": lambda a, b: -np.abs(a[:, np.newaxis] - b).sum(axis=2),

@@ -62,7 +62,7 @@ MAY_IMPORT = {
         "compat": "_core _loading arrays errors executorch_mm preprocess",
         "config": "_loading errors response_format",
         "demo": "",
-        "embeddings": "_core _files _loading _tokenizers errors",
+        "embeddings": "_core _files _loading _tokenizers arrays errors",
         "errors": "",
         "executorch_mm": "_core _engine _loading clip config embeddings errors inputs inspection "
         "preprocess response_format runner speech stats tokenizer",
