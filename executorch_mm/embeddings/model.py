@@ -17,6 +17,7 @@ from executorch_mm.embeddings.pooling import FloatArray, Pooling, check_pooling,
 from executorch_mm.errors import ContractError, InputError, shown
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
     from typing_extensions import Unpack
 
 
@@ -200,7 +201,7 @@ class EmbeddingModel(TextEncoder):
 show_options(EmbeddingModel, SHOWN)
 
 
-def _vectors(given: object) -> FloatArray:
+def _vectors(given: ArrayLike) -> FloatArray:
     try:
         is_real = not np.iscomplexobj(given)
         with np.errstate(over="ignore"):
