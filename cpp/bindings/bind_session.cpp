@@ -1,3 +1,4 @@
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/variant.h>
 
 #include <cstdint>
@@ -145,6 +146,13 @@ void bind_snapshot(nb::module_& module) {
           "Bytes of the copied state, the history and the logits.");
 }
 
+std::vector<std::pair<uintptr_t, int64_t>> memory_of(const Session& session) {
+  std::vector<std::pair<uintptr_t, int64_t>> uses;
+  for (const MemoryUse& use : session.memory())
+    uses.emplace_back(reinterpret_cast<uintptr_t>(use.place), use.bytes);
+  return uses;
+}
+
 std::shared_ptr<Session> another(Session& session) { return kept_in_children(session.another()); }
 
 std::shared_ptr<Session> fork(Session& session) { return kept_in_children(session.fork()); }
@@ -235,6 +243,17 @@ void bind_session(nb::module_& module) {
            "A conversation of its own with the same weights, at its beginning.")
       .def("fork", fork, WithoutGil(),
            "A conversation that has read what this one has, and goes on independently.")
+      .def("go_on_from", &Session::go_on_from, "other"_a, "position"_a.none() = nb::none(),
+           WithoutGil(),
+           "Goes on as a fork of another session of the model does, with what is pending; or as "
+           "one\n"
+           "that is taken back to `position`, with nothing pending. Raises before anything has\n"
+           "changed where the method or the weights are others, or the other's state does not go\n"
+           "back there.")
+      .def_prop_ro(
+          "memory", memory_of,
+          "What the conversation keeps in memory: (place, bytes) of each part; what several\n"
+          "keep at one place is there once.")
       .def_static("step_together", &Session::step_together, "sessions"_a, "samplers"_a,
                   WithoutGil(),
                   "Samples the next token of each of several sessions over one model, after one "

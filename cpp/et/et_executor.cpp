@@ -104,10 +104,32 @@ std::unique_ptr<Executor> EtExecutor::another() {
 std::unique_ptr<Executor> EtExecutor::fork(int64_t num_flat_rows) {
   prepare_sharing();
   model_->settle(state_);
-  std::unique_ptr<EtExecutor> child(new EtExecutor(*this, state_->fork(*current_, num_flat_rows)));
+  std::unique_ptr<EtExecutor> child(
+      new EtExecutor(*this, state_->fork(*current_, num_flat_rows, num_flat_rows)));
   child->encoder_outputs_ = encoder_outputs_;
   child->sequence_ = sequence_.fork(num_flat_rows);
   return child;
+}
+
+void EtExecutor::go_on_from(Executor& other, int64_t num_flat_rows, int64_t num_used) {
+  auto* const theirs = dynamic_cast<EtExecutor*>(&other);
+  if (theirs == nullptr || theirs->model_ != model_ || theirs->current_ != current_ ||
+      theirs->decoding_ != decoding_) {
+    throw Error(ErrorCode::kInput,
+                "expected a conversation with the same model, method and adapter, got another");
+  }
+  theirs->expect_state();
+  model_->settle(theirs->state_);
+  ops::KvSequence sequence = theirs->sequence_.fork(num_flat_rows);
+  state_ = theirs->state_->fork(*current_, num_flat_rows, num_used);
+  sequence_ = std::move(sequence);
+  encoder_outputs_ = theirs->encoder_outputs_;
+}
+
+std::vector<MemoryUse> EtExecutor::memory(int64_t num_flat_rows) const {
+  std::vector<MemoryUse> uses = state_->memory(*current_, num_flat_rows);
+  for (const auto& [place, bytes] : sequence_.memory()) uses.push_back({place, bytes});
+  return uses;
 }
 
 std::vector<TensorView> EtExecutor::run(const std::string& method,

@@ -45,6 +45,8 @@ class EtExecutor final : public Executor {
   int64_t num_threads() const override { return model_->program().num_threads(); }
   std::unique_ptr<Executor> another() override;
   std::unique_ptr<Executor> fork(int64_t num_flat_rows) override;
+  void go_on_from(Executor& other, int64_t num_flat_rows, int64_t num_used) override;
+  std::vector<MemoryUse> memory(int64_t num_flat_rows) const override;
   TurnQueue* turns() override { return &model_->turns(); }
   void write_profile() override { model_->program().write_profile(); }
 

@@ -42,18 +42,40 @@ void StateLayout::add(const Contract& contract, const SharedBuffers& shared) {
       ++i;
     const uint64_t end = tensor.offset + tensor.bytes();
     if (i == memories.size())
-      memories.push_back({method, tensor.arena_buffer, tensor.offset, end, {}});
+      memories.push_back({method, tensor.arena_buffer, tensor.offset, end, {}, {}});
     memories[i].begin = std::min(memories[i].begin, tensor.offset);
     memories[i].end = std::max(memories[i].end, end);
+    memories[i].pieces.push_back(tensor);
     found.push_back(i);
   }
+}
+
+// Where decoders share a memory, a piece counts once, and as flat where it is for all of them.
+std::vector<RowBlocks> StateLayout::Memory::flat_rows() const {
+  std::vector<RowBlocks> rows;
+  for (const StateTensor& piece : pieces) {
+    const auto overlaps = [&](const StateTensor& other) {
+      const bool is_apart = other.offset + other.bytes() <= piece.offset ||
+                            piece.offset + piece.bytes() <= other.offset;
+      return !is_apart && (other.kind != StateKind::kFlat || other.offset != piece.offset ||
+                           other.rows != piece.rows || other.row_bytes != piece.row_bytes);
+    };
+    const uint64_t offset = piece.offset - begin;
+    const bool is_known = std::any_of(
+        rows.begin(), rows.end(), [&](const RowBlocks& known) { return known.offset == offset; });
+    if (is_known || piece.kind != StateKind::kFlat ||
+        std::any_of(pieces.begin(), pieces.end(), overlaps))
+      continue;
+    rows.push_back({offset, piece.outer, piece.rows, piece.row_bytes});
+  }
+  return rows;
 }
 
 uint8_t* EtState::data(size_t memory) {
   Part& part = parts_[memory];
   const StateLayout::Memory& place = layout_.memories[memory];
   if (part.memory == nullptr) {
-    part.memory = std::make_unique<StateMemory>(place.end - place.begin);
+    part.memory = std::make_unique<StateMemory>(place.end - place.begin, place.flat_rows());
     part.num_starts = 0;
   }
   if (part.num_starts < place.starts.size()) take_later_starts(part, place);
@@ -80,7 +102,7 @@ void EtState::begin_write(const Contract& contract, int64_t first_row) {
     if (part.memory->is_owner()) {
       if (first_row >= part.num_lent_rows) continue;
       if (part.memory->is_shared()) {
-        part.memory->stop_owning();
+        part.memory->stop_owning(part.num_lent_rows);
         part.first_own_row = part.num_lent_rows;
       }
       part.num_lent_rows = 0;
@@ -109,21 +131,22 @@ bool EtState::has_flat_pieces_only(const Contract& contract, size_t memory) cons
   return true;
 }
 
-void EtState::fork_part(const Contract& contract, size_t memory, int64_t num_rows, Part& child) {
+void EtState::fork_part(const Contract& contract, size_t memory, int64_t num_rows, int64_t num_used,
+                        Part& child) {
   Part& part = parts_[memory];
   const size_t bytes = part.memory->bytes();
   child.num_starts = part.num_starts;
   const int64_t num_own_rows = num_rows - std::min(num_rows, part.first_own_row);
   if (part.memory->has_file() && !part.memory->is_owner() && 2 * num_own_rows > num_rows) {
     // More is copied than shared. Once it lies in a file of its own, forks of it copy nothing.
-    auto whole = std::make_unique<StateMemory>(bytes);
-    copy_pieces(contract, memory, 0, num_rows, part.memory->data(), whole->data());
+    auto whole = std::make_unique<StateMemory>(bytes, layout_.memories[memory].flat_rows());
+    copy_pieces(contract, memory, 0, num_used, part.memory->data(), whole->data());
     part.memory = std::move(whole);
     part.num_lent_rows = 0;
     part.first_own_row = kNone;
     part.is_written = false;
   }
-  child.memory = part.memory->share();
+  child.memory = part.memory->share(std::min(num_rows, part.first_own_row));
   if (child.memory == nullptr) {
     child.memory = std::make_unique<StateMemory>(bytes);
     copy_pieces(contract, memory, 0, num_rows, part.memory->data(), child.memory->data());
@@ -140,19 +163,44 @@ void EtState::fork_part(const Contract& contract, size_t memory, int64_t num_row
     // Whoever wrote the rows may go on behind them.
     part.num_lent_rows = std::max(part.num_lent_rows, num_rows);
   } else {
-    part.memory->stop_owning();
-    part.first_own_row = num_rows;
+    part.memory->stop_owning(num_used);
+    part.first_own_row = num_used;
   }
 }
 
-std::shared_ptr<EtState> EtState::fork(const Contract& contract, int64_t num_rows) {
+std::shared_ptr<EtState> EtState::fork(const Contract& contract, int64_t num_rows,
+                                       int64_t num_used) {
   auto child = std::make_shared<EtState>(layout_);
-  child->num_used_rows = num_used_rows;
+  child->num_used_rows = std::min(num_used_rows, num_rows);
   for (const size_t memory : layout_.of.at(&contract)) {
     if (parts_[memory].memory != nullptr && child->parts_[memory].memory == nullptr)
-      fork_part(contract, memory, num_rows, child->parts_[memory]);
+      fork_part(contract, memory, num_rows, num_used, child->parts_[memory]);
   }
   return child;
+}
+
+std::vector<MemoryUse> EtState::memory(const Contract& contract, int64_t num_rows) const {
+  std::vector<MemoryUse> uses;
+  const std::vector<size_t>& memories = layout_.of.at(&contract);
+  for (size_t memory = 0; memory < parts_.size(); ++memory) {
+    const Part& part = parts_[memory];
+    if (part.memory == nullptr) continue;
+    std::vector<RowBlocks> flat, others;
+    for (size_t i = 0; i < memories.size(); ++i) {
+      const StateTensor& piece = contract.state[i];
+      if (memories[i] != memory) continue;
+      (piece.kind == StateKind::kFlat ? flat : others)
+          .push_back({piece.offset - layout_.memories[memory].begin, piece.outer, piece.rows,
+                      piece.row_bytes});
+    }
+    const int64_t other_bytes = page_bytes(others, 0, kNone);
+    const int64_t first_own = part.memory->has_file() ? std::min(part.first_own_row, num_rows) : 0;
+    if (part.memory->has_file())
+      uses.push_back({part.memory->file(), page_bytes(flat, 0, first_own) + other_bytes});
+    if (part.is_written || !part.memory->has_file())
+      uses.push_back({part.memory.get(), page_bytes(flat, first_own, num_rows) + other_bytes});
+  }
+  return uses;
 }
 
 void EtState::reset() {

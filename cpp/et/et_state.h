@@ -15,6 +15,7 @@
 #include "et/arena.h"
 #include "et/state_memory.h"
 #include "model/contract.h"
+#include "model/executor.h"
 
 namespace emm {
 
@@ -28,6 +29,10 @@ struct StateLayout {
     uint64_t end = 0;
     // What loading wrote. A method that is loaded later may write more to what it shares.
     std::vector<std::vector<PlannedMemory::Page>> starts;
+    std::vector<StateTensor> pieces;  // the state in it, of all decoders
+
+    // Those of flat caches, counted from `begin`.
+    std::vector<RowBlocks> flat_rows() const;
   };
   std::vector<Memory> memories;
   std::map<const Contract*, std::vector<size_t>> of;  // the memory of each piece of its state
@@ -52,12 +57,16 @@ class EtState {
   // Rows of flat caches from `first_row` on, and whatever else there is, are about to be written.
   void begin_write(const Contract& contract, int64_t first_row);
 
-  // Another conversation that has read the same; of flat caches the first `num_rows` rows. Nothing
-  // is copied where the system shares memory, but what a fork itself has written since.
-  std::shared_ptr<EtState> fork(const Contract& contract, int64_t num_rows);
+  // Another conversation that has read the same; of flat caches the first `num_rows` of `num_used`
+  // rows. Nothing is copied where the system shares memory, but what a fork itself has written
+  // since.
+  std::shared_ptr<EtState> fork(const Contract& contract, int64_t num_rows, int64_t num_used);
 
   // As after loading.
   void reset();
+
+  // What it keeps in memory of num_rows positions.
+  std::vector<MemoryUse> memory(const Contract& contract, int64_t num_rows) const;
 
   // Flat rows that were written last end here; of a state that is copied to and fro.
   int64_t num_used_rows = 0;
@@ -82,7 +91,8 @@ class EtState {
                    const uint8_t* from, uint8_t* to) const;
   bool has_flat_pieces_only(const Contract& contract, size_t memory) const;
   void take_later_starts(Part& part, const StateLayout::Memory& memory) const;
-  void fork_part(const Contract& contract, size_t memory, int64_t num_rows, Part& child);
+  void fork_part(const Contract& contract, size_t memory, int64_t num_rows, int64_t num_used,
+                 Part& child);
 
   const StateLayout& layout_;
   std::vector<Part> parts_;

@@ -1,18 +1,32 @@
 // The memory that a conversation's state lies in. It starts zeroed, takes room only once touched,
 // and can be shared without a copy: on Linux it is a file in memory, which later conversations map
-// privately, so that the system copies a page when one of them writes to it.
+// privately, so that the system copies a page when one of them writes to it. Rows of the file that
+// nobody claims any more are given back.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 namespace emm {
 
+// Blocks of rows, one behind the other.
+struct RowBlocks {
+  uint64_t offset = 0;  // of the first
+  int64_t outer = 1;
+  int64_t rows = 0;  // of each
+  int64_t row_bytes = 0;
+};
+
+// Bytes of the pages that rows from `first` to `end` of each block touch.
+int64_t page_bytes(const std::vector<RowBlocks>& blocks, int64_t first, int64_t end);
+
 class StateMemory {
  public:
-  // Throws Error(kExecution) where the system has no more.
-  explicit StateMemory(size_t bytes);
+  // `flat`: the rows in it that somebody may claim from the first on. Throws Error(kExecution)
+  // where the system has no more.
+  explicit StateMemory(size_t bytes, std::vector<RowBlocks> flat = {});
   ~StateMemory();
   StateMemory(const StateMemory&) = delete;
   StateMemory& operator=(const StateMemory&) = delete;
@@ -23,22 +37,25 @@ class StateMemory {
   // Writes go to the file, where those who share it see them.
   bool is_owner() const { return is_owner_; }
   bool has_file() const { return file_ != nullptr; }
+  const void* file() const { return file_.get(); }
   // Somebody else maps the file.
   bool is_shared() const { return file_.use_count() > 1; }
-  // From now on they are seen here alone; the content stays.
-  void stop_owning();
-  // Another memory with the content of the file; nothing where there is none.
-  std::unique_ptr<StateMemory> share() const;
+  // From now on they are seen here alone; of the content the first `num_rows` rows stay.
+  void stop_owning(int64_t num_rows);
+  // Another memory with the first `num_rows` rows of the file, and what is no rows; nothing where
+  // there is none.
+  std::unique_ptr<StateMemory> share(int64_t num_rows) const;
 
  private:
-  using File = std::shared_ptr<const int>;
+  class File;
 
-  StateMemory(size_t bytes, File file);
+  StateMemory(size_t bytes, std::shared_ptr<File> file, int64_t num_rows);
   void map(void* address);
 
   size_t bytes_;
-  File file_;  // null: anonymous memory
+  std::shared_ptr<File> file_;  // null: anonymous memory
   bool is_owner_ = false;
+  int64_t num_claimed_;  // rows of the file
   uint8_t* data_ = nullptr;
 };
 

@@ -45,6 +45,12 @@ class StateSnapshot {
   virtual std::vector<ByteSpan> spans() const = 0;
 };
 
+// Memory that a conversation keeps, alone or with others.
+struct MemoryUse {
+  const void* place = nullptr;  // what is kept at one place by several is there once
+  int64_t bytes = 0;
+};
+
 // Tokens of one conversation in a call that several share.
 struct BatchPart {
   Executor* conversation = nullptr;  // the one that is called, or another() or a fork() of it
@@ -138,6 +144,14 @@ class Executor {
   virtual std::unique_ptr<Executor> another() { refuse_sibling(); }
   // For another conversation that has read the same, of flat caches the first num_flat_rows rows.
   virtual std::unique_ptr<Executor> fork(int64_t /*num_flat_rows*/) { refuse_sibling(); }
+  // This conversation is from now on as a fork of another is, which has num_used positions. Throws
+  // Error(kInput), and then has changed nothing, where the other is not one of the same model,
+  // method and weights.
+  virtual void go_on_from(Executor& /*other*/, int64_t /*num_flat_rows*/, int64_t /*num_used*/) {
+    refuse_sibling();
+  }
+  // What the state of so many positions keeps.
+  virtual std::vector<MemoryUse> memory(int64_t /*num_flat_rows*/) const { return {}; }
   // Who calls next, of all that share the model: decode_*, encode_*, use_method and what concerns
   // the state are for whoever has a turn. Null where nobody shares it.
   virtual TurnQueue* turns() { return nullptr; }

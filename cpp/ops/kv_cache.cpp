@@ -53,6 +53,19 @@ int64_t KvSequence::bytes() const {
   return bytes;
 }
 
+std::vector<std::pair<const void*, int64_t>> KvSequence::memory() const {
+  std::vector<std::pair<const void*, int64_t>> kept;
+  for (const Claim& claim : claims_) {
+    int64_t bytes = 0;
+    for (const KvPair& pair : claim.block->layers) bytes += pair.rows() * pair.row_bytes();
+    kept.emplace_back(claim.block.get(), bytes);
+  }
+  int64_t bytes = 0;
+  for (const Ring& ring : rings_) bytes += ring.pair.rows() * ring.pair.row_bytes();
+  if (bytes > 0) kept.emplace_back(rings_.data(), bytes);
+  return kept;
+}
+
 KvSequence KvSequence::fork(int64_t length) const {
   KvSequence fork = *this;
   fork.truncate(length);

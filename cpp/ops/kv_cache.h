@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ops/attention.h"
@@ -64,6 +65,8 @@ class KvSequence {
   void truncate(int64_t length);
   // Of rows that it claims, also where others do so too.
   int64_t bytes() const;
+  // What it keeps in memory: where, which is the same for all who share it, and how many bytes.
+  std::vector<std::pair<const void*, int64_t>> memory() const;
 
  private:
   friend class KvCache;

@@ -53,6 +53,50 @@ std::unique_ptr<Session> Session::fork() {
   return child;
 }
 
+void Session::go_on_from(Session& other, std::optional<int64_t> wanted) {
+  if (&other == this) throw Error(ErrorCode::kInput, "expected another conversation, got this one");
+  // That one first and without refusal: several may go on from it at a time.
+  const std::lock_guard their_lock(other.mutex_);
+  const auto lock = enter();
+  expect_idle();
+  other.expect_idle();
+  other.expect_intact();
+  const int64_t used = other.position_.used();
+  const int64_t lowest = std::max<int64_t>(1, other.position_.lowest_rewind());
+  const int64_t position = wanted.value_or(used);
+  if (wanted && (position < lowest || position > used)) {
+    throw Error(ErrorCode::kInput, "position: expected " + std::to_string(lowest) + ".." +
+                                       std::to_string(used) + ", got " + std::to_string(position));
+  }
+  std::vector<int64_t> history(other.history_.begin(), other.history_.begin() + position);
+  std::vector<int64_t> pending;
+  if (!wanted) pending = other.pending_tokens_;
+  const bool has_logits = other.has_logits_ && position == used;
+  std::vector<float> logits;
+  if (has_logits) {
+    const auto* values = static_cast<const float*>(other.logits_.data);
+    logits.assign(values, values + other.logits_.size());
+  }
+  {
+    const Turn turn = take_turn();
+    executor_->go_on_from(*other.executor_, position, used);
+  }
+  ahead_.clear();
+  has_logits_ = has_logits;
+  own_logits_ = std::move(logits);
+  logits_ = {own_logits_.data(), DType::kFloat32, {static_cast<int64_t>(own_logits_.size())}};
+  const std::lock_guard books(books_);
+  position_ = other.position_;
+  position_.rewind(position);
+  history_ = std::move(history);
+  pending_tokens_ = std::move(pending);
+}
+
+std::vector<MemoryUse> Session::memory() const {
+  const std::lock_guard lock(mutex_);
+  return executor_->memory(position_.used());
+}
+
 void Session::limit_chunks(int64_t num_positions) {
   const auto lock = enter();
   chunk_limit_ = std::max<int64_t>(1, num_positions);

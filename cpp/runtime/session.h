@@ -39,6 +39,14 @@ class Session {
   // this one has, and goes on independently. Throws Error(kInput) where the model holds one only.
   std::unique_ptr<Session> another();
   std::unique_ptr<Session> fork();
+  // Goes on as a fork of another session of the model does, what is pending included; or as one
+  // that is taken back to `position`, from where nothing is pending, and logits are at hand where
+  // the other stands there. What was read here is forgotten. Throws Error(kInput), and then has
+  // changed nothing, where the other's state does not go back there, or is one of another method
+  // or other weights.
+  void go_on_from(Session& other, std::optional<int64_t> position = std::nullopt);
+  // What the conversation keeps in memory, alone or with others; waits for a call under way.
+  std::vector<MemoryUse> memory() const;
 
   // Of the sessions that wait for the model the one with the lowest goes first.
   void set_priority(int64_t priority) { priority_ = priority; }

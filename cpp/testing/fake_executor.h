@@ -183,6 +183,12 @@ class FakeExecutor : public Executor, public Memory {
         static_cast<size_t>(std::min<int64_t>(num_flat_rows, static_cast<int64_t>(cache.size()))));
     return child;
   }
+  void go_on_from(Executor& other, int64_t num_flat_rows, int64_t /*num_used*/) override {
+    auto& theirs = dynamic_cast<FakeExecutor&>(other);
+    if (theirs.model_ != model_) throw Error(ErrorCode::kInput, "expected the same model");
+    *static_cast<Memory*>(this) = theirs;
+    cache.resize(static_cast<size_t>(num_flat_rows));
+  }
   TurnQueue* turns() override { return &model_->turns; }
 
   // Seen and steered by tests.

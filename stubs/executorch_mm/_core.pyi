@@ -734,6 +734,21 @@ class Session:
         A conversation that has read what this one has, and goes on independently.
         """
 
+    def go_on_from(self, other: Session, position: int | None = None) -> None:
+        """
+        Goes on as a fork of another session of the model does, with what is pending; or as one
+        that is taken back to `position`, with nothing pending. Raises before anything has
+        changed where the method or the weights are others, or the other's state does not go
+        back there.
+        """
+
+    @property
+    def memory(self) -> list[tuple[int, int]]:
+        """
+        What the conversation keeps in memory: (place, bytes) of each part; what several
+        keep at one place is there once.
+        """
+
     @staticmethod
     def step_together(sessions: Sequence[Session], samplers: Sequence[Sampler]) -> list[int]:
         """

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -68,6 +69,83 @@ TEST_CASE("sessions over one model each have a position, a history and answers o
     CHECK(generate(other, 3) == alone(contract, {6, 7}, 3));
     CHECK(first == alone(contract, {3, 4, 5}, 2));
   }
+}
+
+TEST_CASE("a session goes on from another, which stays as it is") {
+  for (const Contract& contract : kinds()) {
+    FakeSession f(contract, digest);
+    prefill(*f.session, {3, 4, 5});
+    const std::shared_ptr<Session> other = f.session->another();
+    prefill(*other, {9, 9, 9, 9});
+    other->go_on_from(*f.session);
+    CHECK(other->history() == std::vector<int64_t>{3, 4, 5});
+    CHECK(generate(other, 2) == alone(contract, {3, 4, 5}, 2));
+    const auto pending = other->pending_tokens();
+    REQUIRE(pending.size() == 1);
+
+    // All of it, what is pending included; or as far as a position, where nothing is.
+    const std::shared_ptr<Session> third = f.session->another();
+    third->go_on_from(*other);
+    CHECK(third->pending_tokens() == pending);
+    third->go_on_from(*other, other->position());
+    CHECK(third->pending_tokens().empty());
+    CHECK(third->can_generate());
+    CHECK(generate(third, 1)[0] == pending[0]);
+    CHECK(f.generate(3) == alone(contract, {3, 4, 5}, 3));
+  }
+}
+
+TEST_CASE("a session goes on from a lower position where the other's state goes back there") {
+  for (const Contract& contract : kinds()) {
+    FakeSession f(contract, digest);
+    prefill(*f.session, {3, 4, 5, 6, 7, 8});
+    prefill(*f.session, {3, 4, 5, 6});  // a ring of eight has overwritten its first two by now
+    const std::shared_ptr<Session> other = f.session->another();
+    prefill(*other, {2, 2});
+    const bool is_flat = contract.cache.ring_rows == 0 && !contract.cache.is_recurrent;
+    const int64_t lowest = is_flat ? 1 : contract.cache.is_recurrent ? 10 : 6;
+    for (const int64_t position : {int64_t{-1}, int64_t{0}, lowest - 1, int64_t{11}})
+      CHECK_THROWS_AS(other->go_on_from(*f.session, position), Error);
+    CHECK(other->history() == std::vector<int64_t>{2, 2});
+    CHECK_THROWS_AS(other->go_on_from(*other), Error);
+
+    const std::vector<int64_t> all{3, 4, 5, 6, 7, 8, 3, 4, 5, 6};
+    for (int64_t position = lowest; position < 10; ++position) {
+      other->go_on_from(*f.session, position);
+      CHECK(other->position() == position);
+      CHECK_FALSE(other->can_generate());
+      const auto end = all.begin() + static_cast<std::ptrdiff_t>(position);
+      std::vector<int64_t> read(all.begin(), end);
+      CHECK(other->history() == read);
+      prefill(*other, {9, 3});
+      read.insert(read.end(), {9, 3});
+      CHECK(generate(other, 3) == alone(contract, read, 3));
+    }
+    CHECK(f.generate(3) == alone(contract, all, 3));
+  }
+}
+
+TEST_CASE("sessions go on from each other in many threads without waiting for ever") {
+  FakeSession f(kinds()[0], digest);
+  prefill(*f.session, {3, 4, 5});
+  const std::shared_ptr<Session> one = f.session->fork();
+  const std::shared_ptr<Session> other = f.session->fork();
+  std::atomic<int> num_done{0};
+  const auto work = [&](Session& to, Session& from) {
+    for (int i = 0; i < 200; ++i) {
+      try {
+        to.go_on_from(from, 2);
+        ++num_done;
+        to.go_on_from(*f.session);
+      } catch (const Error& error) {
+        if (error.code() != ErrorCode::kBusy && error.code() != ErrorCode::kInput) throw;
+      }
+    }
+  };
+  std::thread thread(work, std::ref(*one), std::ref(*other));
+  work(*other, *one);
+  thread.join();
+  CHECK(num_done > 0);
 }
 
 TEST_CASE("a fork goes on from where the session stands, and neither sees the other") {

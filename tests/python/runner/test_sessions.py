@@ -154,6 +154,36 @@ def test_any_interleaving_answers_as_separate_runners_do(
         assert history == runner.history
 
 
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_core_goes_on_from_an_earlier_position_of_another_session(name: str) -> None:
+    tokens = [3 + (number * number) % 17 for number in range(24)]
+    with load(name) as model, model.session() as one, model.session() as other, model.session() as fresh:
+        read(one, tokens)
+        read(other, [9, 9])
+        positions = []
+        for position in (1, 7, 16, 23, 24):
+            try:
+                other._session.go_on_from(one._session, position)
+            except InputError:  # a ring that has gone over it, or a recurrence
+                continue
+            positions.append(position)
+            fresh.reset()
+            read(fresh, tokens[:position])
+            for session in (fresh, other):
+                read(session, [4, 8])
+            assert answer(other, 4) == answer(fresh, 4)
+            assert other.history == fresh.history
+        assert positions[-1] == 24
+        is_flat = not (model.contract.ring_rows or model.contract.is_recurrent)
+        assert not is_flat or positions == [1, 7, 16, 23, 24]
+        fresh.reset()
+        read(fresh, tokens)
+        assert answer(one, 4) == answer(fresh, 4)
+        place, size = fresh._session.memory[0]
+        assert place
+        assert size > 0
+
+
 def test_threads_and_tasks_are_answered_as_alone() -> None:
     prompts = [[3 + number, 5, 7 + number] for number in range(8)]
     with load("export_llm/lfm2.pte") as model:
