@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from executorch_mm.preprocess.limits import MediaLimits, media_limits, set_media_limits
     from executorch_mm.response_format import LarkGrammar, Regex
     from executorch_mm.runner import MultimodalModel, MultimodalRunner, Session, Snapshot
+    from executorch_mm.runner.batch_request import BatchRequest
     from executorch_mm.speech import Partial, Segment, SpeechConfig, SpeechRunner, Transcription
     from executorch_mm.stats import Stats
     from executorch_mm.tokenizer import Tokenizer, load_tokenizer
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
 # All but the errors is imported when it is asked for, which keeps the import of the package short.
 _LATER = {
     "AsyncStream": "executorch_mm._engine.streams",
+    "BatchRequest": "executorch_mm.runner.batch_request",
     "BuildInfo": "executorch_mm.inspection.build_info",
     "ClipModel": "executorch_mm.clip",
     "EmbeddingModel": "executorch_mm.embeddings",
@@ -115,6 +117,7 @@ _LATER = {
 
 __all__ = [
     "AsyncStream",
+    "BatchRequest",
     "BuildInfo",
     "BusyError",
     "CapacityError",

@@ -23,6 +23,7 @@ from executorch_mm.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
+    from typing_extensions import Self
 
     from executorch_mm.preprocess import Waveform
     from executorch_mm.preprocess.sources import Fetch, Source
@@ -65,7 +66,7 @@ class MultimodalInput:
             self.kind, self._value = "tokens", _token_array(value)
 
     @classmethod
-    def _of(cls, kind: Kind, value: Value) -> MultimodalInput:
+    def _of(cls, kind: Kind, value: Value) -> Self:
         part = cls.__new__(cls)
         part.kind, part._value = kind, value
         return part

@@ -28,6 +28,18 @@ if TYPE_CHECKING:  # imported when the first image or audio clip comes
 _REHEARSED_SAMPLES, _REHEARSED_FRAMES = 16000, 99
 
 
+class ReadyInput(MultimodalInput):
+    """An image or audio that is there as the core takes it, beside what it was made of.
+
+    Attributes:
+        prepared: That.
+    """
+
+    __slots__ = ("prepared",)
+
+    prepared: _core.PreparedInput
+
+
 class PromptEncoder:
     """Turns inputs into what a model's session takes.
 
@@ -76,12 +88,25 @@ class PromptEncoder:
             InputError: The model does not take such an input, or a text has no tokens to add.
         """
         kept = [part for part in parts if not _is_empty(part)]
-        prompt = [self._encode_part(part) for part in kept]
+        prompt = [part.prepared if isinstance(part, ReadyInput) else self._encode_part(part) for part in kept]
         if is_start and kept and (num_bos := config.num_bos or self._num_usual_bos(kept[0])):
             prompt.insert(0, _tokens([self._bos_id()] * num_bos))
         if config.num_eos:
             prompt.append(_tokens([self._eos_id()] * config.num_eos))
         return prompt
+
+    def ready(self, parts: Sequence[MultimodalInput]) -> list[MultimodalInput]:
+        """The same prompt, with images and audio that `encode` finds prepared; from any thread.
+
+        Raises:
+            InputError: The model does not take such an input.
+        """
+        return [part if part.is_text() or part.is_tokens() else self._ready(part) for part in parts]
+
+    def _ready(self, part: MultimodalInput) -> ReadyInput:
+        ready = ReadyInput._of(part.kind, part.value)
+        ready.prepared = self._encode_part(part)
+        return ready
 
     def cut(self, part: MultimodalInput) -> CutImage | None:
         """An image in tiles that the encoder looks at one by one; None for one that it gets in one piece.

@@ -83,6 +83,35 @@ class Requests(Access[_core.Session]):
         """A whole answer."""
         return self.serve(lambda session: self._whole(session, request))
 
+    def ready(self, request: Request) -> Request:
+        """A request whose images and audio are prepared, beside whatever the session does."""
+        from executorch_mm._engine.prefix_reuse import ChatPrompt  # here: it takes long to import
+
+        _ = self.session  # refuses once closed
+        if isinstance(request.inputs, ChatPrompt):
+            return request._replace(inputs=ChatPrompt(tuple(self.encoder.ready(request.inputs.parts))))
+        return request._replace(inputs=self.encoder.ready(as_parts(request.inputs)))
+
+    def result_anew(
+        self, request: Request, is_stopped: Callable[[], bool] = lambda: False
+    ) -> GenerationResult:
+        """A whole answer to what does not go on from the conversation: a chat, or a prompt after a reset.
+
+        Args:
+            request: What is asked.
+            is_stopped: Whether a `stop()` came before the request began.
+        """
+        from executorch_mm._engine.prefix_reuse import ChatPrompt
+
+        def answer(session: _core.Session) -> GenerationResult:
+            if is_stopped():
+                session.cancel()
+            if not isinstance(request.inputs, ChatPrompt):
+                session.reset()
+            return self._whole(session, request)
+
+        return self.serve(answer)
+
     async def result_async(self, prepare: Callable[[], Awaitable[Request]]) -> GenerationResult:
         """A whole answer for a task; see `run_async`."""
         return await self.run_async(prepare, self._whole)

@@ -20,16 +20,18 @@ class Background(Generic[ResultT]):
 
     Args:
         work: What to do.
+        starts: False for what is only done when it is asked for.
     """
 
-    def __init__(self, work: Callable[[], ResultT]) -> None:
+    def __init__(self, work: Callable[[], ResultT], *, starts: bool = True) -> None:
         self._work = work
         self._results: list[ResultT] = []
         self._error: BaseException | None = None
         self._is_begun = threading.Lock()  # held by the one who does it
         self._is_done = threading.Event()
-        with contextlib.suppress(RuntimeError):  # out of threads or memory
-            _thread.start_new_thread(self._run, ())
+        if starts:
+            with contextlib.suppress(RuntimeError):  # out of threads or memory
+                _thread.start_new_thread(self._run, ())
 
     def _run(self) -> None:
         if not self._is_begun.acquire(blocking=False):

@@ -13,7 +13,7 @@ from executorch_mm._engine.loaded import Loaded
 from executorch_mm._engine.requests import Requests
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm._loading.loaded_model import LoadedModel
-from executorch_mm.chat.methods import ChatMethods
+from executorch_mm.runner.map_methods import MapMethods
 from executorch_mm.stats import Stats, counted
 from executorch_mm.tokenizer import Tokenizer
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from executorch_mm.runner.session import Session
 
 
-class Conversation(LoadedModel, AnswerMethods, ConversationMethods, AdapterMethods, ChatMethods):
+class Conversation(LoadedModel, AnswerMethods, ConversationMethods, AdapterMethods, MapMethods):
     """One conversation with a model."""
 
     _what = "runner"

@@ -15,6 +15,7 @@ from executorch_mm._loading.loaded_model import LoadedModel
 from executorch_mm._loading.options import SHOWN, ModelOptions, PathLike, PretrainedOptions
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm.errors import InputError, shown
+from executorch_mm.runner.model_map import ModelMap
 from executorch_mm.runner.session import Session, checked_priority
 from executorch_mm.stats import counted
 from executorch_mm.tokenizer import Tokenizer
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _CHUNK = 128
 
 
-class MultimodalModel(LoadedModel, AdapterLoading):
+class MultimodalModel(LoadedModel, AdapterLoading, ModelMap):
     """A multimodal or text-only language model, loaded once, and as many conversations as are wanted.
 
     Weights, program and encoders are there once. Each session has a position, a history and a cache of its

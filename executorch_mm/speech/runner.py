@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Literal, overload
 
 from executorch_mm import _core
+from executorch_mm._engine.ahead import (
+    OnError,
+    checked_ahead,
+    checked_on_error,
+    checked_requests,
+    in_order,
+    result_or_error,
+)
 from executorch_mm._engine.streams import AsyncStream, Stream
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.model import load_model
 from executorch_mm._loading.options import SHOWN as SHOWN_LOADING
 from executorch_mm._loading.options import PathLike, RunnerOptions, core_options, optional_path
 from executorch_mm._loading.shown_options import show_options
-from executorch_mm.errors import ContractError
+from executorch_mm.errors import ContractError, ExecutorchMMError
 from executorch_mm.speech._model import SpeechProgress
 from executorch_mm.speech._requests import SpeechRequest, SpeechRequests
 from executorch_mm.speech._transducer import Clip, TransducerModel
@@ -209,6 +218,75 @@ class SpeechRunner(LoadedModel):
         return self._requests.events_async(
             SpeechRequest(audio, with_options(config, options), sampling_rate, progress)
         )
+
+    @overload
+    def map(
+        self,
+        clips: Iterable[Speech],
+        config: SpeechConfig | None = None,
+        *,
+        sampling_rate: int | None = None,
+        prefetch: int = 1,
+        on_error: Literal["raise"] = "raise",
+        **options: Unpack[SpeechOptions],
+    ) -> Generator[Transcription, None, None]: ...
+
+    @overload
+    def map(
+        self,
+        clips: Iterable[Speech],
+        config: SpeechConfig | None = None,
+        *,
+        sampling_rate: int | None = None,
+        prefetch: int = 1,
+        on_error: Literal["return"],
+        **options: Unpack[SpeechOptions],
+    ) -> Generator[Transcription | ExecutorchMMError, None, None]: ...
+
+    def map(
+        self,
+        clips: Iterable[Speech],
+        config: SpeechConfig | None = None,
+        *,
+        sampling_rate: int | None = None,
+        prefetch: int = 1,
+        on_error: OnError = "raise",
+        **options: Unpack[SpeechOptions],
+    ) -> Generator[Transcription | ExecutorchMMError, None, None]:
+        """Writes down many audio clips in their order; the next ones are decoded while the model works.
+
+        Args:
+            clips: Any iterable of what `transcribe` takes, a generator too. Not more than `prefetch` + 1 are
+                in memory at a time.
+            config: As in `transcribe`.
+            sampling_rate: Samples per second of arrays.
+            prefetch: Clips that are read and brought to the model's rate before their turn, in threads beside
+                this one, 0 to 1,024.
+            on_error: "raise" ends with the first clip that fails. "return" gives the error in place of its
+                transcription and goes on.
+            **options: As in `transcribe`.
+
+        Returns:
+            A generator. The model runs while the next transcription is asked for.
+
+        Raises:
+            InputError: An option is wrong.
+            ExecutorchMMError: With "return" too, what is of no single clip: the runner is closed, busy, of
+                another process, or the model's own process has ended.
+        """
+        config = with_options(config, options)
+        checked = checked_requests(clips, "clips")
+        ahead, wanted = checked_ahead(prefetch), checked_on_error(on_error)
+        model = self._requests.model
+        prepared = in_order(checked, lambda clip: model.prepare(clip, sampling_rate), ahead)
+        return self._transcriptions(prepared, config, wanted)
+
+    def _transcriptions(
+        self, prepared: Generator[Callable[[], Speech], None, None], config: SpeechConfig, on_error: OnError
+    ) -> Generator[Transcription | ExecutorchMMError, None, None]:
+        with closing(prepared):
+            for clip in prepared:
+                yield result_or_error(lambda: self.transcribe(clip(), config), on_error)  # noqa: B023
 
     def stop(self) -> None:
         """Ends the running request before the model's next call; from any thread."""

@@ -70,7 +70,7 @@ MAY_IMPORT = {
         "inspection": "_core _loading errors",
         "preprocess": "_core _files _loading arrays errors",
         "response_format": "errors",
-        "runner": "_core _engine _loading chat errors stats tokenizer",
+        "runner": "_core _engine _loading chat config errors inputs stats tokenizer",
         "sampling": "_core arrays config errors",
         "speech": "_core _engine _files _loading arrays config errors "
         "inputs preprocess sampling stats tokenizer",

@@ -23,6 +23,7 @@ from executorch_mm import (
     GenerationConfig,
     MediaLimits,
     MultimodalInput,
+    MultimodalModel,
     MultimodalRunner,
     Reranker,
     SpeechRunner,
@@ -78,6 +79,7 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 def receivers(demo_folder: Path) -> Iterator[dict[str, object]]:
     with (
         MultimodalRunner.demo(num_threads=1) as runner,
+        MultimodalModel.demo(num_threads=1) as model,
         SpeechRunner(MODELS / "speech" / "kv.pte", num_threads=1) as speech,
         ClipModel(MODELS / "clip" / "clip.pte", num_threads=1) as clip,
         EmbeddingModel(MODELS / "embeddings" / "bert_mean", num_threads=1) as embedder,
@@ -85,6 +87,7 @@ def receivers(demo_folder: Path) -> Iterator[dict[str, object]]:
     ):
         yield {
             "MultimodalRunner": runner,
+            "MultimodalModel": model,
             "SpeechRunner": speech,
             "ClipModel": clip,
             "EmbeddingModel": embedder,
@@ -136,6 +139,9 @@ def right(demo_folder: Path, receivers: dict[str, object]) -> dict[str, object]:
         "frames": [image],
         "audio": audio,
         "waveform": Waveform(audio, 16_000),
+        "requests": ["hi"],
+        "clips": [audio],
+        "prompt": "hi",
         "samples": np.zeros((1, 1, 160), np.float32),
         "embeddings": np.zeros((1, 192), np.float32),
         "sampling_rate": 16_000,
