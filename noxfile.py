@@ -118,7 +118,8 @@ def lint(session: nox.Session) -> None:
 def typing(session: nox.Session) -> None:
     """Mypy, strict, over the package, the backend and the typing tests; pyright over what users see."""
     backend = [pin for pin in PROJECT["build-system"]["requires"] if pin.startswith("scikit-build-core")]
-    session.install(PINS["mypy"], *backend, *PROJECT["project"]["dependencies"])
+    server = PROJECT["project"]["optional-dependencies"]["server"]
+    session.install(PINS["mypy"], *backend, *PROJECT["project"]["dependencies"], *server)
     session.run("mypy")
     session.install(PINS["pyright"])
     install_package(session)

@@ -75,6 +75,10 @@ class UnknownOptionError(InputError, TypeError):
         return cls(f"{name}: there is no such option: {hint}")
 
 
+class MediaLimitError(InputError):
+    """An image or audio clip asks for more than `MediaLimits` allows; the message names the limit."""
+
+
 class TokenizerError(InputError):
     """A tokenizer file is missing, malformed or of an unknown kind."""
 

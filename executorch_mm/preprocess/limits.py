@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from executorch_mm.errors import InputError, shown
+from executorch_mm.errors import InputError, MediaLimitError, shown
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ def check_limit(what: str, name: str, got: float, unit: str, came: str = "") -> 
         came: What came, where the number alone does not say it.
 
     Raises:
-        InputError: `got` is more.
+        MediaLimitError: `got` is more.
     """
     limit: int = getattr(_in_force, name)
     if got > limit:
-        raise InputError(
+        raise MediaLimitError(
             f"{what}: expected at most {limit} {unit}, got {came or got}; "
             f"set_media_limits(MediaLimits({name}=...)) allows more"
         )

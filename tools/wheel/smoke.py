@@ -28,6 +28,8 @@ ABSENT = [
     "tiktoken",
     "llguidance",
     "soxr",
+    "starlette",
+    "uvicorn",
 ]
 EMULATOR = shlex.split(os.environ.get("EMM_EMULATOR", ""))  # of another machine's instructions
 SHARE_RIGHT = 0.95  # of the questions, as in the tests of the model

@@ -44,6 +44,9 @@ def newcomers_folder(demo_folder: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_code_in_a_document_runs(path: Path) -> None:
     if "response_format=" in path.read_text(encoding="utf-8"):
         pytest.importorskip("llguidance", reason="the extra executorch_mm[guidance] is not installed")
+    if "from openai" in path.read_text(encoding="utf-8"):
+        pytest.importorskip("openai")
+        pytest.importorskip("uvicorn", reason="the extra executorch_mm[server] is not installed")
     document = SYBIL.parse(path)
     examples = list(document.examples())
     assert len(examples) == path.read_text(encoding="utf-8").count("```python")

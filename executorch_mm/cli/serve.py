@@ -1,0 +1,176 @@
+"""`executorch-mm serve`: a model for clients of OpenAI's API."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from executorch_mm.cli.errors import PROGRAM, UsageError
+from executorch_mm.cli.grammar import Commands, add_command
+from executorch_mm.cli.model_arguments import (
+    add_model_argument,
+    add_threads,
+    expect_no_model,
+    find_files,
+    num_threads,
+)
+
+if TYPE_CHECKING:
+    from executorch_mm import MultimodalModel, MultimodalRunner
+    from executorch_mm._loading.options import NumThreads
+    from executorch_mm.server import ServerOptions
+
+KEY_VARIABLE = "EXECUTORCH_MM_API_KEY"
+_MOST_SECONDS, _MOST_PIXELS = 3600, 50_000_000  # of a clip and an image of a stranger
+_MIB = 2**20
+
+
+def add_parser(commands: Commands) -> None:
+    """Adds the subcommand."""
+    parser = add_command(
+        commands,
+        "serve",
+        "serve a model to clients of OpenAI's API",
+        "Serve a model to clients of OpenAI's API, on this machine unless told otherwise.",
+        "Needs the extra server. SIGTERM and Ctrl-C end it once what runs has come to its end. One line a "
+        "request goes to stderr.",
+    )
+    model = add_model_argument(parser, required=False)
+    model.add_argument("--name", metavar="NAME", help="of the model, for clients (default: by its file)")
+    add_threads(model)
+    network = parser.add_argument_group("network")
+    network.add_argument(
+        "--host",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="to listen on (default: 127.0.0.1, this machine only); 0.0.0.0 for all networks",
+    )
+    network.add_argument(
+        "--port", metavar="N", type=int, default=8000, help="to listen on; 0 for any (default: 8000)"
+    )
+    network.add_argument(
+        "--api-key", metavar="KEY", help=f"that clients must have (default: {KEY_VARIABLE}, or none)"
+    )
+    network.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="by which clients may call the server; may be repeated",
+    )
+    limits = parser.add_argument_group("limits")
+    for flag, default, what in (
+        ("--max-running", 32, "requests that are answered at the same time (default: 32)"),
+        (
+            "--max-waiting",
+            64,
+            "requests that may wait behind those; more are told to come again (default: 64)",
+        ),
+        ("--max-tokens", None, "of an answer, whatever the request says (default: what the context holds)"),
+        ("--max-body", 64, "MiB of a request (default: 64)"),
+        ("--max-media", 16, "images and audio clips in a request (default: 16)"),
+    ):
+        limits.add_argument(flag, metavar="N", type=int, default=default, help=what)
+    limits.add_argument(
+        "--timeout",
+        metavar="S",
+        type=float,
+        default=600.0,
+        help="seconds that a request may take from its arrival on; 0 for any (default: 600)",
+    )
+    limits.add_argument(
+        "--grace",
+        metavar="S",
+        type=float,
+        default=10.0,
+        help="seconds for what runs when the server is told to stop (default: 10)",
+    )
+    limits.add_argument(
+        "--media-folder", metavar="PATH", help="of which messages may name files (default: of none)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the subcommand.
+
+    Raises:
+        UsageError: Options out of range or at odds with each other.
+        MissingDependencyError: The extra is not installed.
+        ExecutorchMMError: The model cannot be loaded.
+        OSError: The same.
+    """
+    from executorch_mm import MediaLimits, set_media_limits
+    from executorch_mm.server import serve
+
+    options = _options(arguments)
+    threads = num_threads(arguments)
+    if arguments.model is None:
+        expect_no_model(arguments)
+    limits = MediaLimits(
+        file_bytes=options.max_body_bytes, image_pixels=_MOST_PIXELS, audio_seconds=_MOST_SECONDS
+    )
+    set_media_limits(limits)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    if not options.is_local and options.api_key is None:
+        logging.getLogger(__name__).warning(
+            "others on the network can use this server without a key: --api-key"
+        )
+    name = arguments.name or _name(arguments.model)
+
+    def say(url: str) -> None:
+        print(f"{PROGRAM}: {name} at {url}/v1", file=sys.stderr, flush=True)
+
+    serve({name: lambda: _load(arguments, threads)}, options, say)
+    return 0
+
+
+def _options(arguments: argparse.Namespace) -> ServerOptions:
+    from executorch_mm import InputError
+    from executorch_mm.server import ServerOptions
+
+    try:
+        return ServerOptions(
+            host=arguments.host,
+            port=arguments.port,
+            api_key=arguments.api_key or os.environ.get(KEY_VARIABLE) or None,
+            allowed_hosts=tuple(arguments.allow_host),
+            max_running=arguments.max_running,
+            max_waiting=arguments.max_waiting,
+            timeout=arguments.timeout or None,
+            max_tokens=arguments.max_tokens,
+            max_body_bytes=arguments.max_body * _MIB,
+            max_media=arguments.max_media,
+            media_folder=arguments.media_folder,
+            grace=arguments.grace,
+        )
+    except InputError as error:
+        raise UsageError(f"serve: {error}") from error
+
+
+def _name(model: str | None) -> str:
+    """The name that clients use: of the repository, the folder, or the file without its ending."""
+    if model is None:
+        return "demo"
+    path = Path(model)
+    return (path.resolve().name if path.exists() else model).removesuffix(".pte") or model
+
+
+def _load(arguments: argparse.Namespace, threads: NumThreads) -> MultimodalModel | MultimodalRunner:
+    from executorch_mm import InputError, MultimodalModel, MultimodalRunner
+
+    if arguments.model is None:
+        return MultimodalModel.demo(num_threads=threads)
+    files = find_files(arguments)
+    model = MultimodalModel(files.model, files.tokenizer, data_path=files.data, num_threads=threads)
+    try:
+        model.session().close()
+    except InputError:  # its state lies in a delegate, or the like: one conversation at a time
+        model.close()
+        return MultimodalRunner(files.model, files.tokenizer, data_path=files.data, num_threads=threads)
+    return model

@@ -1,0 +1,102 @@
+"""The application: its endpoints behind its guard."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from executorch_mm.errors import InputError, shown
+from executorch_mm.server.chat import complete_chat
+from executorch_mm.server.failures import ApiError
+from executorch_mm.server.guard import Guard
+from executorch_mm.server.models import Loader
+from executorch_mm.server.options import ServerOptions
+from executorch_mm.server.state import Served, ServerState
+
+Endpoint: TypeAlias = Callable[[Request, ServerState, Served], Awaitable[Response]]
+
+
+def make_app(loaders: Mapping[str, Loader], options: ServerOptions | None = None) -> Starlette:
+    """The server as an ASGI application, for a program of your own that runs it.
+
+    Args:
+        loaders: Functions that load the models, by the names that clients use. The first is called when the
+            application starts, in a thread; what they return is closed when it ends.
+        options: What is allowed; None for the defaults. `host` says which names clients may use.
+
+    Returns:
+        The application; `app.state.server` is what it knows of itself.
+
+    Raises:
+        InputError: An argument is of another kind.
+    """
+    options = ServerOptions() if options is None else options
+    if not isinstance(options, ServerOptions):
+        raise InputError(f"options: expected ServerOptions or None, got {shown(options)}")
+    state = ServerState(loaders, options)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        state.models.start()
+        try:
+            yield
+        finally:
+            await state.models.close()
+
+    def route(path: str, method: str, endpoint: Endpoint) -> Route:
+        async def answer(request: Request) -> Response:
+            return await endpoint(request, state, request.scope["state"]["served"])
+
+        return Route(path, answer, methods=[method])
+
+    app = Starlette(
+        routes=[
+            route("/health", "GET", _health),
+            route("/v1/models", "GET", _list_models),
+            route("/v1/models/{model:path}", "GET", _show_model),
+            route("/v1/chat/completions", "POST", complete_chat),
+        ],
+        middleware=[Middleware(Guard, options=options)],
+        exception_handlers={HTTPException: _refused},
+        lifespan=lifespan,
+    )
+    app.state.server = state
+    return app
+
+
+async def _health(_request: Request, state: ServerState, _served: Served) -> Response:
+    """200 once the first model has been loaded, 503 before that and when the server is being stopped."""
+    word = "stopping" if state.work.is_ending else "ok" if state.models.is_ready else "loading"
+    return JSONResponse({"status": word}, 200 if word == "ok" else 503)
+
+
+async def _list_models(_request: Request, state: ServerState, _served: Served) -> Response:
+    return JSONResponse({"object": "list", "data": [_model(name, state) for name in state.models.names]})
+
+
+async def _show_model(request: Request, state: ServerState, _served: Served) -> Response:
+    name: str = request.path_params["model"]
+    if name not in state.models.names:
+        state.models.get(name)  # says so
+    return JSONResponse(_model(name, state))
+
+
+def _model(name: str, state: ServerState) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": state.models.created, "owned_by": "executorch_mm"}
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """No such path, or another method."""
+    assert isinstance(error, HTTPException)  # noqa: S101 (what it is registered for)
+    message = f"{request.method} {request.url.path}: {error.detail}; the paths: https://executorch-mm.example/docs/server.html"
+    response = ApiError(error.status_code, message, code="unknown_url").response()
+    response.headers.update(error.headers or {})
+    return response

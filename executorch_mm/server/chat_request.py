@@ -1,0 +1,196 @@
+"""What a request for a chat completion asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from executorch_mm import GenerationConfig
+from executorch_mm.chat import ChatOptions
+from executorch_mm.config import GenerationOptions
+from executorch_mm.errors import shown
+from executorch_mm.server.failures import ApiError, invalid
+from executorch_mm.server.options import ServerOptions
+from executorch_mm.server.requests import Fields
+
+# Of OpenAI's API, and those of `GenerationConfig` that it does not have; checked by `GenerationConfig`.
+_SAMPLING = (
+    *("temperature", "top_p", "frequency_penalty", "presence_penalty", "seed"),
+    *("top_k", "min_p", "typical_p", "repetition_penalty", "no_repeat_ngram_size"),
+    *("min_new_tokens", "stop_token_ids", "include_stop", "ignore_eos", "prompt_lookup_num_tokens"),
+)
+# They change nothing about an answer: labels, and where and how OpenAI's own machines compute it.
+_LABELS = (
+    *("user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier"),
+    *("store", "prediction", "parallel_tool_calls", "verbosity"),
+)
+_MOST_STOPS = 64
+_TEXT_PARTS = ("text", None)
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A chat that is to go on.
+
+    Attributes:
+        model: Its name.
+        messages: The conversation.
+        config: How the answer is generated.
+        chat_options: How messages become a prompt.
+        is_streamed: Whether the answer comes piece by piece.
+        has_usage: Whether the counts of tokens end a stream.
+    """
+
+    model: str
+    messages: list[dict[str, Any]]
+    config: GenerationConfig
+    chat_options: ChatOptions
+    is_streamed: bool
+    has_usage: bool
+
+
+def read_chat(fields: Fields, options: ServerOptions) -> ChatRequest:
+    """A request for /v1/chat/completions.
+
+    Args:
+        fields: Of its body.
+        options: Of the server.
+
+    Raises:
+        ApiError: 400, a field is wrong; 413, there are too many images and audio clips.
+        InputError: The same, of the fields of `GenerationConfig`.
+    """
+    model = required_model(fields)
+    messages = _messages(fields, options.max_media)
+    for name in ("tools", "functions"):
+        fields.refuse(name, "tools are not there yet: ask without them", [])
+    fields.refuse("tool_choice", "there are no tools yet: ask without it", "none", "auto")
+    fields.refuse("function_call", "there are no tools yet: ask without it", "none", "auto")
+    fields.refuse("n", "expected 1: one answer is given to a request", 1)
+    fields.refuse("logprobs", "expected false: they are not given yet", False)
+    fields.refuse("top_logprobs", "expected 0: they are not given yet", 0)
+    fields.refuse("modalities", "expected ['text']", ["text"])
+    fields.refuse("audio", "answers are text")
+    fields.refuse("web_search_options", "nothing is searched here")
+    fields.refuse("reasoning_effort", "expected none: chat_template_kwargs has what the model knows", "none")
+    fields.ignore(*_LABELS)
+    template_options = fields.fields("chat_template_kwargs")
+    chat_options = ChatOptions(
+        allowed_local_media_path=options.media_folder or "",
+        template_options=None if template_options is None else template_options.values,
+    )
+    is_streamed, has_usage = read_stream_options(fields)
+    config = read_config(fields, options, ("max_completion_tokens", "max_tokens"))
+    fields.finish()
+    return ChatRequest(model, messages, config, chat_options, is_streamed, has_usage)
+
+
+def required_model(fields: Fields) -> str:
+    """The name of the model.
+
+    Raises:
+        ApiError: 400, it is missing.
+    """
+    model = fields.text("model")
+    if model is None:
+        raise invalid(
+            "model", "expected the name of a model: /v1/models lists them", "missing_required_parameter"
+        )
+    return model
+
+
+def read_stream_options(fields: Fields) -> tuple[bool, bool]:
+    """Whether an answer is streamed, and whether counts of tokens end it.
+
+    Raises:
+        ApiError: 400, a field is wrong.
+    """
+    is_streamed = fields.flag("stream")
+    given = fields.fields("stream_options")
+    if given is None:
+        return is_streamed, False
+    if not is_streamed:
+        raise invalid("stream_options", "expected stream: true with it")
+    has_usage = given.flag("include_usage")
+    given.flag("include_obfuscation")
+    given.finish()
+    return is_streamed, has_usage
+
+
+def read_config(fields: Fields, options: ServerOptions, limits: tuple[str, ...]) -> GenerationConfig:
+    """How the answer is generated.
+
+    Args:
+        fields: Of the request's body.
+        options: Of the server.
+        limits: Names of the field that bounds the answer's tokens.
+
+    Raises:
+        ApiError, InputError: A field is wrong.
+    """
+    asked: dict[str, object] = {name: value for name in _SAMPLING if (value := fields.take(name)) is not None}
+    if (stop := _stops(fields.take("stop"))) is not None:
+        asked["stop"] = stop
+    if (bias := fields.take("logit_bias")) is not None:
+        asked["logit_bias"] = _logit_bias(bias)
+    if (wanted := fields.fields("response_format")) is not None:
+        asked["response_format"] = _response_format(wanted)
+    given = [limit for name in limits if (limit := fields.integer(name, 1)) is not None]
+    if options.max_tokens is not None:
+        given.append(options.max_tokens)
+    if given:
+        asked["max_new_tokens"] = min(given)
+    return GenerationConfig(**cast(GenerationOptions, asked))
+
+
+def _messages(fields: Fields, max_media: int) -> list[dict[str, Any]]:
+    messages = fields.items("messages")
+    if not messages:
+        raise invalid("messages", "expected a list of messages, got none", "missing_required_parameter")
+    num_media = 0
+    read: list[dict[str, Any]] = []
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise invalid(f"messages[{index}]", f"expected an object, got {shown(message)}")
+        content = message.get("content")
+        if isinstance(content, list):
+            num_media += sum(map(_num_media, content))
+        if message.get("role") == "developer":  # OpenAI's newer word, which templates do not know
+            message = {**message, "role": "system"}
+        read.append(message)
+    if num_media > max_media:
+        message_ = f"messages: expected at most {max_media} images and audio clips, got {num_media}"
+        raise ApiError(413, message_, "messages", "too_many_media")
+    return read
+
+
+def _num_media(part: object) -> int:
+    if not isinstance(part, dict) or part.get("type") in _TEXT_PARTS:
+        return 0
+    frames = part.get("video")
+    return len(frames) if isinstance(frames, list) else 1
+
+
+def _stops(value: object) -> object:
+    if isinstance(value, list) and len(value) > _MOST_STOPS:
+        raise invalid("stop", f"expected at most {_MOST_STOPS} texts, got {len(value)}")
+    return value if value != [] else None
+
+
+def _logit_bias(value: object) -> Mapping[int, object]:
+    if not isinstance(value, dict):
+        raise invalid("logit_bias", f"expected an object of token ids and numbers, got {shown(value)}")
+    for token, bias in value.items():
+        if not (token.isascii() and token.isdecimal() and len(token) < 10):
+            raise invalid("logit_bias", f"expected token ids, got {shown(token)}")
+        if isinstance(bias, bool) or not isinstance(bias, (int, float)) or not -100 <= bias <= 100:
+            raise invalid("logit_bias", f"expected numbers of -100 to 100, got {shown(bias)}")
+    return {int(token): bias for token, bias in value.items()}
+
+
+def _response_format(wanted: Fields) -> dict[str, Any]:
+    kind = wanted.take("type")
+    if kind not in ("text", "json_object", "json_schema"):
+        raise invalid("response_format.type", f"expected text, json_object or json_schema, got {shown(kind)}")
+    return dict(wanted.values)

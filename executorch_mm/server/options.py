@@ -1,0 +1,103 @@
+"""What a server allows and where it listens."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+from executorch_mm.errors import InputError, shown
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How a server answers, and whom.
+
+    Attributes:
+        host: Address to listen on. Others than this machine reach it only where it is not a loopback address.
+        port: TCP port; 0 for any that is free.
+        api_key: What clients send as bearer token; None where anybody may ask.
+        allowed_hosts: Names by which clients may call the server, besides the address and, on a loopback
+            address, "localhost". On other addresses any name will do where none is given here.
+        max_running: Requests that are answered at the same time; they share the model step by step.
+        max_waiting: Requests that may wait for one of those to end; one more is refused with status 429.
+        timeout: Seconds that a request may take from its arrival on; None for no limit.
+        max_tokens: Tokens of an answer at most, whatever the request says; None for what the context holds.
+        max_body_bytes: Bytes of a request's body.
+        max_media: Images and audio clips in a request.
+        media_folder: Folder of which messages may name image and audio files; None for none.
+        grace: Seconds that running requests have to come to their end when the server is told to stop.
+
+    Raises:
+        InputError: A value is out of its range; the message names the field.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    max_running: int = 32
+    max_waiting: int = 64
+    timeout: float | None = 600.0
+    max_tokens: int | None = None
+    max_body_bytes: int = 64 * 2**20
+    max_media: int = 16
+    media_folder: str | os.PathLike[str] | None = None
+    grace: float = 10.0
+
+    def __post_init__(self) -> None:
+        _check_text("host", self.host)
+        _check_int("port", self.port, 0, 65_535)
+        if self.api_key is not None:
+            _check_key(self.api_key)
+        given: object = self.allowed_hosts
+        if not isinstance(given, (tuple, list)):
+            raise InputError(f"allowed_hosts: expected a tuple of names, got {shown(given)}")
+        for name in self.allowed_hosts:
+            _check_text("allowed_hosts", name)
+        object.__setattr__(self, "allowed_hosts", tuple(self.allowed_hosts))
+        _check_int("max_running", self.max_running, 1)
+        _check_int("max_waiting", self.max_waiting, 0)
+        if self.timeout is not None:
+            _check_seconds("timeout", self.timeout)
+        if self.max_tokens is not None:
+            _check_int("max_tokens", self.max_tokens, 1)
+        _check_int("max_body_bytes", self.max_body_bytes, 1)
+        _check_int("max_media", self.max_media, 0)
+        _check_seconds("grace", self.grace)
+        if self.media_folder is not None:
+            from executorch_mm.chat import ChatOptions  # which knows what such a folder is
+
+            if self.media_folder == "":
+                raise InputError("media_folder: expected a folder or None, got ''")
+            try:
+                ChatOptions(allowed_local_media_path=self.media_folder)
+            except InputError as error:
+                raise InputError(str(error).replace("allowed_local_media_path", "media_folder")) from error
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches the server."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise InputError(f"{name}: expected a printable text, got {shown(value)}")
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, str) or not key.isascii() or not key.isprintable() or not key or " " in key:
+        raise InputError("api_key: expected printable ASCII without blanks")  # which is not shown
+
+
+def _check_int(name: str, value: object, least: int, most: int = 2**62) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        limit = f"{least} or more" if most == 2**62 else f"{least} to {most}"
+        raise InputError(f"{name}: expected an int of {limit}, got {shown(value)}")
+
+
+def _check_seconds(name: str, value: object) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 < float(str(value)) < math.inf:
+        raise InputError(f"{name}: expected a number of seconds above 0, got {shown(value)}")
