@@ -87,9 +87,18 @@ def generation_options(config: GenerationConfig, eos_ids: Sequence[int]) -> _cor
     return options
 
 
+NEVER = 2**63 - 1
+"""A time of `_core.now_ns()` that does not come."""
+
+
 def timeout_ns(seconds: float) -> int:
     """As the core takes it."""
     return int(min(seconds * 1e9, 2.0**62))
+
+
+def deadline_ns(timeout: float | None, start_ns: int) -> int:
+    """When a request comes to an end that began at `start_ns` and may take `timeout` seconds."""
+    return NEVER if timeout is None else start_ns + timeout_ns(timeout)
 
 
 def _checked(given: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -204,14 +204,18 @@ void bind_session(nb::module_& module) {
       .def("begin_answer", &Session::begin_answer,
            "Counts and durations of an answer start again; those of the prompt stay.")
       .def("cancel", &Session::cancel,
-           "Ends the running request before its next step; from any thread.")
+           "Ends the running request before its next step, and its wait for a turn; from any "
+           "thread.")
+      .def("share_cancel", &Session::share_cancel, "other"_a,
+           "What cancels another session cancels this one too; before threads use either.")
       .def_prop_ro("is_cancelled", &Session::is_cancelled)
       .def("count_positions", count_positions, "parts"_a,
            "Positions of a prompt, or None where an encoder has to run first.")
       .def("begin_prefill", begin_prefill, "parts"_a,
            "Plans a prompt; raises before anything has changed.")
-      .def("step_prefill", &Session::step_prefill, WithoutGil(),
-           "One encoder or decoder call; False when done.")
+      .def("step_prefill", &Session::step_prefill, "deadline_ns"_a = kNever, WithoutGil(),
+           "One encoder or decoder call; False when done. None, but True, where the session was\n"
+           "cancelled before its turn or the deadline of now_ns() came first.")
       .def("abort_prefill", &Session::abort_prefill, WithoutGil(),
            "Goes back to where begin_prefill() started.")
       .def_prop_ro("prefill_done", &Session::prefill_done, "Positions of the prompt read so far.")

@@ -53,14 +53,17 @@ Generation::Generation(std::shared_ptr<Session> session, GenerationOptions optio
   }
 }
 
+int64_t Generation::deadline_ns() const {
+  return options_.timeout_ns < 0 ? kNever : session_->timings().start_ns + options_.timeout_ns;
+}
+
 bool Generation::should_stop() {
   if (finish_reason_ != FinishReason::kNone) return true;
   const int64_t num_positions =
       session_->position() + static_cast<int64_t>(session_->pending_tokens().size());
   if (session_->is_cancelled())
     finish_reason_ = FinishReason::kCancelled;
-  else if (options_.timeout_ns >= 0 &&
-           now_ns() - session_->timings().start_ns >= options_.timeout_ns)
+  else if (options_.timeout_ns >= 0 && now_ns() >= deadline_ns())
     finish_reason_ = FinishReason::kTimeout;
   else if (options_.max_new_tokens >= 0 &&
            static_cast<int64_t>(records_.size()) >= options_.max_new_tokens)
@@ -106,7 +109,7 @@ std::vector<int64_t> Generation::guess(const CheckGuesses& check) {
 
 std::optional<int32_t> Generation::next(const SampleHooks& hooks, const CheckGuesses& check) {
   if (should_stop()) return std::nullopt;
-  const std::optional<int32_t> token = session_->step(sampler_, hooks, guess(check));
+  const std::optional<int32_t> token = session_->step(sampler_, hooks, guess(check), deadline_ns());
   if (token) return take(*token);
   should_stop();
   return std::nullopt;
@@ -116,7 +119,7 @@ std::optional<int32_t> Generation::next_forced(int32_t token) {
   check_token_id("token", token, vocab_size());
   if (has_logprobs()) throw Error(ErrorCode::kInput, "logprobs: a forced token has none");
   if (should_stop()) return std::nullopt;
-  if (!session_->append(token)) {
+  if (!session_->append(token, deadline_ns())) {
     should_stop();
     return std::nullopt;
   }

@@ -67,6 +67,7 @@ class Generation {
 
  private:
   bool should_stop();
+  int64_t deadline_ns() const;  // of now_ns()
   std::optional<int32_t> take(int32_t token);
   void record(int32_t token);
   std::vector<int64_t> guess(const CheckGuesses& check);

@@ -14,7 +14,7 @@ namespace emm {
 Session::Session(std::unique_ptr<Executor> executor)
     : executor_(std::move(executor)),
       position_(executor_->contract().capacity, executor_->contract().cache),
-      checkpoint_{position_, 0, {}, nullptr} {}
+      checkpoint_{position_, 0, {}, false, nullptr} {}
 
 Session::Session(std::unique_ptr<Executor> executor, const Session& other)
     : Session(std::move(executor)) {
@@ -160,9 +160,14 @@ void Session::clear_pending() {
   pending_tokens_.clear();
 }
 
+void Session::cancel() {
+  *is_cancelled_ = true;
+  if (TurnQueue* const turns = executor_->turns()) turns->look();
+}
+
 void Session::begin_request() {
   const auto lock = enter();
-  is_cancelled_ = false;
+  *is_cancelled_ = false;
   timings_ = {};
   timings_.start_ns = now_ns();
 }
@@ -195,23 +200,23 @@ void Session::begin_prefill(std::vector<Input> inputs) {
 
   // An aborted prompt leaves the logits of before.
   if (has_logits_ && pending_tokens_.empty()) own_logits();
-  checkpoint_ = {position_, history_.size(), pending_tokens_, nullptr};
-  if (!position_.stays_open(plan.is_exact ? plan.num_positions : contract().capacity)) {
-    const Turn turn = take_turn();
-    checkpoint_.state = executor_->save_state(0);
-  }
+  const bool stays_open =
+      position_.stays_open(plan.is_exact ? plan.num_positions : contract().capacity);
+  checkpoint_ = {position_, history_.size(), pending_tokens_, !stays_open, nullptr};
   clear_pending();
   prompt_ = std::move(inputs);
   chunks_.assign(plan.chunks.begin(), plan.chunks.end());
   prefill_total_ = plan.num_positions;
 }
 
-bool Session::step_prefill() {
+bool Session::step_prefill(int64_t deadline_ns) {
   const auto lock = enter();
   if (!is_prefilling()) return false;
   try {
-    const Turn turn = take_turn();
-    if (is_cancelled_) return true;
+    const Turn turn = await_turn(deadline_ns);
+    if (!turn.has_come()) return true;
+    if (checkpoint_.needs_state && checkpoint_.state == nullptr)
+      checkpoint_.state = executor_->save_state(0);
     const Chunk chunk = chunks_.front();
     chunks_.pop_front();
     run_chunk(chunk);
@@ -235,7 +240,7 @@ void Session::abort_prefill() {
 void Session::back_to_checkpoint() {
   const bool has_state = checkpoint_.state != nullptr;
   if (has_state) {
-    const Turn turn = take_turn();
+    const Turn turn(executor_->turns(), kBeforeOthers);  // the request is over
     executor_->restore_state(*checkpoint_.state);
   }
   checkpoint_.state.reset();
@@ -382,8 +387,8 @@ int64_t Session::room_for_guesses() const {
   return contract().all_logits ? std::max<int64_t>(room, 0) : 0;
 }
 
-// False where it was cancelled before its turn.
-bool Session::read_pending(const std::vector<int64_t>& guesses) {
+// False where it was cancelled before its turn or the deadline came first.
+bool Session::read_pending(int64_t deadline_ns, const std::vector<int64_t>& guesses) {
   take_guessed();
   const auto num_tokens = static_cast<int64_t>(pending_tokens_.size());
   if (num_tokens == 0) return true;
@@ -392,8 +397,8 @@ bool Session::read_pending(const std::vector<int64_t>& guesses) {
       guesses.empty() ? 0
                       : std::min<int64_t>(static_cast<int64_t>(guesses.size()), room_for_guesses());
   {
-    const Turn turn = take_turn();
-    if (is_cancelled_) return false;
+    const Turn turn = await_turn(deadline_ns);
+    if (!turn.has_come()) return false;
     const ScopedTimer timer(timings_.decode_ns);
     if (num_guesses == 0) {
       keep_logits(decode_ids(pending_tokens_.data(), num_tokens));
@@ -426,23 +431,23 @@ void Session::add_pending(int32_t token) {
   pending_tokens_.push_back(token);
 }
 
-bool Session::append(int32_t token) {
+bool Session::append(int32_t token, int64_t deadline_ns) {
   const auto lock = enter();
   expect_idle();
   expect_prompt();
   const bool is_enough = static_cast<int64_t>(pending_tokens_.size()) >= max_chunk();
-  if (is_enough && !read_pending()) return false;
+  if (is_enough && !read_pending(deadline_ns)) return false;
   ++timings_.num_forced_tokens;
   add_pending(token);
   return true;
 }
 
 std::optional<int32_t> Session::step(Sampler& sampler, const SampleHooks& hooks,
-                                     const std::vector<int64_t>& guesses) {
+                                     const std::vector<int64_t>& guesses, int64_t deadline_ns) {
   const auto lock = enter();
   expect_idle();
   expect_prompt();
-  if (!read_pending(guesses)) return std::nullopt;
+  if (!read_pending(deadline_ns, guesses)) return std::nullopt;
   int32_t token = 0;
   {
     const ScopedTimer timer(timings_.sample_ns);

@@ -66,19 +66,22 @@ class Session {
   void begin_request();
   // Counts and durations of an answer start again; those of the prompt stay.
   void begin_answer();
-  // From any thread: the running request ends before its next chunk, encoder call or token.
-  void cancel() { is_cancelled_ = true; }
-  bool is_cancelled() const { return is_cancelled_; }
+  // From any thread: the running request ends before its next chunk, encoder call or token, and at
+  // once where it waits for its turn.
+  void cancel();
+  bool is_cancelled() const { return *is_cancelled_; }
+  // What cancels `other` cancels this one too; before either is used by several threads.
+  void share_cancel(const Session& other) { is_cancelled_ = other.is_cancelled_; }
 
   // Plans a prompt, preceded by the last turn's final tokens that the model has not read yet.
   // Throws before anything has changed when the prompt is wrong or does not fit.
   void begin_prefill(std::vector<Input> inputs);
   // Of such a prompt, with what is pending; none where an encoder has to run first.
   std::optional<int64_t> count_positions(std::vector<Input> inputs) const;
-  // One encoder or decoder call, or none where it was cancelled before its turn. Returns false once
-  // the prompt is in the cache. After an exception the session stands where it stood before
-  // begin_prefill().
-  bool step_prefill();
+  // One encoder or decoder call, or none where it was cancelled before its turn or the deadline (of
+  // now_ns()) came first. Returns false once the prompt is in the cache. After an exception the
+  // session stands where it stood before begin_prefill().
+  bool step_prefill(int64_t deadline_ns = kNever);
   // Drops the rest of the prompt and goes back to where begin_prefill() started.
   void abort_prefill();
   bool is_prefilling() const { return !chunks_.empty(); }
@@ -99,9 +102,10 @@ class Session {
   // Feeds the pending tokens, if any, and samples the next one, which is then pending. Tokens that
   // may come next are fed along as far as there is room: if they come, their logits are there
   // already, and if not, nothing has happened. Where contract().all_logits. Nothing where it was
-  // cancelled before its turn.
+  // cancelled before its turn or the deadline came first.
   std::optional<int32_t> step(Sampler& sampler, const SampleHooks& hooks = {},
-                              const std::vector<int64_t>& guesses = {});
+                              const std::vector<int64_t>& guesses = {},
+                              int64_t deadline_ns = kNever);
   // Whether the next step calls the model.
   bool needs_call() const;
   // The same for several sessions that share a model whose contract has max_batch_tokens > 1: what
@@ -112,8 +116,8 @@ class Session {
                                             const std::vector<Sampler*>& samplers);
   // Takes `token` for the next one without asking the model, which reads such tokens together: a
   // decoder call is made only when they are as many as one takes.
-  // False where it was cancelled before its turn.
-  bool append(int32_t token);
+  // False where it was cancelled before its turn or the deadline came first.
+  bool append(int32_t token, int64_t deadline_ns = kNever);
 
   // Back to the state after loading.
   void reset();
@@ -153,7 +157,9 @@ class Session {
     KvPosition position;
     size_t history_size = 0;
     std::vector<int64_t> pending_tokens;
-    // Of rings and recurrences, where lowering the position might not bring back what was there.
+    // Of rings and recurrences, where lowering the position might not bring back what was there;
+    // taken with the first call.
+    bool needs_state = false;
     std::unique_ptr<StateSnapshot> state;
   };
 
@@ -161,6 +167,10 @@ class Session {
 
   std::unique_lock<std::mutex> enter() const;
   Turn take_turn() const { return Turn(executor_->turns(), priority_); }
+  // For what may be given up.
+  Turn await_turn(int64_t deadline_ns) const {
+    return Turn(executor_->turns(), priority_, {is_cancelled_.get(), deadline_ns});
+  }
   int64_t chunk_limit() const;
   // Puts what is pending in front.
   InputPlan plan_behind_pending(std::vector<Input>& inputs, int64_t available) const;
@@ -178,7 +188,7 @@ class Session {
   void own_outputs();
   void back_to_checkpoint();
   void advance(const int64_t* ids, int64_t num_positions);
-  bool read_pending(const std::vector<int64_t>& guesses = {});
+  bool read_pending(int64_t deadline_ns, const std::vector<int64_t>& guesses = {});
   void take_guessed();
   int64_t room_for_guesses() const;
   void add_pending(int32_t token);
@@ -202,7 +212,7 @@ class Session {
   int64_t prefill_total_ = 0;
 
   RequestTimings timings_;
-  std::atomic<bool> is_cancelled_{false};
+  std::shared_ptr<std::atomic<bool>> is_cancelled_ = std::make_shared<std::atomic<bool>>(false);
   std::atomic<int64_t> priority_{0};
   int64_t chunk_limit_ = std::numeric_limits<int64_t>::max();  // positions
   mutable std::mutex mutex_;

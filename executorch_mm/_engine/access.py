@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -11,7 +10,7 @@ from executorch_mm._engine.admission import Admission
 from executorch_mm._engine.turnstile import Turnstile
 from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.log_lines import forward_log_lines
-from executorch_mm.sampling import timeout_ns
+from executorch_mm.sampling import deadline_ns
 from executorch_mm.stats import Stats, peak_memory_bytes
 
 if TYPE_CHECKING:
@@ -223,9 +222,8 @@ class Access(Generic[SessionT]):
         from executorch_mm._engine.jobs import Job
 
         def work() -> None:
-            limit = timeout(prepared)
-            deadline_ns = math.inf if limit is None else session.timings.start_ns + timeout_ns(limit)
-            channel.fill(self.pieces(session, lambda session: request(session, prepared)), deadline_ns)
+            end_ns = deadline_ns(timeout(prepared), session.timings.start_ns)
+            channel.fill(self.pieces(session, lambda session: request(session, prepared)), end_ns)
 
         self._handle.expect_usable()
         ticket = self._turnstile.queue()
@@ -315,16 +313,21 @@ class Access(Generic[SessionT]):
         )
 
 
-def read_prompt(session: _core.Session, deadline_ns: float, progress: Progress | None = None) -> bool:
+def read_prompt(session: _core.Session, end_ns: int, progress: Progress | None = None) -> bool:
     """Reads a prompt that the session has begun.
 
+    Args:
+        session: The session.
+        end_ns: When reading ends, whether or not the session has had its turn.
+        progress: Called before each call of the model.
+
     Returns:
-        Whether it was read to its end: not after a `cancel()` or beyond the deadline.
+        Whether it was read to its end: not after a `cancel()` or beyond `end_ns`.
     """
     while (phase := session.prefill_phase) is not None:
         if progress is not None:
             progress(session.prefill_done, session.prefill_total, phase)
-        if session.is_cancelled or _core.now_ns() >= deadline_ns:
+        if session.is_cancelled or _core.now_ns() >= end_ns:
             return False
-        session.step_prefill()
+        session.step_prefill(end_ns)
     return True

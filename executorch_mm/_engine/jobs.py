@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
@@ -149,7 +148,7 @@ class Channel(Generic[PieceT]):
         self._is_complete = False
         self._is_left = False
 
-    def fill(self, pieces: Generator[PieceT, None, None], deadline_ns: float = math.inf) -> None:
+    def fill(self, pieces: Generator[PieceT, None, None], deadline_ns: int) -> None:
         """Makes the pieces, in the job's thread.
 
         Args:
@@ -197,7 +196,7 @@ class Channel(Generic[PieceT]):
         with self._changed:
             self._changed.notify()
 
-    def _is_wanted(self, deadline_ns: float) -> bool:
+    def _is_wanted(self, deadline_ns: int) -> bool:
         with self._changed:
             while not self._is_left and (self._loop is None or not self._loop.is_closed()):
                 if self._reader is not None or (self._turnstile.is_awaited and len(self._pieces) < AHEAD):

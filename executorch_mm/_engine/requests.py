@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast
 
@@ -16,7 +15,7 @@ from executorch_mm._engine.text_stream import TextStream
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import CapacityError, InputError
 from executorch_mm.inputs import MultimodalInput, Prompt, as_parts
-from executorch_mm.sampling import generation_options, timeout_ns
+from executorch_mm.sampling import NEVER, deadline_ns, generation_options
 
 if TYPE_CHECKING:
     from executorch_mm._engine.constraint import Constraints
@@ -212,10 +211,11 @@ class Requests(Access[_core.Session]):
         try:
             for index, other in enumerate(others, 1):
                 branch = start if other is others[-1] else start.fork()
+                branch.share_cancel(session)
                 branch.begin_answer()
                 seed = None if config.seed is None else config.seed + index
                 steps = self._steps(branch, config.replace(seed=seed))
-                for _ in self._generate(branch, steps, config, other, session):
+                for _ in self._generate(branch, steps, config, other):
                     pass
         finally:
             self.stats = stats
@@ -247,15 +247,14 @@ class Requests(Access[_core.Session]):
         steps: Steps,
         config: GenerationConfig,
         answer: Answer,
-        stopped_with: _core.Session | None = None,
     ) -> Generator[str, None, None]:
-        """The answer to the prompt that the session has read; it ends when another session is cancelled."""
+        """The answer to the prompt that the session has read."""
         text = TextStream(
             self._tokenizer, config.stop_strings, config.include_stop, after=_tokens_so_far(session)
         )
         reason: str | None = None
         try:
-            while (token := _next(steps, session, stopped_with)) is not None:
+            while (token := steps.next()) is not None:
                 if piece := text.push(token):
                     answer.pieces.append(piece)
                     yield piece
@@ -327,14 +326,14 @@ class Requests(Access[_core.Session]):
         if not parts and session.can_generate:
             return
         start_ns = session.timings.start_ns
-        deadline_ns = math.inf if config.timeout is None else start_ns + timeout_ns(config.timeout)
+        end_ns = deadline_ns(config.timeout, start_ns)
         prompt = self.encoder.encode(parts, config, is_start=session.position == 0)
         self._prepare_ns = _core.now_ns() - start_ns
         try:
             session.begin_prefill(prompt)
             if is_answered:
                 _expect_room(session, config)
-            if read_prompt(session, deadline_ns, progress) and progress is not None:
+            if read_prompt(session, end_ns, progress) and progress is not None:
                 progress(session.prefill_done, session.prefill_total, "prefill")
         finally:
             session.abort_prefill()  # nothing to do once the prompt has been read
@@ -350,8 +349,7 @@ class Requests(Access[_core.Session]):
                 try:
                     session.begin_request()
                     session.begin_prefill([part])
-                    while session.step_prefill():
-                        pass
+                    read_prompt(session, NEVER)
                     generation = _core.Generation(session, options)
                     while generation.next() is not None:
                         pass
@@ -368,12 +366,6 @@ def _fork_or_save(session: _core.Session) -> _core.Session | _core.Snapshot:
         return session.fork()
     except InputError:  # the model holds one conversation where it runs
         return session.save()
-
-
-def _next(steps: Steps, session: _core.Session, stopped_with: _core.Session | None) -> int | None:
-    if stopped_with is not None and stopped_with.is_cancelled:
-        session.cancel()
-    return steps.next()
 
 
 def _unseen_end(token: int | None, config: GenerationConfig) -> int | None:

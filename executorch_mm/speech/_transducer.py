@@ -15,7 +15,7 @@ from executorch_mm.arrays import AnyArray, to_numpy
 from executorch_mm.errors import InputError
 from executorch_mm.preprocess import Waveform
 from executorch_mm.preprocess.audio import to_waveform
-from executorch_mm.sampling import timeout_ns
+from executorch_mm.sampling import deadline_ns
 from executorch_mm.speech._model import Hearing, SpeechProgress
 from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import Partial, Segment, SpeechEvent
@@ -130,7 +130,7 @@ class TransducerModel:
         else:
             session.begin_features(clip, clip.shape[2])
         timings = session.timings
-        end_ns = math.inf if config.timeout is None else timings.start_ns + timeout_ns(config.timeout)
+        end_ns = deadline_ns(config.timeout, timings.start_ns)
         text = TextStream(self._tokenizer)
         sentence = _Sentence()
         is_late = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from executorch_mm._engine.access import read_prompt
 from executorch_mm._engine.text_stream import TextStream
 from executorch_mm.config import GenerationConfig
 from executorch_mm.preprocess.steps import FloatArray
-from executorch_mm.sampling import generation_options, timeout_ns
+from executorch_mm.sampling import deadline_ns, generation_options
 from executorch_mm.speech._model import Hearing
 from executorch_mm.speech._whisper_tokens import WhisperTokens
 from executorch_mm.speech.config import SpeechConfig
@@ -100,9 +99,7 @@ class WindowDecoder:
         self._tokens = tokens
         self._num_positions = num_positions
         self._config = config
-        self._deadline_ns = math.inf
-        if config.timeout is not None:
-            self._deadline_ns = session.timings.start_ns + timeout_ns(config.timeout)
+        self._end_ns = deadline_ns(config.timeout, session.timings.start_ns)
         self._hearing = hearing
         self._no_speech_prob = 0.0
 
@@ -163,7 +160,7 @@ class WindowDecoder:
     def _read(self, parts: list[_core.PreparedInput]) -> bool:
         self._session.begin_prefill(parts)
         try:
-            return read_prompt(self._session, self._deadline_ns)
+            return read_prompt(self._session, self._end_ns)
         finally:
             self._session.abort_prefill()  # nothing to do once the prompt has been read
 

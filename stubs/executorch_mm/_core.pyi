@@ -656,7 +656,14 @@ class Session:
         """
 
     def cancel(self) -> None:
-        """Ends the running request before its next step; from any thread."""
+        """
+        Ends the running request before its next step, and its wait for a turn; from any thread.
+        """
+
+    def share_cancel(self, other: Session) -> None:
+        """
+        What cancels another session cancels this one too; before threads use either.
+        """
 
     @property
     def is_cancelled(self) -> bool: ...
@@ -667,8 +674,11 @@ class Session:
     def begin_prefill(self, parts: Sequence[PreparedInput]) -> None:
         """Plans a prompt; raises before anything has changed."""
 
-    def step_prefill(self) -> bool:
-        """One encoder or decoder call; False when done."""
+    def step_prefill(self, deadline_ns: int = 9223372036854775807) -> bool:
+        """
+        One encoder or decoder call; False when done. None, but True, where the session was
+        cancelled before its turn or the deadline of now_ns() came first.
+        """
 
     def abort_prefill(self) -> None:
         """Goes back to where begin_prefill() started."""

@@ -1,6 +1,7 @@
 // Who comes next where one call runs at a time.
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <chrono>
 #include <string>
 #include <thread>
@@ -8,6 +9,7 @@
 
 #include "base/turns.h"
 
+using emm::now_ns;
 using emm::Turn;
 using emm::TurnQueue;
 
@@ -62,6 +64,63 @@ TEST_CASE("who comes back at once goes behind those who wait") {
   queue.leave();
   for (std::thread& thread : threads) thread.join();
   CHECK(order == "abcabcabc");
+}
+
+TEST_CASE("who is given up or out of time leaves the queue, and the others come as they stood") {
+  TurnQueue queue;
+  std::string order;
+  std::atomic<bool> is_given_up{false};
+  std::vector<std::thread> threads;
+  const auto come = [&](char name, const emm::Patience& patience) {
+    threads.emplace_back([&queue, &order, name, patience] {
+      const Turn turn(&queue, 0, patience);
+      if (turn.has_come()) order += name;
+    });
+    wait_for(queue, threads.size());
+  };
+  queue.enter(0);
+  come('a', {&is_given_up, emm::kNever});
+  come('b', {});
+  come('c', {nullptr, now_ns() + 3'600'000'000'000});
+  is_given_up = true;
+  queue.look();
+  threads[0].join();  // though the turn is still taken
+  CHECK(queue.num_waiting() == 2);
+  CHECK_FALSE(queue.enter(0, {nullptr, now_ns() + 10'000'000}));
+  CHECK_FALSE(queue.enter(0, {nullptr, now_ns()}));
+  CHECK_FALSE(queue.enter(0, {&is_given_up, emm::kNever}));
+  CHECK(queue.num_waiting() == 2);
+  queue.leave();
+  threads[1].join();
+  threads[2].join();
+  CHECK(order == "bc");
+  CHECK(queue.enter(0));
+}
+
+TEST_CASE("a turn that comes to one who was given up goes to the next") {
+  TurnQueue queue;
+  std::atomic<int> num_turns{0};
+  for (int round = 0; round < 200; ++round) {
+    std::atomic<bool> is_given_up{false};
+    queue.enter(0);
+    std::thread first([&] { Turn(&queue, 0, {&is_given_up, emm::kNever}); });
+    wait_for(queue, 1);
+    std::thread second([&] { num_turns += Turn(&queue, 0).has_come(); });
+    wait_for(queue, 2);
+    is_given_up = true;
+    queue.leave();  // before the first one has looked
+    queue.look();
+    first.join();
+    second.join();
+  }
+  CHECK(num_turns == 200);
+}
+
+TEST_CASE("without a queue only patience counts") {
+  const std::atomic<bool> is_given_up{true};
+  CHECK(Turn(nullptr, 0).has_come());
+  CHECK_FALSE(Turn(nullptr, 0, {&is_given_up, emm::kNever}).has_come());
+  CHECK_FALSE(Turn(nullptr, 0, {nullptr, 0}).has_come());
 }
 
 TEST_CASE("a turn is given back when a call throws") {

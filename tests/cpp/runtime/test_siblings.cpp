@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "testing/fake_session.h"
 
@@ -202,7 +203,7 @@ TEST_CASE("a limit on chunks holds for tokens and for the rows of images") {
   CHECK(f.fake->call_sizes.back() == 4);
 }
 
-TEST_CASE("cancelling one session before its turn makes no call and touches no other") {
+TEST_CASE("cancelling one session ends its wait for a turn at once and touches no other") {
   FakeSession f(fake_contract(), digest);
   const std::shared_ptr<Session> other = f.session->another();
   prefill(*f.session, {3, 4, 5});
@@ -216,8 +217,8 @@ TEST_CASE("cancelling one session before its turn makes no call and touches no o
   std::thread waiting([&] { tokens = f.generate(5, &reason); });
   while (turns.num_waiting() == 0) std::this_thread::yield();
   f.session->cancel();
-  turns.leave();
   waiting.join();
+  turns.leave();
   CHECK(reason == FinishReason::kCancelled);
   CHECK(tokens.empty());
   CHECK(f.fake->call_sizes.size() == calls_before);
@@ -225,6 +226,84 @@ TEST_CASE("cancelling one session before its turn makes no call and touches no o
   f.session->begin_request();
   const std::vector<int32_t> whole = alone(fake_contract(), {3, 4, 5}, 4);
   CHECK(f.generate(3) == std::vector<int32_t>(whole.begin() + 1, whole.end()));
+}
+
+TEST_CASE("a wait for a turn ends with the request's time, and the conversation goes on later") {
+  for (const Contract& contract : kinds()) {
+    FakeSession f(contract, digest);
+    const std::shared_ptr<Session> other = f.session->another();
+    prefill(*f.session, {3, 4, 5});
+    prefill(*other, {3, 4, 5});
+    const std::vector<int32_t> first = f.generate(1);
+    TurnQueue& turns = *f.fake->turns();
+    turns.enter(0);
+    GenerationOptions options;
+    options.timeout_ns = 10'000'000;
+    f.session->begin_request();
+    Generation generation(f.session, options);
+    CHECK(generation.next() == std::nullopt);
+    CHECK(generation.finish_reason() == FinishReason::kTimeout);
+    // A prompt as well, which leaves no trace.
+    f.session->begin_prefill({TokenInput{{6, 7, 8, 9, 3, 4, 5}}});
+    CHECK(f.session->step_prefill(now_ns() + 10'000'000));
+    f.session->abort_prefill();
+    CHECK(f.session->position() == 3);
+    CHECK(turns.num_waiting() == 0);
+    turns.leave();
+    const std::vector<int32_t> whole = alone(contract, {3, 4, 5}, 4);
+    CHECK(f.generate(3) == std::vector<int32_t>(whole.begin() + 1, whole.end()));
+    CHECK(generate(other, 4) == whole);
+  }
+}
+
+TEST_CASE("a prompt that is given up half read is taken back before others have their turns") {
+  for (const Contract& contract : kinds()) {
+    FakeSession f(contract, digest);
+    prefill(*f.session, {3, 4, 5});
+    f.session->begin_prefill({TokenInput{{6, 7, 8, 9, 3, 4, 5}}});
+    CHECK(f.session->step_prefill());
+    CHECK(f.session->position() == 7);
+    TurnQueue& turns = *f.fake->turns();
+    turns.enter(0);
+    std::atomic<bool> has_come{false};
+    std::thread waiting([&] {
+      const Turn turn(&turns, 0);
+      has_come = true;
+      CHECK(f.session->position() == 3);
+    });
+    while (turns.num_waiting() < 1) std::this_thread::yield();
+    CHECK(f.session->step_prefill(now_ns() + 10'000'000));
+    std::thread ending([&] { f.session->abort_prefill(); });
+    // Where the state has to be brought back, that waits for the call under way.
+    const bool needs_turn = contract.cache.is_recurrent || contract.cache.ring_rows > 0;
+    while (needs_turn && turns.num_waiting() < 2) std::this_thread::yield();
+    if (!needs_turn) ending.join();
+    CHECK_FALSE(has_come);
+    turns.leave();
+    if (needs_turn) ending.join();
+    waiting.join();
+    CHECK(f.generate(4) == alone(contract, {3, 4, 5}, 4));
+  }
+}
+
+TEST_CASE("a fork that shares the cancellation of its session ends with it") {
+  FakeSession f(fake_contract(), digest);
+  prefill(*f.session, {3, 4, 5});
+  const std::shared_ptr<Session> fork = f.session->fork();
+  const std::shared_ptr<Session> independent = f.session->fork();
+  fork->share_cancel(*f.session);
+  generate(fork, 1);
+  TurnQueue& turns = *f.fake->turns();
+  turns.enter(0);
+  std::vector<int32_t> tokens;
+  std::thread waiting([&] { tokens = generate(fork, 5); });
+  while (turns.num_waiting() == 0) std::this_thread::yield();
+  f.session->cancel();
+  waiting.join();
+  turns.leave();
+  CHECK(tokens.empty());
+  CHECK(fork->is_cancelled());
+  CHECK(generate(independent, 3) == alone(fake_contract(), {3, 4, 5}, 3));
 }
 
 TEST_CASE("sessions in threads of their own answer as they do alone") {

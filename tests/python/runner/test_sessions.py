@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,53 @@ def test_stopping_one_session_leaves_the_others_alone() -> None:
         assert ended.result is not None
         assert ended.result.finish_reason == "cancelled"
         assert len(answer(other, 6)) == 6
+
+
+@contextlib.contextmanager
+def kept_waiting(model: MultimodalModel) -> Iterator[None]:
+    """Others of a lower priority have requests, of which one always waits or has its turn."""
+    is_over = threading.Event()
+
+    def work() -> None:
+        with model.session() as session:
+            while not is_over.is_set():
+                session.reset()
+                read(session, [3, 4])
+                answer(session, 20)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_who_waits_for_a_turn_is_ended_by_a_timeout_a_stop_and_its_task() -> None:
+    endless = {"max_new_tokens": 10**6, **GREEDY}
+    with load("export_llm/llama_attention_sink.pte") as model, model.session(priority=9) as session:
+        read(session, [3, 4, 5])
+        expected = answer(session, 6)
+        begun = time.monotonic()
+        with kept_waiting(model):
+            ended = [session.generate_result(make_token_input([6] * 20), timeout=0.1, **endless)]
+            stopper = threading.Timer(0.1, session.stop)
+            stopper.start()
+            ended.append(session.generate_result([], **endless))
+
+            async def leave() -> None:
+                with pytest.raises((asyncio.TimeoutError, TimeoutError)):
+                    await asyncio.wait_for(session.agenerate_result([], **endless), 0.1)
+
+            asyncio.run(leave())
+            assert time.monotonic() - begun < 5
+        assert [result.finish_reason for result in ended] == ["timeout", "cancelled"]
+        session.reset()
+        read(session, [3, 4, 5])
+        assert answer(session, 6) == expected
 
 
 def test_a_fork_outlives_its_runner_and_a_model_takes_its_sessions_with_it() -> None:
