@@ -13,9 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from executorch_mm._openai.failures import ApiError
 from executorch_mm.errors import InputError, shown
 from executorch_mm.server.chat import complete_chat
-from executorch_mm.server.failures import ApiError
+from executorch_mm.server.failures import response_of
 from executorch_mm.server.guard import Guard
 from executorch_mm.server.models import Loader
 from executorch_mm.server.options import ServerOptions
@@ -97,6 +98,6 @@ async def _refused(request: Request, error: Exception) -> Response:
     """No such path, or another method."""
     assert isinstance(error, HTTPException)  # noqa: S101 (what it is registered for)
     message = f"{request.method} {request.url.path}: {error.detail}; the paths: https://executorch-mm.example/docs/server.html"
-    response = ApiError(error.status_code, message, code="unknown_url").response()
+    response = response_of(ApiError(error.status_code, message, code="unknown_url"))
     response.headers.update(error.headers or {})
     return response

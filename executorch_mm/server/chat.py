@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -11,15 +10,14 @@ from contextlib import aclosing
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from executorch_mm import GenerationResult, Stats
-from executorch_mm.server.chat_request import ChatRequest, read_chat
+from executorch_mm import GenerationResult
+from executorch_mm._openai.chat_request import ChatRequest, read_chat
+from executorch_mm._openai.completion import completion, new_id, reason_of, usage_of
+from executorch_mm._openai.failures import as_api_error
 from executorch_mm.server.connection import EventStream, error_event
-from executorch_mm.server.failures import as_api_error
 from executorch_mm.server.models import Model, conversation
 from executorch_mm.server.state import Served, ServerState
 
-# All that ends an answer before its end, but the end of the connection, is a limit.
-_REASONS = {"stop": "stop"}
 _DONE = b"data: [DONE]\n\n"
 
 
@@ -41,7 +39,7 @@ async def complete_chat(request: Request, state: ServerState, served: Served) ->
         model = state.models.get(asked.model)
         if not asked.is_streamed:
             result = await state.work.run(request.receive, _whole(asked, model, state, served))
-            return JSONResponse(_completion(asked, result))
+            return JSONResponse(completion(asked.model, result))
         pieces = _pieces(asked, model, state, served)
         first = await state.work.run(request.receive, _first(pieces))  # what is wrong has a status then
     events = _events(asked, first, pieces, served)
@@ -86,7 +84,7 @@ async def _events(
     asked: ChatRequest, first: str | None, pieces: AsyncGenerator[str, None], served: Served
 ) -> AsyncGenerator[bytes, None]:
     head = {
-        "id": _new_id(),
+        "id": new_id(),
         "object": "chat.completion.chunk",
         "created": int(time.time()),
         "model": asked.model,
@@ -110,44 +108,11 @@ async def _events(
             yield error_event(failure)
             return
         result = served.result
-        reason = None if result is None else result.finish_reason
-        yield chunk({}, _REASONS.get(reason or "", "length"))
+        yield chunk({}, reason_of(result))
         if asked.has_usage and result is not None:
             yield _event({**head, "choices": [], "usage": usage_of(result.stats)})
         yield _DONE
 
 
-def _completion(asked: ChatRequest, result: GenerationResult) -> dict[str, object]:
-    message = {"role": "assistant", "content": result.text, "refusal": None}
-    reason = _REASONS.get(result.finish_reason or "", "length")
-    return {
-        "id": _new_id(),
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": asked.model,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason}],
-        "usage": usage_of(result.stats),
-    }
-
-
-def usage_of(stats: Stats) -> dict[str, object]:
-    """Counts of tokens as OpenAI's API gives them. Images and audio count by their positions.
-
-    Args:
-        stats: Of the answer.
-    """
-    prompt, answer = stats.num_prompt_tokens, stats.num_generated_tokens
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": answer,
-        "total_tokens": prompt + answer,
-        "prompt_tokens_details": {"cached_tokens": stats.num_cached_tokens},
-    }
-
-
 def _event(value: dict[str, object]) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
-
-
-def _new_id() -> str:
-    return f"chatcmpl-{secrets.token_hex(12)}"

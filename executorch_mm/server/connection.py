@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from executorch_mm.server.failures import ApiError
+from executorch_mm._openai.failures import ApiError
+from executorch_mm.server.failures import response_of
 
 ResultT = TypeVar("ResultT")
 
@@ -122,4 +123,4 @@ def send_event(send: Send, event: bytes) -> Awaitable[None]:
 
 def error_event(error: ApiError) -> bytes:
     """An error in the middle of a stream, as OpenAI's client understands it."""
-    return b"data: " + bytes(error.response().body) + b"\n\n"
+    return b"data: " + bytes(response_of(error).body) + b"\n\n"

@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from executorch_mm._openai.failures import ApiError, as_api_error
 from executorch_mm.errors import shown
 from executorch_mm.server.connection import ClientGone
-from executorch_mm.server.failures import ApiError, as_api_error
+from executorch_mm.server.failures import response_of
 from executorch_mm.server.options import ServerOptions
 from executorch_mm.server.state import Served
 
@@ -61,7 +62,7 @@ class Guard:
             failure = as_api_error(error)
             served.fails(failure, error)
             if served.status == 499:
-                await failure.response()(scope, receive, note_status)
+                await response_of(failure)(scope, receive, note_status)
         finally:
             served.log()
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import TypeAlias
 
 from executorch_mm import InputError, MultimodalModel, MultimodalRunner, Session
+from executorch_mm._openai.failures import ApiError
 from executorch_mm.errors import shown
-from executorch_mm.server.failures import ApiError
 
 Model: TypeAlias = MultimodalModel | MultimodalRunner
 """A model for many conversations at a time; or a runner, where the program can hold one only."""

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from executorch_mm.server.failures import ApiError
+from executorch_mm._openai.failures import ApiError
 
 
 class Places:

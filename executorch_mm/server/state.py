@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 
 from executorch_mm import GenerationResult
+from executorch_mm._openai.failures import ApiError
 from executorch_mm.server.connection import Work
-from executorch_mm.server.failures import ApiError
 from executorch_mm.server.models import Loader, Models
 from executorch_mm.server.options import ServerOptions
 from executorch_mm.server.places import Places

@@ -26,8 +26,8 @@ openai = pytest.importorskip("openai")
 pytest.importorskip("uvicorn", reason="the extra executorch_mm[server] is not installed")
 pytest.importorskip("starlette", reason="the extra executorch_mm[server] is not installed")
 
+from executorch_mm._openai.failures import ApiError  # noqa: E402
 from executorch_mm.server import BackgroundServer, ServerOptions, make_app, serve  # noqa: E402
-from executorch_mm.server.failures import ApiError  # noqa: E402
 from executorch_mm.server.places import Places  # noqa: E402
 
 LONG: dict[str, Any] = {

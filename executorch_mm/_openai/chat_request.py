@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-from executorch_mm import GenerationConfig
+from executorch_mm._openai.failures import ApiError, invalid
+from executorch_mm._openai.fields import Fields
 from executorch_mm.chat import ChatOptions
-from executorch_mm.config import GenerationOptions
+from executorch_mm.config import GenerationConfig, GenerationOptions, with_options
 from executorch_mm.errors import shown
-from executorch_mm.server.failures import ApiError, invalid
-from executorch_mm.server.options import ServerOptions
-from executorch_mm.server.requests import Fields
 
 # Of OpenAI's API, and those of `GenerationConfig` that it does not have; checked by `GenerationConfig`.
 _SAMPLING = (
@@ -50,19 +49,39 @@ class ChatRequest:
     has_usage: bool
 
 
-def read_chat(fields: Fields, options: ServerOptions) -> ChatRequest:
+class ChatLimits(Protocol):
+    """What may be asked for."""
+
+    @property
+    def max_media(self) -> int:
+        """Images and audio clips in a request."""
+        ...
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Tokens of an answer, whatever the request says; None for what the context holds."""
+        ...
+
+    @property
+    def media_folder(self) -> str | os.PathLike[str] | None:
+        """The folder of which messages may name files; None for none."""
+        ...
+
+
+def read_chat(fields: Fields, limits: ChatLimits, defaults: GenerationConfig | None = None) -> ChatRequest:
     """A request for /v1/chat/completions.
 
     Args:
         fields: Of its body.
-        options: Of the server.
+        limits: What may be asked for.
+        defaults: Of what the body does not say; None for those of `GenerationConfig`.
 
     Raises:
         ApiError: 400, a field is wrong; 413, there are too many images and audio clips.
         InputError: The same, of the fields of `GenerationConfig`.
     """
     model = required_model(fields)
-    messages = _messages(fields, options.max_media)
+    messages = _messages(fields, limits.max_media)
     for name in ("tools", "functions"):
         fields.refuse(name, "tools are not there yet: ask without them", [])
     fields.refuse("tool_choice", "there are no tools yet: ask without it", "none", "auto")
@@ -77,11 +96,11 @@ def read_chat(fields: Fields, options: ServerOptions) -> ChatRequest:
     fields.ignore(*_LABELS)
     template_options = fields.fields("chat_template_kwargs")
     chat_options = ChatOptions(
-        allowed_local_media_path=options.media_folder or "",
+        allowed_local_media_path=limits.media_folder or "",
         template_options=None if template_options is None else template_options.values,
     )
     is_streamed, has_usage = read_stream_options(fields)
-    config = read_config(fields, options, ("max_completion_tokens", "max_tokens"))
+    config = read_config(fields, ("max_completion_tokens", "max_tokens"), limits.max_tokens, defaults)
     fields.finish()
     return ChatRequest(model, messages, config, chat_options, is_streamed, has_usage)
 
@@ -118,13 +137,19 @@ def read_stream_options(fields: Fields) -> tuple[bool, bool]:
     return is_streamed, has_usage
 
 
-def read_config(fields: Fields, options: ServerOptions, limits: tuple[str, ...]) -> GenerationConfig:
+def read_config(
+    fields: Fields,
+    limit_names: tuple[str, ...],
+    max_tokens: int | None = None,
+    defaults: GenerationConfig | None = None,
+) -> GenerationConfig:
     """How the answer is generated.
 
     Args:
         fields: Of the request's body.
-        options: Of the server.
-        limits: Names of the field that bounds the answer's tokens.
+        limit_names: Of the field that bounds the answer's tokens.
+        max_tokens: As in `ChatLimits`.
+        defaults: As in `read_chat`.
 
     Raises:
         ApiError, InputError: A field is wrong.
@@ -136,12 +161,12 @@ def read_config(fields: Fields, options: ServerOptions, limits: tuple[str, ...])
         asked["logit_bias"] = _logit_bias(bias)
     if (wanted := fields.fields("response_format")) is not None:
         asked["response_format"] = _response_format(wanted)
-    given = [limit for name in limits if (limit := fields.integer(name, 1)) is not None]
-    if options.max_tokens is not None:
-        given.append(options.max_tokens)
+    given = [limit for name in limit_names if (limit := fields.integer(name, 1)) is not None]
+    if max_tokens is not None:
+        given.append(max_tokens)
     if given:
         asked["max_new_tokens"] = min(given)
-    return GenerationConfig(**cast(GenerationOptions, asked))
+    return with_options(defaults, cast(GenerationOptions, asked))
 
 
 def _messages(fields: Fields, max_media: int) -> list[dict[str, Any]]:

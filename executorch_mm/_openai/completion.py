@@ -1,0 +1,56 @@
+"""Answers to requests for chat completions."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from executorch_mm._engine.result import GenerationResult
+from executorch_mm.stats import Stats
+
+# All that ends an answer before its end, but the end of the connection, is a limit.
+_REASONS = {"stop": "stop"}
+
+
+def completion(model: str, result: GenerationResult) -> dict[str, object]:
+    """A whole answer.
+
+    Args:
+        model: Its name, as it was asked for.
+        result: What it has said.
+    """
+    message = {"role": "assistant", "content": result.text, "refusal": None}
+    return {
+        "id": new_id(),
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason_of(result)}],
+        "usage": usage_of(result.stats),
+    }
+
+
+def reason_of(result: GenerationResult | None) -> str:
+    """Why an answer ended; of one that has not begun, that it was cut short."""
+    reason = None if result is None else result.finish_reason
+    return _REASONS.get(reason or "", "length")
+
+
+def usage_of(stats: Stats) -> dict[str, object]:
+    """Counts of tokens as OpenAI's API gives them. Images and audio count by their positions.
+
+    Args:
+        stats: Of the answer.
+    """
+    prompt, answer = stats.num_prompt_tokens, stats.num_generated_tokens
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": answer,
+        "total_tokens": prompt + answer,
+        "prompt_tokens_details": {"cached_tokens": stats.num_cached_tokens},
+    }
+
+
+def new_id() -> str:
+    """A name for an answer."""
+    return f"chatcmpl-{secrets.token_hex(12)}"
