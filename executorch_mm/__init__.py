@@ -33,6 +33,7 @@ from executorch_mm.errors import (
     MissingDependencyError,
     ModelLoadError,
     QueueFullError,
+    RequestStoppedError,
     ResponseFormatError,
     StateFileError,
     TokenizerError,
@@ -40,7 +41,9 @@ from executorch_mm.errors import (
 )
 
 if TYPE_CHECKING:
+    from executorch_mm._engine.decisions import Decision
     from executorch_mm._engine.result import GenerationResult
+    from executorch_mm._engine.score import Score
     from executorch_mm._engine.streams import AsyncStream, Stream
     from executorch_mm._loading.options import LoadOptions, ModelOptions, RunnerOptions, XnnpackOptions
     from executorch_mm.clip import ClipModel
@@ -74,6 +77,7 @@ _LATER = {
     "BatchRequest": "executorch_mm.runner.batch_request",
     "BuildInfo": "executorch_mm.inspection.build_info",
     "ClipModel": "executorch_mm.clip",
+    "Decision": "executorch_mm._engine.decisions",
     "EmbeddingModel": "executorch_mm.embeddings",
     "GenerationConfig": "executorch_mm.config",
     "GenerationResult": "executorch_mm._engine.result",
@@ -91,6 +95,7 @@ _LATER = {
     "Regex": "executorch_mm.response_format",
     "Reranker": "executorch_mm.embeddings",
     "RunnerOptions": "executorch_mm._loading.options",
+    "Score": "executorch_mm._engine.score",
     "Segment": "executorch_mm.speech",
     "Session": "executorch_mm.runner",
     "Snapshot": "executorch_mm.runner",
@@ -125,6 +130,7 @@ __all__ = [
     "ClipModel",
     "Contract",
     "ContractError",
+    "Decision",
     "EmbeddingModel",
     "ExecutionError",
     "ExecutorchMMError",
@@ -150,9 +156,11 @@ __all__ = [
     "QueueFullError",
     "RankedDocument",
     "Regex",
+    "RequestStoppedError",
     "Reranker",
     "ResponseFormatError",
     "RunnerOptions",
+    "Score",
     "Segment",
     "Session",
     "Snapshot",

@@ -141,6 +141,13 @@ class StateFileError(ExecutorchMMError):
     """
 
 
+class RequestStoppedError(ExecutorchMMError):
+    """`stop()` or a timeout ended a request that has no part of its result to give.
+
+    The conversation stands where it stood before, or at the end of the prompt.
+    """
+
+
 class BusyError(ExecutorchMMError):
     """The runner or session is in use: by another thread, or by a stream that has not been closed."""
 

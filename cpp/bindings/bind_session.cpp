@@ -106,6 +106,16 @@ std::vector<float> logprobs(const Session& session, const TokenIds& ids) {
   return session.logprobs(wanted);
 }
 
+std::vector<std::pair<float, bool>> read_scored(Session& session, const TokenIds& ids,
+                                                int64_t deadline_ns) {
+  const std::vector<int64_t> given = ids;
+  const ReleaseGil release;
+  std::vector<std::pair<float, bool>> scores;
+  for (const ReadToken& token : session.read_scored(given, deadline_ns))
+    scores.emplace_back(token.logprob, token.is_likeliest);
+  return scores;
+}
+
 void load_conversation(Session& session, int64_t position, int64_t written, const TokenIds& history,
                        const TokenIds& pending_tokens, const Bytes& state,
                        const std::optional<Logits>& logits) {
@@ -227,6 +237,10 @@ void bind_session(nb::module_& module) {
           "None when no prompt is being read.")
       .def("logprobs", logprobs, "ids"_a,
            "ln p of each of these tokens coming next, after a prompt has been read.")
+      .def(
+          "read_scored", read_scored, "ids"_a, "deadline_ns"_a = kNever,
+          "Reads the first of these tokens, as many as one call of the model takes. For each: ln p "
+          "(NaN\nwhere nothing was before it), and whether no other was likelier.")
       .def("reset", &Session::reset, WithoutGil(), "Back to the state after loading.")
       .def("use_method", &Session::use_method, "name"_a, WithoutGil(),
            "Another decoder of the program goes on, where they share their cache.")

@@ -359,6 +359,47 @@ std::vector<float> Session::logprobs(const std::vector<int64_t>& ids) const {
   return found;
 }
 
+std::vector<ReadToken> Session::read_scored(const std::vector<int64_t>& ids, int64_t deadline_ns) {
+  const auto lock = enter();
+  expect_idle();
+  for (const int64_t id : ids)
+    check_token_id("ids", id, static_cast<size_t>(contract().vocab_size));
+  const auto num_given = static_cast<int64_t>(ids.size());
+  check_capacity(static_cast<int64_t>(pending_tokens_.size()) + num_given, position_.available(),
+                 contract().capacity);
+  if (num_given == 0 || !read_pending(deadline_ns)) return {};
+  const int64_t num_read = contract().all_logits ? std::min(num_given, max_chunk()) : 1;
+  std::vector<ReadToken> scores(1);
+  if (has_logits_) scores[0] = score(static_cast<const float*>(logits_.data), ids[0]);
+
+  const Turn turn = await_turn(deadline_ns);
+  if (!turn.has_come()) return {};
+  const ScopedTimer timer(timings_.prefill_ns);
+  if (num_read == 1) {
+    keep_logits(decode_ids(ids.data(), 1));
+  } else {
+    const TensorView rows = decode_ids(ids.data(), 1, num_read - 1);
+    std::vector<float> converted;
+    for (int64_t row = 0; row + 1 < num_read; ++row)
+      scores.push_back(
+          score(as_float32(row_range(rows, row, 1), converted), ids[static_cast<size_t>(row) + 1]));
+    advance(ids.data() + 1, num_read - 1);
+    TensorView last = row_range(rows, num_read - 1, 1);
+    last.shape = {last.shape[1]};
+    keep_logits(last);
+  }
+  timings_.num_prompt_positions += num_read;
+  return scores;
+}
+
+ReadToken Session::score(const float* logits, int64_t id) const {
+  const int64_t size = contract().vocab_size;
+  const double total = log_sum_exp(logits, size);
+  const int32_t likeliest = argmax(logits, size);
+  return {static_cast<float>(static_cast<double>(logits[id]) - total),
+          likeliest >= 0 && logits[id] >= logits[likeliest]};
+}
+
 void Session::expect_prompt() const {
   if (can_generate()) return;
   throw Error(ErrorCode::kInput, "prompt: expected at least one token, image or clip, got none");

@@ -31,6 +31,12 @@ namespace emm {
 
 constexpr int64_t kMediaPosition = -1;  // stands in the history where no token id exists
 
+// How likely a token of a text was.
+struct ReadToken {
+  float logprob = std::numeric_limits<float>::quiet_NaN();  // ln p; NaN where nothing was before it
+  bool is_likeliest = false;                                // no other token was likelier
+};
+
 class Session {
  public:
   explicit Session(std::unique_ptr<Executor> executor);
@@ -99,6 +105,11 @@ class Session {
   // ln p of each of these tokens coming next, in the model's own distribution. Throws Error(kInput)
   // when nothing was read since the last sampled token.
   std::vector<float> logprobs(const std::vector<int64_t>& ids) const;
+  // Reads the first of these tokens, as many as one call of the model takes, and says of each what
+  // the model gave it before it was read. What is pending is read first. Throws before anything has
+  // changed where there is no room for all of them; gives nothing where it was cancelled before its
+  // turn or the deadline came first.
+  std::vector<ReadToken> read_scored(const std::vector<int64_t>& ids, int64_t deadline_ns = kNever);
   // Feeds the pending tokens, if any, and samples the next one, which is then pending. Tokens that
   // may come next are fed along as far as there is room: if they come, their logits are there
   // already, and if not, nothing has happened. Where contract().all_logits. Nothing where it was
@@ -183,6 +194,7 @@ class Session {
   // Of num_tokens ids and as many guesses as follow them: the logits after the last id and after
   // each guess.
   TensorView decode_ids(const int64_t* ids, int64_t num_tokens, int64_t num_guesses = 0);
+  ReadToken score(const float* logits, int64_t id) const;
   void keep_logits(const TensorView& logits);
   void own_logits();
   void own_outputs();

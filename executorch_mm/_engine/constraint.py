@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from executorch_mm import _core
 from executorch_mm._engine.json_schema import Schema, located, prepare
 from executorch_mm._files.extras import import_extra, no_panic
-from executorch_mm._tokenizers.hf import HFWindowTokenizer
+from executorch_mm._tokenizers.inside import encode_inside, expect_texts_of_tokens
 from executorch_mm.config import GenerationConfig, LogitsProcessor
 from executorch_mm.errors import ExecutionError, InputError
 from executorch_mm.response_format import LarkGrammar, Regex, read_format
@@ -31,8 +31,6 @@ _JSON_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separ
 # Without \uXXXX a key has one spelling, so that "n\u0061me" cannot be "name" behind the schema's back.
 _ESCAPES = {"json_allowed_escapes": 'nrbtf\\"'}
 _NEEDS_MORE_ESCAPES = re.compile(r"\\[ux]")
-_MARK = "\x02"  # begins a text, so that what follows it is encoded as the middle of one
-_MOST_MARK_TOKENS = 4
 
 
 class _Matcher(Protocol):
@@ -78,11 +76,7 @@ class Constraints:
                 cannot be used.
             MissingDependencyError: llguidance is not installed.
         """
-        if isinstance(self._tokenizer, HFWindowTokenizer):
-            raise InputError(
-                "response_format: expected a tokenizer whose tokens have a text each, got "
-                f"{self._tokenizer!r}, which decodes them together"
-            )
+        expect_texts_of_tokens(self._tokenizer, "response_format")
         with no_panic("response_format", InputError):
             return self._start(config)
 
@@ -283,21 +277,10 @@ class Vocabulary:
 
     def __call__(self, text: str) -> list[int]:
         """Tokens with exactly these bytes, as the model would write them in the middle of a text."""
-        wanted = text.encode("utf-8")
-        ids = self._tokenizer.encode(text)
-        if self._spells(ids, wanted):
+        ids = encode_inside(self._tokenizer, text)
+        if ids is not None and all(token < self._vocab_size and token not in self._special for token in ids):
             return ids
-        # Tokenizers that begin a text with a space, which they do only there.
-        marked = self._tokenizer.encode(_MARK + text)
-        for begin in range(1, _MOST_MARK_TOKENS + 1):
-            if self._spells(marked[begin:], wanted):
-                return marked[begin:]
-        return self._longest_tokens(wanted)
-
-    def _spells(self, ids: Sequence[int], wanted: bytes) -> bool:
-        if any(token in self._special or token >= self._vocab_size for token in ids):
-            return False
-        return b"".join(map(self._tokenizer.token_bytes, ids)) == wanted
+        return self._longest_tokens(text.encode("utf-8"))
 
     def _longest_tokens(self, wanted: bytes) -> list[int]:
         """For text that the tokenizer normalizes, takes for a special token or has no tokens for."""

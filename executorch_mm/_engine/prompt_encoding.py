@@ -108,6 +108,27 @@ class PromptEncoder:
         ready.prepared = self._encode_part(part)
         return ready
 
+    def token_ids(self, parts: Sequence[MultimodalInput], *, is_start: bool) -> list[int]:
+        """The tokens of texts and token ids.
+
+        Args:
+            parts: The inputs in order.
+            is_start: As in `encode`.
+
+        Raises:
+            InputError: Something else is among them.
+        """
+        ids: list[int] = []
+        for part in parts:
+            if part.kind not in ("text", "tokens"):
+                raise InputError(f"inputs: expected texts and token ids, got one of kind {part.kind!r}")
+            value = part.value
+            ids += self._tokenizer.encode(value) if isinstance(value, str) else np.asarray(value).tolist()
+        first = next((part for part in parts if not _is_empty(part)), None)
+        if is_start and first is not None and self._num_usual_bos(first):
+            ids.insert(0, self._bos_id())
+        return ids
+
     def cut(self, part: MultimodalInput) -> CutImage | None:
         """An image in tiles that the encoder looks at one by one; None for one that it gets in one piece.
 

@@ -50,14 +50,19 @@ class Requests(Access[_core.Session]):
         session: The session; nobody else uses it.
         loaded: The model.
         what: The session's name for messages, such as "runner".
+
+    Attributes:
+        tokenizer: Of the model.
+        eos_ids: Tokens that end an answer.
+        prefix_cache: What the context holds of chats.
     """
 
     def __init__(self, session: _core.Session, loaded: Loaded, what: str) -> None:
         super().__init__(session, loaded.load_start_ns, loaded.load_ns, what, loaded.admission)
         self._loaded = loaded
         loaded.enter()
-        self._tokenizer = loaded.tokenizer
-        self._eos_ids = loaded.eos_ids
+        self.tokenizer = loaded.tokenizer
+        self.eos_ids = loaded.eos_ids
         self._constraints: Constraints | None = None  # made with the first request that needs it
         from executorch_mm._engine.prefix_reuse import PrefixCache  # here: it takes long to import
 
@@ -69,6 +74,11 @@ class Requests(Access[_core.Session]):
     def encoder(self) -> PromptEncoder:
         """Turns prompts into what the session reads."""
         return self._loaded.encoder
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Tokens that end an answer and that the model has."""
+        return [token for token in self.eos_ids if token < self.session.contract.vocab_size]
 
     def _release(self) -> None:
         self._loaded.leave()
@@ -135,8 +145,8 @@ class Requests(Access[_core.Session]):
         progress = _checked_progress(progress)
 
         def read(session: _core.Session) -> int:
-            self._read(session, self.prefix_cache.to_read(inputs, session), config, progress)
-            self.stats = self.make_stats(session, **self._about_prompt(session))
+            self.read(session, self.prefix_cache.to_read(inputs, session), config, progress)
+            self.stats = self.make_stats(session, **self.about_prompt(session))
             return session.position
 
         return self.serve(read)
@@ -191,7 +201,7 @@ class Requests(Access[_core.Session]):
         if echoed:
             answers.first.pieces.append(echoed)
             yield echoed
-        self._read(session, parts, config, progress, is_answered=True)
+        self.read(session, parts, config, progress, is_answered=True)
         if config.num_return_sequences == 1:
             yield from self._generate(session, steps, config, answers.first)
             return
@@ -250,7 +260,7 @@ class Requests(Access[_core.Session]):
     ) -> Generator[str, None, None]:
         """The answer to the prompt that the session has read."""
         text = TextStream(
-            self._tokenizer, config.stop_strings, config.include_stop, after=_tokens_so_far(session)
+            self.tokenizer, config.stop_strings, config.include_stop, after=_tokens_so_far(session)
         )
         reason: str | None = None
         try:
@@ -276,12 +286,13 @@ class Requests(Access[_core.Session]):
                 stopped_by=steps.generation.stop_token if text.stopped is None else text.stopped,
                 token_times_ns=tuple(record.time_ns for record in records),
                 mask_ns=steps.mask_ns,
-                **self._about_prompt(session),
+                **self.about_prompt(session),
             )
             self.stats = stats
             answer.records, answer.stats = records, stats
 
-    def _about_prompt(self, session: _core.Session) -> _AboutPrompt:
+    def about_prompt(self, session: _core.Session) -> _AboutPrompt:
+        """What `make_stats` takes of the last prompt."""
         known = self.prefix_cache.num_known
         is_cached = session.contract.position_style != "none"  # such a program reads all of it at each step
         return {
@@ -294,18 +305,18 @@ class Requests(Access[_core.Session]):
     def _json_answer(self, steps: Steps, config: GenerationConfig) -> JsonAnswer | None:
         """What an answer says that is complete by a JSON schema; None for any other."""
         end = steps.generation.stop_token
-        is_complete = steps.finish_reason == "stop" and (end is None or end in self._eos_ids)
+        is_complete = steps.finish_reason == "stop" and (end is None or end in self.eos_ids)
         if steps.schema is None or not is_complete:
             return None
         from executorch_mm._engine.json_answer import read_answer  # here: few requests need it
 
         # Not what was shown, of which a stop text may have taken a part.
         tokens = [record.token for record in steps.generation.records]
-        text = self._tokenizer.decode(tokens if end is None else tokens[:-1])
+        text = self.tokenizer.decode(tokens if end is None else tokens[:-1])
         return read_answer(text, steps.schema, config.response_format)
 
     def _steps(self, session: _core.Session, config: GenerationConfig) -> Steps:
-        generation = _core.Generation(session, generation_options(config, self._eos_ids))
+        generation = _core.Generation(session, generation_options(config, self.eos_ids))
         processors = tuple(checked_callback(call, "logits_processors") for call in config.logits_processors)
         if config.response_format is None:
             return Steps(generation, processors, None)
@@ -313,18 +324,30 @@ class Requests(Access[_core.Session]):
             self._constraints = self._loaded.constraints
         return Steps(generation, processors, self._constraints.start(config))
 
-    def _read(
+    def read(
         self,
         session: _core.Session,
         parts: list[MultimodalInput],
         config: GenerationConfig,
-        progress: Progress | None,
+        progress: Progress | None = None,
         is_answered: bool = False,
-    ) -> None:
+    ) -> bool:
+        """Reads a prompt for the one who has been let in.
+
+        Args:
+            session: Stands where the prompt goes on.
+            parts: The prompt.
+            config: num_bos, num_eos and timeout matter; seq_len too where it is answered.
+            progress: As in `MultimodalRunner.generate`.
+            is_answered: Whether at least one token is to follow.
+
+        Returns:
+            Whether it was read to its end, and not taken back.
+        """
         self._prepare_ns = 0
         self._input_notes = tuple(note for part in parts for note in part.notes)
         if not parts and session.can_generate:
-            return
+            return True
         start_ns = session.timings.start_ns
         end_ns = deadline_ns(config.timeout, start_ns)
         prompt = self.encoder.encode(parts, config, is_start=session.position == 0)
@@ -333,8 +356,10 @@ class Requests(Access[_core.Session]):
             session.begin_prefill(prompt)
             if is_answered:
                 _expect_room(session, config)
-            if read_prompt(session, end_ns, progress) and progress is not None:
+            is_read = read_prompt(session, end_ns, progress)
+            if is_read and progress is not None:
                 progress(session.prefill_done, session.prefill_total, "prefill")
+            return is_read
         finally:
             session.abort_prefill()  # nothing to do once the prompt has been read
 

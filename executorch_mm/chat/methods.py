@@ -146,7 +146,9 @@ class ChatMethods(ABC):
 
         The messages are made ready in a thread while the task waits; it keeps its place meanwhile.
         """
-        return await self._aresult(self._preparation(messages, config, tools, chat_options, options))
+        return await self._aresult(
+            in_thread(lambda: self._chat_request(messages, config, tools, chat_options, options))
+        )
 
     def astream_chat(
         self,
@@ -161,7 +163,9 @@ class ChatMethods(ABC):
 
         The messages are made ready in a thread while the task waits; it keeps its place meanwhile.
         """
-        return self._astream(self._preparation(messages, config, tools, chat_options, options), None)
+        return self._astream(
+            in_thread(lambda: self._chat_request(messages, config, tools, chat_options, options)), None
+        )
 
     def _chat_request(
         self,
@@ -181,27 +185,21 @@ class ChatMethods(ABC):
         prompt = self._chat.prompt(messages, tools, chat_options, config.num_bos)
         return Request(prompt, config.replace(num_bos=0))
 
-    def _preparation(
-        self,
-        messages: Sequence[Message] | str,
-        config: GenerationConfig | None,
-        tools: Sequence[Tool] | None,
-        chat_options: ChatOptions | None,
-        options: ChatGenerationOptions,
-    ) -> Callable[[], Awaitable[Request]]:
-        async def prepare() -> Request:
-            import asyncio  # not at the top: it takes as long as all the rest
 
-            try:
-                return await asyncio.to_thread(
-                    self._chat_request, messages, config, tools, chat_options, options
-                )
-            except RuntimeError as error:
-                if "can't start new thread" not in str(error):
-                    raise
-                raise ExecutionError(f"no thread can be started for the messages: {error}") from error
+def in_thread(prepare: Callable[[], Request]) -> Callable[[], Awaitable[Request]]:
+    """Prepares a request in a thread, for a task that waits."""
 
-        return prepare
+    async def prepared() -> Request:
+        import asyncio  # not at the top: it takes as long as all the rest
+
+        try:
+            return await asyncio.to_thread(prepare)
+        except RuntimeError as error:
+            if "can't start new thread" not in str(error):
+                raise
+            raise ExecutionError(f"no thread can be started for the messages: {error}") from error
+
+    return prepared
 
 
 show_options(ChatMethods, SHOWN)

@@ -11,8 +11,10 @@ from executorch_mm._engine.answer_methods import AnswerMethods
 from executorch_mm._engine.conversation_methods import ConversationMethods
 from executorch_mm._engine.loaded import Loaded
 from executorch_mm._engine.requests import Requests
+from executorch_mm._engine.score_methods import ScoreMethods
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm._loading.loaded_model import LoadedModel
+from executorch_mm.chat.decision_methods import DecisionMethods
 from executorch_mm.runner.map_methods import MapMethods
 from executorch_mm.stats import Stats, counted
 from executorch_mm.tokenizer import Tokenizer
@@ -22,7 +24,15 @@ if TYPE_CHECKING:
     from executorch_mm.runner.session import Session
 
 
-class Conversation(LoadedModel, AnswerMethods, ConversationMethods, AdapterMethods, MapMethods):
+class Conversation(
+    LoadedModel,
+    AnswerMethods,
+    ConversationMethods,
+    AdapterMethods,
+    ScoreMethods,
+    MapMethods,
+    DecisionMethods,
+):
     """One conversation with a model."""
 
     _what = "runner"

@@ -702,6 +702,12 @@ class Session:
         ln p of each of these tokens coming next, after a prompt has been read.
         """
 
+    def read_scored(self, ids: Sequence[int], deadline_ns: int = 9223372036854775807) -> list[tuple[float, bool]]:
+        """
+        Reads the first of these tokens, as many as one call of the model takes. For each: ln p (NaN
+        where nothing was before it), and whether no other was likelier.
+        """
+
     def reset(self) -> None:
         """Back to the state after loading."""
 

@@ -278,7 +278,7 @@ def test_a_model_without_an_end_token_has_its_answer_parsed(
 
     constraints = Constraints(runner.tokenizer, [], runner.contract.vocab_size)
     monkeypatch.setattr(runner._requests, "_constraints", constraints)
-    monkeypatch.setattr(runner._requests, "_eos_ids", [])
+    monkeypatch.setattr(runner._requests, "eos_ids", [])
     assert runner.generate_result(PROMPT, response_format={"const": [1]}).parsed == [1]
 
 

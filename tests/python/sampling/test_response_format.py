@@ -257,7 +257,7 @@ def test_a_complete_answer_of_a_model_without_an_end_token_ends_too(
 ) -> None:
     constraints = Constraints(runner.tokenizer, [], runner.contract.vocab_size)
     monkeypatch.setattr(runner._requests, "_constraints", constraints)
-    monkeypatch.setattr(runner._requests, "_eos_ids", [])
+    monkeypatch.setattr(runner._requests, "eos_ids", [])
     result = runner.generate_result(PROMPT, response_format=Regex("red|blue"))
     assert (result.finish_reason, result.stopped_by) == ("stop", None)
     assert result.text in ("red", "blue")
