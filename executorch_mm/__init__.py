@@ -45,7 +45,13 @@ if TYPE_CHECKING:
     from executorch_mm._engine.result import GenerationResult
     from executorch_mm._engine.score import Score
     from executorch_mm._engine.streams import AsyncStream, Stream
-    from executorch_mm._loading.options import LoadOptions, ModelOptions, RunnerOptions, XnnpackOptions
+    from executorch_mm._loading.options import (
+        LoadOptions,
+        MethodOptions,
+        ModelOptions,
+        RunnerOptions,
+        XnnpackOptions,
+    )
     from executorch_mm.clip import ClipModel
     from executorch_mm.config import GenerationConfig
     from executorch_mm.embeddings import EmbeddingModel, RankedDocument, Reranker
@@ -85,6 +91,7 @@ _LATER = {
     "LarkGrammar": "executorch_mm.response_format",
     "LoadOptions": "executorch_mm._loading.options",
     "MediaLimits": "executorch_mm.preprocess.limits",
+    "MethodOptions": "executorch_mm._loading.options",
     "ModelOptions": "executorch_mm._loading.options",
     "ModelReport": "executorch_mm.inspection.model_report",
     "MultimodalInput": "executorch_mm.inputs",
@@ -144,6 +151,7 @@ __all__ = [
     "LoadOptions",
     "MediaLimitError",
     "MediaLimits",
+    "MethodOptions",
     "MethodSpec",
     "MissingDependencyError",
     "ModelLoadError",

@@ -15,7 +15,7 @@ from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.methods import find_method, load_methods
-from executorch_mm._loading.options import SHOWN, LoadOptions, PathLike, optional_path
+from executorch_mm._loading.options import SHOWN, MethodOptions, PathLike, optional_path
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm._tokenizers.protocol import checked_tokenizer
 from executorch_mm.arrays import AnyArray, to_numpy, unit_rows
@@ -41,8 +41,9 @@ class ClipModel(LoadedModel):
 
     The methods are `encode_image`, float (n, 3, height, width) to (n, size), and `encode_text`, token ids
     (n, length) to (n, size); Hugging Face's `get_image_features` and `get_text_features` are taken as well.
-    One call runs at a time; a second one meanwhile raises `BusyError`. A model cannot be used in a forked
-    child (`ForkError`): load one in each process.
+    Threads may call it at the same time, and tasks by `asyncio.to_thread`: calls of the program take turns,
+    so that long lists wait for no other's end. A model cannot be used in a forked child (`ForkError`): load
+    one in each process.
 
     Examples:
         >>> model = ClipModel("clip/model.pte")  # doctest: +SKIP
@@ -57,7 +58,7 @@ class ClipModel(LoadedModel):
         tokenizer_path: PathLike | Tokenizer | None = None,
         *,
         processor_path: PathLike | None = None,
-        **options: Unpack[LoadOptions],
+        **options: Unpack[MethodOptions],
     ) -> None:
         """Loads a model. The GIL is released meanwhile.
 
@@ -67,7 +68,7 @@ class ClipModel(LoadedModel):
                 comes.
             processor_path: preprocessor_config.json or its folder. None looks beside the model when the first
                 image comes that is not prepared.
-            **options: Fields of `LoadOptions`: `load_mode`, `num_threads`, `xnnpack`.
+            **options: Fields of `MethodOptions`: `load_mode`, `num_threads`, `xnnpack`, `max_requests`.
 
         Raises:
             ModelLoadError: The file cannot be read, verified or initialised.
@@ -77,7 +78,7 @@ class ClipModel(LoadedModel):
         """
         if not isinstance(model_path, (str, os.PathLike)):
             raise InputError(f"model_path: expected a path, got {shown(model_path)}")
-        methods = load_methods(model_path, **options)
+        methods, self._admission = load_methods(model_path, **options)
         model = Path(os.fspath(model_path))
         self._image = find_method(methods, _IMAGE_METHODS, "float", (3, 4))
         self._text = find_method(methods, _TEXT_METHODS, "int", (2,))
@@ -114,15 +115,15 @@ class ClipModel(LoadedModel):
         Raises:
             InputError: Not an image, a model without this method, or no image processor beside it.
             ExecutionError: The model failed.
-            BusyError: Another call is running.
+            QueueFullError: As many calls are under way as `max_requests` allows.
             ForkError: This is a forked child.
         """
         _check_flag(normalize)
-        if self._image is None:
+        method = self._image
+        if method is None:
             raise InputError(f"image: the model has no method {' or '.join(_IMAGE_METHODS)}")
         many = list(images) if isinstance(images, (list, tuple)) else [cast(ImageLike, images)]
-        pixels = [self._prepared(image, self._image.inputs[0].shape[-3:]) for image in many]
-        return self._run(self._image, pixels, normalize)
+        return self._admission.call(lambda: self._encode_images(method, many, normalize))
 
     def encode_text(
         self, texts: str | Sequence[str] | Sequence[TokenIds], *, normalize: bool = True
@@ -142,19 +143,20 @@ class ClipModel(LoadedModel):
             InputError: Neither texts nor ids, one with no or too many tokens, or a model without this method.
             TokenizerError: No tokenizer beside the model.
             ExecutionError: The model failed.
-            BusyError: Another call is running.
+            QueueFullError: As many calls are under way as `max_requests` allows.
             ForkError: This is a forked child.
         """
         _check_flag(normalize)
-        if self._text is None:
+        method = self._text
+        if method is None:
             raise InputError(f"text: the model has no method {' or '.join(_TEXT_METHODS)}")
-        wanted = self._text.inputs[0]
+        wanted = method.inputs[0]
         many = [texts] if isinstance(texts, str) else texts
         given: object = many
         if not isinstance(given, (Sequence, np.ndarray)) or getattr(given, "ndim", 2) != 2:
             raise InputError(f"text: expected a str, or a list of texts or token ids, got {shown(texts)}")
         rows = [_filled(self._ids(text), wanted.shape[1]).astype(wanted.dtype) for text in many]
-        return self._run(self._text, rows, normalize)
+        return self._admission.call(lambda: self._run(method, rows, normalize))
 
     def close(self) -> None:
         """Frees the model, unless this is a forked child. Later calls raise `ExecutorchMMError`."""
@@ -191,6 +193,12 @@ class ClipModel(LoadedModel):
         if processors.image is None:
             raise processors.missing("image processor")
         return processors.image
+
+    def _encode_images(
+        self, method: _core.MethodSpec, images: Sequence[ImageLike], normalize: bool
+    ) -> FloatArray:
+        pixels = [self._prepared(image, method.inputs[0].shape[-3:]) for image in images]
+        return self._run(method, pixels, normalize)
 
     def _prepared(self, image: ImageLike, shape: tuple[int, ...]) -> AnyArray:
         value = make_image_input(image).value

@@ -1,7 +1,6 @@
 #include "et/method_runner.h"
 
 #include "base/error.h"
-#include "base/exclusive.h"
 #include "et/thread_pool.h"
 #include "model/convert.h"
 #include "model/signatures.h"
@@ -38,7 +37,6 @@ MethodRunner::MethodRunner(const LoadOptions& options) : program_(options) {
 
 FloatTensor MethodRunner::run(const std::string& method, const std::vector<TensorView>& inputs,
                               size_t output) {
-  const auto lock = lock_or_refuse(mutex_, "the model");
   const auto found = program_.methods().find(method);
   if (found == program_.methods().end())
     throw Error(ErrorCode::kInput, "the program has no method " + method + " that takes inputs");
@@ -52,15 +50,18 @@ FloatTensor MethodRunner::run(const std::string& method, const std::vector<Tenso
                                        std::to_string(found->second.spec->outputs.size()) +
                                        " outputs, got number " + std::to_string(output));
   }
+  for (size_t i = 0; i < inputs.size(); ++i) check_input(method, i, wanted[i], inputs[i]);
+  const Turn turn(&turns_, 0);
   std::vector<TensorView> given;
   converted_.resize(inputs.size());
+  const int64_t before = program_.copied_input_bytes();
   for (size_t i = 0; i < inputs.size(); ++i) {
-    check_input(method, i, wanted[i], inputs[i]);
     given.push_back(convert(inputs[i], wanted[i].dtype, converted_[i], input_name(method, i)));
     if (given[i].data != inputs[i].data)
-      converted_input_bytes_ += static_cast<int64_t>(inputs[i].size_bytes());
+      copied_input_bytes_ += static_cast<int64_t>(inputs[i].size_bytes());
   }
   const TensorView made = program_.run(method, given, ErrorCode::kInput)[output];
+  copied_input_bytes_ += program_.copied_input_bytes() - before;
   std::vector<uint8_t> buffer;
   const TensorView floats =
       convert(made, DType::kFloat32, buffer, method + ": output " + std::to_string(output));

@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from executorch_mm import _core
-from executorch_mm._engine.admission import Admission
 from executorch_mm._engine.turnstile import Turnstile
+from executorch_mm._loading.admission import Admission
 from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.log_lines import forward_log_lines
 from executorch_mm.sampling import deadline_ns

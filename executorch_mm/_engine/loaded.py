@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from executorch_mm import _core
-from executorch_mm._engine.admission import Admission
 from executorch_mm._engine.prompt_encoding import PromptEncoder
+from executorch_mm._loading.admission import Admission
 from executorch_mm._loading.identity import ModelIdentity
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm._loading.loaded_model import LoadedModel, name_source

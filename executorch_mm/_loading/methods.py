@@ -6,28 +6,42 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from executorch_mm import _core
+from executorch_mm._loading.admission import Admission
 from executorch_mm._loading.log_lines import forward_log_lines
-from executorch_mm._loading.options import LoadOptions, PathLike, check_load_options, core_options
+from executorch_mm._loading.options import (
+    MethodOptions,
+    PathLike,
+    check_method_options,
+    core_options,
+    optional_count,
+)
 from executorch_mm.errors import ContractError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-def load_methods(model_path: PathLike, **options: Unpack[LoadOptions]) -> _core.MethodRunner:
+def load_methods(
+    model_path: PathLike, **options: Unpack[MethodOptions]
+) -> tuple[_core.MethodRunner, Admission]:
     """Loads a program; the GIL is released meanwhile.
 
     Args:
         model_path: The .pte file.
-        **options: Fields of `LoadOptions`.
+        **options: Fields of `MethodOptions`.
+
+    Returns:
+        The program, whose calls take turns, and what bounds the requests that may be under way.
 
     Raises:
         InputError: An option is wrong.
         ModelLoadError: The file cannot be read, verified or initialised.
     """
-    check_load_options(options)
+    check_method_options(options)
+    admission = Admission(optional_count(options.pop("max_requests", None), "max_requests"))
     try:
-        return _core.MethodRunner.load(core_options(model_path, **options))
+        # What is left are fields of `LoadOptions`, which mypy does not know of a TypedDict.
+        return _core.MethodRunner.load(core_options(model_path, **options)), admission  # type: ignore[misc]
     finally:
         forward_log_lines()
 

@@ -106,6 +106,17 @@ class RunnerOptions(LoadOptions, total=False):
     isolate: bool
 
 
+class MethodOptions(LoadOptions, total=False):
+    """Keywords that say how a program of threads and tasks is loaded: those of `LoadOptions` and one more.
+
+    Attributes:
+        max_requests: Calls that may be under way at a time, the one that has its turn and those that wait;
+            one more raises `QueueFullError`. None (the default): any number.
+    """
+
+    max_requests: int | None
+
+
 class ModelOptions(RunnerOptions, total=False):
     """Keywords that say how a model for several sessions is loaded: those of `RunnerOptions` and more.
 
@@ -170,6 +181,7 @@ _MODEL_DEFAULTS: dict[str, object] = {
 
 SHOWN = {
     "LoadOptions": parameters_of(LoadOptions, _DEFAULTS),
+    "MethodOptions": parameters_of(MethodOptions, _MODEL_DEFAULTS),
     "RunnerOptions": parameters_of(RunnerOptions, _DEFAULTS),
     "ModelOptions": parameters_of(ModelOptions, _MODEL_DEFAULTS),
     "PretrainedOptions": parameters_of(PretrainedOptions, _MODEL_DEFAULTS),
@@ -177,13 +189,26 @@ SHOWN = {
 """The options as `show_options` takes them."""
 
 
-def check_load_options(options: LoadOptions) -> None:
-    """Refuses keywords that are not those of `LoadOptions`.
+def check_method_options(options: MethodOptions) -> None:
+    """Refuses keywords that are not those of `MethodOptions`.
 
     Raises:
         UnknownOptionError: The message says which may have been meant.
     """
-    UnknownOptionError._check(options, LoadOptions.__annotations__, {})
+    UnknownOptionError._check(options, MethodOptions.__annotations__, {})
+
+
+def optional_count(number: object, name: str) -> int | None:
+    """A number of 1 or more that may be left out.
+
+    Raises:
+        InputError: It is none.
+    """
+    if number is None:
+        return None
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number < 2**62:
+        raise InputError(f"{name}: expected 1 or more, or None, got {shown(number)}")
+    return number
 
 
 def core_options(

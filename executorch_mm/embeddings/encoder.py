@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -14,7 +14,7 @@ from executorch_mm._files.paths import checked_path
 from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.methods import load_methods
-from executorch_mm._loading.options import SHOWN, LoadOptions, PathLike, optional_path
+from executorch_mm._loading.options import SHOWN, MethodOptions, PathLike, optional_path
 from executorch_mm._loading.pretrained import choose_model, find_model
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm._tokenizers.batches import BatchTokenizer, EncodedText
@@ -43,7 +43,7 @@ class TextEncoder(LoadedModel):
         config_path: PathLike | None = None,
         max_length: int | None = None,
         input_names: Sequence[InputName] | None = None,
-        **options: Unpack[LoadOptions],
+        **options: Unpack[MethodOptions],
     ) -> None:
         model = checked_path(model_path, "model_path")
         if model.is_dir():
@@ -52,7 +52,7 @@ class TextEncoder(LoadedModel):
         self._tokenizer = BatchTokenizer(optional_path(tokenizer_path, "tokenizer_path") or model.parent)
         folder = optional_path(config_path, "config_path") or model.parent
         self._config: Configuration = read_configuration(folder)
-        methods = load_methods(model, **options)
+        methods, self._admission = load_methods(model, **options)
         self._method = _find_method(methods, model)
         self._input_names = _check_inputs(self._method, input_names)
         self._handle = Handle(methods, "model")
@@ -79,7 +79,7 @@ class TextEncoder(LoadedModel):
         cache_dir: PathLike | None = None,
         token: str | None = None,
         local_files_only: bool = False,
-        **options: Unpack[LoadOptions],
+        **options: Unpack[MethodOptions],
     ) -> Self:
         """Loads a model from a folder or a repository of the Hugging Face Hub (extra `hub`).
 
@@ -90,7 +90,7 @@ class TextEncoder(LoadedModel):
             cache_dir: Where downloads are kept.
             token: For repositories that ask for one.
             local_files_only: Take the repository from the Hub's cache and ask nobody.
-            **options: Fields of `LoadOptions`.
+            **options: Fields of `MethodOptions`.
 
         Raises:
             ModelLoadError: There is no such folder, repository or file.
@@ -159,6 +159,11 @@ class TextEncoder(LoadedModel):
             output for them.
         """
         check_count("batch_size", batch_size)
+        yield from self._admission.stream(lambda: self._calls(rows, batch_size, output))
+
+    def _calls(
+        self, rows: Sequence[EncodedText], batch_size: int, output: int
+    ) -> Generator[tuple[list[int], npt.NDArray[np.bool_], FloatArray], None, None]:
         handle = self._handle.get()
         order = sorted(range(len(rows)), key=lambda row: -len(rows[row].ids))
         for numbers in self._batches(order, rows, min(batch_size, self._bounds[0])):

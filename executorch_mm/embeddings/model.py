@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from executorch_mm._loading.options import SHOWN, LoadOptions, PathLike
+from executorch_mm._loading.options import SHOWN, MethodOptions, PathLike
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm.arrays import unit_rows
 from executorch_mm.embeddings.arguments import listed
@@ -27,8 +27,9 @@ class EmbeddingModel(TextEncoder):
     The program's method takes token ids (batch, length) and, where it has more inputs, an attention mask and
     token type ids of that shape; it gives hidden states (batch, length, size) or vectors (batch, size). What
     sentence-transformers writes beside a model says the rest: pooling, normalization, prompts, the longest
-    text. The tokenizer has to be a tokenizer.json. One call runs at a time; a second one meanwhile raises
-    `BusyError`. A model cannot be used in a forked child (`ForkError`): load one in each process.
+    text. The tokenizer has to be a tokenizer.json. Threads may call it at the same time, and tasks by
+    `asyncio.to_thread`: calls of the program take turns. A model cannot be used in a forked child
+    (`ForkError`): load one in each process.
 
     Examples:
         >>> model = EmbeddingModel("all-minilm/model.pte")  # doctest: +SKIP
@@ -46,7 +47,7 @@ class EmbeddingModel(TextEncoder):
         pooling: Pooling | Sequence[Pooling] | None = None,
         max_length: int | None = None,
         input_names: Sequence[InputName] | None = None,
-        **options: Unpack[LoadOptions],
+        **options: Unpack[MethodOptions],
     ) -> None:
         """Loads a model. The GIL is released meanwhile.
 
@@ -60,7 +61,7 @@ class EmbeddingModel(TextEncoder):
                 program allow.
             input_names: The program's inputs, where they are not in transformers' order: input_ids,
                 attention_mask, token_type_ids.
-            **options: Fields of `LoadOptions`: `load_mode`, `num_threads`, `xnnpack`.
+            **options: Fields of `MethodOptions`: `load_mode`, `num_threads`, `xnnpack`, `max_requests`.
 
         Raises:
             ModelLoadError: The file cannot be read, verified or initialised.
@@ -128,7 +129,7 @@ class EmbeddingModel(TextEncoder):
             InputError: Not texts, or no such prompt.
             TokenizerError: A text cannot be encoded.
             ExecutionError: The model failed.
-            BusyError: Another call is running.
+            QueueFullError: As many calls are under way as `max_requests` allows.
             ForkError: This is a forked child.
         """
         many = [sentences] if isinstance(sentences, str) else listed("sentences", sentences, "texts")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from executorch_mm._loading.options import SHOWN, LoadOptions, PathLike
+from executorch_mm._loading.options import SHOWN, MethodOptions, PathLike
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm.embeddings.arguments import check_count, check_text, listed
 from executorch_mm.embeddings.encoder import InputName, TextEncoder
@@ -40,8 +40,9 @@ class Reranker(TextEncoder):
     """Scores pairs of texts with a .pte file whose output is one logit a pair (a cross-encoder).
 
     The program's method takes what an `EmbeddingModel`'s takes and gives logits (batch, 1) or (batch). Pairs
-    are put together as the tokenizer.json says. One call runs at a time; a second one meanwhile raises
-    `BusyError`. A model cannot be used in a forked child (`ForkError`): load one in each process.
+    are put together as the tokenizer.json says. Threads may call it at the same time, and tasks by
+    `asyncio.to_thread`: calls of the program take turns. A model cannot be used in a forked child
+    (`ForkError`): load one in each process.
 
     Examples:
         >>> model = Reranker("ms-marco/model.pte")  # doctest: +SKIP
@@ -58,7 +59,7 @@ class Reranker(TextEncoder):
         activation: Activation | None = None,
         max_length: int | None = None,
         input_names: Sequence[InputName] | None = None,
-        **options: Unpack[LoadOptions],
+        **options: Unpack[MethodOptions],
     ) -> None:
         """Loads a model. The GIL is released meanwhile.
 
@@ -72,7 +73,7 @@ class Reranker(TextEncoder):
             max_length: Tokens after which a pair is cut, the longer text first; None takes the least of what
                 the files and the program allow.
             input_names: As in `EmbeddingModel`.
-            **options: Fields of `LoadOptions`: `load_mode`, `num_threads`, `xnnpack`.
+            **options: Fields of `MethodOptions`: `load_mode`, `num_threads`, `xnnpack`, `max_requests`.
 
         Raises:
             ModelLoadError: The file cannot be read, verified or initialised.
@@ -116,7 +117,7 @@ class Reranker(TextEncoder):
             InputError: Not pairs of texts.
             TokenizerError: A text cannot be encoded.
             ExecutionError: The model failed.
-            BusyError: Another call is running.
+            QueueFullError: As many calls are under way as `max_requests` allows.
             ForkError: This is a forked child.
         """
         rows = listed("pairs", pairs, "pairs of texts")

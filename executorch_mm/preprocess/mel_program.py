@@ -25,8 +25,8 @@ class MelProgram(LoadedModel):
     """Makes features of audio with a .pte file, such as `executorch.extension.audio.mel_spectrogram` writes.
 
     Its method `forward` takes float samples (num_samples,) and gives (chunks, bins, frames), or all chunks in
-    a row, (1, bins, chunks * frames). One call runs at a time; a second one meanwhile raises `BusyError`. A
-    program cannot be used in a forked child (`ForkError`): load one in each process.
+    a row, (1, bins, chunks * frames). Calls of several
+    threads take turns. A program cannot be used in a forked child (`ForkError`): load one in each process.
 
     Args:
         path: The .pte file.
@@ -46,7 +46,7 @@ class MelProgram(LoadedModel):
         self, path: str | os.PathLike[str], *, chunk_frames: int = CHUNK_FRAMES, sampling_rate: int = 16000
     ) -> None:
         self._path = str(checked_path(path, "audio_preprocessor"))
-        methods = load_methods(path, num_threads=1)
+        methods, _ = load_methods(path, num_threads=1)
         forward = find_method(methods, (_METHOD,), "float", (1,))
         if forward is None:
             raise ContractError(f"{self._path}: expected a method {_METHOD}, got {sorted(methods.methods)}")

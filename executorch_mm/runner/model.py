@@ -12,9 +12,8 @@ from executorch_mm._engine.conversation_methods import checked_method
 from executorch_mm._engine.loaded import Loaded
 from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.loaded_model import LoadedModel
-from executorch_mm._loading.options import SHOWN, ModelOptions, PathLike, PretrainedOptions
+from executorch_mm._loading.options import SHOWN, ModelOptions, PathLike, PretrainedOptions, optional_count
 from executorch_mm._loading.shown_options import show_options
-from executorch_mm.errors import InputError, shown
 from executorch_mm.runner.model_map import ModelMap
 from executorch_mm.runner.session import Session, checked_priority
 from executorch_mm.stats import counted
@@ -62,8 +61,8 @@ class MultimodalModel(LoadedModel, AdapterLoading, ModelMap):
         Raises:
             ModelLoadError, ContractError, TokenizerError, InputError: As in `MultimodalRunner`.
         """
-        chunk = _count(options.pop("prefill_chunk", _CHUNK), "prefill_chunk")
-        most = _count(options.pop("max_requests", None), "max_requests")
+        chunk = optional_count(options.pop("prefill_chunk", _CHUNK), "prefill_chunk")
+        most = optional_count(options.pop("max_requests", None), "max_requests")
         data_path = options.pop("data_path", ())
         processor_path = options.pop("processor_path", None)
         audio_preprocessor = options.pop("audio_preprocessor", None)
@@ -214,11 +213,3 @@ class MultimodalModel(LoadedModel, AdapterLoading, ModelMap):
 
 
 show_options(MultimodalModel, SHOWN)
-
-
-def _count(number: object, name: str) -> int | None:
-    if number is None:
-        return None
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number < 2**62:
-        raise InputError(f"{name}: expected 1 or more, or None, got {shown(number)}")
-    return number

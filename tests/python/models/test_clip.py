@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import io
 import json
 import os
 import threading
@@ -14,14 +16,15 @@ import pytest
 from PIL import Image
 
 from executorch_mm import (
-    BusyError,
     ClipModel,
     ContractError,
     ExecutorchMMError,
     ForkError,
     InputError,
     ModelLoadError,
+    QueueFullError,
     TokenizerError,
+    UnknownOptionError,
 )
 from executorch_mm.preprocess import ImageProcessor
 
@@ -185,23 +188,62 @@ def test_a_closed_model_says_so() -> None:
         model.encode_text([EXPECTED["ids"][0]])
 
 
-def test_threads_get_a_right_answer_or_a_busy_error(model: ClipModel) -> None:
-    ids = EXPECTED["ids"] * 20
+def test_threads_and_tasks_each_get_their_own_answer(model: ClipModel) -> None:
+    ids = EXPECTED["ids"]
+    pixels = images()
     wrong: list[object] = []
 
-    def work() -> None:
-        for _ in range(20):
-            try:
-                made = model.encode_text(ids, normalize=False)
-            except BusyError:
-                continue
-            if not np.allclose(made, np.tile(TEXTS, (20, 1)), **CLOSE):
+    def ask(number: int) -> None:
+        count = 1 + number % 5
+        for _ in range(10):
+            made = model.encode_text(ids * count, normalize=False)
+            seen = model.encode_image(pixels[:1], normalize=False)
+            if not np.allclose(made, np.tile(TEXTS, (count, 1)), **CLOSE):
                 wrong.append(made)
+            if not np.allclose(seen, IMAGES[:1], **CLOSE):
+                wrong.append(seen)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
+    async def tasks() -> None:
+        await asyncio.gather(*(asyncio.to_thread(ask, number) for number in range(4)))
+
+    threads = [threading.Thread(target=ask, args=[number]) for number in range(4)]
     for thread in threads:
         thread.start()
+    asyncio.run(tasks())
     for thread in threads:
         thread.join()
     assert wrong == []
-    np.testing.assert_allclose(model.encode_text(EXPECTED["texts"], normalize=False), TEXTS, **CLOSE)
+    model.encode_text(ids * 3)
+    before = model.copied_input_bytes
+    model.encode_text(ids)
+    copied = model.copied_input_bytes - before
+    model.encode_text(ids * 3)
+    assert model.copied_input_bytes - before == 4 * copied
+
+
+def test_a_call_beyond_the_bound_is_refused_and_the_next_one_served() -> None:
+    class Nested(io.BytesIO):
+        """An image file that asks the model as well, while it is read."""
+
+        asks: ClipModel
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            self.asks.encode_text([EXPECTED["ids"][0]])
+            return super().read(size)
+
+    png = io.BytesIO()
+    Image.fromarray(images()[0]).save(png, "png")
+    for most, error in (
+        (1, pytest.raises(QueueFullError, match="max_requests: 1")),
+        (2, contextlib.nullcontext()),
+    ):
+        with ClipModel(FOLDER / ENTRY["file"], max_requests=most) as bounded:
+            file = Nested(png.getvalue())
+            file.asks = bounded
+            with error:
+                bounded.encode_image(file)
+            np.testing.assert_allclose(bounded.encode_text(EXPECTED["ids"], normalize=False), TEXTS, **CLOSE)
+    with pytest.raises(InputError, match="max_requests: expected 1 or more"):
+        ClipModel(FOLDER / ENTRY["file"], max_requests=0)
+    with pytest.raises(UnknownOptionError, match=r"max_request: .*did you mean max_requests"):
+        ClipModel(FOLDER / ENTRY["file"], max_request=1)

@@ -5,6 +5,7 @@ The files and expected.json are made by tools/fixtures/embeddings/make_models.py
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -19,6 +20,7 @@ from executorch_mm import (
     ExecutorchMMError,
     InputError,
     ModelLoadError,
+    QueueFullError,
     Reranker,
     TokenizerError,
 )
@@ -165,6 +167,49 @@ def test_scores_are_those_of_sentence_transformers(name: str) -> None:
         assert ranked[0].text == wanted["documents"][ranked[0].index]
         assert model.rank(wanted["query"], wanted["documents"], top_k=1) == ranked[:1]
         assert model.rank(wanted["query"], []) == []
+
+
+def test_threads_and_tasks_each_get_their_own_answer() -> None:
+    """Each list takes several calls of the program, between which others have theirs."""
+    vectors, ranked = expected("bert_mean"), expected("bert_reranker")
+    pairs = [tuple(pair) for pair in ranked["pairs"]]
+    with EmbeddingModel(MODELS / "bert_mean") as model, Reranker(MODELS / "bert_reranker") as reranker:
+
+        def ask(number: int) -> None:
+            for _ in range(5):
+                made = model.encode(vectors["sentences"], batch_size=1 + number % 3)
+                np.testing.assert_allclose(made, np.array(vectors["embeddings"]), **CLOSE)
+                scores = reranker.predict(pairs, batch_size=1 + number % 2)
+                np.testing.assert_allclose(scores, ranked["scores"], **CLOSE)
+
+        async def tasks() -> None:
+            await asyncio.gather(*(asyncio.to_thread(ask, number) for number in range(8)))
+
+        asyncio.run(tasks())
+
+
+@pytest.mark.parametrize(("kind", "name"), [(EmbeddingModel, "bert_mean"), (Reranker, "bert_reranker")])
+def test_calls_beyond_the_bound_are_refused(
+    kind: type[EmbeddingModel | Reranker], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with kind(MODELS / name, max_requests=1) as model:
+        ask = model.encode if isinstance(model, EmbeddingModel) else model.rank
+        given = ["a"] if isinstance(model, EmbeddingModel) else ("a", ["b"])
+
+        def call() -> object:
+            return ask(given) if isinstance(model, EmbeddingModel) else ask(*given)
+
+        batches = kind._batches
+
+        def nested(self: EmbeddingModel | Reranker, *arguments: Any) -> Any:
+            monkeypatch.setattr(kind, "_batches", batches)
+            with pytest.raises(QueueFullError, match="max_requests: 1"):
+                call()
+            return batches(self, *arguments)
+
+        monkeypatch.setattr(kind, "_batches", nested)
+        assert call() is not None
+        assert call() is not None
 
 
 def test_a_score_of_any_logit_is_finite(tmp_path: Path) -> None:

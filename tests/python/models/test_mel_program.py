@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from executorch_mm import (
     InputError,
     ModelLoadError,
     MultimodalInput,
+    MultimodalModel,
     MultimodalRunner,
+    Session,
     make_audio_input,
     make_raw_audio_input,
     make_token_input,
@@ -115,7 +118,7 @@ def load(**options: object) -> MultimodalRunner:
     return MultimodalRunner(VOXTRAL, NumberTokenizer(), **options)  # type: ignore[arg-type]
 
 
-def ask(runner: MultimodalRunner, *parts: MultimodalInput) -> str:
+def ask(runner: MultimodalRunner | Session, *parts: MultimodalInput) -> str:
     runner.reset()
     return runner.generate_text([make_token_input([5, 9]), *parts, make_token_input([33])], max_new_tokens=8)
 
@@ -144,6 +147,22 @@ def test_raw_audio_passes_through_the_program() -> None:
         with pytest.raises(InputError, match="NaN"):
             runner.prefill(make_raw_audio_input(np.full((1, 1, 400), np.nan, np.float32)))
         assert runner.position == 2 * ROWS
+
+
+def test_sessions_that_hear_at_the_same_time_each_get_their_own_answer() -> None:
+    clips = [audio(seconds) for seconds in (2, 31)]
+    with MultimodalModel(
+        VOXTRAL, NumberTokenizer(), audio_preprocessor=MEL / "mel_small.pte", num_threads=1
+    ) as model:
+
+        def hear(number: int) -> list[str]:
+            with model.session() as session:
+                return [ask(session, make_audio_input(clips[number % 2])) for _ in range(4)]
+
+        alone = [hear(number)[0] for number in range(2)]
+        with ThreadPoolExecutor(6) as threads:
+            for number, answers in enumerate(threads.map(hear, range(6))):
+                assert answers == [alone[number % 2]] * 4
 
 
 def test_features_of_another_number_of_bins_are_refused_when_the_model_is_loaded() -> None:

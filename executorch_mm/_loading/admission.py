@@ -15,12 +15,15 @@ PieceT = TypeVar("PieceT")
 class Admission:
     """Counts the requests that are under way: each of them waits for its next turn, or has one.
 
-    Attributes:
+    Args:
         most: How many there may be; None for any number.
+
+    Attributes:
+        most: The same.
     """
 
-    def __init__(self) -> None:
-        self.most: int | None = None
+    def __init__(self, most: int | None = None) -> None:
+        self.most = most
         self._count = 0
         self._change = threading.Lock()
 
