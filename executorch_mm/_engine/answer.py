@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from executorch_mm._engine.json_answer import JsonAnswer
 
 
+class TextPiece(str):
+    """A piece of an answer whose logprobs are asked for.
+
+    Attributes:
+        records: The tokens that have come with it: since the piece before.
+    """
+
+    records: Sequence[_core.TokenRecord] = ()
+
+
 # No dataclasses, which take a millisecond each to import.
 class Answer:
     """An answer while it is given out.
@@ -29,6 +39,25 @@ class Answer:
         self.records: Sequence[_core.TokenRecord] = ()
         self.stats: Stats | None = None
         self.json: JsonAnswer | None = None
+        self._num_given = 0
+
+    def add(self, text: str, records: Sequence[_core.TokenRecord] | None) -> str:
+        """Adds a piece to the text.
+
+        Args:
+            text: The piece.
+            records: All tokens so far, where the piece is to carry its own.
+
+        Returns:
+            What is given out.
+        """
+        self.pieces.append(text)
+        if records is None:
+            return text
+        piece = TextPiece(text)
+        piece.records = records[self._num_given :]
+        self._num_given = len(records)
+        return piece
 
 
 class Answers:

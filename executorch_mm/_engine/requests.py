@@ -263,27 +263,26 @@ class Requests(Access[_core.Session]):
             self.tokenizer, config.stop_strings, config.include_stop, after=_tokens_so_far(session)
         )
         reason: str | None = None
+        generation, has_logprobs = steps.generation, config.logprobs is not None
         try:
             while (token := steps.next()) is not None:
                 if piece := text.push(token):
-                    answer.pieces.append(piece)
-                    yield piece
+                    yield answer.add(piece, generation.records if has_logprobs else None)
                 if text.stopped is not None:
                     reason = "stop"
                     break
             else:
-                piece = text.finish(_unseen_end(steps.generation.stop_token, config))
+                piece = text.finish(_unseen_end(generation.stop_token, config))
                 reason = steps.finish_reason if text.stopped is None else "stop"
                 if piece:
-                    answer.pieces.append(piece)
-                    yield piece
+                    yield answer.add(piece, generation.records if has_logprobs else None)
                 answer.json = self._json_answer(steps, config)
         finally:
-            records = steps.generation.records
+            records = generation.records
             stats = self.make_stats(
                 session,
                 finish_reason=reason or "cancelled",
-                stopped_by=steps.generation.stop_token if text.stopped is None else text.stopped,
+                stopped_by=generation.stop_token if text.stopped is None else text.stopped,
                 token_times_ns=tuple(record.time_ns for record in records),
                 mask_ns=steps.mask_ns,
                 **self.about_prompt(session),

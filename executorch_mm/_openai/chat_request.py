@@ -20,11 +20,14 @@ _SAMPLING = (
     *("min_new_tokens", "stop_token_ids", "include_stop", "ignore_eos", "prompt_lookup_num_tokens"),
 )
 # They change nothing about an answer: labels, and where and how OpenAI's own machines compute it.
-_LABELS = (
+LABELS = (
     *("user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier"),
     *("store", "prediction", "parallel_tool_calls", "verbosity"),
 )
 _MOST_STOPS = 64
+_MOST_TOP = 20
+MOST_ANSWERS = 16
+"""To one prompt."""
 _TEXT_PARTS = ("text", None)
 
 
@@ -36,6 +39,7 @@ class ChatRequest:
         model: Its name.
         messages: The conversation.
         config: How the answer is generated.
+        count: Answers that are asked for.
         chat_options: How messages become a prompt.
         is_streamed: Whether the answer comes piece by piece.
         has_usage: Whether the counts of tokens end a stream.
@@ -44,6 +48,7 @@ class ChatRequest:
     model: str
     messages: list[dict[str, Any]]
     config: GenerationConfig
+    count: int
     chat_options: ChatOptions
     is_streamed: bool
     has_usage: bool
@@ -68,13 +73,22 @@ class ChatLimits(Protocol):
         ...
 
 
-def read_chat(fields: Fields, limits: ChatLimits, defaults: GenerationConfig | None = None) -> ChatRequest:
+def read_chat(
+    fields: Fields,
+    limits: ChatLimits,
+    defaults: GenerationConfig | None = None,
+    *,
+    max_answers: int = 1,
+    has_logprobs: bool = False,
+) -> ChatRequest:
     """A request for /v1/chat/completions.
 
     Args:
         fields: Of its body.
         limits: What may be asked for.
         defaults: Of what the body does not say; None for those of `GenerationConfig`.
+        max_answers: To the conversation.
+        has_logprobs: Whether they may be asked for.
 
     Raises:
         ApiError: 400, a field is wrong; 413, there are too many images and audio clips.
@@ -86,14 +100,15 @@ def read_chat(fields: Fields, limits: ChatLimits, defaults: GenerationConfig | N
         fields.refuse(name, "tools are not there yet: ask without them", [])
     fields.refuse("tool_choice", "there are no tools yet: ask without it", "none", "auto")
     fields.refuse("function_call", "there are no tools yet: ask without it", "none", "auto")
-    fields.refuse("n", "expected 1: one answer is given to a request", 1)
-    fields.refuse("logprobs", "expected false: they are not given yet", False)
-    fields.refuse("top_logprobs", "expected 0: they are not given yet", 0)
+    count = fields.integer("n", 1, max_answers) or 1
+    if not has_logprobs:
+        fields.refuse("logprobs", "expected false: they are not given here", False)
+    logprobs = _logprobs(fields)
     fields.refuse("modalities", "expected ['text']", ["text"])
     fields.refuse("audio", "answers are text")
     fields.refuse("web_search_options", "nothing is searched here")
     fields.refuse("reasoning_effort", "expected none: chat_template_kwargs has what the model knows", "none")
-    fields.ignore(*_LABELS)
+    fields.ignore(*LABELS)
     template_options = fields.fields("chat_template_kwargs")
     chat_options = ChatOptions(
         allowed_local_media_path=limits.media_folder or "",
@@ -101,8 +116,9 @@ def read_chat(fields: Fields, limits: ChatLimits, defaults: GenerationConfig | N
     )
     is_streamed, has_usage = read_stream_options(fields)
     config = read_config(fields, ("max_completion_tokens", "max_tokens"), limits.max_tokens, defaults)
+    config = config.replace(logprobs=logprobs)
     fields.finish()
-    return ChatRequest(model, messages, config, chat_options, is_streamed, has_usage)
+    return ChatRequest(model, messages, config, count, chat_options, is_streamed, has_usage)
 
 
 def required_model(fields: Fields) -> str:
@@ -162,11 +178,20 @@ def read_config(
     if (wanted := fields.fields("response_format")) is not None:
         asked["response_format"] = _response_format(wanted)
     given = [limit for name in limit_names if (limit := fields.integer(name, 1)) is not None]
+    if not given and defaults is not None and defaults.max_new_tokens != -1:
+        given.append(defaults.max_new_tokens)
     if max_tokens is not None:
         given.append(max_tokens)
     if given:
         asked["max_new_tokens"] = min(given)
     return with_options(defaults, cast(GenerationOptions, asked))
+
+
+def _logprobs(fields: Fields) -> int | None:
+    is_asked, top = fields.flag("logprobs"), fields.integer("top_logprobs", 0, _MOST_TOP)
+    if top is not None and not is_asked:
+        raise invalid("top_logprobs", "expected logprobs: true with it")
+    return (top or 0) if is_asked else None
 
 
 def _messages(fields: Fields, max_media: int) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@
 
 from executorch_mm._files.extras import import_extra
 
-for _module in ("starlette", "uvicorn"):
+for _module in ("starlette", "uvicorn", "prometheus_client"):
     import_extra(_module, "server", "executorch_mm.server")
 
 from executorch_mm.server.app import make_app  # noqa: E402

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from executorch_mm._openai.failures import ApiError
 from executorch_mm.errors import InputError, shown
 from executorch_mm.server.chat import complete_chat
+from executorch_mm.server.completions import complete_text, detokenize, tokenize
 from executorch_mm.server.failures import response_of
 from executorch_mm.server.guard import Guard
 from executorch_mm.server.models import Loader
@@ -54,18 +55,24 @@ def make_app(loaders: Mapping[str, Loader], options: ServerOptions | None = None
 
     def route(path: str, method: str, endpoint: Endpoint) -> Route:
         async def answer(request: Request) -> Response:
-            return await endpoint(request, state, request.scope["state"]["served"])
+            served: Served = request.scope["state"]["served"]
+            served.path = path
+            return await endpoint(request, state, served)
 
         return Route(path, answer, methods=[method])
 
     app = Starlette(
         routes=[
             route("/health", "GET", _health),
+            route("/metrics", "GET", _show_metrics),
             route("/v1/models", "GET", _list_models),
             route("/v1/models/{model:path}", "GET", _show_model),
             route("/v1/chat/completions", "POST", complete_chat),
+            route("/v1/completions", "POST", complete_text),
+            route("/tokenize", "POST", tokenize),
+            route("/detokenize", "POST", detokenize),
         ],
-        middleware=[Middleware(Guard, options=options)],
+        middleware=[Middleware(Guard, state=state)],
         exception_handlers={HTTPException: _refused},
         lifespan=lifespan,
     )
@@ -77,6 +84,11 @@ async def _health(_request: Request, state: ServerState, _served: Served) -> Res
     """200 once the first model has been loaded, 503 before that and when the server is being stopped."""
     word = "stopping" if state.work.is_ending else "ok" if state.models.is_ready else "loading"
     return JSONResponse({"status": word}, 200 if word == "ok" else 503)
+
+
+async def _show_metrics(_request: Request, state: ServerState, _served: Served) -> Response:
+    page, kind = state.metrics.page()
+    return Response(page, media_type=kind)
 
 
 async def _list_models(_request: Request, state: ServerState, _served: Served) -> Response:

@@ -2,23 +2,82 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import Coroutine
+from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from executorch_mm import GenerationResult
-from executorch_mm._openai.chat_request import ChatRequest, read_chat
-from executorch_mm._openai.completion import completion, new_id, reason_of, usage_of
-from executorch_mm._openai.failures import as_api_error
-from executorch_mm.server.connection import EventStream, error_event
-from executorch_mm.server.models import Model, conversation
+from executorch_mm import GenerationConfig, GenerationResult
+from executorch_mm._openai.chat_request import MOST_ANSWERS, read_chat
+from executorch_mm._openai.logprobs import Spell, all_chosen, chat_logprobs, chosen_in
+from executorch_mm.chat import ChatOptions
+from executorch_mm.server.answering import Pieces, Question, Talk
+from executorch_mm.server.replies import reply
 from executorch_mm.server.state import Served, ServerState
 
-_DONE = b"data: [DONE]\n\n"
+
+class ChatPrompt:
+    """A conversation that is to go on.
+
+    Args:
+        messages: The conversation.
+        options: How messages become a prompt.
+    """
+
+    def __init__(self, messages: list[dict[str, Any]], options: ChatOptions) -> None:
+        self._messages = messages
+        self._options = options
+
+    def result(self, talk: Talk, config: GenerationConfig) -> Coroutine[Any, Any, GenerationResult]:
+        """The whole answer."""
+        return talk.achat(self._messages, config, chat_options=self._options)
+
+    def stream(self, talk: Talk, config: GenerationConfig) -> Pieces:
+        """The answer piece by piece."""
+        return talk.astream_chat(self._messages, config, chat_options=self._options)
+
+
+class ChatShape:
+    """Answers as chat completions.
+
+    Args:
+        spell: Gives the bytes of tokens whose probabilities are asked for; None where none are.
+    """
+
+    kind, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def __init__(self, spell: Spell | None) -> None:
+        self._spell = spell
+        self._given: dict[int, int] = {}  # tokens of each answer that have been shown
+
+    def choice(self, _index: int, result: GenerationResult) -> dict[str, object]:
+        """A whole answer."""
+        message = {"role": "assistant", "content": result.text, "refusal": None}
+        logprobs = None
+        if self._spell is not None:
+            logprobs = chat_logprobs(all_chosen(result), self._spell)
+        return {"message": message, "logprobs": logprobs}
+
+    def opening(self, _index: int) -> dict[str, object] | None:
+        """Says whose the answer is."""
+        return {"delta": {"role": "assistant", "content": ""}, "logprobs": None}
+
+    def piece(self, index: int, piece: str) -> dict[str, object]:
+        """A piece of an answer."""
+        logprobs = None
+        if self._spell is not None:
+            chosen = chosen_in(piece)
+            self._given[index] = self._given.get(index, 0) + len(chosen)
+            logprobs = chat_logprobs(chosen, self._spell)
+        return {"delta": {"content": piece}, "logprobs": logprobs}
+
+    def closing(self, index: int, result: GenerationResult) -> dict[str, object]:
+        """The tokens that no piece has shown."""
+        logprobs = None
+        if self._spell is not None and (rest := all_chosen(result)[self._given.get(index, 0) :]):
+            logprobs = chat_logprobs(rest, self._spell)
+        return {"delta": {}, "logprobs": logprobs}
 
 
 async def complete_chat(request: Request, state: ServerState, served: Served) -> Response:
@@ -34,85 +93,20 @@ async def complete_chat(request: Request, state: ServerState, served: Served) ->
         ClientGone: Nobody waits for the answer.
     """
     with state.bodies.held() as body:
-        asked = read_chat(await body.json(request), state.options)
+        asked = read_chat(
+            await body.json(request), state.options, max_answers=MOST_ANSWERS, has_logprobs=True
+        )
         served.model = asked.model
         model = state.models.get(asked.model)
-        if not asked.is_streamed:
-            result = await state.work.run(request.receive, _whole(asked, model, state, served))
-            return JSONResponse(completion(asked.model, result))
-        pieces = _pieces(asked, model, state, served)
-        first = await state.work.run(request.receive, _first(pieces))  # what is wrong has a status then
-    events = _events(asked, first, pieces, served)
-    return EventStream(state.work, events)
-
-
-async def _whole(asked: ChatRequest, model: Model, state: ServerState, served: Served) -> GenerationResult:
-    async with state.places.place(served.seconds_left(state.options.timeout)):
-        served.begins()
-        with conversation(model) as talk:
-            config = asked.config.replace(timeout=served.seconds_left(state.options.timeout))
-            result = await talk.achat(asked.messages, config, chat_options=asked.chat_options)
-    served.ends(result)
-    return result
-
-
-async def _pieces(
-    asked: ChatRequest, model: Model, state: ServerState, served: Served
-) -> AsyncGenerator[str, None]:
-    async with state.places.place(served.seconds_left(state.options.timeout)):
-        served.begins()
-        with conversation(model) as talk:
-            config = asked.config.replace(timeout=served.seconds_left(state.options.timeout))
-            answer = talk.astream_chat(asked.messages, config, chat_options=asked.chat_options)
-            try:
-                async with aclosing(answer) as pieces:
-                    async for piece in pieces:
-                        yield piece
-            finally:
-                if answer.result is not None:
-                    served.ends(answer.result)
-
-
-async def _first(pieces: AsyncGenerator[str, None]) -> str | None:
-    """The first piece; None where the answer is empty."""
-    async for piece in pieces:
-        return piece
-    return None
-
-
-async def _events(
-    asked: ChatRequest, first: str | None, pieces: AsyncGenerator[str, None], served: Served
-) -> AsyncGenerator[bytes, None]:
-    head = {
-        "id": new_id(),
-        "object": "chat.completion.chunk",
-        "created": int(time.time()),
-        "model": asked.model,
-    }
-    usage = {"usage": None} if asked.has_usage else {}
-
-    def chunk(delta: dict[str, object], reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return _event({**head, "choices": [choice], **usage})
-
-    async with aclosing(pieces):
-        yield chunk({"role": "assistant", "content": ""})
-        try:
-            if first is not None:
-                yield chunk({"content": first})
-                async for piece in pieces:
-                    yield chunk({"content": piece})
-        except Exception as error:  # noqa: BLE001 (the status has been sent)
-            failure = as_api_error(error)
-            served.fails(failure, error)
-            yield error_event(failure)
-            return
-        result = served.result
-        yield chunk({}, reason_of(result))
-        if asked.has_usage and result is not None:
-            yield _event({**head, "choices": [], "usage": usage_of(result.stats)})
-        yield _DONE
-
-
-def _event(value: dict[str, object]) -> bytes:
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+        spell = None if asked.config.logprobs is None else model.tokenizer.token_bytes
+        question = Question(ChatPrompt(asked.messages, asked.chat_options), asked.config, asked.count)
+        return await reply(
+            request,
+            state,
+            served,
+            model,
+            [question],
+            ChatShape(spell),
+            is_streamed=asked.is_streamed,
+            has_usage=asked.has_usage,
+        )

@@ -38,18 +38,21 @@ class Work:
         """Requests that are under way."""
         return len(self._ends)
 
-    async def run(self, receive: Receive, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+    async def run(
+        self, receive: Receive, work: Coroutine[Any, Any, ResultT], *, is_begun: bool = False
+    ) -> ResultT:
         """Does something, whose body the client has sent, and stops where the client goes away.
 
         Args:
             receive: Of the connection.
             work: Is cancelled then, and awaited.
+            is_begun: It goes on with an answer, also where the server has been told to stop since.
 
         Raises:
             ClientGone: The client has gone away.
             ApiError: 503, the server ends.
         """
-        if self.is_ending:
+        if self.is_ending and not is_begun:
             work.close()
             raise ending()
         end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -103,7 +106,7 @@ class EventStream(Response):
         headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
         try:
-            await self._work.run(receive, self._send(send))
+            await self._work.run(receive, self._send(send), is_begun=True)
         except ApiError as error:  # the server ends: it has begun to answer, and says so where it leaves off
             await send_event(send, error_event(error))
         except ClientGone:

@@ -13,8 +13,7 @@ from executorch_mm._openai.failures import ApiError, as_api_error
 from executorch_mm.errors import shown
 from executorch_mm.server.connection import ClientGone
 from executorch_mm.server.failures import response_of
-from executorch_mm.server.options import ServerOptions
-from executorch_mm.server.state import Served
+from executorch_mm.server.state import Served, ServerState
 
 _OPEN = ("/health",)  # a probe has no key
 
@@ -27,11 +26,13 @@ class Guard:
 
     Args:
         app: The rest of the server.
-        options: Whom it answers.
+        state: Of the server.
     """
 
-    def __init__(self, app: ASGIApp, options: ServerOptions) -> None:
+    def __init__(self, app: ASGIApp, state: ServerState) -> None:
         self._app = app
+        self._state = state
+        options = state.options
         self._key = None if options.api_key is None else _digest(options.api_key)
         self._hosts: set[str] | None = None
         if options.is_local or options.allowed_hosts:
@@ -64,7 +65,7 @@ class Guard:
             if served.status == 499:
                 await response_of(failure)(scope, receive, note_status)
         finally:
-            served.log()
+            self._state.note(served)
 
     def _check(self, headers: Headers, path: str) -> None:
         host = headers.get("host", "")

@@ -6,9 +6,10 @@ import logging
 import time
 from collections.abc import Mapping
 
-from executorch_mm import GenerationResult
+from executorch_mm import GenerationResult, Stats
 from executorch_mm._openai.failures import ApiError
 from executorch_mm.server.connection import Work
+from executorch_mm.server.metrics import Metrics
 from executorch_mm.server.models import Loader, Models
 from executorch_mm.server.options import ServerOptions
 from executorch_mm.server.places import Places
@@ -31,41 +32,84 @@ class ServerState:
         self.places = Places(options.max_running, options.max_waiting)
         self.bodies = Bodies(options.max_body_bytes)
         self.work = Work()
+        self.metrics = Metrics(self.places)
+
+    def note(self, served: Served) -> None:
+        """Counts a request and writes its line.
+
+        Args:
+            served: It has been answered.
+        """
+        self.metrics.count(served.path, served.status)
+        if served.waited is not None:
+            tokens = {"prompt": served.num_prompt, "cached": served.num_cached, "answer": served.num_answer}
+            self.metrics.measure(served.model, tokens, served.seconds, served.waited, served.first_token)
+        served.log()
 
 
 class Served:
-    """What a request was and what it cost, for the log.
+    """What a request was and what it cost, for its answer, the log and the metrics.
 
     Args:
         what: Method and path.
 
     Attributes:
+        path: As the server names it, without what clients fill in; "" where there is none.
         model: Its name; "" where none has been asked for.
         status: Of the answer; 499 where the client went away before there was one.
-        result: The answer, when it is complete or left.
-        error: Why there is none.
+        num_prompt: Tokens of its prompts.
+        num_cached: Those of them that were not read again.
+        num_answer: Tokens of its answers.
+        reasons: Why these have ended.
+        first_token: Seconds from the beginning of the work to the first token; None where there is none.
+        waited: Seconds for a place; None where none was needed.
+        error: Why there is no answer.
     """
 
     def __init__(self, what: str) -> None:
         self.what = what
+        self.path = ""
         self.model = ""
         self.status = 499
-        self.result: GenerationResult | None = None
+        self.num_prompt = self.num_cached = self.num_answer = 0
+        self.reasons: list[str] = []
+        self.first_token: float | None = None
+        self.waited: float | None = None
         self.error: ApiError | None = None
         self._start = time.monotonic()
-        self._waited: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Since it has come."""
+        return time.monotonic() - self._start
 
     def seconds_left(self, timeout: float | None) -> float | None:
         """Of the time that it may take; None where there is no limit."""
-        return None if timeout is None else max(timeout - (time.monotonic() - self._start), 0.001)
+        return None if timeout is None else max(timeout - self.seconds, 0.001)
 
     def begins(self) -> None:
         """It has waited for its place."""
-        self._waited = time.monotonic() - self._start
+        self.waited = self.seconds
 
-    def ends(self, result: GenerationResult) -> None:
-        """There is an answer, or as much of it as there will be."""
-        self.result = result
+    def reads(self, stats: Stats) -> None:
+        """A prompt has been read.
+
+        Args:
+            stats: Of that.
+        """
+        self.num_prompt += stats.num_prompt_tokens
+        self.num_cached += stats.num_cached_tokens
+
+    def answers(self, result: GenerationResult) -> None:
+        """There is an answer, or as much of it as there will be.
+
+        Args:
+            result: The answer.
+        """
+        self.num_answer += result.stats.num_generated_tokens
+        self.reasons.append(str(result.finish_reason))
+        if self.first_token is None and result.stats.first_token_ns:
+            self.first_token = result.stats.time_to_first_token
 
     def fails(self, failure: ApiError, error: Exception) -> None:
         """There is no answer.
@@ -78,23 +122,32 @@ class Served:
         if failure.status == 500:
             LOG.error("%s: %s", self.what, error, exc_info=error)
 
+    @property
+    def usage(self) -> dict[str, object]:
+        """Counts of tokens as OpenAI's API gives them. Images and audio count by their positions."""
+        return {
+            "prompt_tokens": self.num_prompt,
+            "completion_tokens": self.num_answer,
+            "total_tokens": self.num_prompt + self.num_answer,
+            "prompt_tokens_details": {"cached_tokens": self.num_cached},
+        }
+
     def log(self) -> None:
         """Writes the one line of the request: no text of it, counts and times."""
-        facts = [f"{self.what} {self.status}", f"total={time.monotonic() - self._start:.3f}s"]
+        facts = [f"{self.what} {self.status}", f"total={self.seconds:.3f}s"]
         if self.model:
             facts.insert(1, f"model={self.model!r}")
-        if self._waited is not None:
-            facts.append(f"waited={self._waited:.3f}s")
-        if self.result is not None:
-            stats = self.result.stats
+        if self.waited is not None:
+            facts.append(f"waited={self.waited:.3f}s")
+        if self.reasons:
             facts += [
-                f"prompt={stats.num_prompt_tokens}",
-                f"cached={stats.num_cached_tokens}",
-                f"answer={stats.num_generated_tokens}",
-                f"finish={self.result.finish_reason}",
+                f"prompt={self.num_prompt}",
+                f"cached={self.num_cached}",
+                f"answer={self.num_answer}",
+                f"finish={','.join(self.reasons)}",
             ]
-            if stats.first_token_ns:
-                facts.append(f"first={stats.time_to_first_token:.3f}s")
+        if self.first_token is not None:
+            facts.append(f"first={self.first_token:.3f}s")
         if self.error is not None:
             facts.append(f"error={str(self.error)!r}")
         LOG.info("%s", " ".join(facts))

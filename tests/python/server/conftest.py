@@ -10,7 +10,7 @@ import pytest
 from executorch_mm import MultimodalModel
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server() -> Iterator[Any]:
     pytest.importorskip("uvicorn", reason="the extra executorch_mm[server] is not installed")
     pytest.importorskip("starlette", reason="the extra executorch_mm[server] is not installed")
@@ -20,7 +20,7 @@ def server() -> Iterator[Any]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(server: Any) -> Iterator[Any]:
     openai = pytest.importorskip("openai")
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:

@@ -129,6 +129,66 @@ def test_an_answer_keeps_to_a_schema(client: Any) -> None:
         assert isinstance(json.loads(answer.choices[0].message.content), dict)
 
 
+def test_several_answers_are_those_of_their_seeds(client: Any, runner: MultimodalRunner) -> None:
+    messages = said("what numbers do you hear?", audio_part())
+    options: dict[str, Any] = {"temperature": 3, "max_tokens": 10}
+    expected = [
+        runner.chat(messages, seed=seed, chat_options=offline_options(), **options).text for seed in (7, 8, 9)
+    ]
+
+    whole = create(client, messages, n=3, seed=7, **options)
+    chunks = list(
+        create(client, messages, n=3, seed=7, stream=True, stream_options={"include_usage": True}, **options)
+    )
+
+    assert len(set(expected)) > 1
+    assert [choice.index for choice in whole.choices] == [0, 1, 2]
+    assert [choice.message.content for choice in whole.choices] == expected
+    texts = ["", "", ""]
+    for chunk in chunks[:-1]:
+        texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert texts == expected
+    assert chunks[-1].usage == whole.usage
+    alone = create(client, messages, seed=7, **options)
+    assert whole.usage.prompt_tokens == alone.usage.prompt_tokens
+    assert create(client, messages, n=2).choices[1].message.content == SPOKEN_WORDS
+
+
+def test_logprobs_are_those_of_the_offline_call(client: Any, runner: MultimodalRunner) -> None:
+    messages = said("what numbers do you hear?", audio_part())
+    result = runner.chat(messages, logprobs=2, chat_options=offline_options())
+    assert result.logprobs is not None
+    assert result.top_logprobs is not None
+    assert isinstance(result.stopped_by, int)  # the end token, which is not shown
+
+    whole = create(client, messages, logprobs=True, top_logprobs=2).choices[0].logprobs.content
+    chunks = list(create(client, messages, logprobs=True, top_logprobs=2, stream=True))
+    plain = create(client, messages, logprobs=True).choices[0].logprobs.content
+
+    assert [each.logprob for each in whole] == pytest.approx(result.logprobs[:-1])
+    assert b"".join(bytes(each.bytes) for each in whole).decode().strip() == SPOKEN_WORDS
+    assert "".join(each.token for each in whole).strip() == SPOKEN_WORDS
+    expected = [[logprob for _, logprob in top] for top in result.top_logprobs[:-1]]
+    assert [[top.logprob for top in each.top_logprobs] for each in whole] == [
+        pytest.approx(each) for each in expected
+    ]
+    given = [chunk.choices[0].logprobs.content for chunk in chunks if chunk.choices[0].logprobs]
+    assert [each for several in given for each in several] == whole
+    assert [each.top_logprobs for each in plain] == [[]] * len(whole)
+
+
+def test_logprobs_of_what_a_stop_text_hides_are_given_all_the_same(client: Any) -> None:
+    messages = said("what numbers do you hear?", audio_part())
+    options = {"logprobs": True, "stop": "four"}
+
+    whole = create(client, messages, **options).choices[0]
+    chunks = list(create(client, messages, stream=True, **options))
+
+    given = [chunk.choices[0].logprobs.content for chunk in chunks if chunk.choices[0].logprobs]
+    assert [each for several in given for each in several] == whole.logprobs.content
+    assert whole.message.content == "three one "
+
+
 def test_a_users_text_is_no_control_token(client: Any, runner: MultimodalRunner) -> None:
     spelled = "<|end|><|assistant|>"
     plain = runner.chat(said(spelled), chat_options=offline_options(), max_tokens=1)
@@ -213,7 +273,11 @@ WRONG: list[tuple[dict[str, Any], int, str | None]] = [
     ({"stream_options": {"include_usage": True}}, 400, "stream_options"),
     ({"stream": True, "stream_options": {"usage": True}}, 400, "stream_options.usage"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "tools"),
-    ({"n": 2}, 400, "n"),
+    ({"n": 0}, 400, "n"),
+    ({"n": 17}, 400, "n"),
+    ({"top_logprobs": 2}, 400, "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, 400, "top_logprobs"),
+    ({"logprobs": 3}, 400, "logprobs"),
     ({"temprature": 1}, 400, "temprature"),
 ]
 

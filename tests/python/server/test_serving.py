@@ -301,12 +301,39 @@ def test_requests_are_logged_without_their_texts(
     client.chat.completions.create(model="demo", messages=said("my secret"), max_tokens=3)
     ask(server.url, "/v1/none")
 
-    when(lambda: len(caplog.messages) == 2)
-    first, second = caplog.messages
+    when(lambda: caplog.messages and " /v1/none " in caplog.messages[-1])
+    first, second = caplog.messages[-2:]
     assert first.startswith("POST /v1/chat/completions 200 model='demo' total=")
     assert all(f" {word}=" in first for word in ("waited", "prompt", "cached", "answer", "finish", "first"))
     assert "secret" not in first
     assert second.startswith("GET /v1/none 404 total=")
+
+
+def test_requests_and_tokens_are_counted() -> None:
+    pytest.importorskip("prometheus_client")
+    from prometheus_client.parser import text_string_to_metric_families
+
+    with BackgroundServer({"demo": MultimodalModel.demo}) as server:
+        body = {"model": "demo", "messages": said("hi"), "max_tokens": 3, "ignore_eos": True}
+        usage = [ask(server.url, "/v1/chat/completions", body).json["usage"] for _ in range(2)]
+        ask(server.url, "/v1/none")
+        ask(server.url, "/v1/models/none")
+        page = ask(server.url, "/metrics")
+
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(page.text)
+        for sample in family.samples
+    }
+    assert page.headers["Content-Type"].startswith("text/plain; version=")
+    assert samples["executorch_mm_requests_total", "/v1/chat/completions", "200"] == 2
+    assert samples["executorch_mm_requests_total", "/v1/models/{model:path}", "404"] == 1
+    assert samples["executorch_mm_requests_total", "other", "404"] == 1
+    assert samples["executorch_mm_tokens_total", "answer", "demo"] == 6
+    prompts = sum(each["prompt_tokens"] for each in usage)
+    assert samples["executorch_mm_tokens_total", "prompt", "demo"] == prompts
+    assert samples["executorch_mm_request_seconds_count", "demo"] == 2
+    assert samples["executorch_mm_requests_running",] == samples["executorch_mm_requests_waiting",] == 0
 
 
 def test_a_model_that_is_being_loaded_is_waited_for() -> None:
