@@ -73,7 +73,15 @@ if TYPE_CHECKING:
     from executorch_mm.response_format import LarkGrammar, Regex
     from executorch_mm.runner import MultimodalModel, MultimodalRunner, Session, Snapshot
     from executorch_mm.runner.batch_request import BatchRequest
-    from executorch_mm.speech import Partial, Segment, SpeechConfig, SpeechRunner, Transcription
+    from executorch_mm.speech import (
+        EnergyVad,
+        Partial,
+        Segment,
+        SileroVad,
+        SpeechConfig,
+        SpeechRunner,
+        Transcription,
+    )
     from executorch_mm.stats import Stats
     from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
@@ -85,6 +93,7 @@ _LATER = {
     "ClipModel": "executorch_mm.clip",
     "Decision": "executorch_mm._engine.decisions",
     "EmbeddingModel": "executorch_mm.embeddings",
+    "EnergyVad": "executorch_mm.speech",
     "GenerationConfig": "executorch_mm.config",
     "GenerationResult": "executorch_mm._engine.result",
     "InputWarning": "executorch_mm.preprocess",
@@ -105,6 +114,7 @@ _LATER = {
     "Score": "executorch_mm._engine.score",
     "Segment": "executorch_mm.speech",
     "Session": "executorch_mm.runner",
+    "SileroVad": "executorch_mm.speech",
     "Snapshot": "executorch_mm.runner",
     "SpeechConfig": "executorch_mm.speech",
     "SpeechRunner": "executorch_mm.speech",
@@ -139,6 +149,7 @@ __all__ = [
     "ContractError",
     "Decision",
     "EmbeddingModel",
+    "EnergyVad",
     "ExecutionError",
     "ExecutorchMMError",
     "ForkError",
@@ -171,6 +182,7 @@ __all__ = [
     "Score",
     "Segment",
     "Session",
+    "SileroVad",
     "Snapshot",
     "SpeechConfig",
     "SpeechRunner",

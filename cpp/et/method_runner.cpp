@@ -24,19 +24,29 @@ void check_input(const std::string& method, size_t index, const TensorSpec& want
                 input_name(method, index) + ": expected finite values, got NaN or infinity");
 }
 
+FloatTensor to_floats(const TensorView& output, const std::string& method, size_t index) {
+  std::vector<uint8_t> buffer;
+  const TensorView floats =
+      convert(output, DType::kFloat32, buffer, method + ": output " + std::to_string(index));
+  const float* values = static_cast<const float*>(floats.data);
+  return {{values, values + floats.size()}, floats.shape};
+}
+
 }  // namespace
 
 MethodRunner::MethodRunner(const LoadOptions& options) : program_(options) {
   program_.use_threads(options.num_threads > 0 ? options.num_threads
                                                : untried_num_threads(program_.file_bytes()));
-  methods_ = read_methods(program_.take_structure());
+  const auto structure = program_.take_structure();
+  methods_ = read_methods(structure);
+  metadata_ = read_signatures(structure).metadata;
   for (const auto& [name, method] : methods_) {
     if (!method.inputs.empty()) program_.load_method(method);
   }
 }
 
-FloatTensor MethodRunner::run(const std::string& method, const std::vector<TensorView>& inputs,
-                              size_t output) {
+const MethodSpec& MethodRunner::checked(const std::string& method,
+                                        const std::vector<TensorView>& inputs) const {
   const auto found = program_.methods().find(method);
   if (found == program_.methods().end())
     throw Error(ErrorCode::kInput, "the program has no method " + method + " that takes inputs");
@@ -45,28 +55,46 @@ FloatTensor MethodRunner::run(const std::string& method, const std::vector<Tenso
     throw Error(ErrorCode::kInput, method + ": expected " + std::to_string(wanted.size()) +
                                        " inputs, got " + std::to_string(inputs.size()));
   }
-  if (output >= found->second.spec->outputs.size()) {
-    throw Error(ErrorCode::kInput, method + ": expected one of " +
-                                       std::to_string(found->second.spec->outputs.size()) +
-                                       " outputs, got number " + std::to_string(output));
-  }
   for (size_t i = 0; i < inputs.size(); ++i) check_input(method, i, wanted[i], inputs[i]);
-  const Turn turn(&turns_, 0);
+  return *found->second.spec;
+}
+
+std::vector<TensorView> MethodRunner::call(const MethodSpec& method,
+                                           const std::vector<TensorView>& inputs) {
   std::vector<TensorView> given;
   converted_.resize(inputs.size());
   const int64_t before = program_.copied_input_bytes();
   for (size_t i = 0; i < inputs.size(); ++i) {
-    given.push_back(convert(inputs[i], wanted[i].dtype, converted_[i], input_name(method, i)));
+    given.push_back(
+        convert(inputs[i], method.inputs[i].dtype, converted_[i], input_name(method.name, i)));
     if (given[i].data != inputs[i].data)
       copied_input_bytes_ += static_cast<int64_t>(inputs[i].size_bytes());
   }
-  const TensorView made = program_.run(method, given, ErrorCode::kInput)[output];
+  std::vector<TensorView> outputs = program_.run(method.name, given, ErrorCode::kInput);
   copied_input_bytes_ += program_.copied_input_bytes() - before;
-  std::vector<uint8_t> buffer;
-  const TensorView floats =
-      convert(made, DType::kFloat32, buffer, method + ": output " + std::to_string(output));
-  const float* values = static_cast<const float*>(floats.data);
-  return {{values, values + floats.size()}, floats.shape};
+  return outputs;
+}
+
+FloatTensor MethodRunner::run(const std::string& method, const std::vector<TensorView>& inputs,
+                              size_t output) {
+  const MethodSpec& spec = checked(method, inputs);
+  if (output >= spec.outputs.size()) {
+    throw Error(ErrorCode::kInput, method + ": expected one of " +
+                                       std::to_string(spec.outputs.size()) +
+                                       " outputs, got number " + std::to_string(output));
+  }
+  const Turn turn(&turns_, 0);
+  return to_floats(call(spec, inputs)[output], method, output);
+}
+
+std::vector<FloatTensor> MethodRunner::run_all(const std::string& method,
+                                               const std::vector<TensorView>& inputs) {
+  const MethodSpec& spec = checked(method, inputs);
+  const Turn turn(&turns_, 0);
+  std::vector<FloatTensor> made;
+  for (const TensorView& output : call(spec, inputs))
+    made.push_back(to_floats(output, method, made.size()));
+  return made;
 }
 
 }  // namespace emm

@@ -18,7 +18,7 @@ from executorch_mm.cli.output import add_json, add_output, opened, stdin_parts
 from executorch_mm.cli.progress import PromptProgress
 
 if TYPE_CHECKING:
-    from executorch_mm.speech import Segment, SpeechConfig, SpeechRunner
+    from executorch_mm.speech import Segment, SileroVad, SpeechConfig, SpeechRunner
 
 _FORMATS = ("txt", "srt", "vtt", "json")
 _STDIN_NAME = "stdin"
@@ -49,6 +49,11 @@ def add_parser(commands: Commands) -> None:
         "--temperature", metavar="X", type=float, help="use only this one; 0 takes the likeliest tokens"
     )
     parser.add_argument("--seed", metavar="N", type=int, help="the same seed gives the same text")
+    silence = parser.add_mutually_exclusive_group()
+    silence.add_argument("--vad", action="store_true", help="leave out what is no louder than its background")
+    silence.add_argument(
+        "--vad-model", metavar="PATH", help="leave out where this .pte of Silero VAD finds no speech"
+    )
     add_output(parser, "write to this file, or into this folder as NAME.FORMAT for each audio file")
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--format", choices=_FORMATS, default="txt", help="of the text (default: txt)")
@@ -71,6 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         arguments.format = "json"
     config = _config(arguments)
+    detector = _detector(arguments)
+    if detector is not None:
+        config = config.replace(vad_filter=detector)
     outputs = _outputs(arguments)
     num_failed = 0
     with _runner(arguments) as runner:
@@ -160,11 +168,20 @@ def _config(arguments: argparse.Namespace) -> SpeechConfig:
             task=arguments.task,
             prompt=arguments.prompt,
             timestamps=arguments.format != "txt",
+            vad_filter=arguments.vad,
             seed=arguments.seed,
         )
         return config if arguments.temperature is None else config.replace(temperature=arguments.temperature)
     except InputError as error:
         raise UsageError(f"transcribe: {error}") from error
+
+
+def _detector(arguments: argparse.Namespace) -> SileroVad | None:
+    if arguments.vad_model is None:
+        return None
+    from executorch_mm.speech import SileroVad
+
+    return SileroVad(arguments.vad_model)
 
 
 def _runner(arguments: argparse.Namespace) -> SpeechRunner:

@@ -4,5 +4,15 @@ from executorch_mm.speech.config import SpeechConfig, SpeechOptions
 from executorch_mm.speech.runner import SpeechRunner
 from executorch_mm.speech.segment import Partial, Segment
 from executorch_mm.speech.transcription import Transcription
+from executorch_mm.speech.vad import EnergyVad, SileroVad
 
-__all__ = ["Partial", "Segment", "SpeechConfig", "SpeechOptions", "SpeechRunner", "Transcription"]
+__all__ = [
+    "EnergyVad",
+    "Partial",
+    "Segment",
+    "SileroVad",
+    "SpeechConfig",
+    "SpeechOptions",
+    "SpeechRunner",
+    "Transcription",
+]

@@ -31,6 +31,7 @@ class Hearing:
         finish_reason: Why it ended; "cancelled" until then.
         prepare_ns: Time for making features.
         token_times_ns: As in `Stats`.
+        context: Tokens of what was said, for a model that goes by them.
     """
 
     language: str | None = None
@@ -38,6 +39,23 @@ class Hearing:
     finish_reason: str = "cancelled"
     prepare_ns: int = 0
     token_times_ns: list[int] = field(default_factory=list)
+    context: list[int] | None = None
+
+    def of_part(self) -> Hearing:
+        """For a part of the clip, behind what has been heard of it."""
+        return Hearing(language=self.language, context=self.context)
+
+    def add(self, part: Hearing, placed: Callable[[Segment], Segment]) -> None:
+        """Adds what was heard in a part.
+
+        Args:
+            part: Of that.
+            placed: Gives a segment its time in the whole clip.
+        """
+        self.language, self.context, self.finish_reason = part.language, part.context, part.finish_reason
+        self.segments += map(placed, part.segments)
+        self.prepare_ns += part.prepare_ns
+        self.token_times_ns += part.token_times_ns
 
 
 SessionT_contra = TypeVar("SessionT_contra", bound=CoreSession, contravariant=True)
@@ -55,6 +73,11 @@ class SpeechModel(Protocol[SessionT_contra, ClipT]):
     @property
     def languages(self) -> tuple[str, ...]:
         """Codes of the languages that can be asked for."""
+        ...
+
+    @property
+    def window_seconds(self) -> float:
+        """How much of an audio clip it hears at once whatever its length; 0 where it hears what there is."""
         ...
 
     def check(self, config: SpeechConfig) -> None:

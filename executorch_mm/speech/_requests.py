@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Generic, NamedTuple
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Generic, NamedTuple, cast
 
+from executorch_mm import _core
 from executorch_mm._engine.access import Access, SessionT
 from executorch_mm._engine.callbacks import checked_callback
 from executorch_mm._engine.streams import AsyncStream, Stream
+from executorch_mm.errors import InputError, shown
 from executorch_mm.preprocess import Waveform
 from executorch_mm.speech._model import ClipT, Hearing, SpeechModel, SpeechProgress
+from executorch_mm.speech._regions import SpeechPart, parts_of
 from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import SpeechEvent
 from executorch_mm.speech.transcription import Transcription
+from executorch_mm.speech.vad import EnergyVad, VoiceActivityDetector
 
 if TYPE_CHECKING:
     from executorch_mm.speech._model import Speech
@@ -80,8 +84,16 @@ class SpeechRequests(Access[SessionT], Generic[SessionT, ClipT]):
         self.model.check(config)
         clip = self.model.prepare(request.audio, request.sampling_rate)
         hearing = Hearing()
+        duration = self.model.seconds(clip)
+        parts: list[SpeechPart] | None = None
         try:
-            yield from self.model.transcribe(session, clip, config, hearing, progress)
+            if config.vad_filter is False:
+                yield from self.model.transcribe(session, clip, config, hearing, progress)
+            else:
+                start_ns = _core.now_ns()
+                parts = _spoken(clip, config, self.model.window_seconds)
+                hearing.prepare_ns = _core.now_ns() - start_ns
+                yield from self._hear_parts(session, parts, duration, config, hearing, progress)
         finally:
             self.stats = self.make_stats(
                 session,
@@ -95,10 +107,49 @@ class SpeechRequests(Access[SessionT], Generic[SessionT, ClipT]):
                     text="".join(segment.text for segment in hearing.segments),
                     segments=tuple(hearing.segments),
                     language=hearing.language,
-                    duration=self.model.seconds(clip),
+                    duration=duration,
                     stats=self.stats,
+                    duration_after_vad=None if parts is None else sum(map(_seconds, parts)),
                 )
             )
+
+    def _hear_parts(
+        self,
+        session: SessionT,
+        parts: Sequence[SpeechPart],
+        duration: float,
+        config: SpeechConfig,
+        hearing: Hearing,
+        progress: SpeechProgress,
+    ) -> Generator[SpeechEvent, None, None]:
+        for part in parts:
+            heard = hearing.of_part()
+
+            def report(done: float, _total: float, start: float = part.start) -> None:
+                progress(min(start + done, duration), duration)
+
+            # A part is of the same kind as the clip.
+            clip = cast(ClipT, part.waveform)
+            try:
+                for event in self.model.transcribe(session, clip, config, heard, report):
+                    yield part.placed(event)
+            finally:
+                hearing.add(heard, part.placed_segment)
+            if heard.finish_reason != "stop":
+                return
+        progress(duration, duration)
+        hearing.finish_reason = "stop"
+
+
+def _spoken(clip: object, config: SpeechConfig, window: float) -> list[SpeechPart]:
+    if not isinstance(clip, Waveform):
+        raise InputError(f"vad_filter: expected an audio clip to look for speech in, got {shown(clip)}")
+    detector = EnergyVad() if config.vad_filter is True else cast("VoiceActivityDetector", config.vad_filter)
+    return parts_of(clip, detector(clip), window)
+
+
+def _seconds(part: SpeechPart) -> float:
+    return len(part.waveform.samples) / part.waveform.sampling_rate
 
 
 def _ignore(_done: float, _total: float) -> None:

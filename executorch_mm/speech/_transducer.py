@@ -80,6 +80,11 @@ class TransducerModel:
         """See `SpeechModel`."""
         return ()
 
+    @property
+    def window_seconds(self) -> float:
+        """See `SpeechModel`."""
+        return 0.0
+
     def check(self, config: SpeechConfig) -> None:
         """See `SpeechModel`."""
         if config.language is not None:

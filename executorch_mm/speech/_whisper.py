@@ -58,6 +58,7 @@ class WhisperModel:
         config = self._processor.config
         if not isinstance(config, LogMelConfig):
             raise ContractError(f"encoder: expected a Whisper feature extractor beside it, got {config!r}")
+        self._window_seconds = float(config.chunk_seconds)
         made = (config.bins, config.chunk_seconds * config.sampling_rate // config.hop)
         if taken != made:
             raise ContractError(f"encoder: expected features {made} as the processor makes, got {taken}")
@@ -71,6 +72,11 @@ class WhisperModel:
     def languages(self) -> tuple[str, ...]:
         """See `SpeechModel`."""
         return tuple(self._tokens.languages)
+
+    @property
+    def window_seconds(self) -> float:
+        """See `SpeechModel`."""
+        return self._window_seconds
 
     def check(self, config: SpeechConfig) -> None:
         """See `SpeechModel`."""
@@ -107,13 +113,15 @@ class WhisperModel:
         """See `SpeechModel`."""
         start_ns = _core.now_ns()
         windows = Windows(clip, self._processor)
-        hearing.prepare_ns = _core.now_ns() - start_ns
+        hearing.prepare_ns += _core.now_ns() - start_ns
         if config.language is not None:
             hearing.language = language_code(config.language, self._tokens.languages)
         decoder = WindowDecoder(session, self._tokenizer, self._tokens, self._num_positions, config, hearing)
         asks_times = config.timestamps or windows.num_frames > windows.size
         first_time = self._tokens.first_time if asks_times else None
-        context = self._tokenizer.encode(f" {config.prompt.strip()}") if config.prompt else []
+        context = hearing.context
+        if context is None:
+            context = self._tokenizer.encode(f" {config.prompt.strip()}") if config.prompt else []
         frame = 0
         while frame < windows.num_frames:
             start, end = windows.seconds(frame), windows.seconds(windows.end(frame))
@@ -135,6 +143,7 @@ class WhisperModel:
                 return
             if not config.condition_on_previous_text or attempt.temperature > _MAX_TEMPERATURE_OF_CONTEXT:
                 context = []
+            hearing.context = context
             frame = windows.end(frame) if steps is None else windows.after(frame, steps)
         progress(windows.duration, windows.duration)
         hearing.finish_reason = "stop"

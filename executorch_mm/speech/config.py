@@ -14,6 +14,8 @@ from executorch_mm.errors import InputError, shown
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+    from executorch_mm.speech.vad import VoiceActivityDetector
+
 Task: TypeAlias = Literal["transcribe", "translate"]
 
 
@@ -29,6 +31,7 @@ class SpeechOptions(TypedDict, total=False):
     logprob_threshold: float | None
     no_speech_threshold: float | None
     condition_on_previous_text: bool
+    vad_filter: bool | VoiceActivityDetector
     max_new_tokens: int
     seed: int | None
     timeout: float | None
@@ -41,6 +44,9 @@ _OTHER_NAMES = {
     "without_timestamps": "timestamps",
     "return_timestamps": "timestamps",
     "word_timestamps": "timestamps",
+    "vad": "vad_filter",
+    "vad_model": "vad_filter",
+    "vad_parameters": "vad_filter",
     "log_prob_threshold": "logprob_threshold",
     "max_tokens": "max_new_tokens",
 }
@@ -68,6 +74,9 @@ class SpeechConfig:
             for silence; None keeps every text.
         condition_on_previous_text: Show the model the text of the windows before. Without, it is less likely
             to stay in a loop, and more likely to change its style from window to window.
+        vad_filter: Show the model only what a voice activity detector takes for speech; times stay those of
+            the audio clip. True for `EnergyVad()`, or a detector: an `EnergyVad` with other values, a
+            `SileroVad`, or any function of a `Waveform` that returns [(start, end), ...] in seconds.
         max_new_tokens: For each window; -1 for half of the decoder's positions.
         seed: For temperatures above 0: the same seed gives the same text; None draws a fresh one.
         timeout: Seconds after which the transcription ends with what there is; None for no limit.
@@ -86,6 +95,7 @@ class SpeechConfig:
     logprob_threshold: float | None = -1.0
     no_speech_threshold: float | None = 0.6
     condition_on_previous_text: bool = True
+    vad_filter: bool | VoiceActivityDetector = False
     max_new_tokens: int = -1
     seed: int | None = None
     timeout: float | None = None
@@ -100,6 +110,8 @@ class SpeechConfig:
         for name in ("timestamps", "condition_on_previous_text"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name}: expected True or False, got {shown(getattr(self, name))}")
+        if not isinstance(self.vad_filter, bool) and not callable(self.vad_filter):
+            raise InputError(f"vad_filter: expected True, False or a detector, got {shown(self.vad_filter)}")
         if not self.temperatures or not all(is_finite(value) and value >= 0 for value in self.temperatures):
             raise InputError(
                 f"temperature: expected a number of 0 or more, or several, got {shown(self.temperature)}"

@@ -20,6 +20,7 @@ class Transcription:
         segments: In order.
         language: Its code, given or found; None where the model knows only one or nothing was heard.
         duration: Of the audio, in seconds.
+        duration_after_vad: Of what a voice activity detector took for speech; None where none was asked.
         stats: What it cost. The finish reason is "stop", "timeout" or "cancelled".
     """
 
@@ -28,6 +29,7 @@ class Transcription:
     language: str | None
     duration: float
     stats: Stats
+    duration_after_vad: float | None = None
 
     def to_srt(self) -> str:
         """The segments as a SubRip file."""
@@ -43,6 +45,7 @@ class Transcription:
             "text": self.text,
             "language": self.language,
             "duration": self.duration,
+            "duration_after_vad": self.duration_after_vad,
             "segments": [dataclasses.asdict(segment) for segment in self.segments],
             "stats": self.stats.to_dict(),
         }

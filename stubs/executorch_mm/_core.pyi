@@ -1085,6 +1085,10 @@ class MethodRunner:
         """Signatures by name."""
 
     @property
+    def metadata(self) -> dict[str, int | float | bool | str | list[int] | list[float]]:
+        """Values of the constant methods, by name."""
+
+    @property
     def num_threads(self) -> int: ...
 
     @property
@@ -1094,6 +1098,9 @@ class MethodRunner:
         """
         One of the outputs as a float32 array of its own. Inputs are used in place.
         """
+
+    def run_all(self, method: str, inputs: Sequence[Annotated[NDArray, dict(order='C', device='cpu', writable=False)]]) -> list[NDArray[numpy.float32]]:
+        """All outputs as float32 arrays of their own. Inputs are used in place."""
 
 class TransducerContract:
     """What the .pte of a transducer promises."""

@@ -540,6 +540,17 @@ def test_transcribe_writes_each_format_and_nothing_else_to_stdout(call: Call, au
     assert "finish reason: stop" in result.stderr
 
 
+def test_transcribe_leaves_silence_out(call: Call, audio: Path, tmp_path: Path) -> None:
+    arguments = ("transcribe", str(audio), "--model", str(SPEECH / "kv.pte"), "--temperature", "0", "--json")
+    silero = SPEECH.parent / "vad" / "vad.pte"
+    for detector in (["--vad"], ["--vad-model", str(silero)]):
+        result = json.loads(call(*arguments, *detector).stdout)
+        assert 0 <= result["duration_after_vad"] <= result["duration"]
+    assert json.loads(call(*arguments).stdout)["duration_after_vad"] is None
+    fails(call(*arguments, "--vad-model", str(tmp_path / "none.pte")), 1, "none.pte")
+    assert call(*arguments, "--vad", "--vad-model", str(silero)).returncode == 2
+
+
 def test_transcribe_fails_with_one_line(call: Call, audio: Path, tmp_path: Path) -> None:
     model = str(SPEECH / "kv.pte")
     fails(call("transcribe", "none.wav", "--model", model), 1, "none.wav")
