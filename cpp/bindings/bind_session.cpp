@@ -51,9 +51,12 @@ std::variant<std::shared_ptr<Session>, std::shared_ptr<TransducerDecoder>> load_
   return to_session(std::get<std::unique_ptr<Executor>>(std::move(executor)));
 }
 
-void load_adapter(Session& session, const std::string& name, std::string model_path,
-                  std::vector<std::string> data_paths) {
-  session.load_adapter(name, {std::move(model_path), std::move(data_paths)});
+void load_adapter(Session& session, const std::string& name, const FsPath& model_path,
+                  const std::vector<FsPath>& data_paths) {
+  AdapterFiles files{model_path.native(), {}};
+  for (const FsPath& path : data_paths) files.data_paths.push_back(path.native());
+  const ReleaseGil released;
+  session.load_adapter(name, files);
 }
 
 std::optional<std::string> prefill_phase(const Session& session) {
@@ -244,7 +247,7 @@ void bind_session(nb::module_& module) {
       .def("reset", &Session::reset, WithoutGil(), "Back to the state after loading.")
       .def("use_method", &Session::use_method, "name"_a, WithoutGil(),
            "Another decoder of the program goes on, where they share their cache.")
-      .def("load_adapter", load_adapter, "name"_a, "model_path"_a, "data_paths"_a, WithoutGil(),
+      .def("load_adapter", load_adapter, "name"_a, "model_path"_a, "data_paths"_a,
            "Loads other weights for the decoder; model_path '' stands for the loaded program.")
       .def("use_adapter", &Session::use_adapter, "name"_a, WithoutGil(),
            "Decodes with other weights from now on; '' goes back to those loaded first.")

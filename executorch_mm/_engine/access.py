@@ -10,6 +10,7 @@ from executorch_mm._engine.turnstile import Turnstile
 from executorch_mm._loading.admission import Admission
 from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.log_lines import forward_log_lines
+from executorch_mm.errors import InputError, shown
 from executorch_mm.sampling import deadline_ns
 from executorch_mm.stats import Stats, peak_memory_bytes
 
@@ -331,3 +332,14 @@ def read_prompt(session: _core.Session, end_ns: int, progress: Progress | None =
             return False
         session.step_prefill(end_ns)
     return True
+
+
+def checked_priority(priority: object) -> int:
+    """A priority as the core takes it.
+
+    Raises:
+        InputError: It is none.
+    """
+    if isinstance(priority, bool) or not isinstance(priority, int) or not -(2**31) <= priority < 2**31:
+        raise InputError(f"priority: expected an int of 32 bits, got {shown(priority)}")
+    return priority

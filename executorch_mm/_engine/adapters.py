@@ -54,8 +54,8 @@ class AdapterLoading:
         """
         files = _data_paths(adapter)
         chosen: object = Path(files[0]).stem if name is None else name
-        if not isinstance(chosen, str) or not chosen:
-            raise InputError(f"name: expected a str that is not empty, or None, got {shown(chosen)}")
+        if not isinstance(chosen, str) or not chosen or not _is_utf8(chosen):
+            raise InputError(f"name: expected a str of UTF-8 that is not empty, got {shown(chosen)}")
         if chosen in self._adapters:
             raise InputError(f"name: expected one that is not in use, got {chosen}")
         program = "" if model_path is None else str(checked_path(model_path, "model_path"))
@@ -122,6 +122,14 @@ def checked_adapter(name: object, adapters: Sequence[str]) -> str:
         got = name if isinstance(name, str) else shown(name)
         raise InputError(f"adapter: expected one of {known}, got {got}")
     return name
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # of a file's name that is none
+        return False
+    return True
 
 
 def _data_paths(given: object) -> list[str]:

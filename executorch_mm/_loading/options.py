@@ -155,6 +155,20 @@ class PretrainedOptions(ModelOptions, total=False):
     local_files_only: bool
 
 
+class SpeechModelOptions(RunnerOptions, total=False):
+    """Keywords that say how a speech model for several sessions is loaded: those of `RunnerOptions` and more.
+
+    Attributes:
+        data_path: As in `SpeechRunner`.
+        processor_path: The same.
+        max_requests: As in `ModelOptions`.
+    """
+
+    data_path: PathLike | Sequence[PathLike]
+    processor_path: PathLike | None
+    max_requests: int | None
+
+
 _DEFAULTS: RunnerOptions = {
     "load_mode": "mmap",
     "num_threads": "auto",
@@ -185,6 +199,7 @@ SHOWN = {
     "RunnerOptions": parameters_of(RunnerOptions, _DEFAULTS),
     "ModelOptions": parameters_of(ModelOptions, _MODEL_DEFAULTS),
     "PretrainedOptions": parameters_of(PretrainedOptions, _MODEL_DEFAULTS),
+    "SpeechModelOptions": parameters_of(SpeechModelOptions, _MODEL_DEFAULTS),
 }
 """The options as `show_options` takes them."""
 

@@ -207,6 +207,8 @@ def _download(
                 local_files_only=is_offline,
             )
         return Path(folder)
+    except errors.HFValidationError as error:
+        raise _failed(repo, error) from error
     except (OSError, errors.HTTPError) as error:
         if is_offline:
             is_told = isinstance(unreachable, errors.OfflineModeIsEnabled)

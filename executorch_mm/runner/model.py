@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executorch_mm import _core
+from executorch_mm._engine.access import checked_priority
 from executorch_mm._engine.adapters import AdapterLoading, checked_adapter
 from executorch_mm._engine.conversation_methods import checked_method
 from executorch_mm._engine.loaded import Loaded
@@ -15,7 +16,7 @@ from executorch_mm._loading.loaded_model import LoadedModel
 from executorch_mm._loading.options import SHOWN, ModelOptions, PathLike, PretrainedOptions, optional_count
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm.runner.model_map import ModelMap
-from executorch_mm.runner.session import Session, checked_priority
+from executorch_mm.runner.session import Session
 from executorch_mm.stats import counted
 from executorch_mm.tokenizer import Tokenizer
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from executorch_mm import _core
+from executorch_mm._engine.access import checked_priority
 from executorch_mm._engine.loaded import Loaded
-from executorch_mm.errors import InputError, shown
+from executorch_mm.errors import InputError
 from executorch_mm.runner.conversation import Conversation
 
 if TYPE_CHECKING:
@@ -73,14 +74,3 @@ class Session(Conversation):
             BusyError: A request is running.
         """
         self._close()
-
-
-def checked_priority(priority: object) -> int:
-    """A priority as the core takes it.
-
-    Raises:
-        InputError: It is none.
-    """
-    if isinstance(priority, bool) or not isinstance(priority, int) or not -(2**31) <= priority < 2**31:
-        raise InputError(f"priority: expected an int of 32 bits, got {shown(priority)}")
-    return priority

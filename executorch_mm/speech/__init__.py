@@ -1,6 +1,7 @@
 """Speech to text: audio in, text with times out."""
 
 from executorch_mm.speech.config import SpeechConfig, SpeechOptions
+from executorch_mm.speech.model import SpeechModel, SpeechSession
 from executorch_mm.speech.runner import SpeechRunner
 from executorch_mm.speech.segment import Partial, Segment
 from executorch_mm.speech.transcription import Transcription
@@ -12,7 +13,9 @@ __all__ = [
     "Segment",
     "SileroVad",
     "SpeechConfig",
+    "SpeechModel",
     "SpeechOptions",
     "SpeechRunner",
+    "SpeechSession",
     "Transcription",
 ]

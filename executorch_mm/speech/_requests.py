@@ -9,17 +9,18 @@ from executorch_mm import _core
 from executorch_mm._engine.access import Access, SessionT
 from executorch_mm._engine.callbacks import checked_callback
 from executorch_mm._engine.streams import AsyncStream, Stream
+from executorch_mm._loading.admission import Admission
 from executorch_mm.errors import InputError, shown
 from executorch_mm.preprocess import Waveform
-from executorch_mm.speech._model import ClipT, Hearing, SpeechModel, SpeechProgress
 from executorch_mm.speech._regions import SpeechPart, parts_of
+from executorch_mm.speech._transcriber import ClipT, Hearing, SpeechProgress, Transcriber
 from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import SpeechEvent
 from executorch_mm.speech.transcription import Transcription
 from executorch_mm.speech.vad import EnergyVad, VoiceActivityDetector
 
 if TYPE_CHECKING:
-    from executorch_mm.speech._model import Speech
+    from executorch_mm.speech._transcriber import Speech
 
 
 class SpeechRequest(NamedTuple):
@@ -37,11 +38,22 @@ class SpeechRequests(Access[SessionT], Generic[SessionT, ClipT]):
     Args:
         session: The session; nobody else uses it.
         model: What the session plays.
-        load_start_ns: When loading began; it ends now.
+        load_start_ns: As in `Access`, like the next ones.
+        load_ns: The same.
+        what: The same.
+        admission: The same.
     """
 
-    def __init__(self, session: SessionT, model: SpeechModel[SessionT, ClipT], load_start_ns: int) -> None:
-        super().__init__(session, load_start_ns)
+    def __init__(
+        self,
+        session: SessionT,
+        model: Transcriber[SessionT, ClipT],
+        load_start_ns: int,
+        load_ns: int | None = None,
+        what: str = "runner",
+        admission: Admission | None = None,
+    ) -> None:
+        super().__init__(session, load_start_ns, load_ns, what, admission)
         self.model = model
 
     def whole(self, request: SpeechRequest) -> Transcription:

@@ -16,13 +16,13 @@ from executorch_mm.errors import InputError
 from executorch_mm.preprocess import Waveform
 from executorch_mm.preprocess.audio import to_waveform
 from executorch_mm.sampling import deadline_ns
-from executorch_mm.speech._model import Hearing, SpeechProgress
+from executorch_mm.speech._transcriber import Hearing, SpeechProgress
 from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import Partial, Segment, SpeechEvent
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from executorch_mm.speech._model import Speech
+    from executorch_mm.speech._transcriber import Speech
 
 Clip: TypeAlias = "Waveform | AnyArray"
 """An audio clip, or features (1, bins, columns) that the caller has made of one."""
@@ -72,21 +72,21 @@ class TransducerModel:
 
     @property
     def sampling_rate(self) -> int:
-        """See `SpeechModel`."""
+        """See `Transcriber`."""
         return self._contract.sample_rate
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """See `SpeechModel`."""
+        """See `Transcriber`."""
         return ()
 
     @property
     def window_seconds(self) -> float:
-        """See `SpeechModel`."""
+        """See `Transcriber`."""
         return 0.0
 
     def check(self, config: SpeechConfig) -> None:
-        """See `SpeechModel`."""
+        """See `Transcriber`."""
         if config.language is not None:
             raise InputError(f"language: a transducer cannot be told one, got {config.language!r}")
         if config.task != "transcribe":
@@ -101,7 +101,7 @@ class TransducerModel:
             raise InputError(f"max_new_tokens: a transducer has no limit, got {config.max_new_tokens}")
 
     def prepare(self, audio: Speech, sampling_rate: int | None) -> Clip:
-        """See `SpeechModel`; besides, a float array of three dimensions counts as features."""
+        """See `Transcriber`; besides, a float array of three dimensions counts as features."""
         is_array = isinstance(audio, np.ndarray) or hasattr(audio, "__dlpack__")
         array = to_numpy(audio, "audio") if is_array else None
         if array is not None and array.ndim == 3:
@@ -114,7 +114,7 @@ class TransducerModel:
         return to_waveform(audio, sampling_rate).resampled(self.sampling_rate)
 
     def seconds(self, clip: Clip) -> float:
-        """See `SpeechModel`."""
+        """See `Transcriber`."""
         if isinstance(clip, Waveform):
             return len(clip.samples) / clip.sampling_rate
         return float(clip.shape[2] * self._contract.window_stride)
@@ -127,7 +127,7 @@ class TransducerModel:
         hearing: Hearing,
         progress: SpeechProgress,
     ) -> Generator[SpeechEvent, None, None]:
-        """See `SpeechModel`."""
+        """See `Transcriber`."""
         duration = self.seconds(clip)
         progress(0.0, duration)
         if isinstance(clip, Waveform):

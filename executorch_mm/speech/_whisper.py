@@ -12,7 +12,7 @@ from executorch_mm.preprocess import AudioProcessor, LogMelConfig, Waveform
 from executorch_mm.preprocess.audio import to_waveform
 from executorch_mm.preprocess.find import FoundProcessors
 from executorch_mm.speech._languages import language_code
-from executorch_mm.speech._model import Hearing, SpeechProgress
+from executorch_mm.speech._transcriber import Hearing, SpeechProgress
 from executorch_mm.speech._whisper_tokens import WhisperTokens
 from executorch_mm.speech._whisper_window import Attempt, Window, WindowDecoder, text_of
 from executorch_mm.speech._windows import TIME_STEP, Span, Windows, split
@@ -21,7 +21,7 @@ from executorch_mm.speech.segment import Segment, SpeechEvent
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from executorch_mm.speech._model import Speech
+    from executorch_mm.speech._transcriber import Speech
 
 # What was sampled at a higher temperature is no model for what follows.
 _MAX_TEMPERATURE_OF_CONTEXT = 0.5
@@ -65,21 +65,21 @@ class WhisperModel:
 
     @property
     def sampling_rate(self) -> int:
-        """See `SpeechModel`."""
+        """See `Transcriber`."""
         return self._processor.config.sampling_rate
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """See `SpeechModel`."""
+        """See `Transcriber`."""
         return tuple(self._tokens.languages)
 
     @property
     def window_seconds(self) -> float:
-        """See `SpeechModel`."""
+        """See `Transcriber`."""
         return self._window_seconds
 
     def check(self, config: SpeechConfig) -> None:
-        """See `SpeechModel`."""
+        """See `Transcriber`."""
         tokens = self._tokens
         if config.language is not None and language_code(config.language, tokens.languages) is None:
             known = ", ".join(sorted(tokens.languages)) or "none: it knows one only"
@@ -95,11 +95,11 @@ class WhisperModel:
             raise InputError("prompt: the model has no token for an earlier text")
 
     def prepare(self, audio: Speech, sampling_rate: int | None) -> Waveform:
-        """See `SpeechModel`."""
+        """See `Transcriber`."""
         return to_waveform(audio, sampling_rate).resampled(self.sampling_rate)
 
     def seconds(self, clip: Waveform) -> float:
-        """See `SpeechModel`."""
+        """See `Transcriber`."""
         return len(clip.samples) / clip.sampling_rate
 
     def transcribe(
@@ -110,7 +110,7 @@ class WhisperModel:
         hearing: Hearing,
         progress: SpeechProgress,
     ) -> Generator[SpeechEvent, None, None]:
-        """See `SpeechModel`."""
+        """See `Transcriber`."""
         start_ns = _core.now_ns()
         windows = Windows(clip, self._processor)
         hearing.prepare_ns += _core.now_ns() - start_ns

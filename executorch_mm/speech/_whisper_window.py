@@ -14,7 +14,7 @@ from executorch_mm._engine.text_stream import TextStream
 from executorch_mm.config import GenerationConfig
 from executorch_mm.preprocess.steps import FloatArray
 from executorch_mm.sampling import deadline_ns, generation_options
-from executorch_mm.speech._model import Hearing
+from executorch_mm.speech._transcriber import Hearing
 from executorch_mm.speech._whisper_tokens import WhisperTokens
 from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import Partial

@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing
-from typing import TYPE_CHECKING, Literal, overload
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from executorch_mm import _core
-from executorch_mm._engine.ahead import (
-    OnError,
-    checked_ahead,
-    checked_on_error,
-    checked_requests,
-    in_order,
-    result_or_error,
-)
-from executorch_mm._engine.streams import AsyncStream, Stream
-from executorch_mm._loading.loaded_model import LoadedModel, name_source
-from executorch_mm._loading.model import load_model
 from executorch_mm._loading.options import SHOWN as SHOWN_LOADING
-from executorch_mm._loading.options import PathLike, RunnerOptions, core_options, optional_path
+from executorch_mm._loading.options import PathLike, RunnerOptions
 from executorch_mm._loading.shown_options import show_options
-from executorch_mm.errors import ContractError, ExecutorchMMError
-from executorch_mm.speech._model import SpeechProgress
-from executorch_mm.speech._requests import SpeechRequest, SpeechRequests
-from executorch_mm.speech._transducer import Clip, TransducerModel
-from executorch_mm.speech._whisper import WhisperModel
-from executorch_mm.speech.config import SHOWN, SpeechConfig, SpeechOptions, with_options
-from executorch_mm.speech.segment import SpeechEvent
-from executorch_mm.speech.transcription import Transcription
-from executorch_mm.stats import Stats, counted
+from executorch_mm.speech._loaded import LoadedSpeech
+from executorch_mm.speech._methods import SpeechMethods
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from executorch_mm.preprocess import Waveform
-    from executorch_mm.speech._model import Speech
 
-    _WhisperRequests = SpeechRequests[_core.Session, Waveform]
-    _TransducerRequests = SpeechRequests[_core.TransducerDecoder, Clip]
-
-
-class SpeechRunner(LoadedModel):
+class SpeechRunner(SpeechMethods):
     """Writes down what is said in an audio clip, with an ExecuTorch .pte file of an encoder and a decoder.
 
     A file with `encoder` and `text_decoder` is of Whisper's kind, one with `encoder`, `decoder_step` and
@@ -50,7 +24,7 @@ class SpeechRunner(LoadedModel):
 
     Nothing is remembered from one clip to the next. One request runs at a time, as in `MultimodalRunner`:
     threads are refused a second one with `BusyError`, tasks that `await` wait their turn, and `stop()` may be
-    called at any time.
+    called at any time. `SpeechModel` transcribes several clips at a time over one load.
 
     Examples:
         >>> runner = SpeechRunner("whisper/model.pte")  # doctest: +SKIP
@@ -84,25 +58,9 @@ class SpeechRunner(LoadedModel):
             TokenizerError: The tokenizer file is missing, malformed or of an unknown kind.
             InputError: An option is wrong, or a file beside the model is damaged.
         """
-        start_ns = _core.now_ns()
-        loading = core_options(model_path, data_path, **options)
-        self._requests: _WhisperRequests | _TransducerRequests
-        from executorch_mm._loading.isolated import loader  # here: imports are to be fast
-
-        load = loader(_core.load_speech, model_path, data_path, options)
-        loaded, self._tokenizer, folders = load_model(loading, tokenizer_path, load)
-        self._source = name_source(model_path)
-        if isinstance(loaded, _core.TransducerDecoder):
-            transducer = TransducerModel(loaded.contract, self._tokenizer)
-            self._requests = SpeechRequests(loaded, transducer, start_ns)
-            return
-        if not loaded.contract.is_speech:
-            raise ContractError(
-                "the program has no encoder of audio beside its decoder: try MultimodalRunner"
-            )
-        processor = optional_path(processor_path, "processor_path")
-        whisper = WhisperModel(loaded.contract, self._tokenizer, folders, processor)
-        self._requests = SpeechRequests(loaded, whisper, start_ns)
+        loaded = LoadedSpeech(model_path, tokenizer_path, data_path, processor_path, **options)
+        self._source, self._tokenizer = loaded.source, loaded.tokenizer
+        self._requests = loaded.requests()
 
     @classmethod
     def from_pretrained(
@@ -131,190 +89,9 @@ class SpeechRunner(LoadedModel):
             **options,
         )
 
-    def _facts(self) -> list[str]:
-        session = self._requests.session
-        kind = "transducer" if isinstance(session, _core.TransducerDecoder) else "Whisper"
-        return [kind, "audio", counted(session.num_threads, "thread")]
-
-    def transcribe(
-        self,
-        audio: Speech,
-        config: SpeechConfig | None = None,
-        *,
-        sampling_rate: int | None = None,
-        progress: SpeechProgress | None = None,
-        **options: Unpack[SpeechOptions],
-    ) -> Transcription:
-        """Writes down a whole audio clip.
-
-        Args:
-            audio: A path, the bytes of an audio file, a file object, a "data:" URI, a `Waveform`; an array,
-                or an iterator of arrays, with `sampling_rate`, as in `make_audio_input`. It is brought to the
-                model's rate. For a transducer also features, floats (1, bins, columns).
-            config: Options; None for the defaults.
-            sampling_rate: Samples per second of arrays.
-            progress: Gets (seconds heard, seconds in all) before each window and once at the end.
-            **options: Fields of `SpeechConfig`, which override those of `config`: language, task, timestamps,
-                prompt, temperature and so on.
-
-        Returns:
-            The text, its segments and their times, the language. After a `stop()` or `timeout` what there is
-            until then; `stats.finish_reason` tells.
-
-        Raises:
-            InputError: The audio cannot be read, or an option is wrong for this model.
-            MissingDependencyError: The audio is no WAV file of plain samples or needs another sampling rate,
-                and the extra `audio` is not installed.
-            ExecutionError: The model failed.
-            BusyError: Another request is running.
-        """
-        request = SpeechRequest(audio, with_options(config, options), sampling_rate, progress)
-        return self._requests.whole(request)
-
-    def stream_transcribe(
-        self,
-        audio: Speech,
-        config: SpeechConfig | None = None,
-        *,
-        sampling_rate: int | None = None,
-        progress: SpeechProgress | None = None,
-        **options: Unpack[SpeechOptions],
-    ) -> Stream[SpeechEvent, Transcription]:
-        """Writes down an audio clip while it is heard; parameters and errors are those of `transcribe`.
-
-        Yields a `Partial` with each piece of text, and the `Segment`s, which are final, at the end of each
-        window. Leaving the loop early closes the stream and ends the request.
-        """
-        return self._requests.events(
-            SpeechRequest(audio, with_options(config, options), sampling_rate, progress)
-        )
-
-    async def atranscribe(
-        self,
-        audio: Speech,
-        config: SpeechConfig | None = None,
-        *,
-        sampling_rate: int | None = None,
-        progress: SpeechProgress | None = None,
-        **options: Unpack[SpeechOptions],
-    ) -> Transcription:
-        """`transcribe` for a task, which waits and is cancelled as in `astream_transcribe`."""
-        request = SpeechRequest(audio, with_options(config, options), sampling_rate, progress)
-        return await self._requests.whole_async(request)
-
-    def astream_transcribe(
-        self,
-        audio: Speech,
-        config: SpeechConfig | None = None,
-        *,
-        sampling_rate: int | None = None,
-        progress: SpeechProgress | None = None,
-        **options: Unpack[SpeechOptions],
-    ) -> AsyncStream[SpeechEvent, Transcription]:
-        """`stream_transcribe` for a task; it waits and is cancelled as `MultimodalRunner.astream` is.
-
-        The model, and with it `progress`, runs in a thread that ends with the stream.
-        """
-        return self._requests.events_async(
-            SpeechRequest(audio, with_options(config, options), sampling_rate, progress)
-        )
-
-    @overload
-    def map(
-        self,
-        clips: Iterable[Speech],
-        config: SpeechConfig | None = None,
-        *,
-        sampling_rate: int | None = None,
-        prefetch: int = 1,
-        on_error: Literal["raise"] = "raise",
-        **options: Unpack[SpeechOptions],
-    ) -> Generator[Transcription, None, None]: ...
-
-    @overload
-    def map(
-        self,
-        clips: Iterable[Speech],
-        config: SpeechConfig | None = None,
-        *,
-        sampling_rate: int | None = None,
-        prefetch: int = 1,
-        on_error: Literal["return"],
-        **options: Unpack[SpeechOptions],
-    ) -> Generator[Transcription | ExecutorchMMError, None, None]: ...
-
-    def map(
-        self,
-        clips: Iterable[Speech],
-        config: SpeechConfig | None = None,
-        *,
-        sampling_rate: int | None = None,
-        prefetch: int = 1,
-        on_error: OnError = "raise",
-        **options: Unpack[SpeechOptions],
-    ) -> Generator[Transcription | ExecutorchMMError, None, None]:
-        """Writes down many audio clips in their order; the next ones are decoded while the model works.
-
-        Args:
-            clips: Any iterable of what `transcribe` takes, a generator too. Not more than `prefetch` + 1 are
-                in memory at a time.
-            config: As in `transcribe`.
-            sampling_rate: Samples per second of arrays.
-            prefetch: Clips that are read and brought to the model's rate before their turn, in threads beside
-                this one, 0 to 1,024.
-            on_error: "raise" ends with the first clip that fails. "return" gives the error in place of its
-                transcription and goes on.
-            **options: As in `transcribe`.
-
-        Returns:
-            A generator. The model runs while the next transcription is asked for.
-
-        Raises:
-            InputError: An option is wrong.
-            ExecutorchMMError: With "return" too, what is of no single clip: the runner is closed, busy, of
-                another process, or the model's own process has ended.
-        """
-        config = with_options(config, options)
-        checked = checked_requests(clips, "clips")
-        ahead, wanted = checked_ahead(prefetch), checked_on_error(on_error)
-        model = self._requests.model
-        prepared = in_order(checked, lambda clip: model.prepare(clip, sampling_rate), ahead)
-        return self._transcriptions(prepared, config, wanted)
-
-    def _transcriptions(
-        self, prepared: Generator[Callable[[], Speech], None, None], config: SpeechConfig, on_error: OnError
-    ) -> Generator[Transcription | ExecutorchMMError, None, None]:
-        with closing(prepared):
-            for clip in prepared:
-                yield result_or_error(lambda: self.transcribe(clip(), config), on_error)  # noqa: B023
-
-    def stop(self) -> None:
-        """Ends the running request before the model's next call; from any thread."""
-        self._requests.stop()
-
     def close(self) -> None:
         """Frees the model and writes the profile, if there is one; as in `MultimodalRunner`."""
         self._requests.close()
 
-    @property
-    def stats(self) -> Stats:
-        """What the last finished request cost."""
-        return self._requests.stats
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer in use."""
-        return self._tokenizer
-
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """Codes of the languages that can be asked for; () where the model knows one only."""
-        return self._requests.model.languages
-
-    @property
-    def sampling_rate(self) -> int:
-        """Samples per second that the model hears."""
-        return self._requests.model.sampling_rate
-
-
-show_options(SpeechRunner, {**SHOWN, **SHOWN_LOADING})
+show_options(SpeechRunner, SHOWN_LOADING)

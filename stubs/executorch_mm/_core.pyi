@@ -714,7 +714,7 @@ class Session:
     def use_method(self, name: str) -> None:
         """Another decoder of the program goes on, where they share their cache."""
 
-    def load_adapter(self, name: str, model_path: str, data_paths: Sequence[str]) -> None:
+    def load_adapter(self, name: str, model_path: str | os.PathLike[str], data_paths: Sequence[str | os.PathLike[str]]) -> None:
         """
         Loads other weights for the decoder; model_path '' stands for the loaded program.
         """

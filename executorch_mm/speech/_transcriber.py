@@ -1,4 +1,4 @@
-"""What `SpeechRunner` asks of each kind of speech model."""
+"""What runners and sessions ask of each kind of speech model."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ SessionT_contra = TypeVar("SessionT_contra", bound=CoreSession, contravariant=Tr
 ClipT = TypeVar("ClipT")
 
 
-class SpeechModel(Protocol[SessionT_contra, ClipT]):
+class Transcriber(Protocol[SessionT_contra, ClipT]):
     """One kind of speech model. It keeps nothing of an audio clip, and no reference to the session."""
 
     @property
