@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,8 @@ from executorch_mm.cli.model_arguments import (
 if TYPE_CHECKING:
     from executorch_mm import MultimodalModel, MultimodalRunner
     from executorch_mm._loading.options import NumThreads
-    from executorch_mm.server import ServerOptions
+    from executorch_mm._loading.pretrained import ModelFiles
+    from executorch_mm.server import Model, ServerOptions
 
 KEY_VARIABLE = "EXECUTORCH_MM_API_KEY"
 _MOST_SECONDS, _MOST_PIXELS = 3600, 50_000_000  # of a clip and an image of a stranger
@@ -35,7 +37,8 @@ def add_parser(commands: Commands) -> None:
         commands,
         "serve",
         "serve a model to clients of OpenAI's API",
-        "Serve a model to clients of OpenAI's API, on this machine unless told otherwise.",
+        "Serve a model to clients of OpenAI's API, on this machine unless told otherwise: one that answers, "
+        "one that writes down speech, or one that gives vectors.",
         "Needs the extra server. SIGTERM and Ctrl-C end it once what runs has come to its end. One line a "
         "request goes to stderr.",
     )
@@ -161,12 +164,34 @@ def _name(model: str | None) -> str:
     return (path.resolve().name if path.exists() else model).removesuffix(".pte") or model
 
 
-def _load(arguments: argparse.Namespace, threads: NumThreads) -> MultimodalModel | MultimodalRunner:
-    from executorch_mm import InputError, MultimodalModel, MultimodalRunner
+def _load(arguments: argparse.Namespace, threads: NumThreads) -> Model:
+    """The model, as what it is: a language model, one that writes down speech, or one that gives vectors."""
+    from executorch_mm import ClipModel, ContractError, EmbeddingModel, MultimodalModel, SpeechRunner
 
     if arguments.model is None:
         return MultimodalModel.demo(num_threads=threads)
     files = find_files(arguments)
+    data = files.data
+    ways: list[Callable[[], Model]] = [
+        lambda: _language_model(files, threads),
+        lambda: SpeechRunner(files.model, files.tokenizer, data_path=data, num_threads=threads),
+        lambda: ClipModel(files.model, files.tokenizer, num_threads=threads),
+        lambda: EmbeddingModel(
+            files.model, files.tokenizer, config_path=files.tokenizer, num_threads=threads
+        ),
+    ]
+    refusals = []
+    for load in ways:
+        try:
+            return load()
+        except ContractError as error:  # noqa: PERF203 (the program is of another kind)
+            refusals.append(error)
+    raise refusals[0]
+
+
+def _language_model(files: ModelFiles, threads: NumThreads) -> MultimodalModel | MultimodalRunner:
+    from executorch_mm import InputError, MultimodalModel, MultimodalRunner
+
     model = MultimodalModel(files.model, files.tokenizer, data_path=files.data, num_threads=threads)
     try:
         model.session().close()

@@ -107,6 +107,18 @@ class TextEncoder(LoadedModel):
         """Frees the model, unless this is a forked child. Later calls raise `ExecutorchMMError`."""
         self._handle.close()
 
+    def count_tokens(self, text: str) -> int:
+        """Tokens that the model reads of a text, special tokens included.
+
+        Args:
+            text: The text.
+
+        Raises:
+            InputError: It is no text.
+        """
+        (row,) = self._tokenizer.encode([self._lowered(text, "text")], self._max_length)
+        return len(row.ids)
+
     @property
     def methods(self) -> dict[str, _core.MethodSpec]:
         """Signatures of the model's methods by name."""

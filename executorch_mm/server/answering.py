@@ -16,7 +16,7 @@ from executorch_mm import (
     MultimodalRunner,
     Session,
 )
-from executorch_mm.server.models import Model, conversation
+from executorch_mm.server.models import LanguageModel, conversation
 from executorch_mm.server.state import Served, ServerState
 
 ResultT = TypeVar("ResultT")
@@ -64,7 +64,7 @@ class Answering:
     """
 
     def __init__(
-        self, questions: Sequence[Question], model: Model, state: ServerState, served: Served
+        self, questions: Sequence[Question], model: LanguageModel, state: ServerState, served: Served
     ) -> None:
         self._questions = questions
         self._model = model

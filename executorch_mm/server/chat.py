@@ -97,7 +97,7 @@ async def complete_chat(request: Request, state: ServerState, served: Served) ->
             await body.json(request), state.options, max_answers=MOST_ANSWERS, has_logprobs=True
         )
         served.model = asked.model
-        model = state.models.get(asked.model)
+        model = state.models.language_model(asked.model)
         spell = None if asked.config.logprobs is None else model.tokenizer.token_bytes
         question = Question(ChatPrompt(asked.messages, asked.chat_options), asked.config, asked.count)
         return await reply(

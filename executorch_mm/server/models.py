@@ -7,14 +7,24 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
-from executorch_mm import InputError, MultimodalModel, MultimodalRunner, Session
+from executorch_mm import (
+    ClipModel,
+    EmbeddingModel,
+    InputError,
+    MultimodalModel,
+    MultimodalRunner,
+    Session,
+    SpeechRunner,
+)
 from executorch_mm._openai.failures import ApiError
 from executorch_mm.errors import shown
 
-Model: TypeAlias = MultimodalModel | MultimodalRunner
-"""A model for many conversations at a time; or a runner, where the program can hold one only."""
+Model: TypeAlias = MultimodalModel | MultimodalRunner | SpeechRunner | EmbeddingModel | ClipModel
+"""A model for many conversations at a time, or a runner where the program holds one only; what writes down
+speech; what gives vectors."""
+LanguageModel: TypeAlias = MultimodalModel | MultimodalRunner
 Loader: TypeAlias = Callable[[], Model]
 
 _LOG = logging.getLogger("executorch_mm.server")
@@ -78,6 +88,31 @@ class Models:
             raise ApiError(503, f"{name} cannot be loaded; the server's log says why", code="not_loaded")
         return task.result()
 
+    def language_model(self, name: str) -> LanguageModel:
+        """A model that answers prompts.
+
+        Raises:
+            ApiError: As in `get`; 400, it is of another kind.
+        """
+        model = self.of_kind(name, (MultimodalModel, MultimodalRunner), "does not answer prompts")
+        return cast(LanguageModel, model)
+
+    def of_kind(self, name: str, kinds: tuple[type[Model], ...], otherwise: str) -> Model:
+        """A model of one of these kinds.
+
+        Args:
+            name: Its name.
+            kinds: Its class.
+            otherwise: What is said of one that is none.
+
+        Raises:
+            ApiError: As in `get`; 400, it is of another kind.
+        """
+        model = self.get(name)
+        if not isinstance(model, kinds):
+            raise ApiError(400, f"model: {name} {otherwise}", "model", "wrong_model")
+        return model
+
     def _begin(self, name: str) -> asyncio.Task[Model]:
         if name not in self._tasks:
             task = asyncio.create_task(asyncio.to_thread(self._loaders[name]), name=f"load {name}")
@@ -100,7 +135,7 @@ class Models:
 
 
 @contextmanager
-def conversation(model: Model) -> Iterator[MultimodalRunner | Session]:
+def conversation(model: LanguageModel) -> Iterator[MultimodalRunner | Session]:
     """A conversation with a model, which a request has for itself."""
     if isinstance(model, MultimodalRunner):  # which serves requests in the order in which they come
         yield model

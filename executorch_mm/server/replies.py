@@ -17,7 +17,7 @@ from executorch_mm._openai.completion import reason_of
 from executorch_mm._openai.failures import as_api_error
 from executorch_mm.server.answering import Answering, Question
 from executorch_mm.server.connection import EventStream, error_event
-from executorch_mm.server.models import Model
+from executorch_mm.server.models import LanguageModel
 from executorch_mm.server.state import Served, ServerState
 
 _DONE = b"data: [DONE]\n\n"
@@ -57,7 +57,7 @@ async def reply(
     request: Request,
     state: ServerState,
     served: Served,
-    model: Model,
+    model: LanguageModel,
     questions: Sequence[Question],
     shape: Shape,
     *,

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 
 from executorch_mm._openai.failures import ApiError
 from executorch_mm._openai.fields import Fields
 from executorch_mm.errors import shown
 from executorch_mm.server.connection import ClientGone
 
+ResultT = TypeVar("ResultT")
+
+_MOST_FIELDS = 64  # of a form
 _BODIES = 4  # of the largest size may be in memory at a time
 _SECONDS = 60.0  # that a body may take to arrive
 _IN_THREAD = 1 << 18  # bytes above which JSON is read beside the event loop
@@ -86,19 +92,42 @@ class Body:
                 something else.
             ClientGone: The client went away.
         """
-        kind = request.headers.get("content-type", "")
-        if kind.partition(";")[0].strip().lower() != "application/json":
-            raise ApiError(415, f"Content-Type: expected application/json, got {shown(kind)}", "Content-Type")
+        _expect_type(request, "application/json")
+        self._bodies.expect(request.headers)
         data = await self._read(request)
         value = await asyncio.to_thread(_parse, data) if len(data) > _IN_THREAD else _parse(data)
         if not isinstance(value, dict):
             raise ApiError(400, f"body: expected a JSON object, got {_kind(value)}", "body")
         return Fields(value)
 
-    async def _read(self, request: Request) -> bytes:
+    async def form(self, request: Request) -> FormData:
+        """The fields and files of a form (multipart/form-data); to be closed.
+
+        Raises:
+            ApiError: 400, it is none; 408, it comes too slowly; 413, it is too large; 415, it is said to be
+                something else.
+            ClientGone: The client went away.
+        """
+        _expect_type(request, "multipart/form-data")
         self._bodies.expect(request.headers)
+
+        async def counted() -> Message:
+            message = await request.receive()
+            self._bodies.take(self, len(message.get("body", b"")))
+            return message
+
+        form = Request(request.scope, counted)
         try:
-            return await asyncio.wait_for(self._parts(request), _SECONDS)
+            return await self._in_time(form.form(max_files=1, max_fields=_MOST_FIELDS))
+        except HTTPException as error:  # of Starlette's: it is no form
+            raise ApiError(400, f"body: {error.detail}", "body", "invalid_form") from None
+
+    async def _read(self, request: Request) -> bytes:
+        return await self._in_time(self._parts(request))
+
+    async def _in_time(self, reading: Awaitable[ResultT]) -> ResultT:
+        try:
+            return await asyncio.wait_for(reading, _SECONDS)
         except asyncio.TimeoutError:
             raise ApiError(408, f"body: expected within {_SECONDS:.0f} s", "body", "timeout") from None
         except ClientDisconnect:
@@ -110,6 +139,12 @@ class Body:
             self._bodies.take(self, len(part))
             parts.append(part)
         return b"".join(parts)
+
+
+def _expect_type(request: Request, wanted: str) -> None:
+    given = request.headers.get("content-type", "")
+    if given.partition(";")[0].strip().lower() != wanted:
+        raise ApiError(415, f"Content-Type: expected {wanted}, got {shown(given)}", "Content-Type")
 
 
 def _parse(data: bytes) -> object:

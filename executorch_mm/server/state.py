@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 
-from executorch_mm import GenerationResult, Stats
+from executorch_mm import GenerationResult, Stats, Transcription
 from executorch_mm._openai.failures import ApiError
 from executorch_mm.server.connection import Work
 from executorch_mm.server.metrics import Metrics
@@ -110,6 +110,15 @@ class Served:
         self.reasons.append(str(result.finish_reason))
         if self.first_token is None and result.stats.first_token_ns:
             self.first_token = result.stats.time_to_first_token
+
+    def hears(self, result: Transcription) -> None:
+        """Speech has been written down, or as much of it as will be.
+
+        Args:
+            result: The text.
+        """
+        self.num_answer += result.stats.num_generated_tokens
+        self.reasons.append(str(result.stats.finish_reason))
 
     def fails(self, failure: ApiError, error: Exception) -> None:
         """There is no answer.
