@@ -42,6 +42,7 @@ from executorch_mm.errors import (
 
 if TYPE_CHECKING:
     from executorch_mm._engine.decisions import Decision
+    from executorch_mm._engine.reply import Delta, ToolCall
     from executorch_mm._engine.result import GenerationResult
     from executorch_mm._engine.score import Score
     from executorch_mm._engine.streams import AsyncStream, Stream
@@ -94,6 +95,7 @@ _LATER = {
     "BuildInfo": "executorch_mm.inspection.build_info",
     "ClipModel": "executorch_mm.clip",
     "Decision": "executorch_mm._engine.decisions",
+    "Delta": "executorch_mm._engine.reply",
     "EmbeddingModel": "executorch_mm.embeddings",
     "EnergyVad": "executorch_mm.speech",
     "GenerationConfig": "executorch_mm.config",
@@ -125,6 +127,7 @@ _LATER = {
     "Stats": "executorch_mm.stats",
     "Stream": "executorch_mm._engine.streams",
     "Tokenizer": "executorch_mm.tokenizer",
+    "ToolCall": "executorch_mm._engine.reply",
     "Transcription": "executorch_mm.speech",
     "XnnpackOptions": "executorch_mm._loading.options",
     "build_info": "executorch_mm.inspection.build_info",
@@ -152,6 +155,7 @@ __all__ = [
     "Contract",
     "ContractError",
     "Decision",
+    "Delta",
     "EmbeddingModel",
     "EnergyVad",
     "ExecutionError",
@@ -198,6 +202,7 @@ __all__ = [
     "TensorSpec",
     "Tokenizer",
     "TokenizerError",
+    "ToolCall",
     "Transcription",
     "TransducerContract",
     "UnknownOptionError",

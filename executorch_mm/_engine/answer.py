@@ -11,6 +11,7 @@ from executorch_mm.stats import Stats
 
 if TYPE_CHECKING:
     from executorch_mm._engine.json_answer import JsonAnswer
+    from executorch_mm._engine.reply import ReplyReader
 
 
 class TextPiece(str):
@@ -32,10 +33,12 @@ class Answer:
         records: Its tokens, when it is complete or left.
         stats: At that time; None before.
         json: Of a complete answer to a request for JSON.
+        reader: Tells it apart; None where it is text alone.
     """
 
-    def __init__(self, *pieces: str) -> None:
+    def __init__(self, *pieces: str, reader: ReplyReader | None = None) -> None:
         self.pieces = list(pieces)
+        self.reader = reader
         self.records: Sequence[_core.TokenRecord] = ()
         self.stats: Stats | None = None
         self.json: JsonAnswer | None = None
@@ -88,5 +91,6 @@ class Answers:
             answer.stats,
             has_logprobs=self.has_logprobs,
             json=answer.json,
+            reply=None if answer.reader is None else answer.reader.reply(),
             alternatives=others,
         )

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from executorch_mm._engine.access import Progress
+from executorch_mm._engine.answer_text import deltas, texts
 from executorch_mm._engine.callbacks import checked_callback
 from executorch_mm._engine.requests import Request, Requests
 from executorch_mm._engine.result import GenerationResult
@@ -18,6 +19,7 @@ from executorch_mm.stats import Stats
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from executorch_mm._engine.reply import Delta
     from executorch_mm._engine.streams import AsyncStream, Stream
 
 
@@ -193,7 +195,7 @@ class AnswerMethods:
         return self._requests.count_positions(inputs, with_options(config, options))
 
     def _stream(self, request: Request, progress: Progress | None) -> Stream[str, GenerationResult]:
-        return self._requests.answer_stream(_for_one_answer(request), progress)
+        return self._requests.answer_stream(_for_one_answer(request), progress, texts)
 
     def _astream(
         self, prepare: Callable[[], Awaitable[Request]], progress: Progress | None
@@ -201,7 +203,16 @@ class AnswerMethods:
         async def prepare_one() -> Request:
             return _for_one_answer(await prepare())
 
-        return self._requests.answer_async(prepare_one, progress)
+        return self._requests.answer_async(prepare_one, progress, texts)
+
+    def _deltas(self, request: Request, progress: Progress | None) -> Stream[Delta, GenerationResult]:
+        return self._requests.answer_stream(_for_one_answer(request), progress, deltas)
+
+    def _adeltas(self, prepare: Callable[[], Awaitable[Request]]) -> AsyncStream[Delta, GenerationResult]:
+        async def prepare_one() -> Request:
+            return _for_one_answer(await prepare())
+
+        return self._requests.answer_async(prepare_one, None, deltas)
 
     def _result(self, request: Request) -> GenerationResult:
         return self._requests.result(request)

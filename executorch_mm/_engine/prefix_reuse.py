@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from executorch_mm import _core
 from executorch_mm.arrays import PairedArrays, is_pil_image
 from executorch_mm.errors import ExecutorchMMError
 from executorch_mm.inputs import MultimodalInput, Prompt, as_parts, make_token_input
+
+if TYPE_CHECKING:
+    from executorch_mm._engine.reply import ReplyReader
 
 _MEDIA_POSITION = -1  # in a session's history
 _Ids: TypeAlias = "npt.NDArray[np.int64]"
@@ -24,9 +27,11 @@ class ChatPrompt(NamedTuple):
 
     Attributes:
         parts: Token ids, and images and audio, in order.
+        make_reader: Gives what tells one answer apart; None where it is text alone.
     """
 
     parts: tuple[MultimodalInput, ...]
+    make_reader: Callable[[], ReplyReader] | None = None
 
 
 class PrefixCache:

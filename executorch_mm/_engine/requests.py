@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast
 
 from executorch_mm import _core
 from executorch_mm._engine.access import Access, Progress, read_prompt
 from executorch_mm._engine.answer import Answer, Answers
+from executorch_mm._engine.answer_text import AnswerText, Form, Pieces, PieceT, texts
 from executorch_mm._engine.callbacks import checked_callback
 from executorch_mm._engine.result import GenerationResult
 from executorch_mm._engine.steps import Steps
-from executorch_mm._engine.text_stream import TextStream
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import CapacityError, InputError
 from executorch_mm.inputs import MultimodalInput, Prompt, as_parts
@@ -98,7 +98,8 @@ class Requests(Access[_core.Session]):
 
         _ = self.session  # refuses once closed
         if isinstance(request.inputs, ChatPrompt):
-            return request._replace(inputs=ChatPrompt(tuple(self.encoder.ready(request.inputs.parts))))
+            parts = tuple(self.encoder.ready(request.inputs.parts))
+            return request._replace(inputs=request.inputs._replace(parts=parts))
         return request._replace(inputs=self.encoder.ready(as_parts(request.inputs)))
 
     def result_anew(
@@ -156,29 +157,38 @@ class Requests(Access[_core.Session]):
         progress = _checked_progress(progress)
 
         def give_out(session: _core.Session) -> None:
-            for piece in self.pieces(session, lambda _: self._answer(session, request, progress, Answers())):
+            answer = self.pieces(session, lambda _: self._answer(session, request, progress, Answers()))
+            for piece in texts(answer):
                 on_piece(piece)
 
         self.serve(give_out)
 
-    def answer_stream(self, request: Request, progress: Progress | None) -> Stream[str, GenerationResult]:
-        """An answer, piece by piece."""
+    def answer_stream(
+        self, request: Request, progress: Progress | None, form: Form[PieceT]
+    ) -> Stream[PieceT, GenerationResult]:
+        """An answer, piece by piece.
+
+        Args:
+            request: What is asked.
+            progress: As in `MultimodalRunner.generate`.
+            form: What the pieces are: `texts` or `deltas`.
+        """
         from executorch_mm._engine.streams import Stream  # here: imports are to be fast
 
         progress = _checked_progress(progress)
         answers = Answers()
-        pieces = self.stream(lambda session: self._answer(session, request, progress, answers))
+        pieces = self.stream(lambda session: form(self._answer(session, request, progress, answers)))
         return Stream(pieces, answers.result)
 
     def answer_async(
-        self, prepare: Callable[[], Awaitable[Request]], progress: Progress | None
-    ) -> AsyncStream[str, GenerationResult]:
+        self, prepare: Callable[[], Awaitable[Request]], progress: Progress | None, form: Form[PieceT]
+    ) -> AsyncStream[PieceT, GenerationResult]:
         """`answer_stream` for a task; see `stream_async`."""
         progress = _checked_progress(progress)
         answers = Answers()
         return self.stream_async(
             prepare,
-            lambda session, request: self._answer(session, request, progress, answers),
+            lambda session, request: form(self._answer(session, request, progress, answers)),
             lambda request: request.config.timeout,
             answers.result,
         )
@@ -191,7 +201,7 @@ class Requests(Access[_core.Session]):
 
     def _answer(
         self, session: _core.Session, request: Request, progress: Progress | None, answers: Answers
-    ) -> Generator[str, None, None]:
+    ) -> Pieces:
         inputs, config = request
         answers.has_logprobs = config.logprobs is not None
         # Made before the prompt is read, because they check options against the model.
@@ -200,14 +210,16 @@ class Requests(Access[_core.Session]):
         echoed = "".join(part.value for part in parts if isinstance(part.value, str)) if config.echo else ""
         if echoed:
             answers.first.pieces.append(echoed)
-            yield echoed
+            yield echoed, None
+        make_reader = getattr(inputs, "make_reader", None) or _no_reader
+        answers.first.reader = make_reader()
         self.read(session, parts, config, progress, is_answered=True)
         if config.num_return_sequences == 1:
             yield from self._generate(session, steps, config, answers.first)
             return
         start = _fork_or_save(session)
         yield from self._generate(session, steps, config, answers.first)
-        answers.others = [Answer(echoed) for _ in range(1, config.num_return_sequences)]
+        answers.others = [Answer(echoed, reader=make_reader()) for _ in range(1, config.num_return_sequences)]
         if isinstance(start, _core.Session):
             self._generate_from_forks(session, start, config, answers.others)
         else:
@@ -257,32 +269,34 @@ class Requests(Access[_core.Session]):
         steps: Steps,
         config: GenerationConfig,
         answer: Answer,
-    ) -> Generator[str, None, None]:
+    ) -> Pieces:
         """The answer to the prompt that the session has read."""
-        text = TextStream(
-            self.tokenizer, config.stop_strings, config.include_stop, after=_tokens_so_far(session)
-        )
+        text = AnswerText(self.tokenizer, config, _tokens_so_far(session), answer.reader)
         reason: str | None = None
-        generation, has_logprobs = steps.generation, config.logprobs is not None
         try:
             while (token := steps.next()) is not None:
-                if piece := text.push(token):
-                    yield answer.add(piece, generation.records if has_logprobs else None)
+                piece, deltas = text.push(token)
+                if piece:
+                    answer.pieces.append(piece)
+                if piece or deltas:
+                    yield piece, deltas
                 if text.stopped is not None:
                     reason = "stop"
                     break
             else:
-                piece = text.finish(_unseen_end(generation.stop_token, config))
+                piece, deltas = text.finish(steps.generation.stop_token)
                 reason = steps.finish_reason if text.stopped is None else "stop"
                 if piece:
-                    yield answer.add(piece, generation.records if has_logprobs else None)
+                    answer.pieces.append(piece)
+                if piece or deltas:
+                    yield piece, deltas
                 answer.json = self._json_answer(steps, config)
         finally:
-            records = generation.records
+            records = steps.generation.records
             stats = self.make_stats(
                 session,
                 finish_reason=reason or "cancelled",
-                stopped_by=generation.stop_token if text.stopped is None else text.stopped,
+                stopped_by=steps.generation.stop_token if text.stopped is None else text.stopped,
                 token_times_ns=tuple(record.time_ns for record in records),
                 mask_ns=steps.mask_ns,
                 **self.about_prompt(session),
@@ -381,6 +395,10 @@ class Requests(Access[_core.Session]):
                     session.reset()
 
 
+def _no_reader() -> None:
+    return None
+
+
 def _checked_progress(progress: Progress | None) -> Progress | None:
     return None if progress is None else checked_callback(progress, "progress")
 
@@ -390,11 +408,6 @@ def _fork_or_save(session: _core.Session) -> _core.Session | _core.Snapshot:
         return session.fork()
     except InputError:  # the model holds one conversation where it runs
         return session.save()
-
-
-def _unseen_end(token: int | None, config: GenerationConfig) -> int | None:
-    """The token that ended an answer, unless it was handed out as part of it."""
-    return None if config.include_stop and token in config.stop_token_ids else token
 
 
 def _tokens_so_far(session: _core.Session) -> list[int]:

@@ -12,6 +12,7 @@ from executorch_mm.stats import Stats, as_html, counted, duration
 
 if TYPE_CHECKING:
     from executorch_mm._engine.json_answer import JsonAnswer
+    from executorch_mm._engine.reply import Reply, ToolCall
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,6 +47,40 @@ class GenerationResult:
     stats: Stats
     alternatives: tuple[GenerationResult, ...] = ()
     _json: JsonAnswer | None = field(default=None, repr=False, compare=False)
+    _reply: Reply | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def content(self) -> str:
+        """Of a chat, the text for the user: without thinking and calls, and without blanks at its ends.
+
+        `text` where the model's files name no such parts.
+        """
+        return self.text if self._reply is None else self._reply.content
+
+    @property
+    def thinking(self) -> str | None:
+        """Of a chat, what the model thought before it answered; None where there is no such part."""
+        return None if self._reply is None else self._reply.thinking
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """Of a chat, the calls of tools that the model asks for."""
+        return () if self._reply is None else self._reply.tool_calls
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The answer as a message of the assistant in OpenAI's form, to go on with in `messages`.
+
+        With "reasoning_content" where the model thought, and what else its own response template names.
+        """
+        reply = self._reply
+        message: dict[str, Any] = {} if reply is None else dict(reply.others)
+        message |= {"role": "assistant", "content": self.content}
+        if self.thinking is not None:
+            message["reasoning_content"] = self.thinking
+        if self.tool_calls:
+            message["tool_calls"] = [call.to_dict() for call in self.tool_calls]
+        return message
 
     @cached_property
     def parsed(self) -> Any:
@@ -70,6 +105,7 @@ class GenerationResult:
             "stopped_by": self.stopped_by,
             "token_ids": [*self.token_ids],
             **asked,
+            **({} if self._reply is None else {"message": self.message}),
             "stats": self.stats.to_dict(),
             "alternatives": [other.to_dict() for other in self.alternatives],
         }
@@ -86,8 +122,9 @@ class GenerationResult:
     def __repr__(self) -> str:
         text = self.text if len(self.text) <= 60 else self.text[:60] + "..."
         others = f", {counted(len(self.alternatives), 'alternative')}" if self.alternatives else ""
+        calls = f", {counted(len(self.tool_calls), 'tool call')}" if self.tool_calls else ""
         return (
-            f"<GenerationResult: {text!r}, {counted(len(self.token_ids), 'token')}{others}, "
+            f"<GenerationResult: {text!r}, {counted(len(self.token_ids), 'token')}{calls}{others}, "
             f"finish reason: {self.finish_reason}>"
         )
 
@@ -114,6 +151,7 @@ def make_result(
     *,
     has_logprobs: bool,
     json: JsonAnswer | None = None,
+    reply: Reply | None = None,
     alternatives: Sequence[GenerationResult] = (),
 ) -> GenerationResult:
     """An answer of these tokens."""
@@ -132,4 +170,5 @@ def make_result(
         stats=stats,
         alternatives=tuple(alternatives),
         _json=json,
+        _reply=reply,
     )

@@ -6,8 +6,9 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from executorch_mm.chat.local_media import MediaAccess
 from executorch_mm.chat.messages import read_messages
 from executorch_mm.chat.placeholders import Cut, render_conversation
 from executorch_mm.chat.quoting import PromptText
+from executorch_mm.chat.replies.formats import find_format
+from executorch_mm.chat.replies.reader import TemplateReader
+from executorch_mm.chat.replies.template import ReplyTemplate
 from executorch_mm.chat.template import ChatTemplate, Message, Variables
 from executorch_mm.chat.template_files import TemplateFiles
 from executorch_mm.chat.tools import Tool
@@ -58,6 +62,9 @@ class ChatOptions:
             objects, which no JSON holds, are always read.
         trusted_template: Whether the template is rendered in this process. False: in one of its own, with
             limits that the system keeps. None: as the model runs, in one of its own with `isolate=True`.
+        response_template: How answers are told apart into content, thinking and calls, as transformers'
+            `response_template` says it. None: as the model's files say, or as its chat template writes calls.
+            False: they are content alone.
     """
 
     documents: Sequence[Fields] | None = None
@@ -69,10 +76,14 @@ class ChatOptions:
     special_tokens_in_text: bool = False
     allowed_local_media_path: PathLike | None = None
     trusted_template: bool | None = None
+    response_template: Mapping[str, object] | Literal[False] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.trusted_template, (bool, type(None))):
             raise InputError(f"trusted_template: expected a bool or None, got {shown(self.trusted_template)}")
+        given = self.response_template
+        if not isinstance(given, (Mapping, type(None))) and given is not False:
+            raise InputError(f"response_template: expected a mapping, False or None, got {shown(given)}")
         folder = self.allowed_local_media_path
         if folder is None or (isinstance(folder, str) and folder == ""):
             return
@@ -147,7 +158,11 @@ class Chat:
                 encoded.append(part)
             elif ids := self._encode(part, control, is_start=not encoded):
                 encoded.append(make_token_input(ids))
-        return ChatPrompt((*self._bos(encoded, num_bos), *encoded))
+        reader = self._reader(template.source, options, variables.tools)
+        last = parts[-1] if parts else None
+        begun = reader.begun(last.text) if reader and isinstance(last, PromptText) else ""
+        make_reader = None if reader is None else partial(TemplateReader, reader, begun, variables.tools)
+        return ChatPrompt((*self._bos(encoded, num_bos), *encoded), make_reader)
 
     def forget_templates(self) -> None:
         """Reads them again with the next prompt; processes of theirs end."""
@@ -193,6 +208,20 @@ class Chat:
         if wanted == 0 or first[:1].tolist() == [bos]:
             return []
         return [make_token_input([bos] * wanted)]
+
+    def _reader(
+        self, source: str, options: ChatOptions, tools: Sequence[Mapping[str, object]] | None
+    ) -> ReplyTemplate | None:
+        if options.response_template is False:
+            return None
+        if options.response_template is not None:
+            return ReplyTemplate.read(options.response_template)
+        return self._own_reader or find_format(source, has_tools=bool(tools))
+
+    @functools.cached_property
+    def _own_reader(self) -> ReplyTemplate | None:
+        given = self._files.response_template
+        return None if given is None else ReplyTemplate.read(given)
 
     def _template(self, options: ChatOptions, *, has_tools: bool) -> ChatTemplate:
         source = self._files.choose(options.template, has_tools=has_tools)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from executorch_mm._engine.requests import Request
 from executorch_mm._loading.shown_options import show_options
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from executorch_mm._engine.access import Progress
+    from executorch_mm._engine.reply import Delta
     from executorch_mm._engine.result import GenerationResult
     from executorch_mm._engine.streams import AsyncStream, Stream
     from executorch_mm.chat.chat import Chat, ChatOptions
@@ -52,6 +53,14 @@ class ChatMethods(ABC):
         self, prepare: Callable[[], Awaitable[Request]], progress: Progress | None
     ) -> AsyncStream[str, GenerationResult]:
         """The answer to a prompt, piece by piece, for a task, which prepares the request while it waits."""
+
+    @abstractmethod
+    def _deltas(self, request: Request, progress: Progress | None) -> Stream[Delta, GenerationResult]:
+        """The answer to a prompt, told apart, piece by piece."""
+
+    @abstractmethod
+    def _adeltas(self, prepare: Callable[[], Awaitable[Request]]) -> AsyncStream[Delta, GenerationResult]:
+        """The same for a task, which prepares the request while it waits."""
 
     @abstractmethod
     async def _aresult(self, prepare: Callable[[], Awaitable[Request]]) -> GenerationResult:
@@ -116,6 +125,7 @@ class ChatMethods(ABC):
         """
         return self._result(self._chat_request(messages, config, tools, chat_options, options))
 
+    @overload
     def stream_chat(
         self,
         messages: Sequence[Message] | str,
@@ -124,14 +134,51 @@ class ChatMethods(ABC):
         tools: Sequence[Tool] | None = None,
         chat_options: ChatOptions | None = None,
         progress: Progress | None = None,
+        deltas: Literal[False] = False,
         **options: Unpack[ChatGenerationOptions],
-    ) -> Stream[str, GenerationResult]:
+    ) -> Stream[str, GenerationResult]: ...
+
+    @overload
+    def stream_chat(
+        self,
+        messages: Sequence[Message] | str,
+        config: GenerationConfig | None = None,
+        *,
+        tools: Sequence[Tool] | None = None,
+        chat_options: ChatOptions | None = None,
+        progress: Progress | None = None,
+        deltas: Literal[True],
+        **options: Unpack[ChatGenerationOptions],
+    ) -> Stream[Delta, GenerationResult]: ...
+
+    def stream_chat(
+        self,
+        messages: Sequence[Message] | str,
+        config: GenerationConfig | None = None,
+        *,
+        tools: Sequence[Tool] | None = None,
+        chat_options: ChatOptions | None = None,
+        progress: Progress | None = None,
+        deltas: bool = False,
+        **options: Unpack[ChatGenerationOptions],
+    ) -> Stream[str, GenerationResult] | Stream[Delta, GenerationResult]:
         """The answer piece by piece, as an iterator; parameters and errors are those of `chat`.
 
         The messages are checked by this call, the model runs with the first piece asked for. Leaving the loop
         early closes the stream and ends the request.
+
+        Args:
+            messages: As in `chat`, like the others.
+            config: The same.
+            tools: The same.
+            chat_options: The same.
+            progress: As in `generate`.
+            deltas: Give `Delta`s, which tell content, thinking and calls of tools apart, and not texts.
+            **options: As in `chat`.
         """
-        return self._stream(self._chat_request(messages, config, tools, chat_options, options), progress)
+        is_told_apart = _checked_flag(deltas)
+        request = self._chat_request(messages, config, tools, chat_options, options)
+        return self._deltas(request, progress) if is_told_apart else self._stream(request, progress)
 
     async def achat(
         self,
@@ -150,6 +197,7 @@ class ChatMethods(ABC):
             in_thread(lambda: self._chat_request(messages, config, tools, chat_options, options))
         )
 
+    @overload
     def astream_chat(
         self,
         messages: Sequence[Message] | str,
@@ -157,15 +205,39 @@ class ChatMethods(ABC):
         *,
         tools: Sequence[Tool] | None = None,
         chat_options: ChatOptions | None = None,
+        deltas: Literal[False] = False,
         **options: Unpack[ChatGenerationOptions],
-    ) -> AsyncStream[str, GenerationResult]:
+    ) -> AsyncStream[str, GenerationResult]: ...
+
+    @overload
+    def astream_chat(
+        self,
+        messages: Sequence[Message] | str,
+        config: GenerationConfig | None = None,
+        *,
+        tools: Sequence[Tool] | None = None,
+        chat_options: ChatOptions | None = None,
+        deltas: Literal[True],
+        **options: Unpack[ChatGenerationOptions],
+    ) -> AsyncStream[Delta, GenerationResult]: ...
+
+    def astream_chat(
+        self,
+        messages: Sequence[Message] | str,
+        config: GenerationConfig | None = None,
+        *,
+        tools: Sequence[Tool] | None = None,
+        chat_options: ChatOptions | None = None,
+        deltas: bool = False,
+        **options: Unpack[ChatGenerationOptions],
+    ) -> AsyncStream[str, GenerationResult] | AsyncStream[Delta, GenerationResult]:
         """`stream_chat` for a task; it waits and is cancelled as `astream` is.
 
         The messages are made ready in a thread while the task waits; it keeps its place meanwhile.
         """
-        return self._astream(
-            in_thread(lambda: self._chat_request(messages, config, tools, chat_options, options)), None
-        )
+        is_told_apart = _checked_flag(deltas)
+        prepare = in_thread(lambda: self._chat_request(messages, config, tools, chat_options, options))
+        return self._adeltas(prepare) if is_told_apart else self._astream(prepare, None)
 
     def _chat_request(
         self,
@@ -184,6 +256,12 @@ class ChatMethods(ABC):
             raise InputError(f"chat_options: expected ChatOptions or None, got {shown(chat_options)}")
         prompt = self._chat.prompt(messages, tools, chat_options, config.num_bos)
         return Request(prompt, config.replace(num_bos=0))
+
+
+def _checked_flag(deltas: object) -> bool:
+    if not isinstance(deltas, bool):
+        raise InputError(f"deltas: expected a bool, got {shown(deltas)}")
+    return deltas
 
 
 def in_thread(prepare: Callable[[], Request]) -> Callable[[], Awaitable[Request]]:

@@ -21,11 +21,13 @@ class TemplateFiles:
         templates: Jinja sources by name; a model's only one is called "default".
         special_tokens: Texts by name.
         adds_bos: Whether the tokenizer's configuration puts the beginning-of-text token before texts.
+        response_template: How answers are to be read; None where the files do not say.
     """
 
     templates: Mapping[str, str] = field(default_factory=dict)
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     adds_bos: bool = False
+    response_template: object = None
 
     @classmethod
     def read(cls, folders: Sequence[Path]) -> TemplateFiles:
@@ -41,7 +43,10 @@ class TemplateFiles:
         templates = next(filter(None, map(_templates_in, folders)), {})
         configs = [read_object_if_there(folder / "tokenizer_config.json", InputError) for folder in folders]
         config = next(filter(None, configs), {})
-        return cls(templates, _special_tokens(config), config.get("add_bos_token") is True)
+        configs += [read_object_if_there(folder / "processor_config.json", InputError) for folder in folders]
+        responses = (each.get("response_template") for each in configs)
+        response = next((each for each in responses if each is not None), None)
+        return cls(templates, _special_tokens(config), config.get("add_bos_token") is True, response)
 
     def choose(self, template: str | None, *, has_tools: bool) -> str:
         """The source to use.

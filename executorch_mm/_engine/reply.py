@@ -1,0 +1,75 @@
+"""What an answer says, beside its text: thinking, calls of tools, content."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call of a tool that a model asks for.
+
+    Attributes:
+        name: Of the tool; not always one of those that it was given.
+        arguments: By name, as JSON has them.
+        id: Told apart by, nine letters and digits.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """OpenAI's form, for `messages`: the arguments are JSON in a text."""
+        arguments = json.dumps(self.arguments, ensure_ascii=False)
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": arguments}}
+
+
+class Delta(NamedTuple):
+    """A piece of an answer, of one of three kinds; joined they are the whole.
+
+    Attributes:
+        content: Text for the user.
+        thinking: What the model thinks before it answers.
+        tool_call: A call that is complete.
+    """
+
+    content: str = ""
+    thinking: str = ""
+    tool_call: ToolCall | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole answer, told apart.
+
+    Attributes:
+        content: Text for the user.
+        thinking: What the model thought; None where its answers have no such part, or it was empty.
+        tool_calls: What it asks for.
+        others: More parts that the model's own template names.
+    """
+
+    content: str
+    thinking: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    others: Mapping[str, object] = field(default_factory=dict)
+
+
+class ReplyReader(Protocol):
+    """Tells an answer apart while it is written."""
+
+    def push(self, text: str) -> Sequence[Delta]:
+        """Takes more of it, with its control tokens written out."""
+        ...
+
+    def finish(self, ended_by: str = "") -> Sequence[Delta]:
+        """Takes the rest: the control token that ended it, if one did."""
+        ...
+
+    def reply(self) -> Reply:
+        """What is known so far."""
+        ...
