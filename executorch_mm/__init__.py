@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from executorch_mm._engine.score import Score
     from executorch_mm._engine.streams import AsyncStream, Stream
     from executorch_mm._loading.options import (
+        ConversationOptions,
         LoadOptions,
         MethodOptions,
         ModelOptions,
@@ -85,7 +86,7 @@ if TYPE_CHECKING:
         SpeechSession,
         Transcription,
     )
-    from executorch_mm.stats import Stats
+    from executorch_mm.stats import CacheInfo, Stats
     from executorch_mm.tokenizer import Tokenizer, load_tokenizer
 
 # All but the errors is imported when it is asked for, which keeps the import of the package short.
@@ -93,9 +94,11 @@ _LATER = {
     "AsyncStream": "executorch_mm._engine.streams",
     "BatchRequest": "executorch_mm.runner.batch_request",
     "BuildInfo": "executorch_mm.inspection.build_info",
+    "CacheInfo": "executorch_mm.stats",
     "ClipModel": "executorch_mm.clip",
     "Decision": "executorch_mm._engine.decisions",
     "Delta": "executorch_mm._engine.reply",
+    "ConversationOptions": "executorch_mm._loading.options",
     "EmbeddingModel": "executorch_mm.embeddings",
     "EnergyVad": "executorch_mm.speech",
     "GenerationConfig": "executorch_mm.config",
@@ -150,10 +153,12 @@ __all__ = [
     "BatchRequest",
     "BuildInfo",
     "BusyError",
+    "CacheInfo",
     "CapacityError",
     "ClipModel",
     "Contract",
     "ContractError",
+    "ConversationOptions",
     "Decision",
     "Delta",
     "EmbeddingModel",

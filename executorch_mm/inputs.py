@@ -19,7 +19,7 @@ from executorch_mm.arrays import (
     tile_array,
     to_numpy,
 )
-from executorch_mm.errors import InputError
+from executorch_mm.errors import InputError, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -44,11 +44,13 @@ class MultimodalInput:
     Attributes:
         kind: "text", "tokens", "image", "audio" (features), "raw_audio" (samples for the encoder), "waveform"
             (samples that features are made of) or "embeddings".
+        id: The name that caches know its content by, where the caller has given one.
     """
 
-    __slots__ = ("_value", "kind")
+    __slots__ = ("_value", "id", "kind")
 
     kind: Kind
+    id: str | None
     _value: Value
 
     def __init__(self, value: str | Sequence[int]) -> None:
@@ -60,15 +62,16 @@ class MultimodalInput:
         Raises:
             InputError: `value` is neither.
         """
+        self.id = None
         if isinstance(value, str):
             self.kind, self._value = "text", value
         else:
             self.kind, self._value = "tokens", _token_array(value)
 
     @classmethod
-    def _of(cls, kind: Kind, value: Value) -> Self:
+    def _of(cls, kind: Kind, value: Value, content_id: str | None = None) -> Self:
         part = cls.__new__(cls)
-        part.kind, part._value = kind, value
+        part.kind, part._value, part.id = kind, value, _checked_id(content_id)
         return part
 
     @property
@@ -144,7 +147,11 @@ def make_token_input(tokens: Iterable[int]) -> MultimodalInput:
 
 
 def make_image_input(
-    image: ImageLike, *, layout: Layout | None = None, fetch: Fetch | None = None
+    image: ImageLike,
+    *,
+    layout: Layout | None = None,
+    fetch: Fetch | None = None,
+    id: str | None = None,  # noqa: A002
 ) -> MultimodalInput:
     """An image.
 
@@ -159,6 +166,8 @@ def make_image_input(
         layout: Where the channels are. None decides from the shape: the end of size 3 or 4 holds the
             channels, else the end of size 1, and channels first wins when both ends could.
         fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
+        id: A name for what it holds that caches go by instead of looking at it (`prefix_cache_bytes`,
+            `encoder_cache_bytes`): whatever has the same one counts as the same. None: they look.
 
     A float array that already has the encoder's exact shape, channels first, counts as prepared: it goes
     to the encoder as it is, by pointer where dtype and memory layout fit. Everything else passes through
@@ -180,19 +189,25 @@ def make_image_input(
         if 0 in image.size:
             raise InputError(f"image: expected at least one pixel, got size {image.size}")
         read_completely(image, "image")
-        return MultimodalInput._of("image", image)
+        return MultimodalInput._of("image", image, id)
     array = to_numpy(image, "image")
     if array.ndim == 4 and array.shape[0] > 1 and np.issubdtype(array.dtype, np.floating):
-        return MultimodalInput._of("image", tile_array(array))
-    return MultimodalInput._of("image", image_array(array, layout=layout, check_values=False))
+        return MultimodalInput._of("image", tile_array(array), id)
+    return MultimodalInput._of("image", image_array(array, layout=layout, check_values=False), id)
 
 
-def make_patch_input(patches: ArrayLike, positions: ArrayLike) -> MultimodalInput:
+def make_patch_input(
+    patches: ArrayLike,
+    positions: ArrayLike,
+    *,
+    id: str | None = None,  # noqa: A002
+) -> MultimodalInput:
     """An image in patches, for an encoder that is told where each of them lies, such as Gemma 4's.
 
     Args:
         patches: Floats (num_patches, values), with or without a batch of one.
         positions: Ints (num_patches, 2), column and row of each patch, -1 for padding; likewise.
+        id: See `make_image_input`.
 
     Raises:
         InputError: Another rank or dtype, other numbers of patches, or none.
@@ -204,7 +219,8 @@ def make_patch_input(patches: ArrayLike, positions: ArrayLike) -> MultimodalInpu
         raise InputError(f"patches: expected floats (num_patches, values), got {_described(values)}")
     if places.shape != (len(values), 2) or not np.issubdtype(places.dtype, np.integer):
         raise InputError(f"positions: expected ints ({len(values)}, 2), got {_described(places)}")
-    return MultimodalInput._of("image", PairedArrays(values, np.ascontiguousarray(places, dtype=np.int64)))
+    pair = PairedArrays(values, np.ascontiguousarray(places, dtype=np.int64))
+    return MultimodalInput._of("image", pair, id)
 
 
 def make_image_inputs(
@@ -245,6 +261,7 @@ def make_audio_input(
     sampling_rate: int | None = None,
     fetch: Fetch | None = None,
     mask: ArrayLike | None = None,
+    id: str | None = None,  # noqa: A002
 ) -> MultimodalInput:
     """Audio features, as the model's audio encoder takes them, or audio that the runner makes them of.
 
@@ -259,6 +276,7 @@ def make_audio_input(
         fetch: Called with an http(s) URL, returns the bytes behind it. Nothing is downloaded without it.
         mask: Of features (1, num_frames, num_bins) for an encoder that takes a mask: bools or ints
             (num_frames,), false for padding. Without it all frames count.
+        id: See `make_image_input`.
 
     Raises:
         InputError: Another rank or dtype, an empty array, NaN and infinite values, samples far outside of
@@ -274,34 +292,44 @@ def make_audio_input(
         if not isinstance(audio, Waveform):
             array = _audio_array(cast(ArrayLike, audio), "audio", "(num_clips, num_bins, num_frames)")
             if mask is None:
-                return MultimodalInput._of("audio", array)
-            return MultimodalInput._of("audio", PairedArrays(array, _mask_array(mask, array.shape[-2])))
+                return MultimodalInput._of("audio", array, id)
+            pair = PairedArrays(array, _mask_array(mask, array.shape[-2]))
+            return MultimodalInput._of("audio", pair, id)
     if mask is not None:
         raise InputError("mask: expected none beside an audio clip, whose frames all count")
     from executorch_mm.preprocess.audio import to_waveform
 
-    return MultimodalInput._of("waveform", to_waveform(audio, sampling_rate, fetch=fetch))
+    return MultimodalInput._of("waveform", to_waveform(audio, sampling_rate, fetch=fetch), id)
 
 
-def make_raw_audio_input(samples: ArrayLike) -> MultimodalInput:
+def make_raw_audio_input(
+    samples: ArrayLike,
+    *,
+    id: str | None = None,  # noqa: A002
+) -> MultimodalInput:
     """Audio samples for a model whose audio encoder computes the features itself.
 
     Args:
         samples: float or uint8 array of shape (batch, channels, num_samples).
+        id: See `make_image_input`.
 
     Raises:
         InputError: Another rank, or an empty array.
     """
-    return MultimodalInput._of(
-        "raw_audio", _audio_array(samples, "raw audio", "(batch, channels, num_samples)")
-    )
+    array = _audio_array(samples, "raw audio", "(batch, channels, num_samples)")
+    return MultimodalInput._of("raw_audio", array, id)
 
 
-def make_embedding_input(embeddings: ArrayLike) -> MultimodalInput:
+def make_embedding_input(
+    embeddings: ArrayLike,
+    *,
+    id: str | None = None,  # noqa: A002
+) -> MultimodalInput:
     """Rows that go to the decoder in place of embedded tokens.
 
     Args:
         embeddings: Array of floats, shape (num_tokens, hidden_size); converted to the decoder's dtype.
+        id: See `make_image_input`.
 
     Raises:
         InputError: Another rank.
@@ -309,7 +337,7 @@ def make_embedding_input(embeddings: ArrayLike) -> MultimodalInput:
     array = to_numpy(embeddings, "embeddings")
     if array.ndim != 2:
         raise InputError(f"embeddings: expected shape (num_tokens, hidden_size), got {array.shape}")
-    return MultimodalInput._of("embeddings", array)
+    return MultimodalInput._of("embeddings", array, id)
 
 
 def as_parts(prompt: Prompt) -> list[MultimodalInput]:
@@ -341,6 +369,12 @@ def _as_part(index: int, part: object) -> MultimodalInput:
         f"input {index}: expected a str, a PIL image or what a make_*_input function returns, "
         f"got {type(part).__name__}"
     )
+
+
+def _checked_id(given: object) -> str | None:
+    if given is not None and (not isinstance(given, str) or not given):
+        raise InputError(f"id: expected a str that is not empty, or None, got {shown(given)}")
+    return given
 
 
 def _token_array(tokens: object) -> npt.NDArray[np.int64]:

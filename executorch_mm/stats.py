@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 _NS_PER_SECOND = 10**9  # divided by: a product with 1e-9 shows digits that nobody measured
 
@@ -19,8 +20,9 @@ class Stats:
     Attributes:
         num_prompt_tokens: Positions of the whole prompt: text tokens, image and audio rows. For a chat that
             is the whole conversation, for other requests what they add to it. OpenAI's `prompt_tokens`.
-        num_cached_tokens: Those of them that the context held already, so that they were not read. OpenAI's
-            `prompt_tokens_details.cached_tokens`.
+        num_cached_tokens: Those of them that were not read, since the context held them already or another
+            conversation has read them (`prefix_cache_bytes`). OpenAI's `prompt_tokens_details.cached_tokens`.
+        num_encoder_hits: Images and audio clips that had been encoded before (`encoder_cache_bytes`).
         num_generated_tokens: Tokens of the answer, the first one and one that ended it included.
         num_decode_steps: Decoder calls after the prompt, of one token each unless `response_format` forced
             some; the first token needs none.
@@ -54,6 +56,7 @@ class Stats:
 
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
+    num_encoder_hits: int = 0
     num_generated_tokens: int = 0
     num_decode_steps: int = 0
     num_forced_tokens: int = 0
@@ -178,7 +181,7 @@ class Stats:
     def to_dict(self) -> dict[str, int | float | str | list[str] | None]:
         """Counts, times in seconds and rates, ready for a log or a table."""
         names = (
-            *("num_prompt_tokens", "num_cached_tokens", "num_generated_tokens"),
+            *("num_prompt_tokens", "num_cached_tokens", "num_encoder_hits", "num_generated_tokens"),
             *("num_decode_steps", "num_forced_tokens", "num_drafted_tokens", "num_accepted_tokens"),
             *("finish_reason", "stopped_by", "copied_input_bytes", "num_threads", "peak_memory_bytes"),
             *("load_seconds", "prepare_seconds", "encode_image_seconds", "encode_audio_seconds"),
@@ -219,6 +222,36 @@ class Stats:
 
     def __repr__(self) -> str:
         return f"<Stats: {self}>"
+
+
+class CacheInfo(NamedTuple):
+    """What a model's caches hold, and what they were good for since it was loaded.
+
+    Attributes:
+        prefix_entries: Ends of prompts and answers that are kept (`prefix_cache_bytes`).
+        prefix_bytes: What they take in memory, pages that several share counted once.
+        prefix_limit: What they may take.
+        prefix_hits: Prompts that began as one of them, in 16 positions or more.
+        prefix_misses: Prompts that did not.
+        reused_positions: Positions of prompts that were not read for that.
+        encoder_entries: Images and audio clips whose encoded rows are kept (`encoder_cache_bytes`).
+        encoder_bytes: What they take in memory.
+        encoder_limit: What they may take.
+        encoder_hits: Images and clips that were not encoded for that.
+        encoder_misses: Images and clips that were not there.
+    """
+
+    prefix_entries: int
+    prefix_bytes: int
+    prefix_limit: int
+    prefix_hits: int
+    prefix_misses: int
+    reused_positions: int
+    encoder_entries: int
+    encoder_bytes: int
+    encoder_limit: int
+    encoder_hits: int
+    encoder_misses: int
 
 
 def peak_memory_bytes() -> int:

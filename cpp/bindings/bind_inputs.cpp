@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <cstddef>
 #include <memory>
 #include <optional>
 #include <string>
@@ -6,6 +8,7 @@
 #include "base/error.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "runtime/content_units.h"
 #include "runtime/inputs.h"
 
 namespace emm::bindings {
@@ -28,12 +31,33 @@ SharedArray share(std::optional<Array> array) {
   return array ? share(std::move(*array)) : SharedArray{};
 }
 
+std::string content_unit(const nb::bytes& content) {
+  std::string unit(content.c_str(), content.size());
+  if (unit.empty() || unit.size() == kUnitBytes) return unit;
+  throw Error(ErrorCode::kInput, "content: expected " + std::to_string(kUnitBytes) +
+                                     " bytes or none, got " + std::to_string(unit.size()));
+}
+
 template <typename Kind>
-PreparedInput with_beside(Array array, std::optional<Array> beside, int64_t placeholder_id) {
+PreparedInput with_beside(Array array, std::optional<Array> beside, int64_t placeholder_id,
+                          const nb::bytes& content) {
   SharedArray values = share(std::move(array));
   SharedArray other = share(std::move(beside));
   return {Kind{std::move(values.view), std::move(values.owner), std::move(other.view),
-               std::move(other.owner), placeholder_id}};
+               std::move(other.owner), placeholder_id, content_unit(content)}};
+}
+
+std::optional<nb::bytes> units_of(const PreparedInput& part) {
+  const auto* const tokens = std::get_if<TokenInput>(&part.input);
+  const std::string units = tokens != nullptr ? token_units(tokens->ids) : content_of(part.input);
+  if (tokens == nullptr && units.empty()) return std::nullopt;
+  return nb::bytes(units.data(), units.size());
+}
+
+PreparedInput behind(const PreparedInput& part, size_t num_tokens) {
+  const auto& ids = std::get<TokenInput>(part.input).ids;
+  const size_t first = std::min(num_tokens, ids.size());
+  return {TokenInput{{ids.begin() + static_cast<std::ptrdiff_t>(first), ids.end()}}};
 }
 
 struct AddressOf {
@@ -65,21 +89,29 @@ void bind_inputs(nb::module_& module) {
           nb::arg("ids").noconvert(), "Token ids, int64 (num_tokens,).")
       .def_static("image", with_beside<ImageInput>, nb::arg("pixels").noconvert(),
                   nb::arg("positions").noconvert().none() = nb::none(),
-                  nb::arg("placeholder_id") = -1,
+                  nb::arg("placeholder_id") = -1, nb::arg("content") = nb::bytes("", 0),
                   "Pixels, (channels, height, width), with or without a batch of one; or patches "
                   "(num_patches, features) with their positions (num_patches, 2).")
       .def_static(
           "audio", with_beside<AudioInput>, nb::arg("features").noconvert(),
           nb::arg("mask").noconvert().none() = nb::none(), nb::arg("placeholder_id") = -1,
+          nb::arg("content") = nb::bytes("", 0),
           "Features, (num_clips, num_bins, num_frames) or without the clips, with a mask of the "
           "frames where the encoder takes one; or samples (num_samples,).")
       .def_static(
           "embeddings",
-          [](Array array) {
+          [](Array array, const nb::bytes& content) {
             SharedArray rows = share(std::move(array));
-            return PreparedInput{EmbeddingInput{std::move(rows.view), std::move(rows.owner)}};
+            return PreparedInput{
+                EmbeddingInput{std::move(rows.view), std::move(rows.owner), content_unit(content)}};
           },
-          nb::arg("rows").noconvert(), "Embeddings, (num_tokens, hidden_size), floats.")
+          nb::arg("rows").noconvert(), nb::arg("content") = nb::bytes("", 0),
+          "Embeddings, (num_tokens, hidden_size), floats.")
+      .def_prop_ro(
+          "units", units_of,
+          "16 bytes for each token, or those that stand for the content; None where it is not "
+          "known.")
+      .def("behind", behind, nb::arg("num_tokens"), "Tokens without the first ones.")
       .def_prop_ro(
           "address", [](const PreparedInput& part) { return std::visit(AddressOf{}, part.input); },
           "Where the data lies, to see that nothing was copied.");

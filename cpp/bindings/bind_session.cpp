@@ -1,10 +1,12 @@
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/variant.h>
 
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -161,6 +163,7 @@ void bind_snapshot(nb::module_& module) {
 
 std::vector<std::pair<uintptr_t, int64_t>> memory_of(const Session& session) {
   std::vector<std::pair<uintptr_t, int64_t>> uses;
+  const ReleaseGil released;  // a call may have to be waited for
   for (const MemoryUse& use : session.memory())
     uses.emplace_back(reinterpret_cast<uintptr_t>(use.place), use.bytes);
   return uses;
@@ -168,7 +171,69 @@ std::vector<std::pair<uintptr_t, int64_t>> memory_of(const Session& session) {
 
 std::shared_ptr<Session> another(Session& session) { return kept_in_children(session.another()); }
 
-std::shared_ptr<Session> fork(Session& session) { return kept_in_children(session.fork()); }
+std::shared_ptr<Session> fork(Session& session, bool keeps_logits) {
+  return kept_in_children(session.fork(keeps_logits));
+}
+
+std::optional<nb::bytes> units_of(const Session& session) {
+  const std::optional<std::string> units = session.units();
+  if (!units) return std::nullopt;
+  return nb::bytes(units->data(), units->size());
+}
+
+std::vector<std::pair<int64_t, int64_t>> media_of(const Session& session) {
+  std::vector<std::pair<int64_t, int64_t>> spans;
+  for (const MediaSpan& span : session.media()) spans.emplace_back(span.position, span.num_rows);
+  return spans;
+}
+
+using EncoderCounts = std::tuple<int64_t, int64_t, int64_t, int64_t>;
+
+EncoderCounts counts_of(const EncoderCache& cache) {
+  const EncoderCache::Counts counts = cache.counts();
+  return {counts.num_entries, counts.num_bytes, counts.num_hits, counts.num_misses};
+}
+
+void bind_encoder_cache(nb::module_& module) {
+  nb::class_<EncoderCache>(module, "EncoderCache",
+                           "What encoders made of media whose content is known.")
+      .def(nb::init<int64_t>(), "max_bytes"_a)
+      .def_prop_ro("max_bytes", &EncoderCache::max_bytes)
+      .def_prop_ro("counts", counts_of,
+                   "Entries, bytes, and how often something was found and not found.")
+      .def("clear", &EncoderCache::clear, WithoutGil(), "Forgets what is kept.");
+}
+
+void bind_caches(nb::class_<Session>& session) {
+  session
+      .def(
+          "go_on_from", &Session::go_on_from, "other"_a, "position"_a.none() = nb::none(),
+          WithoutGil(),
+          "Goes on as a fork of another session of the model does, with what is pending; or as\n"
+          "one that is taken back to `position`, with nothing pending. Raises before anything has\n"
+          "changed where the method or the weights are others, or the other's state does not go\n"
+          "back there.")
+      .def_prop_ro("memory", memory_of,
+                   "What the conversation keeps in memory: (place, bytes) of each part; what\n"
+                   "several keep at one place is there once.")
+      .def_prop_ro(
+          "units", units_of,
+          "16 bytes for each token in the context and for each image, clip or block of\n"
+          "embeddings; None where the content of one is not known, or where other weights\n"
+          "or another method have read a part.")
+      .def_prop_ro("media", media_of,
+                   "(position, rows) of each image, clip or block of embeddings in the context.")
+      .def_prop_ro("lowest_rewind", &Session::lowest_rewind,
+                   "The lowest position, other than 0, that rewind() takes; more than `position`\n"
+                   "where none is.")
+      .def_prop_ro("weights", &Session::weights,
+                   "A number for the decoder's weights in use, of all ever loaded for the model.")
+      .def("weights_number", &Session::weights_number, "adapter"_a, WithoutGil(),
+           "The same of an adapter.")
+      .def("keep_encoded", &Session::keep_encoded, "cache"_a,
+           "What encoders make of inputs whose content is known is kept from now on, by all\n"
+           "siblings that are made from here on too.");
+}
 
 void bind_timings(nb::module_& module) {
   nb::class_<RequestTimings>(module, "RequestTimings",
@@ -183,6 +248,7 @@ void bind_timings(nb::module_& module) {
       .def_ro("sample_ns", &RequestTimings::sample_ns)
       .def_ro("copied_input_bytes", &RequestTimings::copied_input_bytes)
       .def_ro("num_prompt_positions", &RequestTimings::num_prompt_positions)
+      .def_ro("num_encoder_hits", &RequestTimings::num_encoder_hits)
       .def_ro("num_decode_steps", &RequestTimings::num_decode_steps)
       .def_ro("num_generated_tokens", &RequestTimings::num_generated_tokens)
       .def_ro("num_forced_tokens", &RequestTimings::num_forced_tokens)
@@ -208,6 +274,7 @@ void bind_state(nb::class_<Session>& session) {
 
 void bind_session(nb::module_& module) {
   bind_timings(module);
+  bind_encoder_cache(module);
   bind_snapshot(module);
   nb::class_<Session> session(module, "Session",
                               "One conversation with a model. Serves one thread at a time.");
@@ -262,19 +329,9 @@ void bind_session(nb::module_& module) {
            "changed where this model cannot have had it.")
       .def("another", another, WithoutGil(),
            "A conversation of its own with the same weights, at its beginning.")
-      .def("fork", fork, WithoutGil(),
-           "A conversation that has read what this one has, and goes on independently.")
-      .def("go_on_from", &Session::go_on_from, "other"_a, "position"_a.none() = nb::none(),
-           WithoutGil(),
-           "Goes on as a fork of another session of the model does, with what is pending; or as "
-           "one\n"
-           "that is taken back to `position`, with nothing pending. Raises before anything has\n"
-           "changed where the method or the weights are others, or the other's state does not go\n"
-           "back there.")
-      .def_prop_ro(
-          "memory", memory_of,
-          "What the conversation keeps in memory: (place, bytes) of each part; what several\n"
-          "keep at one place is there once.")
+      .def("fork", fork, "keeps_logits"_a = true, WithoutGil(),
+           "A conversation that has read what this one has, and goes on independently; without\n"
+           "logits at hand, where they are not kept.")
       .def_static("step_together", &Session::step_together, "sessions"_a, "samplers"_a,
                   WithoutGil(),
                   "Samples the next token of each of several sessions over one model, after one "
@@ -286,6 +343,7 @@ void bind_session(nb::module_& module) {
                    "Of the sessions that wait for the model the one with the lowest goes first.")
       .def("write_profile", &Session::write_profile, WithoutGil(),
            "Ends the profile that LoadOptions asked for, if it did, and writes its file.");
+  bind_caches(session);
   bind_state(session);
   module.def("load_speech", load_speech_model, "options"_a, WithoutGil(),
              "Loads a speech model, a transducer as a TransducerDecoder.");

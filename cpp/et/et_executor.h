@@ -47,6 +47,9 @@ class EtExecutor final : public Executor {
   std::unique_ptr<Executor> fork(int64_t num_flat_rows) override;
   void go_on_from(Executor& other, int64_t num_flat_rows, int64_t num_used) override;
   std::vector<MemoryUse> memory(int64_t num_flat_rows) const override;
+  int64_t weights_number(const std::string& adapter) const override {
+    return model_->decoding(adapter)->number;
+  }
   TurnQueue* turns() override { return &model_->turns(); }
   void write_profile() override { model_->program().write_profile(); }
 

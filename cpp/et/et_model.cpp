@@ -135,6 +135,7 @@ void EtModel::load_adapter(const std::string& name, const AdapterFiles& files,
     adapter->program->load_method(given.methods.at(method));
     adapter->pointers.emplace(method, find_pointers(*adapter->program, contract, method));
   }
+  adapter->number = ++num_loaded_adapters_;
   adapters_.emplace(name, adapter);
 }
 

@@ -47,6 +47,7 @@ class EtModel {
     std::vector<Contract> contracts;  // of an adapter; its program refers to their methods
     std::unique_ptr<EtProgram> program;
     std::map<std::string, Pointers> pointers;  // by method
+    int64_t number = 0;                        // of the adapters that were loaded; 0: none
   };
 
   // As Executor says; the adapter's decoder takes the place of that of the contract.
@@ -79,6 +80,7 @@ class EtModel {
   const LoadOptions options_;
   const std::shared_ptr<Decoding> first_;
   std::map<std::string, std::shared_ptr<Decoding>> adapters_;
+  int64_t num_loaded_adapters_ = 0;
   const std::vector<Contract> contracts_;
   const std::shared_ptr<ops::KvCache> outer_cache_;
   StateLayout layout_;

@@ -185,20 +185,20 @@ std::vector<MemoryUse> EtState::memory(const Contract& contract, int64_t num_row
   for (size_t memory = 0; memory < parts_.size(); ++memory) {
     const Part& part = parts_[memory];
     if (part.memory == nullptr) continue;
-    std::vector<RowBlocks> flat, others;
+    const int64_t first_own = part.memory->has_file() ? std::min(part.first_own_row, num_rows) : 0;
+    TouchedPages shared, own;
     for (size_t i = 0; i < memories.size(); ++i) {
       const StateTensor& piece = contract.state[i];
       if (memories[i] != memory) continue;
-      (piece.kind == StateKind::kFlat ? flat : others)
-          .push_back({piece.offset - layout_.memories[memory].begin, piece.outer, piece.rows,
-                      piece.row_bytes});
+      const RowBlocks rows{piece.offset - layout_.memories[memory].begin, piece.outer, piece.rows,
+                           piece.row_bytes};
+      const bool is_flat = piece.kind == StateKind::kFlat;
+      shared.add(rows, 0, is_flat ? first_own : piece.rows);
+      own.add(rows, is_flat ? first_own : 0, is_flat ? num_rows : piece.rows);
     }
-    const int64_t other_bytes = page_bytes(others, 0, kNone);
-    const int64_t first_own = part.memory->has_file() ? std::min(part.first_own_row, num_rows) : 0;
-    if (part.memory->has_file())
-      uses.push_back({part.memory->file(), page_bytes(flat, 0, first_own) + other_bytes});
+    if (part.memory->has_file()) uses.push_back({part.memory->file(), shared.bytes()});
     if (part.is_written || !part.memory->has_file())
-      uses.push_back({part.memory.get(), page_bytes(flat, first_own, num_rows) + other_bytes});
+      uses.push_back({part.memory.get(), own.bytes()});
   }
   return uses;
 }

@@ -41,11 +41,21 @@ void for_each_block(const std::vector<RowBlocks>& blocks, int64_t first, int64_t
 
 }  // namespace
 
-int64_t page_bytes(const std::vector<RowBlocks>& blocks, int64_t first, int64_t end) {
-  int64_t num_pages = 0;
-  for_each_block(blocks, first, end, [&](int64_t from, int64_t to) {
-    num_pages += (to + page_size() - 1) / page_size() - from / page_size();
+void TouchedPages::add(const RowBlocks& rows, int64_t first, int64_t end) {
+  for_each_block({rows}, first, end, [&](int64_t from, int64_t to) {
+    ranges_.emplace_back(from / page_size(), (to + page_size() - 1) / page_size());
   });
+}
+
+int64_t TouchedPages::bytes() const {
+  std::vector<std::pair<int64_t, int64_t>> sorted = ranges_;
+  std::sort(sorted.begin(), sorted.end());
+  int64_t num_pages = 0;
+  int64_t counted = 0;  // up to here
+  for (const auto& [from, to] : sorted) {
+    num_pages += std::max<int64_t>(0, to - std::max(from, counted));
+    counted = std::max(counted, to);
+  }
   return num_pages * page_size();
 }
 

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 namespace emm {
@@ -19,8 +20,17 @@ struct RowBlocks {
   int64_t row_bytes = 0;
 };
 
-// Bytes of the pages that rows from `first` to `end` of each block touch.
-int64_t page_bytes(const std::vector<RowBlocks>& blocks, int64_t first, int64_t end);
+// The pages of a memory that rows of it lie in.
+class TouchedPages {
+ public:
+  // Rows from `first` to `end` of each block.
+  void add(const RowBlocks& rows, int64_t first, int64_t end);
+  // A page that several rows lie in counts once.
+  int64_t bytes() const;
+
+ private:
+  std::vector<std::pair<int64_t, int64_t>> ranges_;
+};
 
 class StateMemory {
  public:

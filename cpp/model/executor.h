@@ -152,6 +152,8 @@ class Executor {
   }
   // What the state of so many positions keeps.
   virtual std::vector<MemoryUse> memory(int64_t /*num_flat_rows*/) const { return {}; }
+  // A number for an adapter, "" for the first weights, of all that were ever loaded for the model.
+  virtual int64_t weights_number(const std::string& /*adapter*/) const { return 0; }
   // Who calls next, of all that share the model: decode_*, encode_*, use_method and what concerns
   // the state are for whoever has a turn. Null where nobody shares it.
   virtual TurnQueue* turns() { return nullptr; }

@@ -85,6 +85,12 @@ int64_t placeholder_id(const Input& input, const Contract& contract) {
   return audio != nullptr ? contract.audio_token_id : contract.image_token_id;
 }
 
+const std::string& content_of(const Input& input) {
+  if (const auto* const image = std::get_if<ImageInput>(&input)) return image->content;
+  if (const auto* const audio = std::get_if<AudioInput>(&input)) return audio->content;
+  return std::get<EmbeddingInput>(input).content;
+}
+
 void check_capacity(int64_t needed, int64_t available, int64_t capacity) {
   if (needed <= available) return;
   throw Error::capacity("the prompt needs " + std::to_string(needed) + " positions, " +

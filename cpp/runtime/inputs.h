@@ -1,9 +1,11 @@
 // What a prompt is made of, in the order in which the model reads it. Arrays are views; `owner`
-// keeps the memory behind a view alive for as long as the input exists.
+// keeps the memory behind a view alive for as long as the input exists. `content` is a unit that
+// stands for what the arrays hold (content_units.h), empty where nobody knows one.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -23,6 +25,7 @@ struct ImageInput {
   TensorView positions = {};  // of patches: (num_patches, 2)
   std::shared_ptr<const void> positions_owner = nullptr;
   int64_t placeholder_id = -1;
+  std::string content = {};
 };
 struct AudioInput {
   // (num_bins, num_frames) or (num_clips, num_bins, num_frames), as the encoder wants them; or
@@ -32,15 +35,20 @@ struct AudioInput {
   TensorView mask = {};  // (num_frames): false for padding
   std::shared_ptr<const void> mask_owner = nullptr;
   int64_t placeholder_id = -1;
+  std::string content = {};
 };
 struct EmbeddingInput {
   TensorView rows;  // (num_tokens, hidden_size)
   std::shared_ptr<const void> owner;
+  std::string content = {};
 };
 
 using Input = std::variant<TokenInput, ImageInput, AudioInput, EmbeddingInput>;
 
 // The id that a joint decoder is given at the positions of an input that is no tokens.
 int64_t placeholder_id(const Input& input, const Contract& contract);
+
+// Of an input that is no tokens.
+const std::string& content_of(const Input& input);
 
 }  // namespace emm

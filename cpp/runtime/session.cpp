@@ -20,81 +20,8 @@ Session::Session(std::unique_ptr<Executor> executor, const Session& other)
     : Session(std::move(executor)) {
   priority_ = other.priority_.load();
   chunk_limit_ = other.chunk_limit_;
-}
-
-std::unique_ptr<Session> Session::another() {
-  const auto lock = enter();
-  expect_idle();
-  own_outputs();
-  const Turn turn = take_turn();
-  return std::unique_ptr<Session>(new Session(executor_->another(), *this));
-}
-
-std::unique_ptr<Session> Session::fork() {
-  const auto lock = enter();
-  expect_idle();
-  expect_intact();
-  own_outputs();
-  std::unique_ptr<Executor> executor;
-  {
-    const Turn turn = take_turn();
-    executor = executor_->fork(position_.used());
-  }
-  std::unique_ptr<Session> child(new Session(std::move(executor), *this));
-  child->position_ = position_;
-  child->history_ = history_;
-  child->pending_tokens_ = pending_tokens_;
-  child->timings_ = timings_;
-  child->has_logits_ = has_logits_;
-  if (has_logits_) {
-    child->logits_ = logits_;
-    child->own_logits();
-  }
-  return child;
-}
-
-void Session::go_on_from(Session& other, std::optional<int64_t> wanted) {
-  if (&other == this) throw Error(ErrorCode::kInput, "expected another conversation, got this one");
-  // That one first and without refusal: several may go on from it at a time.
-  const std::lock_guard their_lock(other.mutex_);
-  const auto lock = enter();
-  expect_idle();
-  other.expect_idle();
-  other.expect_intact();
-  const int64_t used = other.position_.used();
-  const int64_t lowest = std::max<int64_t>(1, other.position_.lowest_rewind());
-  const int64_t position = wanted.value_or(used);
-  if (wanted && (position < lowest || position > used)) {
-    throw Error(ErrorCode::kInput, "position: expected " + std::to_string(lowest) + ".." +
-                                       std::to_string(used) + ", got " + std::to_string(position));
-  }
-  std::vector<int64_t> history(other.history_.begin(), other.history_.begin() + position);
-  std::vector<int64_t> pending;
-  if (!wanted) pending = other.pending_tokens_;
-  const bool has_logits = other.has_logits_ && position == used;
-  std::vector<float> logits;
-  if (has_logits) {
-    const auto* values = static_cast<const float*>(other.logits_.data);
-    logits.assign(values, values + other.logits_.size());
-  }
-  {
-    const Turn turn = take_turn();
-    executor_->go_on_from(*other.executor_, position, used);
-  }
-  ahead_.clear();
-  has_logits_ = has_logits;
-  own_logits_ = std::move(logits);
-  logits_ = {own_logits_.data(), DType::kFloat32, {static_cast<int64_t>(own_logits_.size())}};
-  const std::lock_guard books(books_);
-  position_ = other.position_;
-  position_.rewind(position);
-  history_ = std::move(history);
-  pending_tokens_ = std::move(pending);
-}
-
-std::vector<MemoryUse> Session::memory() const {
-  const std::lock_guard lock(mutex_);
-  return executor_->memory(position_.used());
+  weights_ = other.weights_;
+  encoder_cache_ = other.encoder_cache_;
 }
 
 void Session::limit_chunks(int64_t num_positions) {
@@ -148,11 +75,24 @@ std::optional<Chunk::Kind> Session::next_chunk() const {
 // The cache holds these tokens now, or as many rows of media where there are no ids.
 void Session::advance(const int64_t* ids, int64_t num_positions) {
   const std::lock_guard books(books_);
+  if (position_.used() == 0) {
+    reader_ = {contract().decoder_name, weights_, false};
+  } else if (!is_read_by_this()) {
+    reader_.is_mixed = true;
+  }
   position_.advance(num_positions);
   if (ids != nullptr)
     history_.insert(history_.end(), ids, ids + num_positions);
   else
     history_.resize(history_.size() + static_cast<size_t>(num_positions), kMediaPosition);
+}
+
+// With the books locked. Of media that end behind it nothing is known any more.
+void Session::cut_history(size_t size) {
+  history_.resize(size);
+  while (!media_.empty() &&
+         media_.back().position + media_.back().num_rows > static_cast<int64_t>(size))
+    media_.pop_back();
 }
 
 void Session::clear_pending() {
@@ -253,7 +193,7 @@ void Session::back_to_checkpoint() {
   } else {
     position_.rewind(checkpoint_.position.used());
   }
-  history_.resize(checkpoint_.history_size);
+  cut_history(checkpoint_.history_size);
   pending_tokens_ = checkpoint_.pending_tokens;
 }
 
@@ -273,6 +213,10 @@ void Session::run_chunk(const Chunk& chunk) {
           row_range(given != nullptr ? given->rows : encoded_, chunk.first_row, chunk.num_rows),
           position_.used(), placeholder_id(prompt_[chunk.input], contract()));
       advance(nullptr, chunk.num_rows);
+      const std::lock_guard books(books_);
+      if (chunk.first_row == 0)
+        media_.push_back({position_.used() - chunk.num_rows, 0, content_of(prompt_[chunk.input])});
+      media_.back().num_rows += chunk.num_rows;
     }
   }
   if (chunks_.empty()) keep_logits(logits);
@@ -280,18 +224,10 @@ void Session::run_chunk(const Chunk& chunk) {
 
 void Session::encode(const Chunk& chunk) {
   const bool is_image = chunk.kind == Chunk::Kind::kEncodeImage;
-  const int64_t copied_before = executor_->copied_input_bytes();
   {
     const ScopedTimer timer(is_image ? timings_.encode_image_ns : timings_.encode_audio_ns);
-    if (is_image) {
-      const auto& image = std::get<ImageInput>(prompt_[chunk.input]);
-      encoded_ = executor_->encode_image({image.pixels, image.positions});
-    } else {
-      const auto& audio = std::get<AudioInput>(prompt_[chunk.input]);
-      encoded_ = executor_->encode_audio({audio.features, audio.mask});
-    }
+    encoded_ = run_encoder(prompt_[chunk.input]);
   }
-  timings_.copied_input_bytes += executor_->copied_input_bytes() - copied_before;
   const int64_t num_rows = encoded_.shape[0];
   prefill_total_ += num_rows - chunk.num_rows;
   check_capacity(prefill_total_, checkpoint_.position.available(), contract().capacity);
@@ -301,6 +237,32 @@ void Session::encode(const Chunk& chunk) {
   chunks_.insert(chunks_.begin(), rows.begin(), rows.end());
   if (chunks_.empty())
     throw Error(ErrorCode::kExecution, "the encoder returned no rows for the last input");
+}
+
+TensorView Session::run_encoder(const Input& input) {
+  const auto* const image = std::get_if<ImageInput>(&input);
+  const MethodSpec* const encoder =
+      image != nullptr ? contract().image_encoder() : contract().audio_encoder();
+  const std::string& content = content_of(input);
+  // A speech model's decoder looks at what its executor keeps.
+  const bool is_kept = encoder_cache_ != nullptr && !content.empty() && encoder != nullptr &&
+                       contract().kind != ModelKind::kSpeech;
+  cached_ = is_kept ? encoder_cache_->find(encoder->name, content) : nullptr;
+  if (cached_ != nullptr) {
+    ++timings_.num_encoder_hits;
+    return cached_->view;
+  }
+  const int64_t copied_before = executor_->copied_input_bytes();
+  TensorView rows;
+  if (image != nullptr) {
+    rows = executor_->encode_image({image->pixels, image->positions});
+  } else {
+    const auto& audio = std::get<AudioInput>(input);
+    rows = executor_->encode_audio({audio.features, audio.mask});
+  }
+  timings_.copied_input_bytes += executor_->copied_input_bytes() - copied_before;
+  if (is_kept) encoder_cache_->add(encoder->name, content, rows);
+  return rows;
 }
 
 TensorView Session::decode_ids(const int64_t* ids, int64_t num_tokens, int64_t num_guesses) {
@@ -505,14 +467,14 @@ void Session::reset() {
   prompt_.clear();
   checkpoint_.state.reset();
   {
-    const Turn turn = take_turn();
+    const Turn turn(executor_->turns(), kBeforeOthers);  // for a moment
     executor_->reset_state();
   }
   ahead_.clear();
   has_logits_ = false;
   const std::lock_guard books(books_);
   position_.reset();
-  history_.clear();
+  cut_history(0);
   pending_tokens_.clear();
 }
 
@@ -541,7 +503,7 @@ void Session::rewind(int64_t position) {
     position_.reset();
   else
     position_.rewind(position);
-  history_.resize(static_cast<size_t>(position));
+  cut_history(static_cast<size_t>(position));
   pending_tokens_.clear();
 }
 
@@ -574,6 +536,8 @@ void Session::use_adapter(const std::string& name) {
   {
     const Turn turn = take_turn();
     executor_->use_adapter(name, position_.used());
+    const std::lock_guard books(books_);
+    weights_ = executor_->weights_number(name);
   }
   ahead_.clear();
   has_logits_ = false;  // they are the other's
@@ -592,12 +556,15 @@ std::shared_ptr<const Session::Snapshot> Session::save() const {
   const auto lock = enter();
   expect_idle();
   expect_intact();
-  auto snapshot = std::make_shared<Snapshot>(Snapshot{nullptr, position_, history_, {}, {}, false});
+  auto snapshot =
+      std::make_shared<Snapshot>(Snapshot{nullptr, position_, history_, {}, {}, false, {}, {}});
   {
     const Turn turn = take_turn();
     snapshot->state = executor_->save_state(position_.used());
   }
   snapshot->pending_tokens = pending_tokens_;
+  snapshot->media = media_;
+  snapshot->reader = reader_;
   snapshot->has_logits = has_logits_;
   if (has_logits_) {
     const auto* values = static_cast<const float*>(logits_.data);
@@ -618,6 +585,8 @@ void Session::restore(const Snapshot& snapshot) {
     const std::lock_guard books(books_);
     position_ = snapshot.position.under(contract().capacity, contract().cache);
     history_ = snapshot.history;
+    media_ = snapshot.media;
+    reader_ = snapshot.reader;
     pending_tokens_ = snapshot.pending_tokens;
   }
   has_logits_ = snapshot.has_logits;
@@ -644,6 +613,8 @@ void Session::load(const SavedConversation& saved) {
   const std::lock_guard books(books_);
   position_ = position;
   history_ = std::move(history);
+  media_.clear();
+  reader_.is_mixed = true;  // by whatever a file may hold
   pending_tokens_ = std::move(pending);
 }
 

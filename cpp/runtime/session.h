@@ -20,6 +20,8 @@
 
 #include "model/executor.h"
 #include "model/kv_position.h"
+#include "runtime/content_units.h"
+#include "runtime/encoder_cache.h"
 #include "runtime/input_plan.h"
 #include "runtime/inputs.h"
 #include "runtime/read_ahead.h"
@@ -44,7 +46,8 @@ class Session {
   // A conversation of its own with the same weights, at its beginning; and one that has read what
   // this one has, and goes on independently. Throws Error(kInput) where the model holds one only.
   std::unique_ptr<Session> another();
-  std::unique_ptr<Session> fork();
+  // Without logits at hand there, where they are not kept.
+  std::unique_ptr<Session> fork(bool keeps_logits = true);
   // Goes on as a fork of another session of the model does, what is pending included; or as one
   // that is taken back to `position`, from where nothing is pending, and logits are at hand where
   // the other stands there. What was read here is forgotten. Throws Error(kInput), and then has
@@ -53,6 +56,19 @@ class Session {
   void go_on_from(Session& other, std::optional<int64_t> position = std::nullopt);
   // What the conversation keeps in memory, alone or with others; waits for a call under way.
   std::vector<MemoryUse> memory() const;
+  // What the context holds (content_units.h); nothing where some of it is not known, or was read by
+  // other weights or another method than go on now.
+  std::optional<std::string> units() const;
+  // The images, clips and embeddings in the context.
+  std::vector<MediaSpan> media() const;
+  // The lowest position, other than 0, that rewind() takes; more than position() where none is.
+  int64_t lowest_rewind() const;
+  // A number for the decoder's weights in use, of all that were loaded for the model.
+  int64_t weights() const { return weights_; }
+  int64_t weights_number(const std::string& adapter) const;
+  // What encoders make of inputs whose content is known is kept from now on, by all siblings that
+  // are made from here on too.
+  void keep_encoded(std::shared_ptr<EncoderCache> cache);
 
   // Of the sessions that wait for the model the one with the lowest goes first.
   void set_priority(int64_t priority) { priority_ = priority; }
@@ -146,6 +162,12 @@ class Session {
   void use_adapter(const std::string& name);
   void drop_adapter(const std::string& name);
 
+  // What has read the context.
+  struct Reader {
+    std::string decoder;
+    int64_t weights = 0;
+    bool is_mixed = false;  // others have read a part of it
+  };
   struct Snapshot {
     std::unique_ptr<StateSnapshot> state;
     KvPosition position;
@@ -153,6 +175,8 @@ class Session {
     std::vector<int64_t> pending_tokens;
     std::vector<float> logits;
     bool has_logits = false;
+    std::vector<MediaSpan> media;
+    Reader reader;
   };
   std::shared_ptr<const Snapshot> save() const;
   void restore(const Snapshot& snapshot);
@@ -205,12 +229,18 @@ class Session {
   int64_t room_for_guesses() const;
   void add_pending(int32_t token);
   void clear_pending();
+  void cut_history(size_t size);
+  bool is_read_by_this() const;
+  TensorView run_encoder(const Input& input);
 
   std::unique_ptr<Executor> executor_;
   KvPosition position_;
   Checkpoint checkpoint_;
   std::vector<int64_t> history_;         // (position): token ids, kMediaPosition for media rows
   std::vector<int64_t> pending_tokens_;  // of the answer, but not in the cache yet
+  std::vector<MediaSpan> media_;         // in the history, in order
+  Reader reader_;
+  int64_t weights_ = 0;  // the decoder's in use, by number
   // float32 (vocab_size) after the last position: the executor's, or own_logits_ once converted or
   // once the executor is about to overwrite its own.
   TensorView logits_;
@@ -221,6 +251,8 @@ class Session {
   std::vector<Input> prompt_;  // of the prefill under way
   std::deque<Chunk> chunks_;   // what is left of it
   TensorView encoded_;         // (rows, hidden_size) of the last encoder call
+  std::shared_ptr<const EncoderCache::Rows> cached_;  // where it lies, if it was made before
+  std::shared_ptr<EncoderCache> encoder_cache_;       // null where nothing is kept
   int64_t prefill_total_ = 0;
 
   RequestTimings timings_;

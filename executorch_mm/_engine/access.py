@@ -278,14 +278,14 @@ class Access(Generic[SessionT]):
             prepare_ns: The same.
             mask_ns: The same.
             input_notes: The same.
-            num_known: Positions of the prompt that the context held already.
+            num_known: Positions of the prompt that were held already, here or by another session.
             num_cached: Those of them that the model did not have to read again.
         """
         timings = session.timings
         num_read = timings.num_prompt_positions  # 0 of a prompt that was taken back
         return Stats(
-            num_prompt_tokens=num_known + num_read if num_read else 0,
-            num_cached_tokens=num_cached if num_read else 0,
+            num_prompt_tokens=num_known + num_read,
+            num_cached_tokens=num_cached,
             num_generated_tokens=timings.num_generated_tokens,
             num_decode_steps=timings.num_decode_steps,
             num_forced_tokens=timings.num_forced_tokens,
@@ -293,6 +293,7 @@ class Access(Generic[SessionT]):
             num_accepted_tokens=timings.num_accepted_tokens,
             finish_reason=finish_reason,
             stopped_by=stopped_by,
+            num_encoder_hits=timings.num_encoder_hits,
             copied_input_bytes=timings.copied_input_bytes,
             num_threads=session.num_threads,
             peak_memory_bytes=peak_memory_bytes(),

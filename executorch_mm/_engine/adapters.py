@@ -7,6 +7,8 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
+from executorch_mm import _core
+from executorch_mm._engine.loaded import Loaded
 from executorch_mm._engine.requests import Requests
 from executorch_mm._files.paths import checked_path
 from executorch_mm._loading.options import PathLike
@@ -67,6 +69,7 @@ class AdapterLoading:
 class AdapterMethods(AdapterLoading):
     """What a conversation can do with them too."""
 
+    _loaded: Loaded
     _requests: Requests
     _adapter: str | None
 
@@ -107,8 +110,12 @@ class AdapterMethods(AdapterLoading):
             BusyError: A request is running.
         """
         name = checked_adapter(name, self._adapters)
-        self._requests.run(lambda session: session.drop_adapter(name))
+        self._requests.run(lambda session: self._drop(session, name))
         self._adapters.remove(name)
+
+    def _drop(self, session: _core.Session, name: str) -> None:
+        self._loaded.prefixes.drop_weights(session.weights_number(name))
+        session.drop_adapter(name)
 
 
 def checked_adapter(name: object, adapters: Sequence[str]) -> str:

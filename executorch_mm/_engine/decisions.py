@@ -185,7 +185,7 @@ def decide(requests: Requests, session: _core.Session, request: Request, choices
     cache = requests.prefix_cache
     if not requests.read(session, cache.to_read(request.inputs, session), request.config):
         limits.check()
-    num_prompt_tokens = cache.num_known + session.timings.num_prompt_positions
+    num_prompt_tokens = requests.about_prompt(session)["num_known"] + session.timings.num_prompt_positions
 
     def make_stats(used: _core.Session) -> Stats:
         stats = requests.make_stats(used, **requests.about_prompt(session))

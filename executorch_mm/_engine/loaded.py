@@ -8,14 +8,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from executorch_mm import _core
+from executorch_mm._engine.prefix_store import PrefixStore
 from executorch_mm._engine.prompt_encoding import PromptEncoder
 from executorch_mm._loading.admission import Admission
 from executorch_mm._loading.identity import ModelIdentity
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.model import load_model
-from executorch_mm._loading.options import PathLike, RunnerOptions, core_options, optional_path
-from executorch_mm.errors import ContractError
+from executorch_mm._loading.options import (
+    CacheBytes,
+    ConversationOptions,
+    PathLike,
+    core_options,
+    optional_path,
+)
+from executorch_mm.errors import ContractError, InputError, UnknownOptionError
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -37,6 +44,8 @@ class Loaded:
         is_isolated: Whether the model runs in a process of its own.
         adapters: Names of the weights that are loaded beside the model's own.
         sessions: Those that are in use.
+        prefixes: What they have read, for those that begin the same way.
+        encoded: What encoders have made, for all of them.
         admission: How many requests may be under way at a time.
         load_start_ns: When loading began.
         load_ns: How long it took.
@@ -49,24 +58,36 @@ class Loaded:
         data_path: PathLike | Sequence[PathLike],
         processor_path: PathLike | None,
         audio_preprocessor: PathLike | None,
-        **options: Unpack[RunnerOptions],
+        default_caches: CacheBytes | None = None,
+        **options: Unpack[ConversationOptions],
     ) -> None:
         self.load_start_ns = _core.now_ns()
         self.admission = Admission()
         self.adapters: list[str] = []
-        loading = core_options(model_path, data_path, **options)
+        UnknownOptionError._check(options, ConversationOptions.__annotations__, {})
+        has_prefixes = "prefix_cache_bytes" in options
+        caches = CacheBytes.taken(options, default_caches or CacheBytes())
+        loading = core_options(model_path, data_path, **options)  # type: ignore[misc]
         from executorch_mm._loading.isolated import loader  # here: imports are to be fast
 
         self.is_isolated = options.get("isolate", False)
         load = loader(_core.Session.load, model_path, data_path, options)
         session, self.tokenizer, search_folders = load_model(loading, tokenizer_path, load)
+        self.prefixes = PrefixStore(caches.prefixes)
+        self.encoded = _core.EncoderCache(caches.encoders)
+        if caches.encoders > 0:
+            session.keep_encoded(self.encoded)
+        if has_prefixes and caches.prefixes > 0:
+            _expect_siblings(session)
         contract = session.contract
         if contract.is_speech:
             raise ContractError("the program hears audio and writes down what is said: use SpeechRunner")
         processor = optional_path(processor_path, "processor_path")
         self.chat_folders = search_folders[::-1]
         mel = optional_path(audio_preprocessor, "audio_preprocessor")
-        self.encoder = PromptEncoder(contract, self.tokenizer, processor, search_folders, mel)
+        self.encoder = PromptEncoder(
+            contract, self.tokenizer, processor, search_folders, mel, tells_content=any(caches)
+        )
         from executorch_mm._loading.end_tokens import end_tokens
 
         self.eos_ids = end_tokens(contract.eos_ids, self.tokenizer, search_folders)
@@ -94,6 +115,12 @@ class Loaded:
             self._num_users -= 1
             if self._num_users == 0:
                 del self.encoder
+                self.clear_caches()
+
+    def clear_caches(self) -> None:
+        """Forgets what was read and encoded before."""
+        self.prefixes.clear()
+        self.encoded.clear()
 
     @BuiltOnce
     def constraints(self) -> Constraints:
@@ -101,3 +128,10 @@ class Loaded:
         from executorch_mm._engine.constraint import Constraints  # here: few requests need it
 
         return Constraints(self.tokenizer, self.eos_ids, self._vocab_size)
+
+
+def _expect_siblings(session: _core.Session) -> None:
+    try:
+        session.another()
+    except InputError as error:
+        raise InputError(f"prefix_cache_bytes: expected 0 for a model of one conversation: {error}") from None

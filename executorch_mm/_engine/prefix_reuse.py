@@ -170,6 +170,9 @@ def _digest(media: Sequence[MultimodalInput]) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for part in media:
         value = part.value
+        if part.id is not None:
+            digest.update(f"id of {part.kind} {part.id}\0".encode("utf-8", "surrogatepass"))
+            continue
         if is_pil_image(value):
             seen = (
                 value.mode,

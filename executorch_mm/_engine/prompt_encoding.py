@@ -50,6 +50,7 @@ class PromptEncoder:
         search_folders: The folders to look in; each part is taken from the first that has it.
         audio_preprocessor: The .pte file that makes features of audio, loaded at once; or None to look for
             it.
+        tells_content: Whether prompts say what images, audio and embeddings hold, for caches.
 
     Raises:
         ModelLoadError: `audio_preprocessor` cannot be loaded.
@@ -64,12 +65,15 @@ class PromptEncoder:
         processor: Path | None,
         search_folders: Sequence[Path],
         audio_preprocessor: Path | None = None,
+        *,
+        tells_content: bool = False,
     ) -> None:
         self._contract = contract
         self._tokenizer = tokenizer
         self._processor_path = processor
         self._search_folders = search_folders
         self._audio_preprocessor = audio_preprocessor
+        self._tells_content = tells_content
         if audio_preprocessor is not None:
             _ = self._mel_program
 
@@ -192,34 +196,48 @@ class PromptEncoder:
         if part.kind == "image":
             return self._image(part)
         if isinstance(value, PairedArrays):
-            return self._audio(np.ascontiguousarray(value.values), value.beside)
+            return self._audio(part, np.ascontiguousarray(value.values), value.beside)
         if part.kind == "waveform":
-            return self._audio(self._audio_features(part))
+            return self._audio(part, self._audio_features(part))
         if part.kind == "tokens":
             return _core.PreparedInput.tokens(np.asarray(value, dtype=np.int64))
         array = np.ascontiguousarray(value)
         if part.kind == "embeddings":
-            return _core.PreparedInput.embeddings(array)
+            return _core.PreparedInput.embeddings(array, self._content(part, array))
         if part.kind == "raw_audio":
             if self._contract.audio_transform is not None:
-                return self._audio(_mono(array))
+                return self._audio(part, _mono(array))
             if self._mel_program is not None:
                 array = self._mel_program.raw_features(array)
-        return self._audio(array)
+        return self._audio(part, array)
 
-    def _audio(self, features: AnyArray, mask: AnyArray | None = None) -> _core.PreparedInput:
-        return _core.PreparedInput.audio(features, mask, self._media_tokens.audio)
+    def _audio(
+        self, part: MultimodalInput, features: AnyArray, mask: AnyArray | None = None
+    ) -> _core.PreparedInput:
+        content = self._content(part, features, mask)
+        return _core.PreparedInput.audio(features, mask, self._media_tokens.audio, content)
+
+    def _content(self, part: MultimodalInput, *arrays: AnyArray | None) -> bytes:
+        if not self._tells_content:
+            return b""
+        from executorch_mm._engine.content import content_of  # here: imports are to be fast
+
+        return content_of(part, arrays)
 
     def _image(self, part: MultimodalInput) -> _core.PreparedInput:
         encoder = self._expect_vision_encoder()
         if encoder.takes_positions:
             paired = self._patches(part, encoder)
-            return _core.PreparedInput.image(
-                np.ascontiguousarray(paired.values), paired.beside, self._media_tokens.image
-            )
+            return self._prepared_image(part, np.ascontiguousarray(paired.values), paired.beside)
         if isinstance(part.value, PairedArrays):
             raise InputError(f"image: {encoder.name} takes no patches, but images {encoder.values.shape}")
-        return _core.PreparedInput.image(self._pixels(part, encoder), None, self._media_tokens.image)
+        return self._prepared_image(part, self._pixels(part, encoder), None)
+
+    def _prepared_image(
+        self, part: MultimodalInput, values: AnyArray, positions: AnyArray | None
+    ) -> _core.PreparedInput:
+        content = self._content(part, values, positions)
+        return _core.PreparedInput.image(values, positions, self._media_tokens.image, content)
 
     def _patches(self, part: MultimodalInput, encoder: _core.MethodSpec) -> PairedArrays:
         if isinstance(part.value, PairedArrays):

@@ -13,7 +13,7 @@ from executorch_mm._engine.callbacks import checked_callback
 from executorch_mm._engine.result import GenerationResult
 from executorch_mm._engine.steps import Steps
 from executorch_mm.config import GenerationConfig
-from executorch_mm.errors import CapacityError, InputError
+from executorch_mm.errors import CapacityError, ExecutorchMMError, InputError
 from executorch_mm.inputs import MultimodalInput, Prompt, as_parts
 from executorch_mm.sampling import NEVER, deadline_ns, generation_options
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from executorch_mm._engine.json_answer import JsonAnswer
     from executorch_mm._engine.loaded import Loaded
     from executorch_mm._engine.prefix_reuse import ChatPrompt
+    from executorch_mm._engine.prefix_store import Hit
     from executorch_mm._engine.prompt_encoding import PromptEncoder
     from executorch_mm._engine.streams import AsyncStream, Stream
     from executorch_mm.preprocess.tiling import CutImage
@@ -69,6 +70,8 @@ class Requests(Access[_core.Session]):
         self.prefix_cache = PrefixCache()
         self._prepare_ns = 0  # of the last prompt
         self._input_notes: tuple[str, ...] = ()  # the same
+        self._num_reused = 0  # the same: positions from another conversation
+        self._is_read = False  # the same: it was not taken back
 
     @property
     def encoder(self) -> PromptEncoder:
@@ -214,11 +217,12 @@ class Requests(Access[_core.Session]):
         make_reader = getattr(inputs, "make_reader", None) or _no_reader
         answers.first.reader = make_reader()
         self.read(session, parts, config, progress, is_answered=True)
-        if config.num_return_sequences == 1:
-            yield from self._generate(session, steps, config, answers.first)
-            return
-        start = _fork_or_save(session)
+        start = _fork_or_save(session) if config.num_return_sequences > 1 else None
         yield from self._generate(session, steps, config, answers.first)
+        if not session.is_cancelled:
+            self._loaded.prefixes.keep(session)
+        if start is None:
+            return
         answers.others = [Answer(echoed, reader=make_reader()) for _ in range(1, config.num_return_sequences)]
         if isinstance(start, _core.Session):
             self._generate_from_forks(session, start, config, answers.others)
@@ -306,7 +310,7 @@ class Requests(Access[_core.Session]):
 
     def about_prompt(self, session: _core.Session) -> _AboutPrompt:
         """What `make_stats` takes of the last prompt."""
-        known = self.prefix_cache.num_known
+        known = self.prefix_cache.num_known + self._num_reused if self._is_read else 0
         is_cached = session.contract.position_style != "none"  # such a program reads all of it at each step
         return {
             "prepare_ns": self._prepare_ns,
@@ -359,22 +363,48 @@ class Requests(Access[_core.Session]):
         """
         self._prepare_ns = 0
         self._input_notes = tuple(note for part in parts for note in part.notes)
+        self._num_reused, self._is_read = 0, True
         if not parts and session.can_generate:
             return True
+        self._is_read = False
         start_ns = session.timings.start_ns
         end_ns = deadline_ns(config.timeout, start_ns)
         prompt = self.encoder.encode(parts, config, is_start=session.position == 0)
         self._prepare_ns = _core.now_ns() - start_ns
+        hit = None
         try:
-            session.begin_prefill(prompt)
-            if is_answered:
-                _expect_room(session, config)
-            is_read = read_prompt(session, end_ns, progress)
-            if is_read and progress is not None:
+            hit = self._begin(session, prompt, config, is_answered)
+            self._is_read = read_prompt(session, end_ns, progress)
+            if self._is_read and progress is not None and (hit is None or hit.rest):
                 progress(session.prefill_done, session.prefill_total, "prefill")
-            return is_read
         finally:
             session.abort_prefill()  # nothing to do once the prompt has been read
+            if hit is not None and not self._is_read:
+                hit.undo(session)
+        if self._is_read:
+            self._num_reused = 0 if hit is None else hit.num_positions
+            self._loaded.prefixes.keep(session)
+        return self._is_read
+
+    def _begin(
+        self,
+        session: _core.Session,
+        prompt: list[_core.PreparedInput],
+        config: GenerationConfig,
+        is_answered: bool,
+    ) -> Hit | None:
+        """Begins to read a prompt, behind what another conversation has read of it."""
+        hit = self._loaded.prefixes.take(session, prompt)
+        try:
+            _plan(session, prompt if hit is None else hit.rest or None, config, is_answered)
+        except ExecutorchMMError:
+            if hit is None:
+                raise
+            session.abort_prefill()
+            hit.undo(session)
+            _plan(session, prompt, config, is_answered)  # says of the whole prompt what is wrong with it
+            return None
+        return hit
 
     def warmup(self) -> None:
         """`MultimodalRunner.warmup`."""
@@ -414,7 +444,20 @@ def _tokens_so_far(session: _core.Session) -> list[int]:
     return [token for token in session.history if token >= 0]
 
 
-def _expect_room(session: _core.Session, config: GenerationConfig) -> None:
+def _plan(
+    session: _core.Session,
+    prompt: list[_core.PreparedInput] | None,
+    config: GenerationConfig,
+    is_answered: bool,
+) -> None:
+    """Begins to read a prompt; None is one of which nothing is left to read."""
+    if prompt is not None:
+        session.begin_prefill(prompt)
+    if is_answered:
+        _expect_room(session, config, 0 if prompt is None else session.prefill_total)
+
+
+def _expect_room(session: _core.Session, config: GenerationConfig, num_positions: int) -> None:
     """Refuses, before anything is computed, a prompt after which seq_len leaves no token to generate.
 
     The context itself may be filled to the last position: the token sampled there needs no room.
@@ -422,7 +465,7 @@ def _expect_room(session: _core.Session, config: GenerationConfig) -> None:
     start = 0 if session.contract.is_unbounded else session.position
     if config.max_new_tokens == 0 or not -1 < config.seq_len < session.contract.capacity:
         return
-    needed, available = session.prefill_total + 1, max(config.seq_len - start, 0)
+    needed, available = num_positions + 1, max(config.seq_len - start, 0)
     if needed > available:
         raise CapacityError(
             f"the prompt and one token of an answer need {needed} positions, {available} of "

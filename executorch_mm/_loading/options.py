@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,8 +117,26 @@ class MethodOptions(LoadOptions, total=False):
     max_requests: int | None
 
 
-class ModelOptions(RunnerOptions, total=False):
-    """Keywords that say how a model for several sessions is loaded: those of `RunnerOptions` and more.
+class ConversationOptions(RunnerOptions, total=False):
+    """Keywords that say how the model of a `MultimodalRunner` is loaded: those of `RunnerOptions` and more.
+
+    Attributes:
+        prefix_cache_bytes: Memory for what was read at the ends of prompts and answers, so that a prompt that
+            begins as an earlier one did, also in another session, is read from where they differ. What was
+            not used for longest goes first. 0 keeps nothing: the default of `MultimodalRunner`. Of
+            `MultimodalModel` it is 256 MiB. A model that holds one conversation only
+            keeps none (`InputError` where it is asked for). More: https://executorch-mm.example/docs/caches.html
+        encoder_cache_bytes: Memory for what the encoders made of images and audio, so that the same content
+            is encoded once, whatever stands before it. 0 keeps nothing: the default of `MultimodalRunner`.
+            Of `MultimodalModel` it is 64 MiB.
+    """
+
+    prefix_cache_bytes: int
+    encoder_cache_bytes: int
+
+
+class ModelOptions(ConversationOptions, total=False):
+    """Keywords that say how a model for several sessions is loaded: those of `ConversationOptions` and more.
 
     Attributes:
         data_path: As in `MultimodalRunner`.
@@ -169,6 +187,33 @@ class SpeechModelOptions(RunnerOptions, total=False):
     max_requests: int | None
 
 
+class CacheBytes(NamedTuple):
+    """How much caches may keep.
+
+    Attributes:
+        prefixes: `prefix_cache_bytes`.
+        encoders: `encoder_cache_bytes`.
+    """
+
+    prefixes: int = 0
+    encoders: int = 0
+
+    @classmethod
+    def taken(cls, options: ConversationOptions, defaults: CacheBytes) -> CacheBytes:
+        """What options say, of which it is taken out.
+
+        Raises:
+            InputError: It is no number of bytes.
+        """
+        return cls(
+            _num_bytes("prefix_cache_bytes", options.pop("prefix_cache_bytes", defaults.prefixes)),
+            _num_bytes("encoder_cache_bytes", options.pop("encoder_cache_bytes", defaults.encoders)),
+        )
+
+
+MODEL_CACHES = CacheBytes(256 << 20, 64 << 20)
+"""What a `MultimodalModel` may keep."""
+
 _DEFAULTS: RunnerOptions = {
     "load_mode": "mmap",
     "num_threads": "auto",
@@ -179,8 +224,11 @@ _DEFAULTS: RunnerOptions = {
     "profile_path": None,
     "isolate": False,
 }
+_CONVERSATION_DEFAULTS: dict[str, object] = {**_DEFAULTS, "prefix_cache_bytes": 0, "encoder_cache_bytes": 0}
 _MODEL_DEFAULTS: dict[str, object] = {
     **_DEFAULTS,
+    "prefix_cache_bytes": MODEL_CACHES.prefixes,
+    "encoder_cache_bytes": MODEL_CACHES.encoders,
     "data_path": (),
     "processor_path": None,
     "audio_preprocessor": None,
@@ -197,6 +245,7 @@ SHOWN = {
     "LoadOptions": parameters_of(LoadOptions, _DEFAULTS),
     "MethodOptions": parameters_of(MethodOptions, _MODEL_DEFAULTS),
     "RunnerOptions": parameters_of(RunnerOptions, _DEFAULTS),
+    "ConversationOptions": parameters_of(ConversationOptions, _CONVERSATION_DEFAULTS),
     "ModelOptions": parameters_of(ModelOptions, _MODEL_DEFAULTS),
     "PretrainedOptions": parameters_of(PretrainedOptions, _MODEL_DEFAULTS),
     "SpeechModelOptions": parameters_of(SpeechModelOptions, _MODEL_DEFAULTS),
@@ -304,6 +353,12 @@ def _path_or_bytes(model: PathLike | Buffer) -> tuple[str, NDArray[np.uint8] | N
     if not view.c_contiguous or view.nbytes == 0:
         raise InputError(f"model_path: expected contiguous memory, not empty, got {view.nbytes} bytes")
     return "", np.frombuffer(view, np.uint8)
+
+
+def _num_bytes(name: str, given: object) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < 2**62:
+        raise InputError(f"{name}: expected a number of bytes, 0 or more, got {shown(given)}")
+    return given
 
 
 def _thread_count(num_threads: object) -> int:

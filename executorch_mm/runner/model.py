@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING
 from executorch_mm import _core
 from executorch_mm._engine.access import checked_priority
 from executorch_mm._engine.adapters import AdapterLoading, checked_adapter
+from executorch_mm._engine.cache_methods import CacheMethods
 from executorch_mm._engine.conversation_methods import checked_method
 from executorch_mm._engine.loaded import Loaded
 from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.loaded_model import LoadedModel
-from executorch_mm._loading.options import SHOWN, ModelOptions, PathLike, PretrainedOptions, optional_count
+from executorch_mm._loading.options import (
+    MODEL_CACHES,
+    SHOWN,
+    ModelOptions,
+    PathLike,
+    PretrainedOptions,
+    optional_count,
+)
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm.runner.model_map import ModelMap
 from executorch_mm.runner.session import Session
@@ -26,7 +34,7 @@ if TYPE_CHECKING:
 _CHUNK = 128
 
 
-class MultimodalModel(LoadedModel, AdapterLoading, ModelMap):
+class MultimodalModel(LoadedModel, AdapterLoading, CacheMethods, ModelMap):
     """A multimodal or text-only language model, loaded once, and as many conversations as are wanted.
 
     Weights, program and encoders are there once. Each session has a position, a history and a cache of its
@@ -56,8 +64,8 @@ class MultimodalModel(LoadedModel, AdapterLoading, ModelMap):
         Args:
             model_path: As in `MultimodalRunner`.
             tokenizer_path: As in `MultimodalRunner`. A `Tokenizer` of your own is used from several threads.
-            **options: Fields of `ModelOptions`: those of `MultimodalRunner`, `prefill_chunk` and
-                `max_requests`.
+            **options: Fields of `ModelOptions`: those of `MultimodalRunner`, where caches are on unless they
+                are given 0 bytes; `prefill_chunk` and `max_requests`.
 
         Raises:
             ModelLoadError, ContractError, TokenizerError, InputError: As in `MultimodalRunner`.
@@ -73,6 +81,7 @@ class MultimodalModel(LoadedModel, AdapterLoading, ModelMap):
             data_path,
             processor_path,
             audio_preprocessor,
+            MODEL_CACHES,
             **options,  # type: ignore[misc]
         )
         self._loaded.admission.most = most

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from executorch_mm._engine.cache_methods import CacheMethods
 from executorch_mm._engine.loaded import Loaded
-from executorch_mm._loading.options import SHOWN, NumThreads, PathLike, RunnerOptions
+from executorch_mm._loading.options import SHOWN, ConversationOptions, NumThreads, PathLike
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm.runner.conversation import Conversation
 from executorch_mm.tokenizer import Tokenizer
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer, Self, Unpack
 
 
-class MultimodalRunner(Conversation):
+class MultimodalRunner(Conversation, CacheMethods):
     """Runs a multimodal or text-only language model from an ExecuTorch .pte file.
 
     The runner keeps the conversation: each call goes on where the last one ended, until `reset()`.
@@ -43,7 +44,7 @@ class MultimodalRunner(Conversation):
         data_path: PathLike | Sequence[PathLike] = (),
         processor_path: PathLike | None = None,
         audio_preprocessor: PathLike | None = None,
-        **options: Unpack[RunnerOptions],
+        **options: Unpack[ConversationOptions],
     ) -> None:
         """Loads a model. The GIL is released meanwhile.
 
@@ -60,8 +61,9 @@ class MultimodalRunner(Conversation):
             audio_preprocessor: The .pte file that makes features of audio, such as ExecuTorch's exporter of
                 mel spectrograms writes. None looks for one that has "preprocess" in its name beside model and
                 tokenizer when the first audio comes; without one, features are made as `processor_path` says.
-            **options: Fields of `RunnerOptions`: `load_mode`, `num_threads`, `max_context_len`, `method`,
-                `kv_cache_dtype`, `xnnpack`, `profile_path`, `isolate`.
+            **options: Fields of `ConversationOptions`: `load_mode`, `num_threads`, `max_context_len`,
+                `method`, `kv_cache_dtype`, `xnnpack`, `profile_path`, `isolate`, `prefix_cache_bytes`,
+                `encoder_cache_bytes`.
 
         Raises:
             ModelLoadError: The file cannot be read, verified or initialised, or needs a backend that is not
@@ -98,7 +100,7 @@ class MultimodalRunner(Conversation):
         cache_dir: PathLike | None = None,
         token: str | None = None,
         local_files_only: bool = False,
-        **options: Unpack[RunnerOptions],
+        **options: Unpack[ConversationOptions],
     ) -> Self:
         """Loads a model with what was published with it: tokenizer, processor, chat template, .ptd files.
 

@@ -262,20 +262,29 @@ class PreparedInput:
         """Token ids, int64 (num_tokens,)."""
 
     @staticmethod
-    def image(pixels: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], positions: Annotated[NDArray, dict(order='C', device='cpu', writable=False)] | None = None, placeholder_id: int = -1) -> PreparedInput:
+    def image(pixels: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], positions: Annotated[NDArray, dict(order='C', device='cpu', writable=False)] | None = None, placeholder_id: int = -1, content: bytes = ...) -> PreparedInput:
         """
         Pixels, (channels, height, width), with or without a batch of one; or patches (num_patches, features) with their positions (num_patches, 2).
         """
 
     @staticmethod
-    def audio(features: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], mask: Annotated[NDArray, dict(order='C', device='cpu', writable=False)] | None = None, placeholder_id: int = -1) -> PreparedInput:
+    def audio(features: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], mask: Annotated[NDArray, dict(order='C', device='cpu', writable=False)] | None = None, placeholder_id: int = -1, content: bytes = ...) -> PreparedInput:
         """
         Features, (num_clips, num_bins, num_frames) or without the clips, with a mask of the frames where the encoder takes one; or samples (num_samples,).
         """
 
     @staticmethod
-    def embeddings(rows: Annotated[NDArray, dict(order='C', device='cpu', writable=False)]) -> PreparedInput:
+    def embeddings(rows: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], content: bytes = ...) -> PreparedInput:
         """Embeddings, (num_tokens, hidden_size), floats."""
+
+    @property
+    def units(self) -> bytes | None:
+        """
+        16 bytes for each token, or those that stand for the content; None where it is not known.
+        """
+
+    def behind(self, num_tokens: int) -> PreparedInput:
+        """Tokens without the first ones."""
 
     @property
     def address(self) -> int:
@@ -594,6 +603,9 @@ class RequestTimings:
     def num_prompt_positions(self) -> int: ...
 
     @property
+    def num_encoder_hits(self) -> int: ...
+
+    @property
     def num_decode_steps(self) -> int: ...
 
     @property
@@ -607,6 +619,21 @@ class RequestTimings:
 
     @property
     def num_accepted_tokens(self) -> int: ...
+
+class EncoderCache:
+    """What encoders made of media whose content is known."""
+
+    def __init__(self, max_bytes: int) -> None: ...
+
+    @property
+    def max_bytes(self) -> int: ...
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """Entries, bytes, and how often something was found and not found."""
+
+    def clear(self) -> None:
+        """Forgets what is kept."""
 
 class Snapshot:
     """A saved conversation."""
@@ -745,24 +772,10 @@ class Session:
     def another(self) -> Session:
         """A conversation of its own with the same weights, at its beginning."""
 
-    def fork(self) -> Session:
+    def fork(self, keeps_logits: bool = True) -> Session:
         """
-        A conversation that has read what this one has, and goes on independently.
-        """
-
-    def go_on_from(self, other: Session, position: int | None = None) -> None:
-        """
-        Goes on as a fork of another session of the model does, with what is pending; or as one
-        that is taken back to `position`, with nothing pending. Raises before anything has
-        changed where the method or the weights are others, or the other's state does not go
-        back there.
-        """
-
-    @property
-    def memory(self) -> list[tuple[int, int]]:
-        """
-        What the conversation keeps in memory: (place, bytes) of each part; what several
-        keep at one place is there once.
+        A conversation that has read what this one has, and goes on independently; without
+        logits at hand, where they are not kept.
         """
 
     @staticmethod
@@ -786,6 +799,57 @@ class Session:
     def write_profile(self) -> None:
         """
         Ends the profile that LoadOptions asked for, if it did, and writes its file.
+        """
+
+    def go_on_from(self, other: Session, position: int | None = None) -> None:
+        """
+        Goes on as a fork of another session of the model does, with what is pending; or as
+        one that is taken back to `position`, with nothing pending. Raises before anything has
+        changed where the method or the weights are others, or the other's state does not go
+        back there.
+        """
+
+    @property
+    def memory(self) -> list[tuple[int, int]]:
+        """
+        What the conversation keeps in memory: (place, bytes) of each part; what
+        several keep at one place is there once.
+        """
+
+    @property
+    def units(self) -> bytes | None:
+        """
+        16 bytes for each token in the context and for each image, clip or block of
+        embeddings; None where the content of one is not known, or where other weights
+        or another method have read a part.
+        """
+
+    @property
+    def media(self) -> list[tuple[int, int]]:
+        """
+        (position, rows) of each image, clip or block of embeddings in the context.
+        """
+
+    @property
+    def lowest_rewind(self) -> int:
+        """
+        The lowest position, other than 0, that rewind() takes; more than `position`
+        where none is.
+        """
+
+    @property
+    def weights(self) -> int:
+        """
+        A number for the decoder's weights in use, of all ever loaded for the model.
+        """
+
+    def weights_number(self, adapter: str) -> int:
+        """The same of an adapter."""
+
+    def keep_encoded(self, cache: EncoderCache) -> None:
+        """
+        What encoders make of inputs whose content is known is kept from now on, by all
+        siblings that are made from here on too.
         """
 
     @property

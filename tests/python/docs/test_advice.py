@@ -41,7 +41,7 @@ from executorch_mm import (
     preprocess,
     set_media_limits,
 )
-from executorch_mm._loading.options import LoadOptions, RunnerOptions
+from executorch_mm._loading.options import LoadOptions, ModelOptions
 from executorch_mm.chat import ChatOptions
 from executorch_mm.cli import build_parser
 from executorch_mm.config import GenerationOptions
@@ -141,7 +141,7 @@ def all_options() -> set[str]:
     names = {name for each in options_by_class().values() for name in each}
     for function in public_functions().values():
         names |= parameters(function)
-    for options in (GenerationOptions, LoadOptions, RunnerOptions):
+    for options in (GenerationOptions, LoadOptions, ModelOptions):
         names |= options.__required_keys__ | options.__optional_keys__
     return names | {"chat_options"}
 

@@ -39,6 +39,7 @@ def test_every_example_is_tested_here() -> None:
         "batch.py",
         "chat.py",
         "describe_image.py",
+        "shared_image.py",
         "streaming.py",
         "text_generation.py",
     }
@@ -49,6 +50,16 @@ def test_text_generation_counts_the_shapes_of_its_scene() -> None:
     assert prompt == "prompt: How many shapes are there?"
     assert answer == NUMBERS[len(make_scene(900_000_021).shapes)]
     assert "tokens/s" in report
+
+
+def test_shared_image_is_read_once_and_described_right() -> None:
+    count, first, description, second, summary = run("shared_image.py").splitlines()
+    scene = make_scene(900_000_001)
+    assert count.endswith(NUMBERS[len(scene.shapes)])
+    assert names_every_shape(description, scene)
+    assert first.startswith("  0 of ")
+    assert int(second.split()[0]) > 15  # the rows of the image
+    assert summary.startswith("1 of 2 prompts")
 
 
 def test_describe_image_names_every_shape_and_counts_them() -> None:

@@ -46,6 +46,7 @@ NO_CALL = {
     *(name for name in executorch_mm.__all__ if typing.is_typeddict(getattr(executorch_mm, name))),
     "AsyncStream",
     "BuildInfo",
+    "CacheInfo",
     "Contract",
     "Decision",
     "Delta",
