@@ -20,6 +20,7 @@ from executorch_mm.server.connection import EventStream, error_event
 from executorch_mm.server.models import LanguageModel
 from executorch_mm.server.state import Served, ServerState
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _DONE = b"data: [DONE]\n\n"
 
 
@@ -104,11 +105,12 @@ async def _events(
     *,
     has_usage: bool,
 ) -> AsyncGenerator[bytes, None]:
-    usage = {"usage": None} if has_usage else {}
+    begin = _JSON({**head, "usage": None} if has_usage else head)[:-1]
     opened: set[int] = set()
 
     def chunk(index: int, choice: dict[str, object], reason: str | None = None) -> bytes:
-        return _event({**head, "choices": [{"index": index, **choice, "finish_reason": reason}], **usage})
+        shown = _JSON({"index": index, **choice, "finish_reason": reason})
+        return f'data: {begin},"choices":[{shown}]}}\n\n'.encode()
 
     def events(index: int, item: str | GenerationResult) -> bytes:
         data = b""
@@ -131,9 +133,5 @@ async def _events(
             yield error_event(failure)
             return
         if has_usage:
-            yield _event({**head, "choices": [], "usage": served.usage})
+            yield f"data: {_JSON({**head, 'choices': [], 'usage': served.usage})}\n\n".encode()
         yield _DONE
-
-
-def _event(value: dict[str, object]) -> bytes:
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"

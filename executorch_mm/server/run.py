@@ -100,6 +100,11 @@ class BackgroundServer:
     ) -> None:
         self._end()
 
+    @property
+    def thread_id(self) -> int | None:
+        """Of the thread that it runs in, as `threading.get_ident` gives it; None before it runs."""
+        return self._thread.ident
+
     def _end(self) -> None:
         self._server.should_exit = True
         self._thread.join()
