@@ -4,8 +4,8 @@
     python benchmarks/bench_server.py MODEL --clients 32 --seconds 600
 
 The first form streams the same answer through the server and from a session of the same model, in turns, and
-gives the processor time of the server's process for a token of each. The second lets clients of a process of their
-own ask as fast as they can for that long; each answer is compared with the offline one.
+gives the processor time of the server's process for a token of each. The second lets clients in a process of
+their own ask as fast as they can for that long; each answer is compared with the offline one.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def overhead(model: MultimodalModel, url: str, server_thread: int, tokens: int, 
     }
     for way, (own, whole) in medians.items():
         print(
-            f"{way}: {whole:.2f} ms of processor time a token, {own:.3f} ms of them in the event loop's thread"
+            f"{way}: {whole:.2f} ms of processor time a token, {own:.3f} of them in the event loop's thread"
         )
     more = medians["HTTP"][0] - medians["offline"][0]
     print(f"HTTP: {more:.3f} ms more in that thread, {more / medians['offline'][1] * 100:.1f} % of a token")

@@ -54,7 +54,8 @@ class Answer:
         Returns:
             What is given out.
         """
-        self.pieces.append(text)
+        if text:
+            self.pieces.append(text)
         if records is None:
             return text
         piece = TextPiece(text)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from executorch_mm import _core
+from executorch_mm._engine.answer import TextPiece
 from executorch_mm._engine.text_stream import TextStream
 from executorch_mm.config import GenerationConfig
 from executorch_mm.tokenizer import Tokenizer
@@ -84,11 +86,16 @@ def texts(pieces: Pieces) -> Generator[str, None, None]:
 
 def deltas(pieces: Pieces) -> Generator[Delta, None, None]:
     """What an answer's pieces say; those that nobody tells apart are content."""
-    from executorch_mm._engine.reply import Delta  # here: few need it
+    from executorch_mm._engine.reply import Delta, TokensDelta  # here: few need it
 
+    records: list[_core.TokenRecord] = []
     with closing(pieces):
         for text, told in pieces:
-            if told is not None:
-                yield from told
-            elif text:
-                yield Delta(content=text)
+            if isinstance(text, TextPiece):
+                records += text.records
+            for delta in [Delta(content=text)] if told is None else told:
+                if records:
+                    yield TokensDelta.of(delta, records)
+                    records = []
+                else:
+                    yield delta

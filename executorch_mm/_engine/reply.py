@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from executorch_mm import _core
+
 
 @dataclass(frozen=True)
 class ToolCall:
@@ -40,6 +42,23 @@ class Delta(NamedTuple):
     content: str = ""
     thinking: str = ""
     tool_call: ToolCall | None = None
+
+
+class TokensDelta(Delta):
+    """A piece of an answer whose logprobs are asked for.
+
+    Attributes:
+        records: The tokens that have come with it.
+    """
+
+    records: Sequence[_core.TokenRecord] = ()
+
+    @classmethod
+    def of(cls, delta: Delta, records: Sequence[_core.TokenRecord]) -> TokensDelta:
+        """A piece, and the tokens that have come with it."""
+        made = cls(*delta)
+        made.records = records
+        return made
 
 
 @dataclass(frozen=True)

@@ -277,30 +277,27 @@ class Requests(Access[_core.Session]):
         """The answer to the prompt that the session has read."""
         text = AnswerText(self.tokenizer, config, _tokens_so_far(session), answer.reader)
         reason: str | None = None
+        generation, has_logprobs = steps.generation, config.logprobs is not None
         try:
             while (token := steps.next()) is not None:
                 piece, deltas = text.push(token)
-                if piece:
-                    answer.pieces.append(piece)
                 if piece or deltas:
-                    yield piece, deltas
+                    yield answer.add(piece, generation.records if has_logprobs else None), deltas
                 if text.stopped is not None:
                     reason = "stop"
                     break
             else:
-                piece, deltas = text.finish(steps.generation.stop_token)
+                piece, deltas = text.finish(generation.stop_token)
                 reason = steps.finish_reason if text.stopped is None else "stop"
-                if piece:
-                    answer.pieces.append(piece)
                 if piece or deltas:
-                    yield piece, deltas
+                    yield answer.add(piece, generation.records if has_logprobs else None), deltas
                 answer.json = self._json_answer(steps, config)
         finally:
-            records = steps.generation.records
+            records = generation.records
             stats = self.make_stats(
                 session,
                 finish_reason=reason or "cancelled",
-                stopped_by=steps.generation.stop_token if text.stopped is None else text.stopped,
+                stopped_by=generation.stop_token if text.stopped is None else text.stopped,
                 token_times_ns=tuple(record.time_ns for record in records),
                 mask_ns=steps.mask_ns,
                 **self.about_prompt(session),

@@ -38,6 +38,7 @@ class ChatRequest:
     Attributes:
         model: Its name.
         messages: The conversation.
+        tools: What the model may call; None for nothing.
         config: How the answer is generated.
         count: Answers that are asked for.
         chat_options: How messages become a prompt.
@@ -47,6 +48,7 @@ class ChatRequest:
 
     model: str
     messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None
     config: GenerationConfig
     count: int
     chat_options: ChatOptions
@@ -74,12 +76,7 @@ class ChatLimits(Protocol):
 
 
 def read_chat(
-    fields: Fields,
-    limits: ChatLimits,
-    defaults: GenerationConfig | None = None,
-    *,
-    max_answers: int = 1,
-    has_logprobs: bool = False,
+    fields: Fields, limits: ChatLimits, defaults: GenerationConfig | None = None, *, is_served: bool = False
 ) -> ChatRequest:
     """A request for /v1/chat/completions.
 
@@ -87,38 +84,49 @@ def read_chat(
         fields: Of its body.
         limits: What may be asked for.
         defaults: Of what the body does not say; None for those of `GenerationConfig`.
-        max_answers: To the conversation.
-        has_logprobs: Whether they may be asked for.
+        is_served: Whether tools, several answers and logprobs may be asked for.
 
     Raises:
         ApiError: 400, a field is wrong; 413, there are too many images and audio clips.
         InputError: The same, of the fields of `GenerationConfig`.
     """
-    model = required_model(fields)
-    messages = _messages(fields, limits.max_media)
-    for name in ("tools", "functions"):
-        fields.refuse(name, "tools are not there yet: ask without them", [])
-    fields.refuse("tool_choice", "there are no tools yet: ask without it", "none", "auto")
-    fields.refuse("function_call", "there are no tools yet: ask without it", "none", "auto")
-    count = fields.integer("n", 1, max_answers) or 1
-    if not has_logprobs:
+    model, messages, chat_options = read_prompt(fields, limits)
+    if not is_served:
+        fields.refuse("tools", "expected none: there are no tools here", [])
         fields.refuse("logprobs", "expected false: they are not given here", False)
+    tools = _tools(fields)
+    count = fields.integer("n", 1, MOST_ANSWERS if is_served else 1) or 1
     logprobs = _logprobs(fields)
     fields.refuse("modalities", "expected ['text']", ["text"])
     fields.refuse("audio", "answers are text")
     fields.refuse("web_search_options", "nothing is searched here")
     fields.refuse("reasoning_effort", "expected none: chat_template_kwargs has what the model knows", "none")
     fields.ignore(*LABELS)
+    is_streamed, has_usage = read_stream_options(fields)
+    config = read_config(fields, ("max_completion_tokens", "max_tokens"), limits.max_tokens, defaults)
+    config = config.replace(logprobs=logprobs)
+    fields.finish()
+    return ChatRequest(model, messages, tools, config, count, chat_options, is_streamed, has_usage)
+
+
+def read_prompt(fields: Fields, limits: ChatLimits) -> tuple[str, list[dict[str, Any]], ChatOptions]:
+    """The model's name, the conversation, and how it becomes a prompt.
+
+    Args:
+        fields: Of a request's body.
+        limits: What may be asked for.
+
+    Raises:
+        ApiError: 400, a field is wrong; 413, there are too many images and audio clips.
+    """
+    model = required_model(fields)
+    messages = _messages(fields, limits.max_media)
     template_options = fields.fields("chat_template_kwargs")
     chat_options = ChatOptions(
         allowed_local_media_path=limits.media_folder or "",
         template_options=None if template_options is None else template_options.values,
     )
-    is_streamed, has_usage = read_stream_options(fields)
-    config = read_config(fields, ("max_completion_tokens", "max_tokens"), limits.max_tokens, defaults)
-    config = config.replace(logprobs=logprobs)
-    fields.finish()
-    return ChatRequest(model, messages, config, count, chat_options, is_streamed, has_usage)
+    return model, messages, chat_options
 
 
 def required_model(fields: Fields) -> str:
@@ -185,6 +193,23 @@ def read_config(
     if given:
         asked["max_new_tokens"] = min(given)
     return with_options(defaults, cast(GenerationOptions, asked))
+
+
+def _tools(fields: Fields) -> list[dict[str, Any]] | None:
+    fields.refuse("functions", "expected tools in their place", [])
+    fields.refuse("function_call", "expected tool_choice in its place", "none", "auto")
+    tools = fields.items("tools")
+    for index, tool in enumerate(tools or ()):
+        where = f"tools[{index}]"
+        if not isinstance(tool, dict) or tool.get("type") != "function":
+            raise invalid(where, f"expected an object of the type function, got {shown(tool)}")
+        function = tool.get("function")
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise invalid(f"{where}.function", f"expected an object with a name, got {shown(function)}")
+        if not isinstance(function.get("parameters", {}), dict):
+            raise invalid(f"{where}.function.parameters", "expected a JSON schema in an object")
+    fields.refuse("tool_choice", "expected auto or none: the model chooses itself", "none", "auto")
+    return tools if tools and fields.take("tool_choice") != "none" else None
 
 
 def _logprobs(fields: Fields) -> int | None:

@@ -19,21 +19,34 @@ def completion(model: str, result: GenerationResult) -> dict[str, object]:
         model: Its name, as it was asked for.
         result: What it has said.
     """
-    message = {"role": "assistant", "content": result.text, "refusal": None}
+    choice = {"message": message_of(result), "logprobs": None, "finish_reason": reason_of(result)}
     return {
         "id": new_id(),
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason_of(result)}],
+        "choices": [{"index": 0, **choice}],
         "usage": usage_of(result.stats),
     }
 
 
 def reason_of(result: GenerationResult | None) -> str:
     """Why an answer ended; of one that has not begun, that it was cut short."""
+    if result is not None and result.tool_calls and result.finish_reason == "stop":
+        return "tool_calls"
     reason = None if result is None else result.finish_reason
     return _REASONS.get(reason or "", "length")
+
+
+def message_of(result: GenerationResult) -> dict[str, object]:
+    """An answer as a message: its content, what the model thought, what it calls."""
+    message: dict[str, object] = {"role": "assistant", "content": result.content, "refusal": None}
+    if result.thinking is not None:
+        message["reasoning_content"] = result.thinking
+    if result.tool_calls:
+        message["content"] = result.content or None
+        message["tool_calls"] = [call.to_dict() for call in result.tool_calls]
+    return message
 
 
 def usage_of(stats: Stats) -> dict[str, object]:

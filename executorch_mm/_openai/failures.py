@@ -12,6 +12,7 @@ from executorch_mm.errors import (
     InputError,
     MediaLimitError,
     MissingDependencyError,
+    RequestStoppedError,
     ResponseFormatError,
 )
 
@@ -88,6 +89,8 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(422, message, "response_format")
     if isinstance(error, BusyError):
         return ApiError(429, message, code="busy", retry_after=1)
+    if isinstance(error, RequestStoppedError):
+        return ApiError(503, message, code="timeout", retry_after=1)
     if isinstance(error, ExecutorchMMError):
         return ApiError(500, message, code="model_failed")
     return ApiError(500, "the server has failed; its log says why", code="internal_error")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from executorch_mm._engine.result import GenerationResult
 
@@ -26,7 +26,7 @@ class Chosen(NamedTuple):
     top: Sequence[tuple[int, float]]
 
 
-def chosen_in(piece: Any) -> list[Chosen]:
+def chosen_in(piece: object) -> list[Chosen]:
     """The tokens that have come with a piece of an answer.
 
     Args:
@@ -34,7 +34,7 @@ def chosen_in(piece: Any) -> list[Chosen]:
     """
     return [
         Chosen(record.token, record.logprob, [(top.token, top.logprob) for top in record.top_logprobs])
-        for record in piece.records
+        for record in getattr(piece, "records", ())  # a piece that comes with no token has none
     ]
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from executorch_mm import (
     AsyncStream,
+    Delta,
     GenerationConfig,
     GenerationResult,
     MultimodalInput,
@@ -21,7 +22,8 @@ from executorch_mm.server.state import Served, ServerState
 
 ResultT = TypeVar("ResultT")
 Talk: TypeAlias = MultimodalRunner | Session
-Pieces: TypeAlias = AsyncStream[str, GenerationResult]
+Piece: TypeAlias = str | Delta
+Pieces: TypeAlias = AsyncStream[str, GenerationResult] | AsyncStream[Delta, GenerationResult]
 
 _TOGETHER = 8  # prompts of one request that are answered at the same time
 
@@ -35,6 +37,11 @@ class Prompt(Protocol):
 
     def stream(self, talk: Talk, config: GenerationConfig) -> Pieces:
         """The answer piece by piece."""
+        ...
+
+    @property
+    def again(self) -> Prompt:
+        """For a conversation that has read it."""
         ...
 
 
@@ -79,7 +86,7 @@ class Answering:
             answers = await together([self._answers(question) for question in self._questions])
         return [answer for several in answers for answer in several]
 
-    async def pieces(self) -> AsyncGenerator[tuple[int, str | GenerationResult], None]:
+    async def pieces(self) -> AsyncGenerator[tuple[int, Piece | GenerationResult], None]:
         """The pieces of all answers, with the number of the answer; the result of each ends it."""
         async with self._state.places.place(self._seconds_left):
             self._served.begins()
@@ -109,8 +116,8 @@ class Answering:
             self._served.answers(result)
         return results
 
-    async def _merged(self) -> AsyncGenerator[tuple[int, str | GenerationResult], None]:
-        queue: asyncio.Queue[tuple[int, str | GenerationResult] | None] = asyncio.Queue()
+    async def _merged(self) -> AsyncGenerator[tuple[int, Piece | GenerationResult], None]:
+        queue: asyncio.Queue[tuple[int, Piece | GenerationResult] | None] = asyncio.Queue()
 
         async def fill(index: int, stream: Pieces, *, has_read: bool) -> None:
             async with aclosing(self._read(index, stream, has_read=has_read)) as items:
@@ -150,7 +157,7 @@ class Answering:
 
     async def _read(
         self, index: int, stream: Pieces, *, has_read: bool
-    ) -> AsyncGenerator[tuple[int, str | GenerationResult], None]:
+    ) -> AsyncGenerator[tuple[int, Piece | GenerationResult], None]:
         try:
             async with aclosing(stream) as pieces:
                 async for piece in pieces:
@@ -174,7 +181,7 @@ class Answering:
             self._served.reads((await question.prompt.result(talk, reading)).stats)
             with ExitStack() as stack:
                 forks = [stack.enter_context(talk.fork()) for _ in range(1, question.count)]
-                yield [(each, _READ) for each in (talk, *forks)]
+                yield [(each, question.prompt.again) for each in (talk, *forks)]
 
     def _in_time(self, config: GenerationConfig) -> GenerationConfig:
         return config.replace(timeout=self._seconds_left)
@@ -202,8 +209,10 @@ class TextPrompt:
         """The answer piece by piece."""
         return talk.astream(self._parts, config)
 
-
-_READ = TextPrompt([])
+    @property
+    def again(self) -> TextPrompt:
+        """Nothing: a conversation goes on from what it holds."""
+        return TextPrompt([])
 
 
 def _nth(config: GenerationConfig, index: int) -> GenerationConfig:

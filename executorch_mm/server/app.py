@@ -17,6 +17,7 @@ from executorch_mm._openai.failures import ApiError
 from executorch_mm.errors import InputError, shown
 from executorch_mm.server.chat import complete_chat
 from executorch_mm.server.completions import complete_text, detokenize, tokenize
+from executorch_mm.server.decisions import decide
 from executorch_mm.server.embeddings import embed
 from executorch_mm.server.failures import response_of
 from executorch_mm.server.guard import Guard
@@ -71,6 +72,7 @@ def make_app(loaders: Mapping[str, Loader], options: ServerOptions | None = None
             route("/v1/models/{model:path}", "GET", _show_model),
             route("/v1/chat/completions", "POST", complete_chat),
             route("/v1/completions", "POST", complete_text),
+            route("/v1/decisions", "POST", decide),
             route("/v1/embeddings", "POST", embed),
             route("/v1/audio/transcriptions", "POST", transcribe),
             route("/v1/audio/translations", "POST", translate),

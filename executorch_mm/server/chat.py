@@ -8,8 +8,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from executorch_mm import GenerationConfig, GenerationResult
-from executorch_mm._openai.chat_request import MOST_ANSWERS, read_chat
+from executorch_mm import Delta, GenerationConfig, GenerationResult
+from executorch_mm._openai.chat_request import read_chat
+from executorch_mm._openai.completion import message_of
 from executorch_mm._openai.logprobs import Spell, all_chosen, chat_logprobs, chosen_in
 from executorch_mm.chat import ChatOptions
 from executorch_mm.server.answering import Pieces, Question, Talk
@@ -22,20 +23,31 @@ class ChatPrompt:
 
     Args:
         messages: The conversation.
+        tools: What the model may call; None for nothing.
         options: How messages become a prompt.
     """
 
-    def __init__(self, messages: list[dict[str, Any]], options: ChatOptions) -> None:
+    def __init__(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, options: ChatOptions
+    ) -> None:
         self._messages = messages
+        self._tools = tools
         self._options = options
 
     def result(self, talk: Talk, config: GenerationConfig) -> Coroutine[Any, Any, GenerationResult]:
         """The whole answer."""
-        return talk.achat(self._messages, config, chat_options=self._options)
+        return talk.achat(self._messages, config, tools=self._tools, chat_options=self._options)
 
     def stream(self, talk: Talk, config: GenerationConfig) -> Pieces:
-        """The answer piece by piece."""
-        return talk.astream_chat(self._messages, config, chat_options=self._options)
+        """The answer piece by piece, told apart."""
+        return talk.astream_chat(
+            self._messages, config, tools=self._tools, chat_options=self._options, deltas=True
+        )
+
+    @property
+    def again(self) -> ChatPrompt:
+        """The same: what has been read of it is not read again."""
+        return self
 
 
 class ChatShape:
@@ -50,27 +62,36 @@ class ChatShape:
     def __init__(self, spell: Spell | None) -> None:
         self._spell = spell
         self._given: dict[int, int] = {}  # tokens of each answer that have been shown
+        self._calls: dict[int, int] = {}  # calls of each answer
 
     def choice(self, _index: int, result: GenerationResult) -> dict[str, object]:
         """A whole answer."""
-        message = {"role": "assistant", "content": result.text, "refusal": None}
         logprobs = None
         if self._spell is not None:
             logprobs = chat_logprobs(all_chosen(result), self._spell)
-        return {"message": message, "logprobs": logprobs}
+        return {"message": message_of(result), "logprobs": logprobs}
 
     def opening(self, _index: int) -> dict[str, object] | None:
         """Says whose the answer is."""
         return {"delta": {"role": "assistant", "content": ""}, "logprobs": None}
 
-    def piece(self, index: int, piece: str) -> dict[str, object]:
+    def piece(self, index: int, piece: str | Delta) -> dict[str, object]:
         """A piece of an answer."""
         logprobs = None
         if self._spell is not None:
             chosen = chosen_in(piece)
             self._given[index] = self._given.get(index, 0) + len(chosen)
             logprobs = chat_logprobs(chosen, self._spell)
-        return {"delta": {"content": piece}, "logprobs": logprobs}
+        return {"delta": self._delta(index, piece), "logprobs": logprobs}
+
+    def _delta(self, index: int, piece: str | Delta) -> dict[str, object]:
+        if isinstance(piece, str):
+            return {"content": piece}
+        if piece.tool_call is not None:
+            number = self._calls.get(index, 0)
+            self._calls[index] = number + 1
+            return {"tool_calls": [{"index": number, **piece.tool_call.to_dict()}]}
+        return {"reasoning_content": piece.thinking} if piece.thinking else {"content": piece.content}
 
     def closing(self, index: int, result: GenerationResult) -> dict[str, object]:
         """The tokens that no piece has shown."""
@@ -93,19 +114,17 @@ async def complete_chat(request: Request, state: ServerState, served: Served) ->
         ClientGone: Nobody waits for the answer.
     """
     with state.bodies.held() as body:
-        asked = read_chat(
-            await body.json(request), state.options, max_answers=MOST_ANSWERS, has_logprobs=True
-        )
+        asked = read_chat(await body.json(request), state.options, is_served=True)
         served.model = asked.model
         model = state.models.language_model(asked.model)
         spell = None if asked.config.logprobs is None else model.tokenizer.token_bytes
-        question = Question(ChatPrompt(asked.messages, asked.chat_options), asked.config, asked.count)
+        prompt = ChatPrompt(asked.messages, asked.tools, asked.chat_options)
         return await reply(
             request,
             state,
             served,
             model,
-            [question],
+            [Question(prompt, asked.config, asked.count)],
             ChatShape(spell),
             is_streamed=asked.is_streamed,
             has_usage=asked.has_usage,

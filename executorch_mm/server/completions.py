@@ -18,7 +18,7 @@ from executorch_mm._openai.chat_request import (
 from executorch_mm._openai.failures import invalid
 from executorch_mm._openai.logprobs import Spell, all_chosen, chosen_in, text_logprobs
 from executorch_mm.errors import shown
-from executorch_mm.server.answering import Question, TextPrompt
+from executorch_mm.server.answering import Piece, Question, TextPrompt
 from executorch_mm.server.replies import reply
 from executorch_mm.server.state import Served, ServerState
 
@@ -52,8 +52,9 @@ class TextShape:
         """Nothing."""
         return None
 
-    def piece(self, index: int, piece: str) -> dict[str, object]:
+    def piece(self, index: int, piece: Piece) -> dict[str, object]:
         """A piece of an answer."""
+        assert isinstance(piece, str)  # noqa: S101 (no chat)
         logprobs = None
         if self._spell is not None:
             chosen = chosen_in(piece)

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from executorch_mm import GenerationResult
 from executorch_mm._openai.completion import reason_of
 from executorch_mm._openai.failures import as_api_error
-from executorch_mm.server.answering import Answering, Question
+from executorch_mm.server.answering import Answering, Piece, Question
 from executorch_mm.server.connection import EventStream, error_event
 from executorch_mm.server.models import LanguageModel
 from executorch_mm.server.state import Served, ServerState
@@ -45,7 +45,7 @@ class Shape(Protocol):
         """What comes before the first piece of an answer; None for nothing."""
         ...
 
-    def piece(self, index: int, piece: str) -> dict[str, object]:
+    def piece(self, index: int, piece: Piece) -> dict[str, object]:
         """A piece of an answer."""
         ...
 
@@ -98,8 +98,8 @@ async def reply(
 
 async def _events(
     head: dict[str, object],
-    first: tuple[int, str | GenerationResult],
-    items: AsyncGenerator[tuple[int, str | GenerationResult], None],
+    first: tuple[int, Piece | GenerationResult],
+    items: AsyncGenerator[tuple[int, Piece | GenerationResult], None],
     shape: Shape,
     served: Served,
     *,
@@ -112,13 +112,13 @@ async def _events(
         shown = _JSON({"index": index, **choice, "finish_reason": reason})
         return f'data: {begin},"choices":[{shown}]}}\n\n'.encode()
 
-    def events(index: int, item: str | GenerationResult) -> bytes:
+    def events(index: int, item: Piece | GenerationResult) -> bytes:
         data = b""
         if index not in opened:
             opened.add(index)
             opening = shape.opening(index)
             data += b"" if opening is None else chunk(index, opening)
-        if isinstance(item, str):
+        if not isinstance(item, GenerationResult):
             return data + chunk(index, shape.piece(index, item))
         return data + chunk(index, shape.closing(index, item), reason_of(item))
 

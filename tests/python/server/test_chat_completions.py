@@ -225,6 +225,28 @@ def test_clients_at_the_same_time_are_answered_as_one_alone(
     assert together == alone * 3
 
 
+def test_decisions_are_those_of_the_offline_call(
+    server: Any, runner: MultimodalRunner, questions: list[tuple[Scene, QA]]
+) -> None:
+    scene, _ = questions[0]
+    messages = said("how many shapes are there?", image_part(scene))
+    words = ["one", "two", "three", "four", "five", "six"]
+    expected = runner.decide(messages, words, chat_options=offline_options())
+
+    answer = ask(server.url, "/v1/decisions", {"model": "demo", "messages": messages, "choices": words}).json
+
+    assert answer["answer"] == expected.answer == words[len(scene.shapes) - 1]
+    shares = {each["answer"]: each["probability"] for each in answer["answers"]}
+    assert shares == pytest.approx(dict(expected.probabilities), abs=1e-6)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert answer["usage"]["prompt_tokens"] == expected.stats.num_prompt_tokens
+    scale = ask(server.url, "/v1/decisions", {"model": "demo", "messages": messages, "scale": [0, 3]}).json
+    assert [each["answer"] for each in scale["answers"]] == [0, 1, 2, 3]
+    for wrong in ({}, {"choices": ["a"]}, {"scale": [3, 0]}, {"choices": ["a", "b"], "scale": [0, 1]}):
+        refused = ask(server.url, "/v1/decisions", {"model": "demo", "messages": messages, **wrong})
+        assert (refused.status, refused.json["error"]["param"] in ("choices", "scale")) == (400, True)
+
+
 WRONG: list[tuple[dict[str, Any], int, str | None]] = [
     ({"messages": []}, 400, "messages"),
     ({"messages": "hi"}, 400, "messages"),
@@ -272,7 +294,16 @@ WRONG: list[tuple[dict[str, Any], int, str | None]] = [
     ({"stream": "yes"}, 400, "stream"),
     ({"stream_options": {"include_usage": True}}, 400, "stream_options"),
     ({"stream": True, "stream_options": {"usage": True}}, 400, "stream_options.usage"),
-    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "tools"),
+    ({"tools": ["f"]}, 400, "tools[0]"),
+    ({"tools": [{"type": "custom"}]}, 400, "tools[0]"),
+    ({"tools": [{"type": "function", "function": {"name": 3}}]}, 400, "tools[0].function"),
+    (
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": 3}}]},
+        400,
+        "tools[0].function.parameters",
+    ),
+    ({"tool_choice": "required"}, 400, "tool_choice"),
+    ({"functions": [{"name": "f"}]}, 400, "functions"),
     ({"n": 0}, 400, "n"),
     ({"n": 17}, 400, "n"),
     ({"top_logprobs": 2}, 400, "top_logprobs"),
