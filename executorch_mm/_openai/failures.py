@@ -17,11 +17,11 @@ from executorch_mm.errors import (
 )
 
 _FIELD = re.compile(r"([A-Za-z_]\w*(?:\[[^\]\s]*\]|\.\w+)*): ")
-# What helps in Python, and what is said to a client in its place.
+# What helps in Python, and what is said in its place to who has a server or the command line.
 _ADVICE = {
     "; set_media_limits": "",
-    ": give a file of yours": ": this server reads files with --media-folder only",
-    ": nothing is downloaded without": ": this server downloads nothing: send a data URI",
+    ": give a file of yours": ": files are read with --media-folder only",
+    ": nothing is downloaded without": ": nothing is downloaded here: send a data URI",
 }
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
