@@ -126,9 +126,27 @@ def _grammar(grammars: _Grammars, wanted: Schema | Regex | LarkGrammar | None) -
         return grammars.grammar_from_regex(wanted.pattern)
     if isinstance(wanted, LarkGrammar):
         return grammars.grammar_from_lark(wanted.definition)
-    needs_more = _NEEDS_MORE_ESCAPES.search(json.dumps(wanted, ensure_ascii=False))
-    layout = _JSON_LAYOUT if needs_more else _JSON_LAYOUT | _ESCAPES
-    return grammars.grammar_from_json_schema(wanted, defaults=layout)
+    return grammars.grammar_from_json_schema(wanted, defaults=_layout(wanted))
+
+
+def usable_schema(schema: Schema) -> Schema:
+    """A JSON schema as a part of a grammar.
+
+    Raises:
+        InputError: llguidance would refuse it, or drop a part of it.
+        MissingDependencyError: llguidance is not installed.
+    """
+    copy: Schema = json.loads(json.dumps(schema))
+    with no_panic("response_format", InputError):
+        prepare(copy, _knows_format)
+        if (complaint := _complaint(copy)) is not None:
+            raise located(copy, complaint, _complaint)
+    return {"x-guidance": _layout(copy), **copy}
+
+
+def _layout(schema: Schema | None) -> dict[str, object]:
+    needs_more = _NEEDS_MORE_ESCAPES.search(json.dumps(schema, ensure_ascii=False))
+    return dict(_JSON_LAYOUT) if needs_more else {**_JSON_LAYOUT, **_ESCAPES}
 
 
 def _complaint(schema: Schema) -> str | None:

@@ -28,10 +28,12 @@ class ChatPrompt(NamedTuple):
     Attributes:
         parts: Token ids, and images and audio, in order.
         make_reader: Gives what tells one answer apart; None where it is text alone.
+        grammar: In llguidance's dialect of Lark, what the answer keeps to because of its tools.
     """
 
     parts: tuple[MultimodalInput, ...]
     make_reader: Callable[[], ReplyReader] | None = None
+    grammar: str | None = None
 
 
 class PrefixCache:

@@ -15,6 +15,7 @@ from executorch_mm._engine.steps import Steps
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import CapacityError, ExecutorchMMError, InputError
 from executorch_mm.inputs import MultimodalInput, Prompt, as_parts
+from executorch_mm.response_format import LarkGrammar
 from executorch_mm.sampling import NEVER, deadline_ns, generation_options
 
 if TYPE_CHECKING:
@@ -33,6 +34,24 @@ class Request(NamedTuple):
 
     inputs: Prompt | ChatPrompt
     config: GenerationConfig
+
+    @classmethod
+    def of_chat(cls, prompt: ChatPrompt, config: GenerationConfig) -> Request:
+        """Asks for an answer to a chat.
+
+        Args:
+            prompt: Begins the context, so that nothing is put before it.
+            config: Of the answer.
+
+        Raises:
+            InputError: The config and the tools of the chat want an answer of different forms.
+        """
+        config = config.replace(num_bos=0)
+        if prompt.grammar is None:
+            return cls(prompt, config)
+        if config.response_format is not None:
+            raise InputError("response_format: expected None where calls of tools are forced, got one")
+        return cls(prompt, config.replace(response_format=LarkGrammar(prompt.grammar)))
 
 
 class _AboutPrompt(TypedDict):

@@ -25,7 +25,7 @@ from executorch_mm.chat.replies.reader import TemplateReader
 from executorch_mm.chat.replies.template import ReplyTemplate
 from executorch_mm.chat.template import ChatTemplate, Message, Variables
 from executorch_mm.chat.template_files import TemplateFiles
-from executorch_mm.chat.tools import Tool
+from executorch_mm.chat.tools import Tool, name_of_tool
 from executorch_mm.chat.values import Fields
 from executorch_mm.errors import InputError, shown
 from executorch_mm.inputs import MultimodalInput, make_token_input
@@ -65,6 +65,11 @@ class ChatOptions:
         response_template: How answers are told apart into content, thinking and calls, as transformers'
             `response_template` says it. None: as the model's files say, or as its chat template writes calls.
             False: they are content alone.
+        tool_choice: Whether the model calls tools: "auto" or None, as it wishes; "none", it is not told of
+            them; "required", at least one; a tool's name, or OpenAI's `{"type": "function", "function":
+            {"name": ...}}`, this one and no other. With the last two every call is one that its schema takes;
+            that needs the extra `guidance`.
+        strict_tools: Whether the same holds for calls that the model makes as it wishes.
     """
 
     documents: Sequence[Fields] | None = None
@@ -77,10 +82,15 @@ class ChatOptions:
     allowed_local_media_path: PathLike | None = None
     trusted_template: bool | None = None
     response_template: Mapping[str, object] | Literal[False] | None = None
+    tool_choice: str | Mapping[str, object] | None = None
+    strict_tools: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.trusted_template, (bool, type(None))):
             raise InputError(f"trusted_template: expected a bool or None, got {shown(self.trusted_template)}")
+        if not isinstance(self.strict_tools, bool):
+            raise InputError(f"strict_tools: expected a bool, got {shown(self.strict_tools)}")
+        named_tool(self.tool_choice)
         given = self.response_template
         if not isinstance(given, (Mapping, type(None))) and given is not False:
             raise InputError(f"response_template: expected a mapping, False or None, got {shown(given)}")
@@ -141,13 +151,13 @@ class Chat:
         access = MediaAccess(options.fetch, options.allowed_local_media_path)
         conversation = read_messages(messages, access)
         variables = Variables.read(
-            tools,
+            None if options.tool_choice == "none" else tools,
             options.documents,
             options.template_options,
             add_generation_prompt=options.add_generation_prompt,
             now=options.now,
         )
-        template = self._template(options, has_tools=bool(tools))
+        template = self._template(options, has_tools=bool(variables.tools))
         control = None if options.special_tokens_in_text else self._control_tokens(template)
         parts = render_conversation(
             template, conversation, self._tokenizer, variables, control=control, cut=self._cut
@@ -162,7 +172,8 @@ class Chat:
         last = parts[-1] if parts else None
         begun = reader.begun(last.text) if reader and isinstance(last, PromptText) else ""
         make_reader = None if reader is None else partial(TemplateReader, reader, begun, variables.tools)
-        return ChatPrompt((*self._bos(encoded, num_bos), *encoded), make_reader)
+        grammar = self._grammar(template.source, reader, begun, variables.tools or (), options)
+        return ChatPrompt((*self._bos(encoded, num_bos), *encoded), make_reader, grammar)
 
     def forget_templates(self) -> None:
         """Reads them again with the next prompt; processes of theirs end."""
@@ -218,6 +229,32 @@ class Chat:
             return ReplyTemplate.read(options.response_template)
         return self._own_reader or find_format(source, has_tools=bool(tools))
 
+    def _grammar(
+        self,
+        source: str,
+        reader: ReplyTemplate | None,
+        begun: str,
+        tools: Sequence[Mapping[str, object]],
+        options: ChatOptions,
+    ) -> str | None:
+        """What keeps calls to the schemas of their tools; None where nothing has to."""
+        name = named_tool(options.tool_choice)
+        is_required = name is not None or options.tool_choice == "required"
+        if not is_required and not (options.strict_tools and tools):
+            return None
+        if not tools:
+            raise InputError(f"tool_choice: expected tools with {shown(options.tool_choice)}, got none")
+        names = [name_of_tool(tool) for tool in tools]
+        if name is not None and name not in names:
+            raise InputError(f"tool_choice: expected one of {', '.join(map(str, names))}, got {name}")
+        from executorch_mm.chat.replies.forcing import MOST_CALLS, Forcing  # here: few need it
+
+        forcing = Forcing(reader or _NO_CALLS, source, begun, self._tokenizer)
+        if name is None:
+            return forcing.grammar(tools, is_required=is_required, most=MOST_CALLS)
+        chosen = [tool for tool in tools if name_of_tool(tool) == name]
+        return forcing.grammar(chosen, is_required=True, most=1)
+
     @functools.cached_property
     def _own_reader(self) -> ReplyTemplate | None:
         given = self._files.response_template
@@ -253,3 +290,24 @@ class Chat:
             "eos_token": next(filter(None, ends), ""),
             **self._files.special_tokens,
         }
+
+
+_NO_CALLS = ReplyTemplate.read({"fields": {"content": {}}, "start_anchor": "x"})
+
+
+def named_tool(choice: object) -> str | None:
+    """The name of the tool that a `tool_choice` names; None where it names none.
+
+    Raises:
+        InputError: It is no tool_choice.
+    """
+    if choice is None or (isinstance(choice, str) and choice in ("auto", "none", "required")):
+        return None
+    function = choice.get("function", choice) if isinstance(choice, Mapping) else {"name": choice}
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(name, str) or not name:
+        raise InputError(
+            'tool_choice: expected "auto", "none", "required", the name of a tool or None, '
+            f"got {shown(choice)}"
+        )
+    return name

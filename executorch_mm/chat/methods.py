@@ -255,7 +255,7 @@ class ChatMethods(ABC):
         if not isinstance(chat_options, ChatOptions):
             raise InputError(f"chat_options: expected ChatOptions or None, got {shown(chat_options)}")
         prompt = self._chat.prompt(messages, tools, chat_options, config.num_bos)
-        return Request(prompt, config.replace(num_bos=0))
+        return Request.of_chat(prompt, config)
 
 
 def _checked_flag(deltas: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from executorch_mm.chat.function_schema import function_schema
@@ -67,3 +67,9 @@ def _schema_of_model(model: type, where: str) -> dict[str, object]:
     if "description" in schema:
         function["description"] = schema["description"]
     return {"type": "function", "function": {**function, "parameters": schema}}
+
+
+def name_of_tool(schema: Mapping[str, object]) -> object:
+    """The name in a tool's JSON schema; None where it has none."""
+    function = schema.get("function", schema)
+    return function.get("name") if isinstance(function, Mapping) else None

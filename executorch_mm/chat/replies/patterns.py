@@ -76,11 +76,17 @@ class Delimiter(Protocol):
 
 
 class Literals:
-    """Any of several texts, the longest where several begin at one place."""
+    """Any of several texts, the longest where several begin at one place.
+
+    Attributes:
+        names: Of groups, which it has none of.
+        first: The text that was named first.
+    """
 
     names: frozenset[str] = frozenset()
 
     def __init__(self, texts: Sequence[str]) -> None:
+        self.first = texts[0]
         self._texts = sorted({*texts}, key=len, reverse=True)
 
     def search(self, text: str, begin: int, budget: Budget, *, is_end: bool = True) -> Found | None:

@@ -63,6 +63,11 @@ class Regions:
         if self._field is not None and self._field.is_streamed:
             self._body = ""  # the caller has it
 
+    @property
+    def field(self) -> ReplyField | None:
+        """The part that what comes next belongs to, if nothing else begins."""
+        return self._field
+
     def push(self, text: str) -> Iterator[Event]:
         """Takes more of the answer.
 
