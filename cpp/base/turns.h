@@ -60,6 +60,12 @@ class TurnQueue {
     return false;
   }
 
+  // Takes a turn that nobody has; false, without waiting, where somebody has.
+  bool try_enter() {
+    const std::lock_guard lock(mutex_);
+    return !std::exchange(is_taken_, true);
+  }
+
   void leave() {
     const std::lock_guard lock(mutex_);
     pass_on();

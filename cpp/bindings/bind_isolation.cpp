@@ -40,8 +40,10 @@ std::shared_ptr<Session> load_isolated(const LoadOptions& options, int process, 
                                        int memory) {
   auto child = std::make_unique<remote::Process>(process, socket);
   auto shared = std::make_unique<remote::SharedMemory>(memory);
-  return kept_in_children(std::make_unique<Session>(std::make_unique<remote::RemoteExecutor>(
-      contracts_of(options), std::move(child), std::move(shared))));
+  auto model = std::make_shared<remote::RemoteModel>(contracts_of(options), std::move(child),
+                                                     std::move(shared));
+  return kept_in_children(
+      std::make_unique<Session>(std::make_unique<remote::RemoteExecutor>(std::move(model))));
 }
 
 void serve_isolated(const LoadOptions& options, int socket, int memory) {
@@ -50,7 +52,7 @@ void serve_isolated(const LoadOptions& options, int socket, int memory) {
     auto* executor = std::get_if<std::unique_ptr<Executor>>(&loaded);
     if (executor == nullptr)
       throw Error(ErrorCode::kInput, "isolate: transducers do not run in a process of their own");
-    remote::serve(**executor, socket, memory);
+    remote::serve(std::move(*executor), socket, memory);
   } catch (const Error& error) {
     const bool is_loading = error.code() == ErrorCode::kExecution;
     remote::refuse(socket, is_loading ? Error(ErrorCode::kLoad, error.what()) : error);

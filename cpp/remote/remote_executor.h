@@ -3,40 +3,23 @@
 // have mapped, and are copied out of it before anything looks at them.
 #pragma once
 
-#include <sys/types.h>
-
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "model/executor.h"
+#include "remote/remote_model.h"
 #include "remote/wire.h"
 
 namespace emm::remote {
 
-// A child process and the socket to it; both end with it.
-class Process {
- public:
-  Process(pid_t id, int socket) : id_(id), socket_(socket) {}
-  ~Process();
-  Process(const Process&) = delete;
-  Process& operator=(const Process&) = delete;
-
-  int socket() const { return socket_; }
-  // How it ended, which it has or is about to.
-  std::string end() const;
-
- private:
-  pid_t id_;
-  int socket_;
-};
-
 class RemoteExecutor final : public Executor {
  public:
-  // The process is one that serve() runs in, with the other end of the socket. Waits until the
-  // model is loaded there; throws what failed.
-  RemoteExecutor(std::vector<Contract> contracts, std::unique_ptr<Process> process,
-                 std::unique_ptr<SharedMemory> memory);
+  // The first conversation with a model.
+  explicit RemoteExecutor(std::shared_ptr<RemoteModel> model);
+  ~RemoteExecutor() override;
+  RemoteExecutor(const RemoteExecutor&) = delete;
+  RemoteExecutor& operator=(const RemoteExecutor&) = delete;
 
   const Contract& contract() const override { return *current_; }
   void use_method(const std::string& name, int64_t position) override;
@@ -52,14 +35,18 @@ class RemoteExecutor final : public Executor {
   void restore_state(const StateSnapshot& snapshot) override;
   void load_state(int64_t num_flat_rows, ByteSpan bytes) override;
   int64_t copied_input_bytes() const override { return copied_input_bytes_; }
-  int64_t num_threads() const override { return num_threads_; }
+  int64_t num_threads() const override { return model_->num_threads(); }
+  std::unique_ptr<Executor> another() override;
+  std::unique_ptr<Executor> fork(int64_t num_flat_rows) override;
+  void go_on_from(Executor& other, int64_t num_flat_rows, int64_t num_used) override;
+  std::vector<MemoryUse> memory(int64_t num_flat_rows) const override;
+  TurnQueue* turns() override { return &model_->turns(); }
   void write_profile() override;
 
  private:
-  Message receive_answer() const;
-  Message call(const Message& request, const std::string& text = "") const;
+  RemoteExecutor(const RemoteExecutor& other, int64_t conversation);
+  Message call(Message request, const std::string& text = "") const;
   Message call(Kind kind, int64_t number = 0) const;
-  [[noreturn]] void fail_closed() const;
   // Makes room, and puts arrays where the process looks for them.
   void put(Message& request, const TensorView& first, const TensorView& second) const;
   TensorView logits(const Message& answer, const Shape& wanted);
@@ -68,13 +55,10 @@ class RemoteExecutor final : public Executor {
   TensorView taken(const Message& answer, std::vector<uint8_t>& copy) const;
   int64_t state_bytes(int64_t num_flat_rows) const;
 
-  const std::vector<Contract> contracts_;
+  std::shared_ptr<RemoteModel> model_;
   const Contract* current_;
-  std::unique_ptr<Process> process_;
-  std::unique_ptr<SharedMemory> memory_;
-  mutable bool is_closed_ = false;
+  int64_t conversation_ = 0;  // its number there
   mutable int64_t copied_input_bytes_ = 0;
-  int64_t num_threads_ = 1;
   std::vector<uint8_t> logits_;
   std::vector<uint8_t> rows_;
 };

@@ -2,6 +2,8 @@
 
 #include <cstring>
 #include <exception>
+#include <map>
+#include <utility>
 
 #include "base/error.h"
 #include "remote/wire.h"
@@ -11,19 +13,24 @@ namespace {
 
 class Server {
  public:
-  Server(Executor& executor, int socket, int memory)
-      : executor_(executor), socket_(socket), memory_(memory) {}
+  Server(std::unique_ptr<Executor> executor, int socket, int memory)
+      : socket_(socket), memory_(memory) {
+    conversations_[0] = std::move(executor);
+  }
 
   void run() {
     Message ready;
     ready.kind = Kind::kReady;
-    ready.numbers[0] = executor_.num_threads();
+    ready.numbers[0] = conversation(0).num_threads();
     send(socket_, ready, "");
     for (;;) {
       std::string text;
       const Message request = receive(socket_, text);
       memory_.map(static_cast<size_t>(request.memory_bytes));
-      answer(request, text);
+      if (request.kind == Kind::kDrop)
+        conversations_.erase(request.conversation);
+      else
+        answer(request, text);
     }
   }
 
@@ -32,7 +39,7 @@ class Server {
     try {
       Message done = perform(request, text);
       done.kind = Kind::kDone;
-      done.numbers[0] = executor_.copied_input_bytes();
+      done.numbers[0] = conversation(request.conversation).copied_input_bytes();
       send(socket_, done, "");
     } catch (const Error& error) {
       refuse(socket_, error);
@@ -41,34 +48,50 @@ class Server {
     }
   }
 
+  Executor& conversation(int64_t number) {
+    const auto found = conversations_.find(number);
+    if (found == conversations_.end()) throw Closed();
+    return *found->second;
+  }
+
   Message perform(const Message& request, const std::string& text) {
     const auto& [a, b, c, d] = request.numbers;
+    Executor& executor = conversation(request.conversation);
     switch (request.kind) {
+      case Kind::kAnother:
+        conversations_[a] = executor.another();
+        return {};
+      case Kind::kFork:
+        conversations_[a] = executor.fork(b);
+        return {};
+      case Kind::kGoOnFrom:
+        executor.go_on_from(conversation(a), b, c);
+        return {};
       case Kind::kUseMethod:
-        executor_.use_method(text, a);
+        executor.use_method(text, a);
         return {};
       case Kind::kDecodeTokens:
-        return give(executor_.decode_tokens(static_cast<const int64_t*>(first(request).data),
-                                            first(request).size(), a));
+        return give(executor.decode_tokens(static_cast<const int64_t*>(first(request).data),
+                                           first(request).size(), a));
       case Kind::kDecodeRows:
-        return give(executor_.decode_rows(static_cast<const int64_t*>(first(request).data),
-                                          first(request).size(), a, b));
+        return give(executor.decode_rows(static_cast<const int64_t*>(first(request).data),
+                                         first(request).size(), a, b));
       case Kind::kDecodeEmbeddings:
-        return give(executor_.decode_embeddings(first(request), a, b));
+        return give(executor.decode_embeddings(first(request), a, b));
       case Kind::kEncodeImage:
-        return give(executor_.encode_image({first(request), second(request)}));
+        return give(executor.encode_image({first(request), second(request)}));
       case Kind::kEncodeAudio:
-        return give(executor_.encode_audio({first(request), second(request)}));
+        return give(executor.encode_audio({first(request), second(request)}));
       case Kind::kReset:
-        executor_.reset_state();
+        executor.reset_state();
         return {};
       case Kind::kSave:
-        return save(a);
+        return save(executor, a);
       case Kind::kLoad:
-        executor_.load_state(a, {memory_.data(), static_cast<size_t>(b)});
+        executor.load_state(a, {memory_.data(), static_cast<size_t>(b)});
         return {};
       case Kind::kWriteProfile:
-        executor_.write_profile();
+        executor.write_profile();
         return {};
       default:
         throw Closed();
@@ -92,8 +115,8 @@ class Server {
     return done;
   }
 
-  Message save(int64_t num_flat_rows) {
-    const auto snapshot = executor_.save_state(num_flat_rows);
+  Message save(Executor& executor, int64_t num_flat_rows) {
+    const auto snapshot = executor.save_state(num_flat_rows);
     size_t offset = 0;
     for (const ByteSpan& span : snapshot->spans()) {
       put(span.data, span.size, offset);
@@ -113,7 +136,7 @@ class Server {
     if (bytes > 0) std::memcpy(memory_.data() + offset, data, bytes);
   }
 
-  Executor& executor_;
+  std::map<int64_t, std::unique_ptr<Executor>> conversations_;
   int socket_;
   SharedMemory memory_;
 };
@@ -127,9 +150,9 @@ void refuse(int socket, const Error& error) {
   send(socket, failed, error.what());
 }
 
-void serve(Executor& executor, int socket, int memory) {
+void serve(std::unique_ptr<Executor> executor, int socket, int memory) {
   try {
-    Server(executor, socket, memory).run();
+    Server(std::move(executor), socket, memory).run();
   } catch (const Closed&) {  // the end
   }
 }

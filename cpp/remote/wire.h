@@ -16,6 +16,10 @@ enum class Kind : uint32_t {
   kReady = 1,  // the model is loaded: number of threads
   kDone,       // the answer to any request
   kFailed,     // error code, positions needed and free; the text says why
+  kAnother,    // number of a new conversation
+  kFork,       // the same, rows of flat caches
+  kGoOnFrom,   // another conversation, rows of flat caches, positions in use
+  kDrop,       // has no answer
   kUseMethod,  // position; the text is its name
   kDecodeTokens,
   kDecodeRows,
@@ -41,6 +45,7 @@ struct Array {
 struct Message {
   Kind kind = Kind::kDone;
   uint32_t text_bytes = 0;
+  int64_t conversation = 0;   // that it is about; the first one is 0
   uint64_t memory_bytes = 0;  // as the caller has made it
   std::array<int64_t, 4> numbers{};
   Array first;

@@ -70,8 +70,8 @@ class Conversation(
             A session of the same model, with this one's method, adapter and priority; to be closed.
 
         Raises:
-            InputError: The model holds one conversation only: its state lies in a delegate, or it runs in a
-                process of its own.
+            InputError: The model holds one conversation only: its state lies in a delegate, or it is an
+                export folder.
             ExecutionError: The state was lost when a call failed.
             BusyError: A request is running.
         """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -10,7 +12,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +25,7 @@ from executorch_mm import (
     InputError,
     IsolatedProcessError,
     ModelLoadError,
+    MultimodalModel,
     MultimodalRunner,
     SpeechRunner,
     make_token_input,
@@ -188,6 +193,107 @@ def test_models_of_many_threads_run_side_by_side(demo_folder: Path) -> None:
         thread.join()
     assert len(answers) == 6
     assert len(set(answers[::2])) == 1
+
+
+def num_states(process: int) -> int:
+    """Memories of conversations that a model's process has mapped."""
+    return Path(f"/proc/{process}/maps").read_text().count("memfd:executorch_mm state")
+
+
+@contextlib.contextmanager
+def halted(process: int) -> Iterator[None]:
+    """A call of the model that does not come back meanwhile."""
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+class TestSeveralConversations:
+    @pytest.fixture
+    def model(self, demo_folder: Path) -> Iterator[tuple[MultimodalModel, int]]:
+        """A model and its process."""
+        before = children()
+        options: dict[str, Any] = {"isolate": True, "num_threads": 1, "prefix_cache_bytes": 0}
+        with MultimodalModel(demo_folder / "model.pte", **options) as model:
+            (process,) = children() - before
+            yield model, process
+
+    def test_each_answers_as_alone_and_forks_go_their_own_way(
+        self, model: tuple[MultimodalModel, int], runner: MultimodalRunner
+    ) -> None:
+        prompts = [PROMPT, ["what"], ["how many"], PROMPT]
+        runner.reset()
+        expected, again = [], []
+        for prompt in prompts:
+            expected.append(runner.generate_result(prompt, SAMPLED).token_ids)
+            again.append(runner.generate_result([], SAMPLED).token_ids)
+            runner.reset()
+
+        def ask(number: int) -> list[Any]:
+            with model[0].session() as session:
+                first = session.generate_result(prompts[number], SAMPLED).token_ids
+                with session.fork() as fork:
+                    return [first, *(each.generate_result([], SAMPLED).token_ids for each in (session, fork))]
+
+        with ThreadPoolExecutor(4) as threads:
+            for number, answers in enumerate(threads.map(ask, range(4))):
+                assert answers == [expected[number], again[number], again[number]]
+
+    def test_a_closed_one_gives_its_memory_back_in_the_process(
+        self, model: tuple[MultimodalModel, int]
+    ) -> None:
+        with model[0].session() as session:
+            session.prefill("how many")
+            before = num_states(model[1])
+            assert before > 0
+            for _ in range(5):
+                with session.fork() as fork, model[0].session() as other:
+                    fork.prefill("what")
+                    other.prefill("what")
+                    assert num_states(model[1]) > before
+            session.prefill("how many")  # so that the process has heard of it
+            assert num_states(model[1]) <= before
+
+    def test_who_waits_is_ended_by_a_timeout_and_a_stop_while_the_model_does_not_come_back(
+        self, model: tuple[MultimodalModel, int]
+    ) -> None:
+        with model[0].session() as one, model[0].session() as other, ThreadPoolExecutor(1) as thread:
+            expected = other.generate_text("how many", max_new_tokens=6, ignore_eos=True)
+            other.reset()
+            one.prefill("how many")
+            with halted(model[1]):
+                calling = thread.submit(one.generate_text, [], max_new_tokens=6, ignore_eos=True)
+                time.sleep(0.1)
+                begun = time.monotonic()
+                result = other.generate_result("how many", timeout=0.05)
+                assert result.finish_reason == "timeout"
+                stopper = threading.Timer(0.05, other.stop)
+                stopper.start()
+                assert other.generate_result("how many").finish_reason == "cancelled"
+
+                async def leave() -> None:
+                    with pytest.raises((asyncio.TimeoutError, TimeoutError)):
+                        await asyncio.wait_for(other.agenerate_text("how many"), 0.05)
+
+                asyncio.run(leave())
+                assert time.monotonic() - begun < 10
+                assert not calling.done()
+            assert calling.result() == expected
+            assert other.position == 0
+            assert other.generate_text("how many", max_new_tokens=6, ignore_eos=True) == expected
+
+    def test_the_end_of_the_process_ends_all_of_them(self, model: tuple[MultimodalModel, int]) -> None:
+        with model[0].session() as one, model[0].session() as other, ThreadPoolExecutor(2) as threads:
+            one.prefill("how many")
+            with halted(model[1]):
+                asked = [threads.submit(each.generate_text, "what") for each in (one, other)]
+                time.sleep(0.1)
+                os.kill(model[1], signal.SIGKILL)
+                for each in asked:
+                    with pytest.raises(IsolatedProcessError, match="signal 9"):
+                        each.result()
 
 
 def test_the_process_goes_when_its_caller_does(demo_folder: Path) -> None:
