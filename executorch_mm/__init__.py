@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from executorch_mm.preprocess import InputWarning
     from executorch_mm.preprocess.limits import MediaLimits, media_limits, set_media_limits
     from executorch_mm.response_format import LarkGrammar, Regex
-    from executorch_mm.runner import MultimodalModel, MultimodalRunner, Session, Snapshot
+    from executorch_mm.runner import MultimodalModel, MultimodalRunner, Seq2SeqRunner, Session, Snapshot
     from executorch_mm.runner.batch_request import BatchRequest
     from executorch_mm.speech import (
         EnergyVad,
@@ -120,6 +120,7 @@ _LATER = {
     "RunnerOptions": "executorch_mm._loading.options",
     "Score": "executorch_mm._engine.score",
     "Segment": "executorch_mm.speech",
+    "Seq2SeqRunner": "executorch_mm.runner",
     "Session": "executorch_mm.runner",
     "SileroVad": "executorch_mm.speech",
     "Snapshot": "executorch_mm.runner",
@@ -194,6 +195,7 @@ __all__ = [
     "RunnerOptions",
     "Score",
     "Segment",
+    "Seq2SeqRunner",
     "Session",
     "SileroVad",
     "Snapshot",

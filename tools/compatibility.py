@@ -29,6 +29,7 @@ SETS = {  # folder of tests/models -> test file
     "multimodal": "test_multimodal",
     "exports": "test_exports",
     "export_folders": "test_export_folders",
+    "seq2seq": "test_seq2seq",
     "clip": "test_clip",
 }
 INTRODUCTION = """# Which models run
@@ -37,8 +38,9 @@ INTRODUCTION = """# Which models run
 
 Each line is a tiny model with random weights that the named exporter made with the named flags. It *works*
 when it gives the eager torch model's greedy tokens (CLIP: its embeddings) over two turns, again after
-`reset()`, and for a prompt longer than one decoder call. Real weights differ in size; what the runner needs
-to know it reads from the program. `executorch-mm inspect M.pte` shows the same facts for a file of yours.
+`reset()`, and for a prompt longer than one decoder call; T5 with each of several texts. Real weights differ
+in size; what the runner needs to know it reads from the program. `executorch-mm inspect M.pte` shows the
+same facts for a file of yours.
 
 *Chunk* is the most positions that one decoder call takes, *cache* how the decoder remembers
 ([architecture](architecture.md#what-a-decoder-remembers)).

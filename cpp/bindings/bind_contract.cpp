@@ -91,6 +91,10 @@ void bind_contract(nb::module_& module) {
           "is_speech", [](const Contract& contract) { return contract.kind == ModelKind::kSpeech; },
           "An encoder of audio clips whose outputs the decoder takes beside the tokens.")
       .def_prop_ro(
+          "is_seq2seq",
+          [](const Contract& contract) { return contract.kind == ModelKind::kSeq2Seq; },
+          "An encoder of token ids whose outputs the decoder takes beside the tokens.")
+      .def_prop_ro(
           "decoder", [](const Contract& contract) { return contract.decoder().name; },
           "Name of the method that reads prompts and writes tokens.")
       .def_ro("step_method", &Contract::step_name,

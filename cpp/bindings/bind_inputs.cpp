@@ -73,6 +73,9 @@ struct AddressOf {
   uintptr_t operator()(const EmbeddingInput& rows) const {
     return reinterpret_cast<uintptr_t>(rows.rows.data);
   }
+  uintptr_t operator()(const SourceInput& source) const {
+    return reinterpret_cast<uintptr_t>(source.ids.data());
+  }
 };
 
 }  // namespace
@@ -87,6 +90,13 @@ void bind_inputs(nb::module_& module) {
             return PreparedInput{TokenInput{{ids.data(), ids.data() + ids.size()}}};
           },
           nb::arg("ids").noconvert(), "Token ids, int64 (num_tokens,).")
+      .def_static(
+          "source",
+          [](const TokenArray& ids) {
+            return PreparedInput{SourceInput{{ids.data(), ids.data() + ids.size()}}};
+          },
+          nb::arg("ids").noconvert(),
+          "Token ids for the encoder of a text-to-text model, int64 (num_tokens,).")
       .def_static("image", with_beside<ImageInput>, nb::arg("pixels").noconvert(),
                   nb::arg("positions").noconvert().none() = nb::none(),
                   nb::arg("placeholder_id") = -1, nb::arg("content") = nb::bytes("", 0),

@@ -73,6 +73,8 @@ const char* name_of_kind(const ProgramInfo& program) {
       return "multimodal";
     case ModelKind::kSpeech:
       return "speech";
+    case ModelKind::kSeq2Seq:
+      return "seq2seq";
     case ModelKind::kTransducer:
       return "transducer";
     case ModelKind::kOther:
@@ -118,7 +120,7 @@ void bind_program(nb::module_& module) {
       .def_prop_ro("num_named_data",
                    [](const ProgramInfo& program) { return program.named_data.size(); });
   module.def("model_kind", name_of_kind, "program"_a,
-             "'text', 'multimodal', 'speech', 'transducer' or 'other'.");
+             "'text', 'multimodal', 'speech', 'seq2seq', 'transducer' or 'other'.");
   module.def(
       "read_contract", [](const ProgramInfo& program) { return read_contract(program); },
       "program"_a, "What the program promises, as a session reads it; raises ContractError.");

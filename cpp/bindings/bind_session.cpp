@@ -66,6 +66,7 @@ std::optional<std::string> prefill_phase(const Session& session) {
   if (!kind) return std::nullopt;
   if (*kind == Chunk::Kind::kEncodeImage) return "encode_image";
   if (*kind == Chunk::Kind::kEncodeAudio) return "encode_audio";
+  if (*kind == Chunk::Kind::kEncodeText) return "encode_text";
   return "prefill";
 }
 

@@ -64,8 +64,8 @@ EtExecutor::EtExecutor(std::unique_ptr<EtProgram> program, const LoadOptions& op
   load_decoder(options.num_threads);
   const MethodSpec* transform =
       current_->audio_encoder() == nullptr ? nullptr : current_->audio_transform();
-  for (const MethodSpec* method :
-       {current_->image_encoder(), transform, current_->audio_encoder()}) {
+  for (const MethodSpec* method : {current_->image_encoder(), transform, current_->audio_encoder(),
+                                   current_->text_encoder()}) {
     if (method != nullptr) model_->program().load_method(*method);
   }
   model_->program().restart_profile();  // calls that only measured are nobody's
@@ -151,8 +151,8 @@ void EtExecutor::load_decoder(int64_t num_threads) {
   // A pool that a model has fixed stays as it is, even where it is larger than our share.
   const size_t pool_size = std::min(thread_pool_size(), usable_cores());
   ThreadChoice choice = choose_threads(model_->program().file_bytes(), pool_size);
-  // Half a minute of audio in one call is work enough for the pool.
-  if (choice == ThreadChoice::kMeasure && current_->kind == ModelKind::kSpeech)
+  // Half a minute of audio, or a whole text, in one call is work enough for the pool.
+  if (choice == ThreadChoice::kMeasure && current_->is_encoder_decoder())
     choice = ThreadChoice::kPool;
   if (choice != ThreadChoice::kPool) load_decoder_on(1);
   if (choice == ThreadChoice::kOne) return;
@@ -311,8 +311,12 @@ TensorView EtExecutor::decode_tokens(const int64_t* ids, int64_t num_tokens, int
 TensorView EtExecutor::decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
                                    int64_t num_rows) {
   const TensorView tokens{ids, DType::kInt64, {1, num_tokens}};
-  if (current_->kind == ModelKind::kSpeech && encoder_outputs_ == nullptr)
-    throw Error(ErrorCode::kInput, "prompt: expected a clip before the first token");
+  if (current_->is_encoder_decoder() && encoder_outputs_ == nullptr) {
+    const bool is_speech = current_->kind == ModelKind::kSpeech;
+    throw Error(ErrorCode::kInput, std::string("prompt: expected a ") +
+                                       (is_speech ? "clip" : "source text") +
+                                       " before the first token");
+  }
   TensorView embeddings;
   if (current_->is_joint) {
     const MethodSpec& decoder = current_->decoder_of(num_tokens);
@@ -478,12 +482,14 @@ TensorView EtExecutor::transform(const TensorView& samples) {
 }
 
 TensorView EtExecutor::encode_audio(const MediaView& audio) {
-  const MethodSpec* encoder = current_->audio_encoder();
+  const bool is_text = current_->text_encoder() != nullptr;
+  const MethodSpec* encoder = is_text ? current_->text_encoder() : current_->audio_encoder();
   const bool is_samples = audio.values.shape.size() == 1 && encoder != nullptr &&
                           current_->audio_transform() != nullptr;
   std::vector<TensorView> outputs =
-      encode(encoder, "audio", is_samples ? MediaView{transform(audio.values), {}} : audio);
-  if (current_->kind != ModelKind::kSpeech)
+      encode(encoder, is_text ? "source" : "audio",
+             is_samples ? MediaView{transform(audio.values), {}} : audio);
+  if (!current_->is_encoder_decoder())
     return kept(encoder_call_.rows(*encoder, outputs), encoded_rows_);
   auto lent = std::make_shared<EncoderOutputs>();
   lent->copies.resize(outputs.size());
@@ -504,8 +510,8 @@ void EtExecutor::reset_state() {
   }
   for (auto& [name, method] : model_->program().methods()) {
     // The encoder outputs lie in the encoder's memory.
-    const bool is_heard = current_->kind == ModelKind::kSpeech && name != current_->decoder().name;
-    if (!is_heard) method.arena->reset();
+    const bool is_lent = current_->is_encoder_decoder() && name != current_->decoder().name;
+    if (!is_lent) method.arena->reset();
   }
 }
 

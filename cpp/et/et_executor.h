@@ -54,7 +54,7 @@ class EtExecutor final : public Executor {
   void write_profile() override { model_->program().write_profile(); }
 
  private:
-  // What the encoder of a speech model made of the last clip.
+  // What the encoder of an encoder-decoder made of the last clip or source text.
   struct EncoderOutputs {
     std::vector<TensorView> views;
     std::vector<std::vector<uint8_t>> copies;  // of them, once the model is shared
@@ -93,7 +93,7 @@ class EtExecutor final : public Executor {
   std::shared_ptr<EtState> state_;
   std::shared_ptr<EtModel::Decoding> decoding_;      // the weights in use
   ops::KvSequence sequence_;                         // of the model's outer cache
-  std::shared_ptr<EncoderOutputs> encoder_outputs_;  // speech: of the last clip
+  std::shared_ptr<EncoderOutputs> encoder_outputs_;  // of an encoder-decoder
   std::vector<uint8_t> last_logits_;                 // copies, where the model is shared
   std::vector<uint8_t> encoded_rows_;
   std::vector<int64_t> positions_;  // the position input: (1) or (num_tokens)

@@ -18,6 +18,7 @@ enum class ModelKind {
   kText,        // forward(tokens[, position]) -> logits
   kMultimodal,  // a decoder that takes embeddings, and encoders that make them
   kSpeech,      // encoder, and text_decoder(tokens, all of the encoder's outputs, position)
+  kSeq2Seq,     // the same with an encoder of token ids: text in, text out
   kTransducer,  // encoder, decoder_step and joint: TransducerContract
   kOther,       // nothing that writes text
 };
@@ -199,8 +200,17 @@ struct Contract : Signatures {
     const MethodSpec* encoder = find("vision_encoder");
     return encoder != nullptr ? encoder : find("image_encoder");
   }
+  // The decoder looks at all that the encoder made, at each call.
+  bool is_encoder_decoder() const {
+    return kind == ModelKind::kSpeech || kind == ModelKind::kSeq2Seq;
+  }
   const MethodSpec* audio_encoder() const {
+    if (kind == ModelKind::kSeq2Seq) return nullptr;
     return find(kind == ModelKind::kSpeech ? "encoder" : "audio_encoder");
+  }
+  // Of token ids.
+  const MethodSpec* text_encoder() const {
+    return kind == ModelKind::kSeq2Seq ? find("encoder") : nullptr;
   }
   // Makes features of samples.
   const MethodSpec* audio_transform() const { return find("speech_transform"); }

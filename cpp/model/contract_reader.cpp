@@ -110,13 +110,24 @@ void check_audio_transform(const Contract& contract) {
   }
 }
 
-// What an encoder of audio gives is what the decoder takes between tokens and position.
-void check_speech(const Contract& contract) {
+// A text cannot be filled up: nothing would tell the decoder which rows count.
+void check_text_encoder(const MethodSpec& encoder) {
+  const TensorSpec& ids = expect_tensor(encoder, Side::kInput, 0, 2, kIds);
+  if (ids.is_dynamic) return;
+  refuse_contract("encoder: input 0: expected token ids of a dynamic length, got the fixed shape " +
+                  shape_string(ids.shape));
+}
+
+// What an encoder of audio or text gives is what the decoder takes between tokens and position.
+void check_encoder_decoder(const Contract& contract) {
   const MethodSpec& encoder = contract.methods.at("encoder");
   const MethodSpec& decoder = contract.decoder();
   if (encoder.inputs.size() != 1)
     refuse_contract("encoder: expected one input, got " + std::to_string(encoder.inputs.size()));
-  expect_tensor(encoder, Side::kInput, 0, 3, kFloats);
+  if (contract.kind == ModelKind::kSeq2Seq)
+    check_text_encoder(encoder);
+  else
+    expect_tensor(encoder, Side::kInput, 0, 3, kFloats);
   expect_tensor(decoder, Side::kInput, 0, 2, kIds);
   if (encoder.outputs.empty() || decoder.inputs.size() != encoder.outputs.size() + 2) {
     refuse_contract("text_decoder: expected tokens, the outputs of encoder (" +
@@ -147,7 +158,7 @@ void read_position_style(const MethodSpec& decoder, Contract& contract) {
     return;
   }
   const auto place = static_cast<size_t>(decoder_inputs(decoder).position);
-  if (decoder.inputs.size() != (contract.is_joint ? 3 : 2) && contract.kind != ModelKind::kSpeech) {
+  if (decoder.inputs.size() != (contract.is_joint ? 3 : 2) && !contract.is_encoder_decoder()) {
     refuse_contract(decoder.name +
                     ": expected tokens or embeddings and at most one position input, got " +
                     std::to_string(decoder.inputs.size()) +
@@ -300,7 +311,7 @@ bool has_name(const std::vector<std::string>& names, const std::string& name) {
 }
 
 std::vector<std::string> names_of_decoders(const Contract& contract) {
-  if (contract.kind == ModelKind::kSpeech) return {"text_decoder"};
+  if (contract.is_encoder_decoder()) return {"text_decoder"};
   if (contract.kind == ModelKind::kMultimodal) {
     std::vector<std::string> joint = find_joint_decoders(contract);
     if (!joint.empty()) return joint;
@@ -387,8 +398,8 @@ void interpret(const ProgramInfo& program, const ContractRequest& request, Contr
     check_encoder(contract, contract.image_encoder());
     check_encoder(contract, contract.audio_encoder());
     check_audio_transform(contract);
-  } else if (contract.kind == ModelKind::kSpeech) {
-    check_speech(contract);
+  } else if (contract.is_encoder_decoder()) {
+    check_encoder_decoder(contract);
   } else {
     expect_tensor(decoder, Side::kInput, 0, 2, kIds);
   }

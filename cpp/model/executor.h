@@ -5,9 +5,9 @@
 // next decode_* call, encoder outputs until the next encode_* call; what the executor gave out
 // before it had a sibling, until the sibling's first call.
 //
-// The decoder of a speech model looks at the last clip at each call, instead of reading rows of it:
-// there encode_audio() keeps what it made of the clip, whatever is forgotten or restored later, and
-// returns no rows.
+// The decoder of an encoder-decoder (speech, text to text) looks at the last clip or source text at
+// each call, instead of reading rows of it: there encode_audio(), which gets the ids of a text,
+// keeps what it made of it, whatever is forgotten or restored later, and returns no rows.
 #pragma once
 
 #include <cstdint>

@@ -185,10 +185,13 @@ ModelKind model_kind(const Signatures& signatures) {
   const auto has = [&](const char* name) { return signatures.find(name) != nullptr; };
   if (has("encoder") && has("decoder_step") && has("joint")) return ModelKind::kTransducer;
   if (has("token_embedding") && has("text_decoder")) return ModelKind::kMultimodal;
-  const bool is_speech = has("encoder") && has("text_decoder");
-  if (!is_speech && !find_joint_decoders(signatures).empty()) return ModelKind::kMultimodal;
+  const bool has_both = has("encoder") && has("text_decoder");
+  if (!has_both && !find_joint_decoders(signatures).empty()) return ModelKind::kMultimodal;
   if (has("forward")) return ModelKind::kText;
-  if (is_speech) return ModelKind::kSpeech;
+  if (has_both) {
+    const std::vector<TensorSpec>& inputs = signatures.find("encoder")->inputs;
+    return !inputs.empty() && is_ids(inputs[0], 2) ? ModelKind::kSeq2Seq : ModelKind::kSpeech;
+  }
   return find_decoders(signatures).empty() ? ModelKind::kOther : ModelKind::kText;
 }
 

@@ -163,7 +163,8 @@ TensorView RemoteExecutor::encode(Kind kind, const MethodSpec* encoder, const Me
       model_->memory().grow(static_cast<size_t>(num_elements(output.shape)) * sizeof(double));
   }
   const Message answer = call(request);
-  if (answer.first.rank == 2 && answer.first.dims[0] == 0)  // a speech model keeps what it heard
+  // An encoder-decoder keeps what it made.
+  if (answer.first.rank == 2 && answer.first.dims[0] == 0)
     return {nullptr, DType::kFloat32, {0, 0}};
   const TensorView rows = taken(answer, rows_);
   if (rows.shape.size() != 2 || rows.shape[1] != current_->hidden_size) {
@@ -179,7 +180,8 @@ TensorView RemoteExecutor::encode_image(const MediaView& image) {
 }
 
 TensorView RemoteExecutor::encode_audio(const MediaView& audio) {
-  return encode(Kind::kEncodeAudio, current_->audio_encoder(), audio);
+  const MethodSpec* text = current_->text_encoder();
+  return encode(Kind::kEncodeAudio, text != nullptr ? text : current_->audio_encoder(), audio);
 }
 
 void RemoteExecutor::reset_state() { call(Kind::kReset); }

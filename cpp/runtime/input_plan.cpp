@@ -12,8 +12,8 @@ std::string input_name(size_t index, const char* kind) {
   return "input " + std::to_string(index) + " (" + kind + ")";
 }
 
-void check_tokens(const TokenInput& tokens, size_t index, int64_t vocab_size) {
-  for (const int64_t id : tokens.ids) {
+void check_ids(const std::vector<int64_t>& ids, size_t index, int64_t vocab_size) {
+  for (const int64_t id : ids) {
     if (id >= 0 && id < vocab_size) continue;
     throw Error(ErrorCode::kInput, input_name(index, "tokens") + ": expected token ids in 0.." +
                                        std::to_string(vocab_size - 1) + ", got " +
@@ -43,6 +43,25 @@ Chunk plan_encoder(const Contract& contract, size_t index, const TensorView& giv
           is_speech ? 0 : expected_rows(*encoder, given)};
 }
 
+Chunk plan_source(const Contract& contract, size_t index, const SourceInput& source) {
+  const MethodSpec* encoder = contract.text_encoder();
+  if (encoder == nullptr) {
+    throw Error(ErrorCode::kInput,
+                input_name(index, "source") + ": the model has no encoder of token ids");
+  }
+  const auto num_tokens = static_cast<int64_t>(source.ids.size());
+  const int64_t most = encoder->inputs[0].shape[1];
+  if (num_tokens < 1)
+    throw Error(ErrorCode::kInput, input_name(index, "source") + ": expected a token, got none");
+  if (num_tokens > most) {
+    throw Error::capacity("the text has " + std::to_string(num_tokens) + " tokens, " +
+                              encoder->name + " takes at most " + std::to_string(most),
+                          num_tokens, most);
+  }
+  check_ids(source.ids, index, contract.vocab_size);
+  return {Chunk::Kind::kEncodeText, index, 0, 0};
+}
+
 void check_embeddings(const Contract& contract, size_t index, const TensorView& rows) {
   if (contract.kind != ModelKind::kMultimodal) {
     throw Error(ErrorCode::kInput,
@@ -57,16 +76,17 @@ void check_embeddings(const Contract& contract, size_t index, const TensorView& 
   }
 }
 
-// A clip in the middle would change what the tokens before it were said about.
-void check_speech_prompt(const std::vector<Input>& inputs, const Contract& contract,
-                         int64_t available) {
+// What is encoded in the middle would change what the tokens before it were said about.
+void check_encoded_prompt(const std::vector<Input>& inputs, const Contract& contract,
+                          int64_t available) {
   for (size_t i = 0; i < inputs.size(); ++i) {
-    if (!std::holds_alternative<AudioInput>(inputs[i])) continue;
+    const bool is_clip = std::holds_alternative<AudioInput>(inputs[i]);
+    if (!is_clip && !std::holds_alternative<SourceInput>(inputs[i])) continue;
     const bool has_tokens = inputs.size() > 1;
     if (i == 0 && has_tokens && available == contract.capacity) continue;
-    throw Error(ErrorCode::kInput,
-                input_name(i, "audio") +
-                    ": expected a clip at the beginning of the context, with tokens after it");
+    throw Error(ErrorCode::kInput, input_name(i, is_clip ? "audio" : "source") + ": expected a " +
+                                       (is_clip ? "clip" : "source text") +
+                                       " at the beginning of the context, with tokens after it");
   }
 }
 
@@ -111,7 +131,6 @@ std::vector<Chunk> split_rows(Chunk::Kind kind, size_t input, int64_t num_rows, 
 InputPlan make_input_plan(const std::vector<Input>& inputs, const Contract& contract,
                           int64_t available, int64_t chunk_limit) {
   InputPlan plan;
-  const bool is_speech = contract.kind == ModelKind::kSpeech;
   const auto add_rows = [&](Chunk::Kind kind, size_t index, int64_t num_rows) {
     const bool is_start =
         available == contract.capacity && plan.num_positions == 0 && plan.is_exact;
@@ -126,21 +145,24 @@ InputPlan make_input_plan(const std::vector<Input>& inputs, const Contract& cont
   };
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (const auto* tokens = std::get_if<TokenInput>(&inputs[i])) {
-      check_tokens(*tokens, i, contract.vocab_size);
+      check_ids(tokens->ids, i, contract.vocab_size);
       add_rows(Chunk::Kind::kTokens, i, static_cast<int64_t>(tokens->ids.size()));
     } else if (const auto* embeddings = std::get_if<EmbeddingInput>(&inputs[i])) {
       check_embeddings(contract, i, embeddings->rows);
       add_rows(Chunk::Kind::kEmbeddings, i, embeddings->rows.shape[0]);
+    } else if (const auto* source = std::get_if<SourceInput>(&inputs[i])) {
+      plan.chunks.push_back(plan_source(contract, i, *source));
     } else {
       const auto* image = std::get_if<ImageInput>(&inputs[i]);
       const TensorView& given =
           image != nullptr ? image->pixels : std::get<AudioInput>(inputs[i]).features;
       plan.chunks.push_back(plan_encoder(contract, i, given, image != nullptr));
       plan.num_positions += plan.chunks.back().num_rows;
-      plan.is_exact = plan.is_exact && (is_speech || plan.chunks.back().num_rows > 0);
+      plan.is_exact =
+          plan.is_exact && (contract.is_encoder_decoder() || plan.chunks.back().num_rows > 0);
     }
   }
-  if (is_speech) check_speech_prompt(inputs, contract, available);
+  if (contract.is_encoder_decoder()) check_encoded_prompt(inputs, contract, available);
   if (plan.chunks.empty())
     throw Error(ErrorCode::kInput, "prompt: expected at least one token, image or clip, got none");
   check_capacity(plan.num_positions, available, contract.capacity);

@@ -12,7 +12,7 @@ namespace emm {
 
 // One unit of work: an encoder call, or a decoder call over rows of one input.
 struct Chunk {
-  enum class Kind { kTokens, kEmbeddings, kEncodeImage, kEncodeAudio };
+  enum class Kind { kTokens, kEmbeddings, kEncodeImage, kEncodeAudio, kEncodeText };
   Kind kind;
   size_t input;       // index into the prompt
   int64_t first_row;  // of that input

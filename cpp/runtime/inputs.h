@@ -43,7 +43,12 @@ struct EmbeddingInput {
   std::string content = {};
 };
 
-using Input = std::variant<TokenInput, ImageInput, AudioInput, EmbeddingInput>;
+// What the encoder of a text-to-text model reads.
+struct SourceInput {
+  std::vector<int64_t> ids;
+};
+
+using Input = std::variant<TokenInput, ImageInput, AudioInput, EmbeddingInput, SourceInput>;
 
 // The id that a joint decoder is given at the positions of an input that is no tokens.
 int64_t placeholder_id(const Input& input, const Contract& contract);

@@ -198,6 +198,12 @@ void Session::back_to_checkpoint() {
 }
 
 void Session::run_chunk(const Chunk& chunk) {
+  if (chunk.kind == Chunk::Kind::kEncodeText) {
+    const ScopedTimer timer(timings_.prefill_ns);
+    const std::vector<int64_t>& ids = std::get<SourceInput>(prompt_[chunk.input]).ids;
+    executor_->encode_audio({{ids.data(), DType::kInt64, {static_cast<int64_t>(ids.size())}}, {}});
+    return;
+  }
   if (chunk.kind == Chunk::Kind::kEncodeImage || chunk.kind == Chunk::Kind::kEncodeAudio)
     return encode(chunk);
   TensorView logits;

@@ -64,6 +64,14 @@ inline Contract fake_speech_contract() {
   return contract;
 }
 
+// A text-to-text contract: sources of up to 12 tokens, which take no positions.
+inline Contract fake_seq2seq_contract() {
+  Contract contract = fake_speech_contract();
+  contract.kind = ModelKind::kSeq2Seq;
+  contract.methods.at("encoder").inputs = {{DType::kInt64, {1, 12}, false, true}};
+  return contract;
+}
+
 // What a decoder remembers, in each of the ways that contract().cache may name.
 struct Memory {
   std::vector<int64_t> cache;                           // flat: what was read below the position
@@ -115,7 +123,7 @@ class FakeExecutor : public Executor, public Memory {
     return encode("vision_encoder", image.values, num_image_rows);
   }
   TensorView encode_audio(const MediaView& audio) override {
-    if (contract_.kind == ModelKind::kSpeech) {
+    if (contract_.is_encoder_decoder()) {
       encoder_inputs.push_back(audio.values.data);
       return {nullptr, DType::kFloat32, {0, 0}};
     }

@@ -50,8 +50,8 @@ class AnswerMethods:
             stats_callback: Gets the `Stats` once, at the end.
             progress: Gets (positions read, positions of the prompt, what comes next) before each call of the
                 model that reads the prompt, and once when it has been read. What comes next is
-                "encode_image", "encode_audio" or "prefill". The number of positions may still change while
-                an encoder is to run whose output has no fixed size.
+                "encode_image", "encode_audio", "encode_text" or "prefill". The number of positions may still
+                change while an encoder is to run whose output has no fixed size.
             **options: Fields of `GenerationConfig`, which override those of `config`.
 
         Raises:
@@ -145,54 +145,6 @@ class AnswerMethods:
             BusyError: A request is running.
         """
         self._requests.warmup()
-
-    def prefill(
-        self,
-        inputs: Prompt,
-        config: GenerationConfig | None = None,
-        *,
-        progress: Progress | None = None,
-        **options: Unpack[GenerationOptions],
-    ) -> int:
-        """Reads a prompt without answering it.
-
-        Args:
-            inputs: As in `generate`.
-            config: Only num_bos, num_eos and timeout matter.
-            progress: As in `generate`.
-            **options: As in `generate`.
-
-        Returns:
-            Positions of the context in use. After a `stop()` meanwhile or a timeout, the prompt is not in it.
-
-        Raises:
-            InputError, CapacityError, ExecutionError, BusyError: As in `generate`.
-        """
-        return self._requests.prefill(inputs, with_options(config, options), progress)
-
-    def count_positions(
-        self,
-        inputs: Prompt,
-        config: GenerationConfig | None = None,
-        **options: Unpack[GenerationOptions],
-    ) -> int:
-        """Positions of the context that a prompt would take. The model does not run.
-
-        Args:
-            inputs: As in `generate`.
-            config: Only num_bos and num_eos matter.
-            **options: As in `generate`.
-
-        Returns:
-            Positions, with the token of the last answer that is read first, if there is one. It may be more
-            than the context has room for.
-
-        Raises:
-            InputError: The model does not take such an input; or it has an image or audio whose positions
-                only its encoder can tell.
-            BusyError: A request is running.
-        """
-        return self._requests.count_positions(inputs, with_options(config, options))
 
     def _stream(self, request: Request, progress: Progress | None) -> Stream[str, GenerationResult]:
         return self._requests.answer_stream(_for_one_answer(request), progress, texts)

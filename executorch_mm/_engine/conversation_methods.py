@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from executorch_mm import _core
+from executorch_mm._engine.access import Progress
 from executorch_mm._engine.requests import Requests
 from executorch_mm._loading.options import PathLike, optional_path
+from executorch_mm._loading.shown_options import show_options
+from executorch_mm.config import SHOWN, GenerationConfig, GenerationOptions, with_options
 from executorch_mm.errors import InputError, shown
+from executorch_mm.inputs import Prompt
 from executorch_mm.stats import counted
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from executorch_mm._engine.state_file import StateDType
     from executorch_mm._loading.identity import ModelIdentity
 
@@ -44,6 +50,54 @@ class ConversationMethods:
 
     _requests: Requests
     _identity: ModelIdentity
+
+    def prefill(
+        self,
+        inputs: Prompt,
+        config: GenerationConfig | None = None,
+        *,
+        progress: Progress | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> int:
+        """Reads a prompt without answering it.
+
+        Args:
+            inputs: As in `generate`.
+            config: Only num_bos, num_eos and timeout matter.
+            progress: As in `generate`.
+            **options: As in `generate`.
+
+        Returns:
+            Positions of the context in use. After a `stop()` meanwhile or a timeout, the prompt is not in it.
+
+        Raises:
+            InputError, CapacityError, ExecutionError, BusyError: As in `generate`.
+        """
+        return self._requests.prefill(inputs, with_options(config, options), progress)
+
+    def count_positions(
+        self,
+        inputs: Prompt,
+        config: GenerationConfig | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> int:
+        """Positions of the context that a prompt would take. The model does not run.
+
+        Args:
+            inputs: As in `generate`.
+            config: Only num_bos and num_eos matter.
+            **options: As in `generate`.
+
+        Returns:
+            Positions, with the token of the last answer that is read first, if there is one. It may be more
+            than the context has room for.
+
+        Raises:
+            InputError: The model does not take such an input; or it has an image or audio whose positions
+                only its encoder can tell.
+            BusyError: A request is running.
+        """
+        return self._requests.count_positions(inputs, with_options(config, options))
 
     def reset(self) -> None:
         """Forgets the conversation: the model's state is what it was after loading.
@@ -204,3 +258,6 @@ def checked_method(name: object, contract: _core.Contract) -> str:
         got = name if isinstance(name, str) else shown(name)
         raise InputError(f"method: expected one of {', '.join(contract.choices)}, got {got}")
     return name
+
+
+show_options(ConversationMethods, SHOWN)

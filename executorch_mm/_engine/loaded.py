@@ -34,11 +34,15 @@ if TYPE_CHECKING:
 class Loaded:
     """A model; the parameters and errors are those of `MultimodalRunner`.
 
+    Args:
+        is_seq2seq: Whether it has to be one whose encoder reads texts, or must not be.
+
     Attributes:
         tokenizer: Of the model.
         encoder: Turns prompts into what a session reads.
         eos_ids: Tokens that end an answer.
-        chat_folders: Where a chat template may be.
+        folders: Where files of the model may be.
+        chat_folders: The same, where a chat template may be, the tokenizer's first.
         identity: Of model and tokenizer, for files.
         source: The file and its size.
         is_isolated: Whether the model runs in a process of its own.
@@ -59,6 +63,8 @@ class Loaded:
         processor_path: PathLike | None,
         audio_preprocessor: PathLike | None,
         default_caches: CacheBytes | None = None,
+        *,
+        is_seq2seq: bool = False,
         **options: Unpack[ConversationOptions],
     ) -> None:
         self.load_start_ns = _core.now_ns()
@@ -80,9 +86,9 @@ class Loaded:
         if has_prefixes and caches.prefixes > 0:
             _expect_siblings(session)
         contract = session.contract
-        if contract.is_speech:
-            raise ContractError("the program hears audio and writes down what is said: use SpeechRunner")
+        _expect_kind(contract, is_seq2seq)
         processor = optional_path(processor_path, "processor_path")
+        self.folders = search_folders
         self.chat_folders = search_folders[::-1]
         mel = optional_path(audio_preprocessor, "audio_preprocessor")
         self.encoder = PromptEncoder(
@@ -135,3 +141,12 @@ def _expect_siblings(session: _core.Session) -> None:
         session.another()
     except InputError as error:
         raise InputError(f"prefix_cache_bytes: expected 0 for a model of one conversation: {error}") from None
+
+
+def _expect_kind(contract: _core.Contract, is_seq2seq: bool) -> None:
+    if contract.is_speech:
+        raise ContractError("the program hears audio and writes down what is said: use SpeechRunner")
+    if contract.is_seq2seq and not is_seq2seq:
+        raise ContractError("the program has an encoder that reads the text to answer: use Seq2SeqRunner")
+    if is_seq2seq and not contract.is_seq2seq:
+        raise ContractError("the program has no encoder of texts beside its decoder: try MultimodalRunner")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast
 
 from executorch_mm import _core
@@ -152,7 +152,7 @@ class Requests(Access[_core.Session]):
         """`MultimodalRunner.count_positions`."""
 
         def count(session: _core.Session) -> int:
-            prompt = self.encoder.encode(as_parts(inputs), config, is_start=session.position == 0)
+            prompt = self._prepare(session, as_parts(inputs), config)
             positions = session.count_positions(prompt)
             if positions is None:
                 raise InputError(
@@ -294,7 +294,7 @@ class Requests(Access[_core.Session]):
         answer: Answer,
     ) -> Pieces:
         """The answer to the prompt that the session has read."""
-        text = AnswerText(self.tokenizer, config, _tokens_so_far(session), answer.reader)
+        text = AnswerText(self.tokenizer, config, self._before_answer(session), answer.reader)
         reason: str | None = None
         generation, has_logprobs = steps.generation, config.logprobs is not None
         try:
@@ -357,6 +357,16 @@ class Requests(Access[_core.Session]):
             self._constraints = self._loaded.constraints
         return Steps(generation, processors, self._constraints.start(config))
 
+    def _prepare(
+        self, session: _core.Session, /, parts: list[MultimodalInput], config: GenerationConfig
+    ) -> list[_core.PreparedInput]:
+        """The prompt as the session reads it."""
+        return self.encoder.encode(parts, config, is_start=session.position == 0)
+
+    def _before_answer(self, session: _core.Session, /) -> list[int]:
+        """Tokens that the answer's text goes on from."""
+        return [token for token in session.history if token >= 0]
+
     def read(
         self,
         session: _core.Session,
@@ -385,7 +395,7 @@ class Requests(Access[_core.Session]):
         self._is_read = False
         start_ns = session.timings.start_ns
         end_ns = deadline_ns(config.timeout, start_ns)
-        prompt = self.encoder.encode(parts, config, is_start=session.position == 0)
+        prompt = self._prepare(session, parts, config)
         self._prepare_ns = _core.now_ns() - start_ns
         hit = None
         try:
@@ -426,13 +436,17 @@ class Requests(Access[_core.Session]):
         """`MultimodalRunner.warmup`."""
         self.run(self._warm_up)
 
+    def _rehearsal(self) -> Iterator[list[_core.PreparedInput]]:
+        """Prompts that together run every method of the model."""
+        return ([part] for part in self.encoder.rehearsal())
+
     def _warm_up(self, session: _core.Session) -> None:
         if not session.position:
             options = generation_options(GenerationConfig(max_new_tokens=2, ignore_eos=True), ())
-            for part in self.encoder.rehearsal():
+            for prompt in self._rehearsal():
                 try:
                     session.begin_request()
-                    session.begin_prefill([part])
+                    session.begin_prefill(prompt)
                     read_prompt(session, NEVER)
                     generation = _core.Generation(session, options)
                     while generation.next() is not None:
@@ -454,10 +468,6 @@ def _fork_or_save(session: _core.Session) -> _core.Session | _core.Snapshot:
         return session.fork()
     except InputError:  # the model holds one conversation where it runs
         return session.save()
-
-
-def _tokens_so_far(session: _core.Session) -> list[int]:
-    return [token for token in session.history if token >= 0]
 
 
 def _plan(

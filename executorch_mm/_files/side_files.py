@@ -106,6 +106,20 @@ def declared_eos_ids(folder: Path) -> tuple[int, ...]:
     return _ids([generation.get("eos_token_id")])
 
 
+def declared_id(folders: Iterable[Path], key: str) -> int | None:
+    """A token id that generation_config.json names, in the first of the folders that has it, or config.json.
+
+    Raises:
+        TokenizerError: A file is there but is not a JSON object.
+    """
+    for name in ("generation_config.json", "config.json"):
+        for folder in folders:
+            found = _ids([read_object_if_there(folder / name, TokenizerError).get(key)])
+            if found:
+                return found[0]
+    return None
+
+
 def _flag(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
 

@@ -101,6 +101,16 @@ class HFTokenizer(PieceTokenizer):
         with self._no_panic():
             return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def encode_whole(self, text: str) -> list[int]:
+        """Token ids of a text with what the post-processor puts around it.
+
+        Raises:
+            TokenizerError: Not a str, or a lone surrogate in the text.
+        """
+        check_text(text)
+        with self._no_panic():
+            return self._tokenizer.encode(text).ids
+
     def _no_panic(self) -> AbstractContextManager[None]:
         return no_panic(f"tokenizer {self._path}", TokenizerError)
 

@@ -16,12 +16,13 @@ from executorch_mm.errors import ContractError, ModelLoadError
 Scalar = int | float | bool | str
 Metadata = dict[str, Scalar | list[Scalar]]
 
-ModelKind: TypeAlias = Literal["multimodal", "text", "speech", "other"]
+ModelKind: TypeAlias = Literal["multimodal", "text", "speech", "seq2seq", "other"]
 
 _KINDS: dict[str, ModelKind] = {
     "text": "text",
     "multimodal": "multimodal",
     "speech": "speech",
+    "seq2seq": "seq2seq",
     "transducer": "other",
     "other": "other",
 }
@@ -132,7 +133,7 @@ class ModelReport:
         path: The file, or an export folder of transformers.
         file_bytes: Its size.
         program_bytes: Of these, the structure; the rest is weights.
-        kind: "multimodal", "text", "speech", or "other" for what none of the runners plays.
+        kind: "multimodal", "text", "speech", "seq2seq" (text to text), or "other" for what no runner plays.
         methods: Methods with inputs; of a folder its components by name.
         metadata: Values of the methods without inputs.
         max_chunk: Tokens that one decoder call takes at most; None for "other".

@@ -53,9 +53,8 @@ class LoadedSpeech:
         if isinstance(self.first, _core.TransducerDecoder):
             self._transducer = TransducerModel(self.first.contract, self.tokenizer)
         elif not self.first.contract.is_speech:
-            raise ContractError(
-                "the program has no encoder of audio beside its decoder: try MultimodalRunner"
-            )
+            other = "Seq2SeqRunner" if self.first.contract.is_seq2seq else "MultimodalRunner"
+            raise ContractError(f"the program has no encoder of audio beside its decoder: try {other}")
         else:
             processor = optional_path(processor_path, "processor_path")
             self._whisper = WhisperModel(self.first.contract, self.tokenizer, folders, processor)

@@ -125,6 +125,12 @@ class Contract:
         """
 
     @property
+    def is_seq2seq(self) -> bool:
+        """
+        An encoder of token ids whose outputs the decoder takes beside the tokens.
+        """
+
+    @property
     def decoder(self) -> str:
         """Name of the method that reads prompts and writes tokens."""
 
@@ -260,6 +266,12 @@ class PreparedInput:
     @staticmethod
     def tokens(ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> PreparedInput:
         """Token ids, int64 (num_tokens,)."""
+
+    @staticmethod
+    def source(ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> PreparedInput:
+        """
+        Token ids for the encoder of a text-to-text model, int64 (num_tokens,).
+        """
 
     @staticmethod
     def image(pixels: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], positions: Annotated[NDArray, dict(order='C', device='cpu', writable=False)] | None = None, placeholder_id: int = -1, content: bytes = ...) -> PreparedInput:
@@ -533,7 +545,7 @@ class ProgramInfo:
     def num_named_data(self) -> int: ...
 
 def model_kind(program: ProgramInfo) -> str:
-    """'text', 'multimodal', 'speech', 'transducer' or 'other'."""
+    """'text', 'multimodal', 'speech', 'seq2seq', 'transducer' or 'other'."""
 
 def read_contract(program: ProgramInfo) -> Contract:
     """

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from executorch_mm import MissingDependencyError, ModelLoadError
 from executorch_mm.cli.doctor.check import MIB, Check, Status, guarded
 from executorch_mm.cli.doctor.installation import available_memory
-from executorch_mm.inputs import PromptPart
+from executorch_mm.inputs import Prompt, PromptPart
 from executorch_mm.stats import counted
 
 if TYPE_CHECKING:
-    from executorch_mm import ModelReport, MultimodalRunner
+    from executorch_mm import ModelReport, MultimodalRunner, Seq2SeqRunner
     from executorch_mm._loading.pretrained import ModelFiles
 
 _NAME = "name a .pte file, a folder with exactly one, or a Hugging Face repository as owner/name"
@@ -49,7 +49,7 @@ def check_model(find: Callable[[], ModelFiles]) -> Iterator[Check]:
     found = list(guarded("tokenizer", lambda: _tokenizer(files, report), _TOKENIZER))
     yield from found
     if all(check.status != "failed" for check in found):
-        check = _listen if report.kind == "speech" else _run
+        check = {"speech": _listen, "seq2seq": _rewrite}.get(report.kind, _run)
         yield from guarded("load", lambda: check(files), _INSPECT)
 
 
@@ -134,6 +134,15 @@ def _listen(files: ModelFiles) -> Iterator[Check]:
         yield Check("audio", "ok", detail)
 
 
+def _rewrite(files: ModelFiles) -> Iterator[Check]:
+    """Loads a text-to-text model and has it answer a text."""
+    from executorch_mm import Seq2SeqRunner
+
+    with Seq2SeqRunner(files.model, files.tokenizer, data_path=files.data) as runner:
+        yield Check("load", "ok", f"texts of up to {runner.max_source_length} tokens")
+        yield from guarded("text", lambda: iter([_answer(runner, "text", "Hello")]), _INSPECT)
+
+
 def _vocabulary(runner: MultimodalRunner) -> Iterator[Check]:
     given, wanted = runner.tokenizer.vocab_size, runner.contract.vocab_size
     if given > wanted:
@@ -143,11 +152,15 @@ def _vocabulary(runner: MultimodalRunner) -> Iterator[Check]:
         yield Check("vocabulary", "ok", f"{given} tokens, logits for {wanted}")
 
 
-def _read(runner: MultimodalRunner, name: str, prompt: list[PromptPart]) -> Iterator[Check]:
+def _read(runner: MultimodalRunner, name: str, prompt: Prompt) -> Iterator[Check]:
     runner.reset()
+    yield _answer(runner, name, prompt)
+
+
+def _answer(runner: MultimodalRunner | Seq2SeqRunner, name: str, prompt: Prompt) -> Check:
     text = runner.generate_text(prompt, max_new_tokens=_NUM_TOKENS)
     stats = runner.stats
-    yield Check(
+    return Check(
         name,
         "ok",
         f"{counted(stats.num_prompt_tokens, 'position')}, "

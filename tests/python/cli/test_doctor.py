@@ -152,6 +152,12 @@ def test_a_model_for_another_class_is_a_warning() -> None:
     assert "ClipModel" in report["model"][0]["advice"]
 
 
+def test_a_text_to_text_model_is_given_a_text() -> None:
+    report = examine(MODELS / "seq2seq" / "t5.pte")
+    assert statuses(report, "model", "tokenizer", "load", "text") == ["ok", "ok", "ok", "ok"]
+    assert report["load"][0]["detail"] == "texts of up to 40 tokens"
+
+
 def test_a_speech_model_is_given_an_audio_clip() -> None:
     report = examine(MODELS / "speech" / "kv.pte")
     assert statuses(report, "model", "load", "audio") == ["ok", "ok", "ok"]

@@ -31,6 +31,7 @@ from executorch_mm import (
     MediaLimits,
     ModelLoadError,
     MultimodalRunner,
+    Seq2SeqRunner,
     SpeechRunner,
     TokenizerError,
     load_tokenizer,
@@ -345,6 +346,23 @@ def test_the_right_runner_is_named() -> None:
     demo = PACKAGE / "models" / "tiny_vlm" / "model.pte"
     assert "try MultimodalRunner" in message_of(lambda: SpeechRunner(demo), ContractError)
     MultimodalRunner(demo).close()
+    t5 = MODELS / "seq2seq" / "t5.pte"
+    assert "use Seq2SeqRunner" in message_of(lambda: MultimodalRunner(t5), ContractError)
+    assert "try Seq2SeqRunner" in message_of(lambda: SpeechRunner(t5), ContractError)
+    Seq2SeqRunner(t5).close()
+    assert "try MultimodalRunner" in message_of(lambda: Seq2SeqRunner(demo), ContractError)
+
+
+def test_what_a_decoder_begins_with_is_found_beside_the_model(tmp_path: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        shutil.copy(MODELS / "seq2seq" / name, tmp_path)
+    data = (MODELS / "seq2seq" / "t5.pte").read_bytes()
+    hidden = data.replace(b"decoder_start_token_id", b"decoder_begin_token_id")
+    (tmp_path / "t5.pte").write_bytes(hidden)
+    Seq2SeqRunner(tmp_path / "t5.pte").close()
+    (tmp_path / "config.json").unlink()
+    said = message_of(lambda: Seq2SeqRunner(tmp_path / "t5.pte"), ContractError)
+    assert "generation_config.json or config.json" in said
 
 
 def test_pooling_is_said_where_no_file_says_it(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from executorch_mm.demo import make_scene, render
 
 ROOT = Path(__file__).parents[3]
 SPEECH = ROOT / "tests" / "models" / "speech"
+SEQ2SEQ = ROOT / "tests" / "models" / "seq2seq"
 EMBEDDINGS = ROOT / "tests" / "models" / "embeddings"
 SYBIL = Sybil([PythonCodeBlockParser()])
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -30,6 +31,7 @@ def newcomers_folder(demo_folder: Path, tmp_path: Path, monkeypatch: pytest.Monk
     shutil.copytree(demo_folder, tmp_path, dirs_exist_ok=True)
     for name, seed in (("photo.png", 7), ("other.png", 8)):
         render(make_scene(seed=seed)).save(tmp_path / name)
+    shutil.copytree(SEQ2SEQ, tmp_path / "t5")
     shutil.copytree(SPEECH, tmp_path / "whisper", ignore=shutil.ignore_patterns("optimum.pte"))
     with wave.open(str(tmp_path / "speech.wav"), "wb") as audio:
         audio.setparams((1, 2, 16000, 0, "NONE", ""))
