@@ -44,6 +44,13 @@ def add_parser(commands: Commands) -> None:
     )
     model = add_model_argument(parser, required=False)
     model.add_argument("--name", metavar="NAME", help="of the model, for clients (default: by its file)")
+    model.add_argument(
+        "--also",
+        metavar="NAME=MODEL",
+        action="append",
+        default=[],
+        help="another model, which is loaded when it is first asked for; may be repeated",
+    )
     add_threads(model)
     network = parser.add_argument_group("network")
     network.add_argument(
@@ -74,6 +81,7 @@ def add_parser(commands: Commands) -> None:
             "requests that may wait behind those; more are told to come again (default: 64)",
         ),
         ("--max-tokens", None, "of an answer, whatever the request says (default: what the context holds)"),
+        ("--max-models", None, "models that are loaded at a time (default: all that are asked for)"),
         ("--max-body", 64, "MiB of a request (default: 64)"),
         ("--max-media", 16, "images and audio clips in a request (default: 16)"),
     ):
@@ -84,6 +92,12 @@ def add_parser(commands: Commands) -> None:
         type=float,
         default=600.0,
         help="seconds that a request may take from its arrival on; 0 for any (default: 600)",
+    )
+    limits.add_argument(
+        "--idle",
+        metavar="S",
+        type=float,
+        help="seconds after which a model that nobody uses is dropped until it is asked for (default: never)",
     )
     limits.add_argument(
         "--grace",
@@ -129,8 +143,27 @@ def run(arguments: argparse.Namespace) -> int:
     def say(url: str) -> None:
         print(f"{PROGRAM}: {name} at {url}/v1", file=sys.stderr, flush=True)
 
-    serve({name: lambda: _load(arguments, threads)}, options, say)
+    serve({name: lambda: _load(arguments, threads), **_others(arguments, name, threads)}, options, say)
     return 0
+
+
+def _others(arguments: argparse.Namespace, first: str, threads: NumThreads) -> dict[str, Callable[[], Model]]:
+    """The models of `--also`."""
+    from executorch_mm._loading.pretrained import find_model
+
+    loaders: dict[str, Callable[[], Model]] = {}
+    for given in arguments.also:
+        name, sign, place = given.partition("=")
+        if not name or not sign or not place:
+            raise UsageError(f"serve: --also: expected NAME=MODEL, got {given}")
+        if name == first or name in loaders:
+            raise UsageError(f"serve: --also: expected names that differ, got {name} twice")
+
+        def load(place: str = place) -> Model:
+            return _of_files(find_model(place, local_files_only=arguments.local_files_only), threads)
+
+        loaders[name] = load
+    return loaders
 
 
 def _options(arguments: argparse.Namespace) -> ServerOptions:
@@ -149,6 +182,8 @@ def _options(arguments: argparse.Namespace) -> ServerOptions:
             max_tokens=arguments.max_tokens,
             max_body_bytes=arguments.max_body * _MIB,
             max_media=arguments.max_media,
+            max_models=arguments.max_models,
+            idle=arguments.idle,
             media_folder=arguments.media_folder,
             grace=arguments.grace,
         )
@@ -165,15 +200,22 @@ def _name(model: str | None) -> str:
 
 
 def _load(arguments: argparse.Namespace, threads: NumThreads) -> Model:
-    """The model, as what it is: a language model, one that writes down speech, or one that gives vectors."""
-    from executorch_mm import ClipModel, ContractError, EmbeddingModel, MultimodalModel, SpeechRunner
+    """The first model."""
+    from executorch_mm import MultimodalModel
 
     if arguments.model is None:
         return MultimodalModel.demo(num_threads=threads)
-    files = find_files(arguments)
+    return _of_files(find_files(arguments), threads)
+
+
+def _of_files(files: ModelFiles, threads: NumThreads) -> Model:
+    """The model, as what it is: a language model, one that writes down speech, or one that gives vectors."""
+    from executorch_mm import ClipModel, ContractError, EmbeddingModel, SpeechModel, SpeechRunner
+
     data = files.data
     ways: list[Callable[[], Model]] = [
         lambda: _language_model(files, threads),
+        lambda: SpeechModel(files.model, files.tokenizer, data_path=data, num_threads=threads),
         lambda: SpeechRunner(files.model, files.tokenizer, data_path=data, num_threads=threads),
         lambda: ClipModel(files.model, files.tokenizer, num_threads=threads),
         lambda: EmbeddingModel(

@@ -104,8 +104,7 @@ async def _list_models(_request: Request, state: ServerState, _served: Served) -
 
 async def _show_model(request: Request, state: ServerState, _served: Served) -> Response:
     name: str = request.path_params["model"]
-    if name not in state.models.names:
-        state.models.get(name)  # says so
+    state.models.expect(name)
     return JSONResponse(_model(name, state))
 
 

@@ -116,7 +116,7 @@ async def complete_chat(request: Request, state: ServerState, served: Served) ->
     with state.bodies.held() as body:
         asked = read_chat(await body.json(request), state.options, is_served=True)
         served.model = asked.model
-        model = state.models.language_model(asked.model)
+        model = await state.models.language_model(asked.model, served)
         spell = None if asked.config.logprobs is None else model.tokenizer.token_bytes
         prompt = ChatPrompt(asked.messages, asked.tools, asked.chat_options)
         return await reply(

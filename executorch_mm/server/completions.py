@@ -99,7 +99,7 @@ async def complete_text(request: Request, state: ServerState, served: Served) ->
         is_streamed, has_usage = read_stream_options(fields)
         config = read_config(fields, ("max_tokens",), state.options.max_tokens, _DEFAULTS)
         fields.finish()
-        model = state.models.language_model(served.model)
+        model = await state.models.language_model(served.model, served)
         config = config.replace(logprobs=top)
         questions = []
         for prompt in prompts:
@@ -139,7 +139,7 @@ async def tokenize(request: Request, state: ServerState, served: Served) -> Resp
             raise invalid("prompt", "expected a text, got none", "missing_required_parameter")
         has_special = fields.take("add_special_tokens") is not False
         fields.finish()
-        model = state.models.language_model(served.model)
+        model = await state.models.language_model(served.model, served)
         adds_bos = has_special and bool(getattr(model.tokenizer, "adds_bos", False))
         ids = model.tokenizer.encode(text, add_bos=adds_bos)
         return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": model.contract.capacity})
@@ -161,7 +161,7 @@ async def detokenize(request: Request, state: ServerState, served: Served) -> Re
         served.model = required_model(fields)
         ids = fields.items("tokens")
         fields.finish()
-        model = state.models.language_model(served.model)
+        model = await state.models.language_model(served.model, served)
         checked = _ids([] if ids is None else ids, model.tokenizer, "tokens")
         return JSONResponse({"prompt": model.tokenizer.decode(checked, skip_special_tokens=False)})
 

@@ -40,7 +40,7 @@ async def decide(request: Request, state: ServerState, served: Served) -> Respon
         served.model, messages, options = read_prompt(fields, state.options)
         answers = _answers(fields)
         fields.finish()
-        model = state.models.language_model(served.model)
+        model = await state.models.language_model(served.model, served)
         work = _decide(messages, answers, options, model, state, served)
         decision = await state.work.run(request.receive, work)
     told = decision.to_dict()

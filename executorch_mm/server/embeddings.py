@@ -44,7 +44,9 @@ async def embed(request: Request, state: ServerState, served: Served) -> Respons
         dimensions = fields.integer("dimensions", 1)
         fields.ignore("user")
         fields.finish()
-        model = state.models.of_kind(served.model, (EmbeddingModel, ClipModel), "gives no embeddings")
+        model = await state.models.of_kind(
+            served.model, served, (EmbeddingModel, ClipModel), "gives no embeddings"
+        )
         vectors = await state.work.run(
             request.receive, _vectors(inputs, cast("EmbeddingModel | ClipModel", model), state, served)
         )

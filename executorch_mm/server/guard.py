@@ -65,6 +65,7 @@ class Guard:
             if served.status == 499:
                 await response_of(failure)(scope, receive, note_status)
         finally:
+            served.end()
             self._state.note(served)
 
     def _check(self, headers: Headers, path: str) -> None:

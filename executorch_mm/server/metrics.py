@@ -11,6 +11,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from executorch_mm.server.models import Models
 from executorch_mm.server.places import Places
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 600)
@@ -21,9 +22,10 @@ class Metrics:
 
     Args:
         places: Of the server.
+        models: The same.
     """
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, models: Models) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "executorch_mm_requests",
@@ -48,10 +50,11 @@ class Metrics:
             )
         )
         for name, text, count in (
-            ("running", "Requests that are being answered", lambda: places.num_running),
-            ("waiting", "Requests that wait for their place", lambda: places.num_waiting),
+            ("models_loaded", "Models that are loaded", lambda: models.num_loaded),
+            ("requests_running", "Requests that are being answered", lambda: places.num_running),
+            ("requests_waiting", "Requests that wait for their place", lambda: places.num_waiting),
         ):
-            gauge = Gauge(f"executorch_mm_requests_{name}", text, registry=self._registry)
+            gauge = Gauge(f"executorch_mm_{name}", text, registry=self._registry)
             gauge.set_function(count)
 
     def count(self, path: str, status: int) -> None:

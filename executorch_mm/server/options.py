@@ -25,6 +25,10 @@ class ServerOptions:
         max_tokens: Tokens of an answer at most, whatever the request says; None for what the context holds.
         max_body_bytes: Bytes of a request's body.
         max_media: Images and audio clips in a request.
+        max_models: Models that are loaded at a time; another makes the one go that has not been used for
+            longest. None for all.
+        idle: Seconds after which a model that nobody uses is dropped, to be loaded again when it is asked
+            for; None for never.
         media_folder: Folder of which messages may name image and audio files; None for none.
         grace: Seconds that running requests have to come to their end when the server is told to stop.
 
@@ -42,6 +46,8 @@ class ServerOptions:
     max_tokens: int | None = None
     max_body_bytes: int = 64 * 2**20
     max_media: int = 16
+    max_models: int | None = None
+    idle: float | None = None
     media_folder: str | os.PathLike[str] | None = None
     grace: float = 10.0
 
@@ -50,21 +56,29 @@ class ServerOptions:
         _check_int("port", self.port, 0, 65_535)
         if self.api_key is not None:
             _check_key(self.api_key)
+        self._check_hosts()
+        _check_int("max_running", self.max_running, 1)
+        _check_int("max_waiting", self.max_waiting, 0)
+        for name in ("timeout", "idle"):
+            if getattr(self, name) is not None:
+                _check_seconds(name, getattr(self, name))
+        for name in ("max_tokens", "max_models"):
+            if getattr(self, name) is not None:
+                _check_int(name, getattr(self, name), 1)
+        _check_int("max_body_bytes", self.max_body_bytes, 1)
+        _check_int("max_media", self.max_media, 0)
+        _check_seconds("grace", self.grace)
+        self._check_folder()
+
+    def _check_hosts(self) -> None:
         given: object = self.allowed_hosts
         if not isinstance(given, (tuple, list)):
             raise InputError(f"allowed_hosts: expected a tuple of names, got {shown(given)}")
         for name in self.allowed_hosts:
             _check_text("allowed_hosts", name)
         object.__setattr__(self, "allowed_hosts", tuple(self.allowed_hosts))
-        _check_int("max_running", self.max_running, 1)
-        _check_int("max_waiting", self.max_waiting, 0)
-        if self.timeout is not None:
-            _check_seconds("timeout", self.timeout)
-        if self.max_tokens is not None:
-            _check_int("max_tokens", self.max_tokens, 1)
-        _check_int("max_body_bytes", self.max_body_bytes, 1)
-        _check_int("max_media", self.max_media, 0)
-        _check_seconds("grace", self.grace)
+
+    def _check_folder(self) -> None:
         if self.media_folder is not None:
             from executorch_mm.chat import ChatOptions  # which knows what such a folder is
 

@@ -7,19 +7,22 @@ import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from executorch_mm import Segment, SpeechConfig, SpeechRunner, Tokenizer, Transcription
+from executorch_mm import Segment, SpeechConfig, SpeechModel, SpeechRunner, Tokenizer, Transcription
 from executorch_mm._openai.chat_request import required_model
 from executorch_mm._openai.failures import as_api_error, invalid
 from executorch_mm._openai.fields import Fields
 from executorch_mm.errors import shown
 from executorch_mm.server.connection import EventStream, error_event
+from executorch_mm.server.models import hearing
 from executorch_mm.server.state import Served, ServerState
+
+Hears: TypeAlias = SpeechModel | SpeechRunner
 
 _FORMATS = ("json", "verbose_json", "text", "srt", "vtt")
 _GRANULARITIES = "timestamp_granularities[]"
@@ -71,8 +74,10 @@ async def _answer(request: Request, state: ServerState, served: Served, *, trans
             asked = await _read(form, served, translates=translates)
         finally:
             await form.close()
-        found = state.models.of_kind(served.model, (SpeechRunner,), "writes down no speech")
-        model = cast(SpeechRunner, found)
+        found = await state.models.of_kind(
+            served.model, served, (SpeechModel, SpeechRunner), "writes down no speech"
+        )
+        model = cast(Hears, found)
         if asked.is_streamed:
             events = _events(asked, model, state, served)
             first = await state.work.run(request.receive, anext(events))  # what is wrong has a status then
@@ -115,35 +120,37 @@ def _number(text: str | None) -> float | None:
         raise invalid("temperature", f"expected a number, got {shown(text)}") from None
 
 
-async def _whole(asked: _Asked, model: SpeechRunner, state: ServerState, served: Served) -> Transcription:
+async def _whole(asked: _Asked, model: Hears, state: ServerState, served: Served) -> Transcription:
     async with state.places.place(served.seconds_left(state.options.timeout)):
         served.begins()
         config = asked.config.replace(timeout=served.seconds_left(state.options.timeout))
-        result = await model.atranscribe(asked.audio, config)
+        with hearing(model) as heard:
+            result = await heard.atranscribe(asked.audio, config)
     served.hears(result)
     return result
 
 
 async def _events(
-    asked: _Asked, model: SpeechRunner, state: ServerState, served: Served
+    asked: _Asked, model: Hears, state: ServerState, served: Served
 ) -> AsyncGenerator[bytes, None]:
     """The first one has no text: with it the audio has been read, or an error is raised."""
     async with state.places.place(served.seconds_left(state.options.timeout)):
         served.begins()
         config = asked.config.replace(timeout=served.seconds_left(state.options.timeout))
-        stream = model.astream_transcribe(asked.audio, config)
-        is_first = True
-        try:
-            async with aclosing(stream) as events:
-                async for event in events:
-                    if is_first:
-                        is_first = False
-                        yield b""
-                    if isinstance(event, Segment) and event.text:
-                        yield _event({"type": "transcript.text.delta", "delta": event.text})
-        finally:
-            if stream.result is not None:
-                served.hears(stream.result)
+        with hearing(model) as heard:
+            stream = heard.astream_transcribe(asked.audio, config)
+            is_first = True
+            try:
+                async with aclosing(stream) as events:
+                    async for event in events:
+                        if is_first:
+                            is_first = False
+                            yield b""
+                        if isinstance(event, Segment) and event.text:
+                            yield _event({"type": "transcript.text.delta", "delta": event.text})
+            finally:
+                if stream.result is not None:
+                    served.hears(stream.result)
         if is_first:
             yield b""
         if stream.result is not None:

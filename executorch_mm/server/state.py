@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from executorch_mm import GenerationResult, Stats, Transcription
 from executorch_mm._openai.failures import ApiError
@@ -28,11 +28,11 @@ class ServerState:
 
     def __init__(self, loaders: Mapping[str, Loader], options: ServerOptions) -> None:
         self.options = options
-        self.models = Models(loaders)
+        self.models = Models(loaders, options.idle, options.max_models)
         self.places = Places(options.max_running, options.max_waiting)
         self.bodies = Bodies(options.max_body_bytes)
         self.work = Work()
-        self.metrics = Metrics(self.places)
+        self.metrics = Metrics(self.places, self.models)
 
     def note(self, served: Served) -> None:
         """Counts a request and writes its line.
@@ -76,7 +76,17 @@ class Served:
         self.first_token: float | None = None
         self.waited: float | None = None
         self.error: ApiError | None = None
+        self._on_end: list[Callable[[], object]] = []
         self._start = time.monotonic()
+
+    def on_end(self, action: Callable[[], object]) -> None:
+        """Does something when it has been answered."""
+        self._on_end.append(action)
+
+    def end(self) -> None:
+        """It has been answered."""
+        while self._on_end:
+            self._on_end.pop()()
 
     @property
     def seconds(self) -> float:

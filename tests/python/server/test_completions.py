@@ -35,7 +35,7 @@ def test_a_text_is_gone_on_with(client: Any, runner: MultimodalRunner) -> None:
     assert answer.usage.completion_tokens == 12
     assert answer.usage.prompt_tokens == expected.stats.num_prompt_tokens
     assert "".join(chunk.choices[0].text for chunk in streamed[:-1]) == expected.text
-    assert streamed[-1].usage == answer.usage
+    assert streamed[-1].usage.total_tokens == answer.usage.total_tokens
     assert complete(client).usage.completion_tokens == 16  # as OpenAI's API has it
 
 

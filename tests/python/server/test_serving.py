@@ -373,6 +373,81 @@ def test_a_server_whose_model_cannot_be_loaded_ends() -> None:
         serve({"demo": load}, ServerOptions(port=0))
 
 
+class Counted:
+    """A loader that counts what it has loaded, and what of it is closed."""
+
+    def __init__(self) -> None:
+        self.models: list[MultimodalModel] = []
+
+    def __call__(self) -> MultimodalModel:
+        self.models.append(MultimodalModel.demo(num_threads=1))
+        return self.models[-1]
+
+    @property
+    def num_open(self) -> int:
+        return sum("closed" not in repr(model) for model in self.models)
+
+
+def answer_of(url: str, model: str) -> Any:
+    return ask(url, "/v1/chat/completions", {"model": model, "messages": said("hi"), "max_tokens": 1})
+
+
+def test_models_are_loaded_when_they_are_asked_for_and_make_room_for_each_other() -> None:
+    loaders = {name: Counted() for name in "abc"}
+    with BackgroundServer(loaders, ServerOptions(port=0, max_models=2)) as server:
+        assert [len(load.models) for load in loaders.values()] == [1, 0, 0]
+        assert answer_of(server.url, "b").status == 200
+        assert [load.num_open for load in loaders.values()] == [1, 1, 0]
+        assert answer_of(server.url, "a").status == 200
+        assert answer_of(server.url, "c").status == 200  # b goes: a has been used since
+        assert [load.num_open for load in loaders.values()] == [1, 0, 1]
+        assert answer_of(server.url, "b").status == 200
+        assert [len(load.models) for load in loaders.values()] == [1, 2, 1]
+        assert sum(load.num_open for load in loaders.values()) == 2
+    assert sum(load.num_open for load in loaders.values()) == 0
+
+
+def test_a_model_in_use_makes_no_room() -> None:
+    slow = SlowRunner.demo()
+    other = Counted()
+    with (
+        BackgroundServer({"slow": lambda: slow, "b": other}, ServerOptions(port=0, max_models=1)) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="-", max_retries=0) as client,
+        client.chat.completions.create(**LONG, stream=True) as stream,
+    ):
+        next(iter(stream))
+        refused = answer_of(server.url, "b")
+        assert (refused.status, refused.json["error"]["code"]) == (503, "no_room")
+        assert refused.headers["Retry-After"] == "5"
+        stream.close()
+        when(lambda: answer_of(server.url, "b").status == 200)
+
+
+def test_a_model_that_nobody_uses_is_dropped_until_it_is_asked_for() -> None:
+    loader = Counted()
+    with BackgroundServer({"a": loader}, ServerOptions(port=0, idle=0.1)) as server:
+        assert answer_of(server.url, "a").status == 200
+        when(lambda: loader.num_open == 0)
+        assert ask(server.url, "/health").status == 200
+        assert answer_of(server.url, "a").status == 200
+        assert len(loader.models) == 2
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_again() -> None:
+    tries: list[int] = []
+
+    def load() -> MultimodalModel:
+        tries.append(1)
+        return MultimodalModel("none.pte") if len(tries) == 1 else MultimodalModel.demo()
+
+    with BackgroundServer({"demo": MultimodalModel.demo, "other": load}) as server:
+        refused = answer_of(server.url, "other")
+        assert (refused.status, refused.json["error"]["code"]) == (503, "not_loaded")
+        assert "none.pte" not in refused.text
+        assert answer_of(server.url, "other").status == 200
+        assert answer_of(server.url, "demo").status == 200
+
+
 def test_a_port_that_is_taken_is_said(server: Any) -> None:
     port = urlsplit(server.url).port
     assert port is not None
@@ -405,6 +480,8 @@ def test_a_port_that_is_taken_is_said(server: Any) -> None:
         {"media_folder": "none"},
         {"media_folder": ""},
         {"grace": float("inf")},
+        {"idle": 0},
+        {"max_models": 0},
     ],
 )
 def test_options_out_of_range_are_named(options: dict[str, Any]) -> None:
