@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from executorch_mm._engine.result import GenerationResult
     from executorch_mm._engine.score import Score
     from executorch_mm._engine.streams import AsyncStream, Stream
+    from executorch_mm._engine.tool_runs import ExecutedCall, ToolRun
     from executorch_mm._loading.options import (
         ConversationOptions,
         LoadOptions,
@@ -100,6 +101,7 @@ _LATER = {
     "Delta": "executorch_mm._engine.reply",
     "ConversationOptions": "executorch_mm._loading.options",
     "EmbeddingModel": "executorch_mm.embeddings",
+    "ExecutedCall": "executorch_mm._engine.tool_runs",
     "EnergyVad": "executorch_mm.speech",
     "GenerationConfig": "executorch_mm.config",
     "GenerationResult": "executorch_mm._engine.result",
@@ -132,6 +134,7 @@ _LATER = {
     "Stream": "executorch_mm._engine.streams",
     "Tokenizer": "executorch_mm.tokenizer",
     "ToolCall": "executorch_mm._engine.reply",
+    "ToolRun": "executorch_mm._engine.tool_runs",
     "Transcription": "executorch_mm.speech",
     "XnnpackOptions": "executorch_mm._loading.options",
     "build_info": "executorch_mm.inspection.build_info",
@@ -164,6 +167,7 @@ __all__ = [
     "Delta",
     "EmbeddingModel",
     "EnergyVad",
+    "ExecutedCall",
     "ExecutionError",
     "ExecutorchMMError",
     "ForkError",
@@ -210,6 +214,7 @@ __all__ = [
     "Tokenizer",
     "TokenizerError",
     "ToolCall",
+    "ToolRun",
     "Transcription",
     "TransducerContract",
     "UnknownOptionError",

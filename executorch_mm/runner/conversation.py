@@ -15,6 +15,7 @@ from executorch_mm._engine.score_methods import ScoreMethods
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm._loading.loaded_model import LoadedModel
 from executorch_mm.chat.decision_methods import DecisionMethods
+from executorch_mm.chat.tool_methods import ToolMethods
 from executorch_mm.runner.map_methods import MapMethods
 from executorch_mm.stats import Stats, counted
 from executorch_mm.tokenizer import Tokenizer
@@ -32,6 +33,7 @@ class Conversation(
     ScoreMethods,
     MapMethods,
     DecisionMethods,
+    ToolMethods,
 ):
     """One conversation with a model."""
 

@@ -42,6 +42,7 @@ def test_every_example_is_tested_here() -> None:
         "shared_image.py",
         "streaming.py",
         "text_generation.py",
+        "tools.py",
     }
 
 
@@ -116,6 +117,12 @@ def test_streaming_shows_the_whole_answer_and_then_only_its_beginning() -> None:
     assert shown
     assert answer.startswith(shown)
     assert reason == "finish reason: cancelled"
+
+
+def test_tools_answers_by_itself_with_a_model_that_calls_none() -> None:
+    answer, summary = run("tools.py").splitlines()
+    assert answer
+    assert summary == "answers of the model: 1, calls of tools: 0"
 
 
 def test_asyncio_streaming_serves_its_tasks_and_cancels_one() -> None:
