@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "linear/kernels.h"
 
@@ -35,6 +36,8 @@ __m256i load_whole(const void* from) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(from));
 }
 void store_whole(void* to, __m256i value) { _mm256_storeu_si256(static_cast<__m256i*>(to), value); }
+// Gcc makes all products of an unrolled loop first, and has no registers for them.
+void keep_order(__m256i& sum) { asm("" : "+x"(sum)); }
 float sum_of(__m256 v) {
   __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   half = _mm_add_ps(half, _mm_movehl_ps(half, half));
@@ -44,6 +47,16 @@ int32_t sum_of(__m256i v) {
   __m128i half = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
   half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4E));
   return _mm_cvtsi128_si32(_mm_add_epi32(half, _mm_shuffle_epi32(half, 0xB1)));
+}
+
+// -8 times the sums of the first two and of the last two bytes of every four, as 16-bit integers:
+// what vpmaddubsw's lanes begin with.
+int32_t offset_pair(__m256i bytes) {
+  const __m256i twos = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+  __m128i sum = _mm_add_epi16(_mm256_castsi256_si128(twos), _mm256_extracti128_si256(twos, 1));
+  sum = _mm_add_epi16(sum, _mm_shuffle_epi32(sum, 0x4E));
+  sum = _mm_add_epi16(sum, _mm_shuffle_epi32(sum, 0xB1));
+  return _mm_cvtsi128_si32(_mm_sub_epi16(_mm_setzero_si128(), _mm_slli_epi16(sum, 3)));
 }
 
 RowScale quantise(const float* x, int64_t inputs, int64_t chunk, int8_t* plain,
@@ -96,17 +109,17 @@ RowScale quantise(const float* x, int64_t inputs, int64_t chunk, int8_t* plain,
     const __m256i four_b = _mm256_madd_epi16(_mm256_maddubs_epi16(ones, b), pairs);
     total = _mm256_add_epi32(total, _mm256_add_epi32(four_a, four_b));
     if (chunk == 1) continue;
-    __m256i eights = _mm256_permute4x64_epi64(_mm256_hadd_epi32(four_a, four_b), 0xD8);
-    eights = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(eights, 3));
-    store_whole(target.offsets8 + k / 8, eights);
-    alignas(32) int32_t part[8];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(part), eights);
-    target.offsets32[k / 32] = part[0] + part[1] + part[2] + part[3];
-    target.offsets32[k / 32 + 1] = part[4] + part[5] + part[6] + part[7];
     if (chunk == 8) {
-      store_whole(target.values + k, _mm256_shuffle_epi8(a, quarters));
-      store_whole(target.values + k + 32, _mm256_shuffle_epi8(b, quarters));
+      const __m256i sa = _mm256_shuffle_epi8(a, quarters);
+      const __m256i sb = _mm256_shuffle_epi8(b, quarters);
+      store_whole(target.values + k, sa);
+      store_whole(target.values + k + 32, sb);
+      target.offsets32[k / 32] = offset_pair(sa);
+      target.offsets32[k / 32 + 1] = offset_pair(sb);
     } else {
+      __m256i eights = _mm256_permute4x64_epi64(_mm256_hadd_epi32(four_a, four_b), 0xD8);
+      eights = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(eights, 3));
+      store_whole(target.offsets8 + k / 8, eights);
       const __m256i sa = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(a, halves), 0xD8);
       const __m256i sb = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(b, halves), 0xD8);
       store_whole(target.values + k, _mm256_permute2x128_si256(sa, sb, 0x20));
@@ -138,44 +151,23 @@ void finish(const Layer& layer, const RowScale& scale, const float* sums, int64_
   out[n] = is_bare ? y : std::min(std::max(y, layer.low), layer.high);
 }
 
-// The scales of the 64 inputs from 64 * chunk on: the groups' sums lie in halves of a vector.
-template <int kGroup>
-__m256 chunk_scales(const uint8_t* scales, int64_t chunk, int64_t groups, int64_t group) {
-  if constexpr (kGroup == 32) {
-    const int64_t first = chunk * 2;
-    const float high = first + 1 < groups ? load_bfloat16(scales, first + 1) : 0.0f;
-    return _mm256_set_m128(_mm_set1_ps(high), _mm_set1_ps(load_bfloat16(scales, first)));
-  } else {
-    return _mm256_set1_ps(load_bfloat16(scales, chunk * kChunk / group));
-  }
-}
-
-template <int kM, int kGroup>  // kGroup 0: one scale for each output; 64: multiples of it
+// 4-bit weights with one scale for each output.
+template <int kM>
 void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float* sums,
                int64_t begin, int64_t end, float* out) {
   const __m256i low_half = _mm256_set1_epi8(15);
   const __m256i pairs = _mm256_set1_epi16(1);
   const int64_t bytes = layer.row_bytes();
-  const int64_t groups = layer.groups();
   for (int64_t n = begin; n < end; n += kRowsAtOnce) {
     const int64_t count = std::min(kRowsAtOnce, end - n);
     const uint8_t* row[kRowsAtOnce];
-    const uint8_t* scale_row[kRowsAtOnce] = {};
 #pragma GCC unroll 8
-    for (int64_t r = 0; r < kRowsAtOnce; ++r) {
-      const int64_t output = n + std::min(r, count - 1);
-      row[r] = layer.row(output);
-      if (kGroup) scale_row[r] = layer.scales + output * groups * 2;
-    }
-    __m256 sum[kM][kRowsAtOnce];
+    for (int64_t r = 0; r < kRowsAtOnce; ++r) row[r] = layer.row(n + std::min(r, count - 1));
     __m256i integer[kM][kRowsAtOnce];
 #pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
 #pragma GCC unroll 8
-      for (int64_t r = 0; r < kRowsAtOnce; ++r) {
-        sum[m][r] = _mm256_setzero_ps();
-        integer[m][r] = _mm256_setzero_si256();
-      }
+      for (int64_t r = 0; r < kRowsAtOnce; ++r) integer[m][r] = _mm256_setzero_si256();
     }
     for (int64_t chunk = 0; chunk * 32 < bytes; ++chunk) {
 #pragma GCC unroll 8
@@ -183,9 +175,6 @@ void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float
         const __m256i packed = load_bytes(row[r] + chunk * 32, bytes - chunk * 32);
         const __m256i low = _mm256_and_si256(packed, low_half);
         const __m256i high = _mm256_and_si256(_mm256_srli_epi16(packed, 4), low_half);
-        __m256 scale;
-        if constexpr (kGroup > 0)
-          scale = chunk_scales<kGroup>(scale_row[r], chunk, groups, layer.group);
 #pragma GCC unroll 8
         for (int m = 0; m < kM; ++m) {
           const int8_t* const x = in.values + (i + m) * in.stride + chunk * kChunk;
@@ -194,19 +183,152 @@ void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float
           const __m256i dot =
               _mm256_add_epi32(load_whole(in.offsets8 + (i + m) * (in.stride / 8) + chunk * 8),
                                _mm256_madd_epi16(products, pairs));
-          if constexpr (kGroup == 0) {
-            integer[m][r] = _mm256_add_epi32(integer[m][r], dot);
-          } else {
-            sum[m][r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, sum[m][r]);
-          }
+          integer[m][r] = _mm256_add_epi32(integer[m][r], dot);
         }
       }
     }
 #pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
       for (int64_t r = 0; r < count; ++r)
-        finish(layer, in.scales[i + m], sums, n + r, sum_of(sum[m][r]), sum_of(integer[m][r]),
+        finish(layer, in.scales[i + m], sums, n + r, 0, sum_of(integer[m][r]),
                out + (i + m) * layer.outputs);
+    }
+  }
+}
+
+// Four floats, each the sum of one of four vectors, added in the order of sum_of().
+__m128 sums_of_four(const __m256* sums) {
+  __m128 half[4];
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r)
+    half[r] = _mm_add_ps(_mm256_castps256_ps128(sums[r]), _mm256_extractf128_ps(sums[r], 1));
+  const __m128 ab =
+      _mm_add_ps(_mm_unpacklo_ps(half[0], half[1]), _mm_unpackhi_ps(half[0], half[1]));
+  const __m128 cd =
+      _mm_add_ps(_mm_unpacklo_ps(half[2], half[3]), _mm_unpackhi_ps(half[2], half[3]));
+  return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+}
+
+// finish() of four outputs of 4-bit groups.
+void finish_four(const Layer& layer, const RowScale& scale, const float* sums, int64_t n, __m128 y,
+                 float* out) {
+  const __m128 zero_point = _mm_set1_ps(static_cast<float>(scale.zero_point));
+  y = _mm_sub_ps(y, _mm_mul_ps(zero_point, _mm_loadu_ps(sums + n)));
+  const __m128 bias = layer.bias ? _mm_loadu_ps(reinterpret_cast<const float*>(layer.bias + n * 4))
+                                 : _mm_setzero_ps();
+  y = _mm_add_ps(_mm_mul_ps(y, _mm_set1_ps(scale.scale)), bias);
+  y = _mm_max_ps(_mm_set1_ps(layer.low), y);  // NaN stays
+  _mm_storeu_ps(out + n, _mm_min_ps(_mm_set1_ps(layer.high), y));
+}
+
+// The scales of four chunks, from chunk `first` on, as permute_ps() takes them: of each chunk's
+// first half in the lower lane, of the other half in the upper one.
+template <bool kOf32>
+__m256 chunk_scales(const Layer& layer, int64_t groups, int64_t output, int64_t first) {
+  const uint8_t* const scales = layer.scales + output * groups * 2;
+  if constexpr (kOf32) {
+    alignas(16) uint8_t copy[16] = {};
+    const uint8_t* from = scales + first * 4;
+    const int64_t left = (layer.outputs - output) * groups * 2 - first * 4;
+    if (left < 16) {
+      std::memcpy(copy, from, static_cast<size_t>(left));
+      from = copy;
+    }
+    const __m256i words =
+        _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+    const __m256i to_float = _mm256_setr_epi32(16, 16, 16, 16, 0, 0, 0, 0);
+    const __m256i high_word = _mm256_set1_epi32(static_cast<int>(0xFFFF0000U));
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_sllv_epi32(words, to_float), high_word));
+  } else {
+    const auto scale = [&](int64_t chunk) {
+      return load_bfloat16(scales, std::min((first + chunk) * kChunk / layer.group, groups - 1));
+    };
+    const __m128 four = _mm_setr_ps(scale(0), scale(1), scale(2), scale(3));
+    return _mm256_set_m128(four, four);
+  }
+}
+
+// 4-bit weights with groups, which a decode step of most models is made of: four outputs and four
+// chunks at a time.
+template <int kM, bool kOf32>
+void rows_of_groups(const Layer& layer, const Activations& in, int64_t i, const float* sums,
+                    int64_t begin, int64_t end, float* out) {
+  constexpr int64_t kOutputs = 4;
+  constexpr int64_t kChunksAtOnce = 4;
+  constexpr int64_t kAhead = 8192;  // bytes of a row's memory, and of the rows behind it
+  const __m256i low_half = _mm256_set1_epi8(15);
+  const __m256i pairs = _mm256_set1_epi16(1);
+  const int64_t bytes = layer.row_bytes();
+  const int64_t chunks = (bytes + 31) / 32;
+  const int64_t groups = layer.groups();
+  const int8_t* x[kM];
+  const int32_t* offsets[kM];
+#pragma GCC unroll 2
+  for (int m = 0; m < kM; ++m) {
+    x[m] = in.values + (i + m) * in.stride;
+    offsets[m] = in.offsets8 + (i + m) * (in.stride / 8);
+  }
+  for (int64_t n = begin; n < end; n += kOutputs) {
+    const int64_t count = std::min(kOutputs, end - n);
+    const uint8_t* row[kOutputs];
+    __m256 sum[kM][kOutputs];
+#pragma GCC unroll 4
+    for (int64_t r = 0; r < kOutputs; ++r) {
+      row[r] = layer.row(n + std::min(r, count - 1));
+#pragma GCC unroll 2
+      for (int m = 0; m < kM; ++m) sum[m][r] = _mm256_setzero_ps();
+    }
+    int64_t first = 0;
+    const auto add_chunks = [&](auto is_whole) __attribute__((always_inline)) {
+      __m256 scales[kOutputs];
+#pragma GCC unroll 4
+      for (int64_t r = 0; r < kOutputs; ++r)
+        scales[r] = chunk_scales<kOf32>(layer, groups, n + std::min(r, count - 1), first);
+      const auto add_chunk = [&](auto index) __attribute__((always_inline)) {
+        constexpr int kIndex = decltype(index)::value;
+        constexpr bool kIsWhole = decltype(is_whole)::value;
+        const int64_t chunk = first + kIndex;
+        if (!kIsWhole && chunk >= chunks) return;
+#pragma GCC unroll 4
+        for (int64_t r = 0; r < kOutputs; ++r) {
+          const uint8_t* const at = row[r] + chunk * 32;
+          if constexpr (kIndex % 2 == 0) _mm_prefetch(at + kAhead, _MM_HINT_T0);
+          const __m256i packed = kIsWhole ? load_whole(at) : load_bytes(at, bytes - chunk * 32);
+          const __m256i low = _mm256_and_si256(packed, low_half);
+          const __m256i high = _mm256_and_si256(_mm256_srli_epi16(packed, 4), low_half);
+          const __m256 scale = _mm256_permute_ps(scales[r], kIndex * 0x55);
+#pragma GCC unroll 2
+          for (int m = 0; m < kM; ++m) {
+            const int8_t* const values = x[m] + chunk * kChunk;
+            const __m256i products =
+                _mm256_add_epi16(_mm256_maddubs_epi16(low, load_whole(values)),
+                                 _mm256_maddubs_epi16(high, load_whole(values + 32)));
+            const __m256i dot = _mm256_add_epi32(load_whole(offsets[m] + chunk * 8),
+                                                 _mm256_madd_epi16(products, pairs));
+            sum[m][r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, sum[m][r]);
+          }
+        }
+      };
+      add_chunk(std::integral_constant<int, 0>());
+      add_chunk(std::integral_constant<int, 1>());
+      add_chunk(std::integral_constant<int, 2>());
+      add_chunk(std::integral_constant<int, 3>());
+    };
+    for (; (first + kChunksAtOnce) * 32 <= bytes; first += kChunksAtOnce)
+      add_chunks(std::true_type());
+    if (first < chunks) add_chunks(std::false_type());
+#pragma GCC unroll 2
+    for (int m = 0; m < kM; ++m) {
+      float* const to = out + (i + m) * layer.outputs;
+      const __m128 four = sums_of_four(sum[m]);
+      if (sums && count == kOutputs) {
+        finish_four(layer, in.scales[i + m], sums, n, four, to);
+        continue;
+      }
+      alignas(16) float values[kOutputs];
+      _mm_store_ps(values, four);
+      for (int64_t r = 0; r < count; ++r)
+        finish(layer, in.scales[i + m], sums, n + r, values[r], 0, to);
     }
   }
 }
@@ -290,10 +412,10 @@ void some_rows(const Layer& layer, const Activations& in, int64_t i, const float
     case Format::kInt8:
       return int8_rows<kM>(layer, in, i, sums, begin, end, out);
     case Format::kInt4:
-      return int4_rows<kM, 0>(layer, in, i, sums, begin, end, out);
+      return int4_rows<kM>(layer, in, i, sums, begin, end, out);
     case Format::kInt4Groups:
-      if (layer.group == 32) return int4_rows<kM, 32>(layer, in, i, sums, begin, end, out);
-      return int4_rows<kM, 64>(layer, in, i, sums, begin, end, out);
+      if (layer.group == 32) return rows_of_groups<kM, true>(layer, in, i, sums, begin, end, out);
+      return rows_of_groups<kM, false>(layer, in, i, sums, begin, end, out);
   }
 }
 
@@ -377,32 +499,34 @@ void expand(const Layer& layer, int64_t begin, int64_t end, uint8_t* to) {
 struct Tile {
   const Layer* layer;
   const Activations* in;
-  const float* sums;
   const uint8_t* weights;
   const float* scales;
   int16_t* wide;
   int64_t begin;
   int64_t count;
   float* out;
+  // Of these outputs, zeros behind them.
+  alignas(32) float sums[kBlock];
+  alignas(32) float bias[kBlock];
 };
+
+__m256 sums_of(const Tile& tile, int64_t half) { return _mm256_load_ps(tile.sums + half * 8); }
 
 void store_half(const Tile& tile, int64_t i, int64_t half, __m256 value, __m256 factor) {
   const Layer& layer = *tile.layer;
-  const int64_t count = tile.count - half * 8;
-  if (count <= 0) return;
-  const int64_t first = tile.begin + half * 8;
-  const __m256 bias = layer.bias ? load_some(layer.bias + first * 4, count) : _mm256_setzero_ps();
+  const __m256 bias = _mm256_load_ps(tile.bias + half * 8);
   // As XNNPACK rounds: see reference.cpp.
   __m256 y = layer.format == Format::kInt4Groups ? _mm256_add_ps(_mm256_mul_ps(value, factor), bias)
                                                  : _mm256_fmadd_ps(value, factor, bias);
   y = _mm256_max_ps(_mm256_set1_ps(layer.low), y);  // NaN stays
   y = _mm256_min_ps(_mm256_set1_ps(layer.high), y);
-  _mm256_maskstore_ps(tile.out + i * layer.outputs + first, lanes(count), y);
-}
-
-__m256 sums_of(const Tile& tile, int64_t half) {
+  float* const to = tile.out + i * layer.outputs + tile.begin + half * 8;
   const int64_t count = tile.count - half * 8;
-  return count > 0 ? load_some(tile.sums + tile.begin + half * 8, count) : _mm256_setzero_ps();
+  if (count >= 8) {
+    _mm256_storeu_ps(to, y);
+  } else if (count > 0) {
+    _mm256_maskstore_ps(to, lanes(count), y);
+  }
 }
 
 // One scale for each output.
@@ -416,15 +540,22 @@ void store_integers(const Tile& tile, int64_t i, int64_t half, __m256i sum) {
              load_some(tile.layer->scales + (tile.begin + half * 8) * 4, count));
 }
 
-template <int kM, bool kGroups>
+// Groups: none, one of each unit of 32 inputs, or of several units.
+enum class Groups : uint8_t { kNone, kOfOneUnit, kOfUnits };
+
+template <int kM, Groups kGroups>
 void tile_int4(const Tile& tile, int64_t i) {
   const Activations& in = *tile.in;
   const Layer& layer = *tile.layer;
   const __m256i pairs = _mm256_set1_epi16(1);
+  const int8_t* x[kM];
+  const int32_t* offsets[kM];
   __m256 total[kM][2];
   __m256i integer[kM][2];
 #pragma GCC unroll 8
   for (int m = 0; m < kM; ++m) {
+    x[m] = in.values + (i + m) * in.stride;
+    offsets[m] = in.offsets32 + (i + m) * (in.stride / 32);
     const __m256 zero = _mm256_set1_ps(-static_cast<float>(in.scales[i + m].zero_point));
 #pragma GCC unroll 2
     for (int64_t half = 0; half < 2; ++half) {
@@ -433,44 +564,53 @@ void tile_int4(const Tile& tile, int64_t i) {
     }
   }
   const int64_t units = (layer.inputs + kGroupUnit - 1) / kGroupUnit;
-  const int64_t group_units = kGroups ? layer.group / kGroupUnit : units;
+  const int64_t group_units = kGroups == Groups::kNone ? units : layer.group / kGroupUnit;
+  const uint8_t* weights = tile.weights;
+  const float* scales = tile.scales;
   int64_t left_in_group = group_units;
-  for (int64_t unit = 0, g = 0; unit < units; ++unit) {
+  for (int64_t unit = 0; unit < units; ++unit) {
     __m256i narrow[kM][2];
 #pragma GCC unroll 8
-    for (int m = 0; m < kM; ++m) narrow[m][0] = narrow[m][1] = _mm256_setzero_si256();
+    for (int m = 0; m < kM; ++m) {
+      narrow[m][0] = narrow[m][1] = _mm256_set1_epi32(offsets[m][unit]);
+      keep_order(narrow[m][0]);
+      keep_order(narrow[m][1]);
+    }
 #pragma GCC unroll 8
-    for (int64_t j = 0; j < 8; ++j) {
-      const int64_t quad = unit * 8 + j;
-      const __m256i w0 = load_whole(tile.weights + quad * 64);
-      const __m256i w1 = load_whole(tile.weights + quad * 64 + 32);
+    for (int64_t quad = 0; quad < 8; ++quad) {
+      const __m256i w0 = load_whole(weights + quad * 64);
+      const __m256i w1 = load_whole(weights + quad * 64 + 32);
 #pragma GCC unroll 8
       for (int m = 0; m < kM; ++m) {
         int32_t four;
-        std::memcpy(&four, in.values + (i + m) * in.stride + quad * 4, 4);
-        const __m256i x = _mm256_set1_epi32(four);
-        narrow[m][0] = _mm256_add_epi16(narrow[m][0], _mm256_maddubs_epi16(w0, x));
-        narrow[m][1] = _mm256_add_epi16(narrow[m][1], _mm256_maddubs_epi16(w1, x));
+        std::memcpy(&four, x[m] + unit * kGroupUnit + quad * 4, 4);
+        const __m256i activations = _mm256_set1_epi32(four);
+        narrow[m][0] = _mm256_add_epi16(narrow[m][0], _mm256_maddubs_epi16(w0, activations));
+        narrow[m][1] = _mm256_add_epi16(narrow[m][1], _mm256_maddubs_epi16(w1, activations));
+        keep_order(narrow[m][0]);
+        keep_order(narrow[m][1]);
       }
     }
-    const bool ends = --left_in_group == 0;
+    weights += 8 * 64;
+    const bool ends = kGroups == Groups::kOfOneUnit || --left_in_group == 0;
 #pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
-      const __m256i offset = _mm256_set1_epi32(in.offsets32[(i + m) * (in.stride / 32) + unit]);
 #pragma GCC unroll 2
       for (int64_t half = 0; half < 2; ++half) {
-        integer[m][half] = _mm256_add_epi32(_mm256_add_epi32(integer[m][half], offset),
-                                            _mm256_madd_epi16(narrow[m][half], pairs));
-        if (kGroups && ends) {
-          total[m][half] =
-              _mm256_fmadd_ps(_mm256_cvtepi32_ps(integer[m][half]),
-                              _mm256_load_ps(tile.scales + g * kBlock + half * 8), total[m][half]);
+        __m256i sum = _mm256_madd_epi16(narrow[m][half], pairs);
+        if constexpr (kGroups != Groups::kOfOneUnit) {
+          sum = _mm256_add_epi32(integer[m][half], sum);
+          integer[m][half] = sum;
+        }
+        if (kGroups != Groups::kNone && ends) {
+          total[m][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum),
+                                           _mm256_load_ps(scales + half * 8), total[m][half]);
           integer[m][half] = _mm256_setzero_si256();
         }
       }
     }
     if (ends) {
-      ++g;
+      scales += kBlock;
       left_in_group = group_units;
     }
   }
@@ -478,7 +618,7 @@ void tile_int4(const Tile& tile, int64_t i) {
   for (int m = 0; m < kM; ++m) {
 #pragma GCC unroll 2
     for (int64_t half = 0; half < 2; ++half) {
-      if (kGroups) {
+      if (kGroups != Groups::kNone) {
         store_half(tile, i + m, half, total[m][half], _mm256_set1_ps(in.scales[i + m].scale));
       } else {
         store_integers(tile, i + m, half, integer[m][half]);
@@ -553,9 +693,10 @@ void some_tile(const Tile& tile, int64_t i) {
     case Format::kInt8:
       return tile_int8<kM>(tile, i);
     case Format::kInt4:
-      return tile_int4<kM, false>(tile, i);
+      return tile_int4<kM, Groups::kNone>(tile, i);
     case Format::kInt4Groups:
-      return tile_int4<kM, true>(tile, i);
+      if (tile.layer->group == kGroupUnit) return tile_int4<kM, Groups::kOfOneUnit>(tile, i);
+      return tile_int4<kM, Groups::kOfUnits>(tile, i);
   }
 }
 
@@ -572,7 +713,10 @@ void columns(const Layer& layer, const Activations& in, const float* sums, int64
   }
   int16_t* const wide =
       reinterpret_cast<int16_t*>(scratch + weight_room(layer) + scale_room(layer));
-  const Tile tile = {&layer, &in, sums, scratch, scales, wide, begin, end - begin, out};
+  Tile tile = {&layer, &in, scratch, scales, wide, begin, end - begin, out, {}, {}};
+  if (sums) std::copy(sums + begin, sums + end, tile.sums);
+  for (int64_t n = begin; layer.bias && n < end; ++n)
+    tile.bias[n - begin] = load_float(layer.bias, n);
   int64_t tiles = (in.rows + kTileRows - 1) / kTileRows;
   for (int64_t i = 0; i < in.rows; --tiles) {
     const int64_t height = (in.rows - i + tiles - 1) / tiles;
@@ -595,7 +739,7 @@ void columns(const Layer& layer, const Activations& in, const float* sums, int64
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {"avx2",  kChunk,        8, 4, kBlock, quantise, rows,
+const Kernels kAvx2Kernels = {"avx2",  kChunk,        8, 2, kBlock, quantise, rows,
                               columns, column_scratch};
 
 }  // namespace emm::linear

@@ -45,7 +45,8 @@ struct Activations {
   const int8_t* values = nullptr;    // [rows][stride]
   const RowScale* scales = nullptr;  // [rows]
   // What the offset of 4-bit weights adds to the products of 8 and of 32 inputs in a row: -8 times
-  // their sum.
+  // their sum. The first are for rows() and the second for columns(), where they may be two 16-bit
+  // numbers: see the kernels.
   const int32_t* offsets8 = nullptr;   // [rows][stride / 8]
   const int32_t* offsets32 = nullptr;  // [rows][stride / 32]
   const float* floats = nullptr;       // [rows][inputs], for the format that takes floats

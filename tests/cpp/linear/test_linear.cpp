@@ -305,10 +305,13 @@ TEST_CASE("all instruction sets quantise to the same integers") {
             same = same && got[static_cast<size_t>(place)] == wanted[static_cast<size_t>(k)];
           }
           CHECK(same);
-          if (chunk > 1) {
-            CHECK(got_eights == eights);
-            CHECK(got_units == units);
+          if (chunk > 1 && chunk == kernels->row_chunk) CHECK(got_eights == eights);
+          if (chunk == 1 || chunk != kernels->column_chunk) continue;
+          for (int32_t& unit : got_units) {
+            // AVX2's are two numbers of 16 bits.
+            if (std::string(kernels->name) == "avx2") unit = int16_t(unit) + (unit >> 16);
           }
+          CHECK(got_units == units);
         }
       }
     }
