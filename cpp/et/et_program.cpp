@@ -99,10 +99,10 @@ std::unique_ptr<DataLoader> open_data(const std::string& path, LoadMode mode) {
   return keep(MmapDataLoader::from(path.c_str(), locking), path, log);
 }
 
-// `takes_over`: linear layers are ours.
+// `choice` says which linear layers are ours.
 std::unique_ptr<Module> make_module(const LoadOptions& options, const ModelBytes& bytes,
-                                    const ProgramInfo& program, bool takes_over) {
-  if (bytes.data == nullptr && !takes_over) {
+                                    const ProgramInfo& program, const LinearChoice& choice) {
+  if (bytes.data == nullptr && choice.kernels.empty()) {
     return std::make_unique<Module>(options.model_path, options.data_paths,
                                     to_module_mode(options.load_mode));
   }
@@ -120,7 +120,8 @@ std::unique_ptr<Module> make_module(const LoadOptions& options, const ModelBytes
   } else {
     model = std::make_unique<executorch::extension::BufferDataLoader>(bytes.data, bytes.size);
   }
-  if (takes_over) model = rename_linear_delegates(std::move(model), program, kLinearBackend);
+  if (!choice.kernels.empty())
+    model = rename_linear_delegates(std::move(model), program, choice.only_int4, kLinearBackend);
   return std::make_unique<Module>(std::move(model), nullptr, nullptr, nullptr, std::move(data));
 }
 
@@ -178,15 +179,17 @@ EtProgram::EtProgram(const LoadOptions& options) : openvino_library_(options.ope
                                        model_bytes_.size, what, outside);
   for (const auto& [id, bytes] : find_sharing(structure_).memories)
     shared_.emplace(id - 1, std::make_shared<PlannedMemory>(bytes));
-  std::string kernels = choose_linear(options.linear);
+  LinearChoice choice = choose_linear(options.linear);
+  std::string& kernels = choice.kernels;
   // Beside several .ptd files ExecuTorch takes no loader of ours.
-  const size_t count = options.data_paths.size() > 1 ? 0 : count_linear_delegates(structure_);
+  const size_t count =
+      options.data_paths.size() > 1 ? 0 : count_linear_delegates(structure_, choice.only_int4);
   if (count == 0) kernels.clear();
   if (!kernels.empty()) {
     register_linear_backend();
     ET_LOG(Info, "%zu graphs are linear layers of ours (%s)", count, kernels.c_str());
   }
-  module_ = make_module(options, model_bytes_, structure_, !kernels.empty());
+  module_ = make_module(options, model_bytes_, structure_, choice);
 
   LogCapture log;
   std::vector<BackendOption> xnnpack = to_backend_options(options.xnnpack);

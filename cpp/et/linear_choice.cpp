@@ -13,7 +13,7 @@ std::vector<std::string> linear_kernel_names() {
   return names;
 }
 
-std::string choose_linear(const std::string& wish) {
+LinearChoice choose_linear(const std::string& wish) {
   std::string name = wish;
   std::string of = "linear";
   if (name == "auto") {
@@ -23,10 +23,12 @@ std::string choose_linear(const std::string& wish) {
       of = "EXECUTORCH_MM_LINEAR";
     }
   }
-  // Our decode steps are slower than XNNPACK's so far (benchmarks/LOG.md).
-  if (name == "auto" || name == "xnnpack") return "";
-  if (name == "own") return linear::usable_kernels().front()->name;
-  if (linear::find_kernels(name) != nullptr) return name;
+  const std::string best = linear::usable_kernels().front()->name;
+  // Ours where they were measured to be faster (benchmarks/LOG.md).
+  if (name == "auto" && best == "avx2") return {best, true};
+  if (name == "auto" || name == "xnnpack") return {};
+  if (name == "own") return {best};
+  if (linear::find_kernels(name) != nullptr) return {name};
   std::string known = "'auto', 'xnnpack', 'own'";
   for (const std::string& kernels : linear_kernel_names()) known += ", '" + kernels + "'";
   throw Error(ErrorCode::kInput, of + ": expected " + known + ", got '" + name + "'");

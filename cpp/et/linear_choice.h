@@ -9,8 +9,13 @@ namespace emm {
 // Instruction sets of our kernels that this machine has, the best first; "reference" is the last.
 std::vector<std::string> linear_kernel_names();
 
-// The name of the kernels to use, empty for XNNPACK. `wish` is LoadOptions::linear; where it is
-// "auto", the environment variable EXECUTORCH_MM_LINEAR takes its place. Throws Error(kInput).
-std::string choose_linear(const std::string& wish);
+struct LinearChoice {
+  std::string kernels;     // empty: XNNPACK runs all graphs
+  bool only_int4 = false;  // our kernels run graphs of 4-bit weights in groups, XNNPACK the others
+};
+
+// `wish` is LoadOptions::linear; where it is "auto", the environment variable EXECUTORCH_MM_LINEAR
+// takes its place. Throws Error(kInput).
+LinearChoice choose_linear(const std::string& wish);
 
 }  // namespace emm

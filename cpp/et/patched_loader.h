@@ -12,13 +12,13 @@
 
 namespace emm {
 
-// How many graphs there are to take over.
-size_t count_linear_delegates(const ProgramInfo& program);
+// How many graphs there are to take over: `only_int4` as in LinearChoice.
+size_t count_linear_delegates(const ProgramInfo& program, bool only_int4);
 
 // Reads everything but the program's structure from `inner`. `program` is what check_program()
 // found in the same bytes. Throws Error(kLoad) where they cannot be read.
 std::unique_ptr<executorch::runtime::DataLoader> rename_linear_delegates(
     std::unique_ptr<executorch::runtime::DataLoader> inner, const ProgramInfo& program,
-    const char* backend);
+    bool only_int4, const char* backend);
 
 }  // namespace emm

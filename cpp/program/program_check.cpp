@@ -99,11 +99,14 @@ ProgramInfo check_program(const uint8_t* data, size_t size, const std::string& n
     check_arenas(program, used);
     for (ProgramMethod& method : program.methods) {
       for (ProgramDelegate& delegate : method.delegates) {
-        delegate.is_linear =
-            delegate.id == "XnnpackBackend" &&
-            read_linear_graph(data + *delegate.offset, static_cast<size_t>(delegate.bytes),
-                              "method " + method.name)
-                .has_value();
+        if (delegate.id != "XnnpackBackend") continue;
+        const auto nodes = read_linear_graph(
+            data + *delegate.offset, static_cast<size_t>(delegate.bytes), "method " + method.name);
+        delegate.is_linear = nodes.has_value();
+        delegate.is_int4 =
+            nodes && std::all_of(nodes->begin(), nodes->end(), [](const LinearNode& node) {
+              return node.format == LinearFormat::kInt4Groups;
+            });
       }
     }
     return program;

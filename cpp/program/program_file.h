@@ -68,6 +68,7 @@ struct ProgramDelegate {
   uint64_t bytes = 0;
   uint64_t id_at = 0;      // where in the file the distance to its id lies
   bool is_linear = false;  // linear layers that we can run ourselves: found by check_program()
+  bool is_int4 = false;    // all of them with 4-bit weights in groups
 };
 
 struct ProgramMethod {

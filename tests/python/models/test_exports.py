@@ -115,7 +115,7 @@ def test_methods_share_one_memory_of_which_inspection_tells() -> None:
 
 def run_counters(name: str) -> list[float]:
     """Sums that start at 5: 1 and 2 are added, 4 is taken away, 3 is added; and what only looks says."""
-    methods = load_methods(FOLDER / f"{name}.pte", num_threads=1)
+    methods, _ = load_methods(FOLDER / f"{name}.pte", num_threads=1)
     calls = [("count", 1), ("count", 2), ("back", 4), ("count", 3), ("look", 0)]
     return [float(methods.run(method, [np.full(4, x, np.float32)])[0]) for method, x in calls]
 

@@ -48,7 +48,7 @@ def batches(inputs: int) -> list[np.ndarray]:  # type: ignore[type-arg]
 def outputs(
     name: str, linear: Linear, load_mode: LoadMode = "mmap", num_threads: int = 1
 ) -> list[np.ndarray]:  # type: ignore[type-arg]
-    methods = load_methods(
+    methods, _ = load_methods(
         FOLDER / f"{name}.pte",
         load_mode=load_mode,
         num_threads=num_threads,
@@ -110,6 +110,18 @@ def test_the_environment_chooses_where_the_option_does_not(
     assert "1 graphs are linear layers of ours (reference)" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["int4_groups_of_32", "int4_groups_of_128", "int8", "float32"])
+def test_by_default_ours_run_4_bit_groups_on_processors_with_avx2_alone(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="executorch_mm")
+
+    load_methods(FOLDER / f"{name}.pte")
+
+    is_ours = name.startswith("int4_groups") and KERNELS[0] == "avx2"
+    assert ("linear layers of ours" in caplog.text) == is_ours
+
+
 def test_an_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"linear: expected 'auto', 'xnnpack', 'own', .*got 'amx'"):
         load_methods(FOLDER / "int8.pte", xnnpack=XnnpackOptions(linear="amx"))  # type: ignore[arg-type]
@@ -141,7 +153,7 @@ def test_damage_in_a_graph_is_an_error_or_an_answer(offset: int, tmp_path: Path)
     damaged = tmp_path / "damaged.pte"
     damaged.write_bytes(data)
     try:
-        methods = load_methods(damaged, num_threads=1, xnnpack=XnnpackOptions(linear="own"))
+        methods, _ = load_methods(damaged, num_threads=1, xnnpack=XnnpackOptions(linear="own"))
         found = np.asarray(methods.run("forward", [batches(160)[8]]))
     except ExecutorchMMError:
         pass
