@@ -44,8 +44,9 @@ class XnnpackOptions:
         linear: Who runs graphs that are linear layers and nothing else. "own": kernels of this package, which
             read the weights where the file is mapped and pack nothing. "xnnpack": the delegate, as everything
             else. "avx512vnni", "avx2", "reference": our kernels of this instruction set. "auto": what the
-            environment variable EXECUTORCH_MM_LINEAR says (one of these words), else "xnnpack", which decodes
-            faster.
+            environment variable EXECUTORCH_MM_LINEAR says (one of these words), else whoever is faster: on
+            processors with AVX2 and without AVX512-VNNI, "avx2" for 4-bit weights in groups and the delegate
+            for the other graphs; elsewhere the delegate.
 
     Raises:
         InputError: A value is none of these.
