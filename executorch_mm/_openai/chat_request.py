@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 from executorch_mm._openai.failures import ApiError, invalid
@@ -95,6 +95,8 @@ def read_chat(
         fields.refuse("tools", "expected none: there are no tools here", [])
         fields.refuse("logprobs", "expected false: they are not given here", False)
     tools = _tools(fields)
+    is_strict = any(tool["function"].get("strict") is True for tool in tools or ())
+    chat_options = replace(chat_options, tool_choice=fields.take("tool_choice"), strict_tools=is_strict)
     count = fields.integer("n", 1, MOST_ANSWERS if is_served else 1) or 1
     logprobs = _logprobs(fields)
     fields.refuse("modalities", "expected ['text']", ["text"])
@@ -208,8 +210,7 @@ def _tools(fields: Fields) -> list[dict[str, Any]] | None:
             raise invalid(f"{where}.function", f"expected an object with a name, got {shown(function)}")
         if not isinstance(function.get("parameters", {}), dict):
             raise invalid(f"{where}.function.parameters", "expected a JSON schema in an object")
-    fields.refuse("tool_choice", "expected auto or none: the model chooses itself", "none", "auto")
-    return tools if tools and fields.take("tool_choice") != "none" else None
+    return tools or None
 
 
 def _logprobs(fields: Fields) -> int | None:

@@ -306,6 +306,7 @@ WRONG: list[tuple[dict[str, Any], int, str | None]] = [
         "tools[0].function.parameters",
     ),
     ({"tool_choice": "required"}, 400, "tool_choice"),
+    ({"tool_choice": 3}, 400, "tool_choice"),
     ({"functions": [{"name": "f"}]}, 400, "functions"),
     ({"n": 0}, 400, "n"),
     ({"n": 17}, 400, "n"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from executorch_mm import MultimodalRunner
+from executorch_mm import MultimodalModel, MultimodalRunner
 from serving import said
 
 openai = pytest.importorskip("openai")
@@ -46,6 +46,7 @@ class Scripted(MultimodalRunner):
 
 @pytest.fixture(scope="module")
 def client(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Of a server with a model that writes what it is told to, "m", and one that does not, "free"."""
     from executorch_mm.server import BackgroundServer
 
     folder = tmp_path_factory.mktemp("scripted")
@@ -53,7 +54,12 @@ def client(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     template = folder / "chat_template.jinja"
     template.write_text(TEMPLATE + template.read_text(encoding="utf-8"), encoding="utf-8")
     with (
-        BackgroundServer({"m": lambda: Scripted(folder / "model.pte", folder)}) as server,
+        BackgroundServer(
+            {
+                "m": lambda: Scripted(folder / "model.pte", folder),
+                "free": lambda: MultimodalModel(folder / "model.pte", folder),
+            }
+        ) as server,
         openai.OpenAI(base_url=f"{server.url}/v1", api_key="-", max_retries=0) as client,
     ):
         yield client
@@ -105,6 +111,24 @@ def test_the_result_of_a_call_goes_into_the_conversation(client: Any) -> None:
 
     assert second.usage.prompt_tokens > first.usage.prompt_tokens
     assert second.choices[0].message.tool_calls
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "w"}}])
+def test_a_call_can_be_required(choice: Any, client: Any) -> None:
+    pytest.importorskip("llguidance", reason="the extra executorch_mm[guidance] is not installed")
+    colours = {"type": "string", "enum": ["red", "green", "blue"]}
+    parameters = {"type": "object", "properties": {"c": colours}, "required": ["c"]}
+    tool = {"type": "function", "function": {"name": "w", "parameters": parameters}}
+
+    answer = client.chat.completions.create(
+        model="free", messages=said("hi"), tools=[tool], tool_choice=choice, temperature=5, seed=1
+    )
+
+    calls = answer.choices[0].message.tool_calls
+    assert calls
+    for call in calls:
+        assert json.loads(call.function.arguments)["c"] in colours["enum"]
+    assert answer.choices[0].finish_reason == "tool_calls"
 
 
 def test_without_tools_nothing_is_said_of_them(client: Any) -> None:
