@@ -11,7 +11,7 @@ from executorch_mm.stats import Stats
 
 if TYPE_CHECKING:
     from executorch_mm._engine.json_answer import JsonAnswer
-    from executorch_mm._engine.reply import ReplyReader
+    from executorch_mm._engine.reply import ReplyReader, ThinkingBudget
 
 
 class TextPiece(str):
@@ -34,9 +34,16 @@ class Answer:
         stats: At that time; None before.
         json: Of a complete answer to a request for JSON.
         reader: Tells it apart; None where it is text alone.
+        budget: How long the model may think; None for as long as it likes.
     """
 
-    def __init__(self, *pieces: str, reader: ReplyReader | None = None) -> None:
+    def __init__(
+        self,
+        *pieces: str,
+        reader: ReplyReader | None = None,
+        budget: ThinkingBudget | None = None,
+    ) -> None:
+        self.budget = budget
         self.pieces = list(pieces)
         self.reader = reader
         self.records: Sequence[_core.TokenRecord] = ()

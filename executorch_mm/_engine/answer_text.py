@@ -13,7 +13,8 @@ from executorch_mm.config import GenerationConfig
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from executorch_mm._engine.reply import Delta, ReplyReader
+    from executorch_mm._engine.reply import Delta, ReplyReader, ThinkingBudget
+    from executorch_mm._engine.steps import Steps
 
 PieceT = TypeVar("PieceT")
 Piece: TypeAlias = "tuple[str, Sequence[Delta] | None]"
@@ -30,6 +31,7 @@ class AnswerText:
         config: Stop texts and whether they are shown.
         after: Ids before the answer.
         reader: Tells it apart; it gets control tokens written out.
+        budget: How long the model may think; None for as long as it likes.
     """
 
     def __init__(
@@ -38,7 +40,11 @@ class AnswerText:
         config: GenerationConfig,
         after: Sequence[int],
         reader: ReplyReader | None,
+        budget: ThinkingBudget | None = None,
     ) -> None:
+        self._budget = budget
+        self._num_thought = 0  # tokens
+        self._is_ending = False
         self._tokenizer = tokenizer
         self._config = config
         self._reader = reader
@@ -54,12 +60,22 @@ class AnswerText:
         """The stop text that ended it."""
         return self._text.stopped
 
+    def next(self, steps: Steps) -> int | None:
+        """The next token; one that ends thinking, once the model has thought long enough."""
+        if self._budget is not None and self._reader is not None:
+            is_late = self._reader.is_thinking and self._num_thought >= self._budget.num_tokens
+            if is_late and not self._is_ending:
+                steps.force(self._budget.end)
+            self._is_ending = is_late
+        return steps.next()
+
     def push(self, token: int) -> Piece:
         """Takes a token."""
         piece = self._text.push(token)
         if self._reader is None or self._written is None:
             return piece, None
         deltas = [*self._reader.push(self._written.push(token))]
+        self._num_thought += self._reader.is_thinking
         if self.stopped is not None:
             deltas += self._reader.finish()
         return piece, deltas

@@ -15,7 +15,7 @@ from executorch_mm.errors import ExecutorchMMError
 from executorch_mm.inputs import MultimodalInput, Prompt, as_parts, make_token_input
 
 if TYPE_CHECKING:
-    from executorch_mm._engine.reply import ReplyReader
+    from executorch_mm._engine.reply import ReplyReader, ThinkingBudget
 
 _MEDIA_POSITION = -1  # in a session's history
 _Ids: TypeAlias = "npt.NDArray[np.int64]"
@@ -29,11 +29,13 @@ class ChatPrompt(NamedTuple):
         parts: Token ids, and images and audio, in order.
         make_reader: Gives what tells one answer apart; None where it is text alone.
         grammar: In llguidance's dialect of Lark, what the answer keeps to because of its tools.
+        budget: How long the model may think.
     """
 
     parts: tuple[MultimodalInput, ...]
     make_reader: Callable[[], ReplyReader] | None = None
     grammar: str | None = None
+    budget: ThinkingBudget | None = None
 
 
 class PrefixCache:

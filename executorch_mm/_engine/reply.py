@@ -78,8 +78,25 @@ class Reply:
     others: Mapping[str, object] = field(default_factory=dict)
 
 
+class ThinkingBudget(NamedTuple):
+    """How long a model may think.
+
+    Attributes:
+        num_tokens: Of an answer, in all.
+        end: The tokens that then end it.
+    """
+
+    num_tokens: int
+    end: tuple[int, ...]
+
+
 class ReplyReader(Protocol):
     """Tells an answer apart while it is written."""
+
+    @property
+    def is_thinking(self) -> bool:
+        """Whether what comes next is thinking, if nothing else begins."""
+        ...
 
     def push(self, text: str) -> Sequence[Delta]:
         """Takes more of it, with its control tokens written out."""

@@ -234,7 +234,8 @@ class Requests(Access[_core.Session]):
             answers.first.pieces.append(echoed)
             yield echoed, None
         make_reader = getattr(inputs, "make_reader", None) or _no_reader
-        answers.first.reader = make_reader()
+        budget = getattr(inputs, "budget", None)
+        answers.first.reader, answers.first.budget = make_reader(), budget
         self.read(session, parts, config, progress, is_answered=True)
         start = _fork_or_save(session) if config.num_return_sequences > 1 else None
         yield from self._generate(session, steps, config, answers.first)
@@ -242,7 +243,9 @@ class Requests(Access[_core.Session]):
             self._loaded.prefixes.keep(session)
         if start is None:
             return
-        answers.others = [Answer(echoed, reader=make_reader()) for _ in range(1, config.num_return_sequences)]
+        answers.others = [
+            Answer(echoed, reader=make_reader(), budget=budget) for _ in range(1, config.num_return_sequences)
+        ]
         if isinstance(start, _core.Session):
             self._generate_from_forks(session, start, config, answers.others)
         else:
@@ -294,11 +297,11 @@ class Requests(Access[_core.Session]):
         answer: Answer,
     ) -> Pieces:
         """The answer to the prompt that the session has read."""
-        text = AnswerText(self.tokenizer, config, self._before_answer(session), answer.reader)
+        text = AnswerText(self.tokenizer, config, self._before_answer(session), answer.reader, answer.budget)
         reason: str | None = None
         generation, has_logprobs = steps.generation, config.logprobs is not None
         try:
-            while (token := steps.next()) is not None:
+            while (token := text.next(steps)) is not None:
                 piece, deltas = text.push(token)
                 if piece or deltas:
                     yield answer.add(piece, generation.records if has_logprobs else None), deltas

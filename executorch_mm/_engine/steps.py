@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from executorch_mm import _core
 from executorch_mm.config import LogitsProcessor
@@ -30,12 +34,24 @@ class Steps:
         self.generation = generation
         self._processors = processors
         self._constraint = constraint
+        self._forced: list[int] = []
+
+    def force(self, tokens: Sequence[int]) -> None:
+        """The next tokens are these, whatever the model says; a format may bring others before them."""
+        self._forced = [*tokens]
 
     def next(self) -> int | None:
         """The next token; None when the answer is complete."""
+        processors = self._processors
+        if self._forced:
+            processors = (*processors, _only(self._forced[0]))
         if self._constraint is None:
-            return self.generation.next(self._processors)
-        return self._constraint.next(self.generation, self._processors)
+            token = self.generation.next(processors)
+        else:
+            token = self._constraint.next(self.generation, processors)
+        if self._forced and token == self._forced[0]:
+            del self._forced[0]
+        return token
 
     @property
     def finish_reason(self) -> str:
@@ -51,3 +67,11 @@ class Steps:
     def mask_ns(self) -> int:
         """Time spent on saying which tokens may come."""
         return 0 if self._constraint is None else self._constraint.mask_ns
+
+
+def _only(token: int) -> LogitsProcessor:
+    def process(_ids: object, logits: NDArray[np.float32]) -> None:
+        logits[:] = -np.inf
+        logits[token] = 0.0
+
+    return process

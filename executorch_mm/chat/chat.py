@@ -14,6 +14,8 @@ import numpy as np
 
 from executorch_mm import _core
 from executorch_mm._engine.prefix_reuse import ChatPrompt
+from executorch_mm._engine.reply import ThinkingBudget
+from executorch_mm._engine.thinking import thinking_budget
 from executorch_mm._files.paths import checked_path
 from executorch_mm.chat.control_tokens import ControlTokens, encode_parts
 from executorch_mm.chat.local_media import MediaAccess
@@ -70,6 +72,8 @@ class ChatOptions:
             {"name": ...}}`, this one and no other. With the last two every call is one that its schema takes;
             that needs the extra `guidance`.
         strict_tools: Whether the same holds for calls that the model makes as it wishes.
+        thinking_budget: Tokens that the model may think for; then its thinking is ended, and it answers.
+            0 ends it at once. None for as long as it likes.
     """
 
     documents: Sequence[Fields] | None = None
@@ -84,12 +88,17 @@ class ChatOptions:
     response_template: Mapping[str, object] | Literal[False] | None = None
     tool_choice: str | Mapping[str, object] | None = None
     strict_tools: bool = False
+    thinking_budget: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.trusted_template, (bool, type(None))):
             raise InputError(f"trusted_template: expected a bool or None, got {shown(self.trusted_template)}")
         if not isinstance(self.strict_tools, bool):
             raise InputError(f"strict_tools: expected a bool, got {shown(self.strict_tools)}")
+        budget = self.thinking_budget
+        is_number = isinstance(budget, int) and not isinstance(budget, bool)
+        if budget is not None and not (is_number and 0 <= budget < 2**62):
+            raise InputError(f"thinking_budget: expected 0 or more tokens, or None, got {shown(budget)}")
         named_tool(self.tool_choice)
         given = self.response_template
         if not isinstance(given, (Mapping, type(None))) and given is not False:
@@ -173,7 +182,8 @@ class Chat:
         begun = reader.begun(last.text) if reader and isinstance(last, PromptText) else ""
         make_reader = None if reader is None else partial(TemplateReader, reader, begun, variables.tools)
         grammar = self._grammar(template.source, reader, begun, variables.tools or (), options)
-        return ChatPrompt((*self._bos(encoded, num_bos), *encoded), make_reader, grammar)
+        budget = self._budget(reader, options.thinking_budget)
+        return ChatPrompt((*self._bos(encoded, num_bos), *encoded), make_reader, grammar, budget)
 
     def forget_templates(self) -> None:
         """Reads them again with the next prompt; processes of theirs end."""
@@ -228,6 +238,11 @@ class Chat:
         if options.response_template is not None:
             return ReplyTemplate.read(options.response_template)
         return self._own_reader or find_format(source, has_tools=bool(tools))
+
+    def _budget(self, reader: ReplyTemplate | None, num_tokens: int | None) -> ThinkingBudget | None:
+        if num_tokens is None:
+            return None
+        return thinking_budget(num_tokens, "" if reader is None else reader.end_of_thinking, self._tokenizer)
 
     def _grammar(
         self,

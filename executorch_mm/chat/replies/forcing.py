@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from executorch_mm._engine.constraint import usable_schema
 from executorch_mm.chat.replies.patterns import Literals
-from executorch_mm.chat.replies.reader import THINKING, TemplateReader
+from executorch_mm.chat.replies.reader import TemplateReader
 from executorch_mm.chat.replies.regions import Regions
-from executorch_mm.chat.replies.template import ReplyField, ReplyTemplate
+from executorch_mm.chat.replies.template import THINKING, ReplyField, ReplyTemplate
 from executorch_mm.errors import InputError, shown
 from executorch_mm.tokenizer import Tokenizer
 

@@ -11,9 +11,8 @@ from typing import cast
 from executorch_mm._engine.reply import Delta, Reply, ToolCall
 from executorch_mm.chat.replies.contents import coerced, schema_types
 from executorch_mm.chat.replies.regions import Event, Regions
-from executorch_mm.chat.replies.template import ReplyTemplate
+from executorch_mm.chat.replies.template import THINKING, ReplyTemplate
 
-THINKING = ("thinking", "reasoning", "reasoning_content")  # what templates call it
 _BETWEEN = "\n"  # parts of a text that calls stand between
 _ID_CHARACTERS = string.ascii_letters + string.digits
 
@@ -40,6 +39,12 @@ class TemplateReader:
         self._others: dict[str, object] = {
             name: value for name, value in template.defaults.items() if name not in _TOLD_APART
         }
+
+    @property
+    def is_thinking(self) -> bool:
+        """See `ReplyReader`."""
+        field = self._regions.field
+        return field is not None and field.name in THINKING
 
     def push(self, text: str) -> list[Delta]:
         """See `ReplyReader`."""

@@ -18,6 +18,7 @@ _FIELD_KEYS = {
     *("repeats", "join", "optional", "transform", "transform_each"),
 }
 _MOST_FIELDS, _DEEPEST = 100, 50
+THINKING = ("thinking", "reasoning", "reasoning_content")  # what templates call it
 ParserMaker = Callable[[Budget], Parser]
 
 
@@ -116,6 +117,12 @@ class ReplyTemplate:
         if anchor is None:
             raise InputError("response_template: expected start_anchor or start_anchor_pattern, got neither")
         return cls(dict(defaults), fields, rest[0] if rest else None, anchor)
+
+    @property
+    def end_of_thinking(self) -> str:
+        """The text that ends thinking; empty where there is none, or several may."""
+        closing = next((field.closing for field in self.fields if field.name in THINKING), None)
+        return closing.first if isinstance(closing, Literals) else ""
 
     def begun(self, prompt: str) -> str:
         """What of a prompt belongs to the answer: all behind the last anchor, nothing without one."""

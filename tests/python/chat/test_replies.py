@@ -18,8 +18,8 @@ from executorch_mm import GenerationConfig, GenerationResult, InputError, Multim
 from executorch_mm._engine.reply import Delta, Reply
 from executorch_mm.chat import ChatOptions
 from executorch_mm.chat.replies.formats import find_format
-from executorch_mm.chat.replies.reader import THINKING, TemplateReader
-from executorch_mm.chat.replies.template import ReplyTemplate
+from executorch_mm.chat.replies.reader import TemplateReader
+from executorch_mm.chat.replies.template import THINKING, ReplyTemplate
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "chat"
 # By tools/fixtures/chat/make_replies_golden.py with transformers.
@@ -396,3 +396,65 @@ def test_several_answers_are_told_apart_each(runner: MultimodalRunner) -> None:
         chat_options=OPTIONS,
     )
     assert [(one.content, one.thinking) for one in (result, *result.alternatives)] == [("b", "a")] * 2
+
+
+class Thinks:
+    """A logits processor by which the model never stops thinking by itself, but says "ok" afterwards."""
+
+    def __init__(self, runner: MultimodalRunner) -> None:
+        self._say = iter([*runner.tokenizer.encode("ok"), min(runner.tokenizer.eos_ids)])
+        self._thought = runner.tokenizer.encode("a")[0]
+        self._decode = runner.tokenizer.decode
+        self._num_before: int | None = None
+
+    def __call__(self, ids: np.ndarray, logits: np.ndarray) -> None:
+        if self._num_before is None:
+            self._num_before = len(ids)
+        said = self._decode([int(token) for token in ids[self._num_before :]])
+        token = next(self._say) if "</think>" in said else self._thought
+        logits[:] = -np.inf
+        logits[token] = 0.0
+
+
+@pytest.mark.parametrize("budget", [0, 1, 5])
+def test_thinking_ends_when_its_budget_is_used_up(runner: MultimodalRunner, budget: int) -> None:
+    template = TEMPLATE.replace("<|assistant|>", "<|im_start|>assistant\n<think>")
+    options = ChatOptions(template=template, thinking_budget=budget)
+    result = runner.chat("hi", logits_processors=[Thinks(runner)], chat_options=options, max_new_tokens=40)
+    assert result.thinking == ("a" * budget or None)
+    assert (result.content, result.finish_reason) == ("ok", "stop")
+    stream = runner.stream_chat(
+        "hi", logits_processors=[Thinks(runner)], chat_options=options, max_new_tokens=40, deltas=True
+    )
+    assert "".join(delta.content for delta in stream) == "ok"
+
+
+def test_thinking_without_a_budget_goes_on(runner: MultimodalRunner) -> None:
+    result = runner.chat(
+        "hi",
+        saying(runner, "<think>" + "a" * 9 + "</think>ok"),
+        chat_options=ChatOptions(template=TEMPLATE, thinking_budget=100),
+    )
+    assert (result.thinking, result.content) == ("a" * 9, "ok")
+    logprobs = runner.chat(
+        "hi",
+        logits_processors=[Thinks(runner)],
+        chat_options=ChatOptions(
+            template=TEMPLATE.replace("<|assistant|>", "<|im_start|>assistant\n<think>"), thinking_budget=2
+        ),
+        logprobs=0,
+        max_new_tokens=40,
+    )
+    assert len(logprobs.logprobs or ()) == len(logprobs.token_ids)
+    assert logprobs.content == "ok"
+
+
+@pytest.mark.parametrize("budget", [-1, True, 2.5, "3", 2**70])
+def test_a_budget_that_is_none_is_refused(runner: MultimodalRunner, budget: Any) -> None:
+    with pytest.raises(InputError, match="thinking_budget: expected 0 or more tokens, or None"):
+        ChatOptions(thinking_budget=budget)
+
+
+def test_a_model_that_does_not_think_has_no_budget(runner: MultimodalRunner) -> None:
+    with pytest.raises(InputError, match="thinking_budget: expected a model whose files say what ends"):
+        runner.chat("hi", chat_options=ChatOptions(thinking_budget=3), max_new_tokens=1)
