@@ -23,6 +23,7 @@ from executorch_mm.server.failures import response_of
 from executorch_mm.server.guard import Guard
 from executorch_mm.server.models import Loader
 from executorch_mm.server.options import ServerOptions
+from executorch_mm.server.responses import respond
 from executorch_mm.server.speech import transcribe, translate
 from executorch_mm.server.state import Served, ServerState
 
@@ -72,6 +73,7 @@ def make_app(loaders: Mapping[str, Loader], options: ServerOptions | None = None
             route("/v1/models/{model:path}", "GET", _show_model),
             route("/v1/chat/completions", "POST", complete_chat),
             route("/v1/completions", "POST", complete_text),
+            route("/v1/responses", "POST", respond),
             route("/v1/decisions", "POST", decide),
             route("/v1/embeddings", "POST", embed),
             route("/v1/audio/transcriptions", "POST", transcribe),

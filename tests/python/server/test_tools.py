@@ -131,6 +131,26 @@ def test_a_call_can_be_required(choice: Any, client: Any) -> None:
     assert answer.choices[0].finish_reason == "tool_calls"
 
 
+def test_responses_have_calls_and_thinking_as_items(client: Any) -> None:
+    tool = {"type": "function", **WEATHER["function"]}  # type: ignore[dict-item]
+    options: dict[str, Any] = {"model": "m", "input": "hi", "tools": [tool]}
+
+    whole = client.responses.create(**options)
+    events = list(client.responses.create(**options, stream=True))
+
+    for response in (whole, events[-1].response):
+        assert [item.type for item in response.output] == ["reasoning", "message", *["function_call"] * 2]
+        assert response.output_text == "so"
+        assert [json.loads(item.arguments) for item in response.output[2:]] == [{"c": "B"}, {"c": "R"}]
+    done = [event for event in events if event.type == "response.function_call_arguments.done"]
+    assert [json.loads(event.arguments) for event in done] == [{"c": "B"}, {"c": "R"}]
+    call = whole.output[2]
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
+    items = [{"role": "user", "content": "hi"}, *(item.model_dump() for item in whole.output), result]
+    again = client.responses.create(model="free", input=items, max_output_tokens=1)
+    assert again.usage.input_tokens > whole.usage.input_tokens
+
+
 def test_without_tools_nothing_is_said_of_them(client: Any) -> None:
     options = {"model": "m", "messages": said("hi")}
     without = client.chat.completions.create(**options)

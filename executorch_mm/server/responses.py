@@ -1,0 +1,213 @@
+"""/v1/responses: the same answers as chat completions, as items and their events. Nothing is kept."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from executorch_mm import GenerationResult, ToolCall
+from executorch_mm._openai.chat_request import ChatRequest, read_chat
+from executorch_mm._openai.failures import ApiError, as_api_error
+from executorch_mm.server.answering import Answering, Piece, Question
+from executorch_mm.server.chat import ChatPrompt
+from executorch_mm.server.connection import EventStream
+from executorch_mm.server.response_request import as_chat
+from executorch_mm.server.state import Served, ServerState
+
+
+async def respond(request: Request, state: ServerState, served: Served) -> Response:
+    """Answers a request.
+
+    Args:
+        request: Its body has not been read.
+        state: Of the server.
+        served: Is told what the request was and cost.
+
+    Raises:
+        ApiError, ExecutorchMMError: It cannot be answered; see `as_api_error`.
+        ClientGone: Nobody waits for the answer.
+    """
+    with state.bodies.held() as body:
+        asked = read_chat(as_chat(await body.json(request)), state.options, is_served=True)
+        served.model = asked.model
+        model = await state.models.language_model(asked.model, served)
+        question = Question(ChatPrompt(asked.messages, asked.tools, asked.chat_options), asked.config)
+        answering = Answering([question], model, state, served)
+        events = _Events(asked, served)
+        if not asked.is_streamed:
+            (result,) = await state.work.run(request.receive, answering.results())
+            for _ in events.whole(result):
+                pass
+            return JSONResponse(events.response(result))
+        items = answering.pieces()
+        first = await state.work.run(request.receive, anext(items))  # what is wrong has a status then
+    return EventStream(state.work, _stream(first[1], items, events, served))
+
+
+async def _stream(
+    first: Piece | GenerationResult,
+    items: AsyncGenerator[tuple[int, Piece | GenerationResult], None],
+    events: _Events,
+    served: Served,
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(items):
+        yield b"".join([*events.begin(), *events.take(first)])
+        try:
+            async for _, item in items:
+                yield b"".join(events.take(item))
+        except Exception as error:  # noqa: BLE001 (the status has been sent)
+            failure = as_api_error(error)
+            served.fails(failure, error)
+            yield events.failed(failure)
+
+
+class _Events:
+    """The items of an answer and the events that tell of them.
+
+    Args:
+        asked: The request.
+        served: Knows what it cost.
+    """
+
+    def __init__(self, asked: ChatRequest, served: Served) -> None:
+        self._asked = asked
+        self._served = served
+        self._head = {"id": _new_id("resp"), "object": "response", "created_at": time.time()}
+        self._items: list[dict[str, Any]] = []
+        self._open: dict[str, Any] | None = None  # the item that text is added to
+        self._number = 0
+
+    def response(self, result: GenerationResult | None) -> dict[str, object]:
+        """The answer so far.
+
+        Args:
+            result: None while it is not complete.
+        """
+        is_whole = result is not None and result.finish_reason == "stop"
+        status = "in_progress" if result is None else "completed" if is_whole else "incomplete"
+        is_cut = status == "incomplete"
+        tools = [{"type": "function", "strict": None, **tool["function"]} for tool in self._asked.tools or ()]
+        return {
+            **self._head,
+            "status": status,
+            "model": self._asked.model,
+            "output": self._items,
+            "parallel_tool_calls": True,
+            "tool_choice": self._asked.chat_options.tool_choice or "auto",
+            "tools": tools,
+            "error": None,
+            "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
+            "usage": None if result is None else self._usage(),
+        }
+
+    def begin(self) -> Iterator[bytes]:
+        """Before the first piece."""
+        yield self._event("response.created", response=self.response(None))
+        yield self._event("response.in_progress", response=self.response(None))
+
+    def whole(self, result: GenerationResult) -> Iterator[bytes]:
+        """All of an answer that comes at once."""
+        if result.thinking:
+            yield from self._text("reasoning", result.thinking)
+        if result.content or not result.tool_calls:
+            yield from self._text("message", result.content)
+        for call in result.tool_calls:
+            yield from self._call(call)
+        yield from self._close()
+
+    def take(self, item: Piece | GenerationResult) -> Iterator[bytes]:
+        """A piece of the answer, or its end."""
+        if isinstance(item, GenerationResult):
+            if not self._items:
+                yield from self._text("message", "")
+            yield from self._close()
+            response = self.response(item)
+            yield self._event(f"response.{response['status']}", response=response)
+        elif isinstance(item, str):
+            yield from self._text("message", item)
+        elif item.tool_call is not None:
+            yield from self._call(item.tool_call)
+        else:
+            yield from self._text("reasoning" if item.thinking else "message", item.thinking or item.content)
+
+    def failed(self, failure: ApiError) -> bytes:
+        """The answer ends with an error."""
+        return self._event("error", message=str(failure), code=failure.code, param=failure.param)
+
+    def _text(self, kind: str, text: str) -> Iterator[bytes]:
+        part_kind = "reasoning_text" if kind == "reasoning" else "output_text"
+        if self._open is None or self._open["type"] != kind:
+            yield from self._close()
+            more: dict[str, Any] = {"annotations": []} if kind == "message" else {}
+            part = {"type": part_kind, "text": "", **more}
+            new: dict[str, Any] = {"id": _new_id("rs" if kind == "reasoning" else "msg"), "type": kind}
+            new["summary" if kind == "reasoning" else "role"] = [] if kind == "reasoning" else "assistant"
+            self._open = {**new, "status": "in_progress", "content": []}
+            self._items.append(self._open)
+            yield self._of_item("response.output_item.added", item=self._open)
+            self._open["content"] = [part]
+            yield self._of_part("response.content_part.added", part=part)
+        self._open["content"][0]["text"] += text
+        if text:
+            yield self._of_part(f"response.{part_kind}.delta", delta=text, **_no_logprobs(kind))
+
+    def _close(self) -> Iterator[bytes]:
+        if self._open is None:
+            return
+        (part,) = self._open["content"]
+        kind = self._open["type"]
+        yield self._of_part(f"response.{part['type']}.done", text=part["text"], **_no_logprobs(kind))
+        yield self._of_part("response.content_part.done", part=part)
+        self._open["status"] = "completed"
+        yield self._of_item("response.output_item.done", item=self._open)
+        self._open = None
+
+    def _call(self, call: ToolCall) -> Iterator[bytes]:
+        yield from self._close()
+        arguments: str = call.to_dict()["function"]["arguments"]
+        item = {"id": _new_id("fc"), "type": "function_call", "call_id": call.id, "name": call.name}
+        self._items.append({**item, "arguments": "", "status": "in_progress"})
+        yield self._of_item("response.output_item.added", item=self._items[-1])
+        self._items[-1] = {**item, "arguments": arguments, "status": "completed"}
+        names = {"item_id": item["id"]}
+        yield self._of_item("response.function_call_arguments.delta", delta=arguments, **names)
+        yield self._of_item(
+            "response.function_call_arguments.done", arguments=arguments, name=call.name, **names
+        )
+        yield self._of_item("response.output_item.done", item=self._items[-1])
+
+    def _of_item(self, kind: str, **fields: object) -> bytes:
+        return self._event(kind, output_index=len(self._items) - 1, **fields)
+
+    def _of_part(self, kind: str, **fields: object) -> bytes:
+        return self._of_item(kind, item_id=self._items[-1]["id"], content_index=0, **fields)
+
+    def _event(self, kind: str, **fields: object) -> bytes:
+        event = {"type": kind, "sequence_number": self._number, **fields}
+        self._number += 1
+        return f"event: {kind}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
+
+    def _usage(self) -> dict[str, object]:
+        served = self._served
+        return {
+            "input_tokens": served.num_prompt,
+            "input_tokens_details": {"cached_tokens": served.num_cached},
+            "output_tokens": served.num_answer,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": served.num_prompt + served.num_answer,
+        }
+
+
+def _no_logprobs(kind: str) -> dict[str, object]:
+    return {"logprobs": []} if kind == "message" else {}
+
+
+def _new_id(kind: str) -> str:
+    return f"{kind}_{secrets.token_hex(12)}"
