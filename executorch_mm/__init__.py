@@ -86,6 +86,7 @@ if TYPE_CHECKING:
         SpeechRunner,
         SpeechSession,
         Transcription,
+        Word,
     )
     from executorch_mm.stats import CacheInfo, Stats
     from executorch_mm.tokenizer import Tokenizer, load_tokenizer
@@ -136,6 +137,7 @@ _LATER = {
     "ToolCall": "executorch_mm._engine.reply",
     "ToolRun": "executorch_mm._engine.tool_runs",
     "Transcription": "executorch_mm.speech",
+    "Word": "executorch_mm.speech",
     "XnnpackOptions": "executorch_mm._loading.options",
     "build_info": "executorch_mm.inspection.build_info",
     "inspect_model": "executorch_mm.inspection.model_report",
@@ -218,6 +220,7 @@ __all__ = [
     "Transcription",
     "TransducerContract",
     "UnknownOptionError",
+    "Word",
     "XnnpackOptions",
     "__version__",
     "build_info",

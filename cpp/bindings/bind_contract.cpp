@@ -142,6 +142,10 @@ void bind_contract(nb::module_& module) {
           "'whole', numpy's name of its element type or 'other', and bytes.")
       .def_ro("all_logits", &Contract::all_logits,
               "A call gives logits for each of its tokens, not for the last one alone.")
+      .def_ro(
+          "num_alignment_heads", &Contract::num_alignment_heads,
+          "Of a speech model: heads of which the decoder tells what they look at, for the times of "
+          "words.")
       .def_prop_ro(
           "has_outer_cache",
           [](const Contract& contract) { return contract.outer_cache.is_used(); },

@@ -170,6 +170,16 @@ std::vector<std::pair<uintptr_t, int64_t>> memory_of(const Session& session) {
   return uses;
 }
 
+using OwnedFloats = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
+
+OwnedFloats alignment(const Session& session) {
+  const auto heads = static_cast<size_t>(session.contract().num_alignment_heads);
+  auto* kept = new std::vector<float>(session.alignment());
+  const nb::capsule owner(
+      kept, [](void* pointer) noexcept { delete static_cast<std::vector<float>*>(pointer); });
+  return OwnedFloats(kept->data(), {heads, kept->size() / heads}, owner);
+}
+
 std::shared_ptr<Session> another(Session& session) { return kept_in_children(session.another()); }
 
 std::shared_ptr<Session> fork(Session& session, bool keeps_logits) {
@@ -312,6 +322,9 @@ void bind_session(nb::module_& module) {
           "read_scored", read_scored, "ids"_a, "deadline_ns"_a = kNever,
           "Reads the first of these tokens, as many as one call of the model takes. For each: ln p "
           "(NaN\nwhere nothing was before it), and whether no other was likelier.")
+      .def_prop_ro("alignment", alignment, nb::rv_policy::move,
+                   "float32 (heads, frames): how much the last token that was read looks at each "
+                   "frame of the clip.")
       .def("reset", &Session::reset, WithoutGil(), "Back to the state after loading.")
       .def("use_method", &Session::use_method, "name"_a, WithoutGil(),
            "Another decoder of the program goes on, where they share their cache.")

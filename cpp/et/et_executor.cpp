@@ -293,8 +293,10 @@ TensorView EtExecutor::run_decoder(const TensorView& tokens, const TensorView& e
   const ops::KvCacheScope scope(outer_cache);
   EtProgram& program = *decoding_->program;
   const int64_t before = program.copied_input_bytes();
-  const TensorView logits = as_rows(
-      model_->run_decoder(*decoding_, *current_, decoder, state_, inputs, num_tokens, position)[0]);
+  const std::vector<TensorView> outputs =
+      model_->run_decoder(*decoding_, *current_, decoder, state_, inputs, num_tokens, position);
+  const TensorView logits = as_rows(outputs[0]);
+  if (current_->num_alignment_heads > 0) alignment_ = copied(as_rows(outputs[1]), alignment_bytes_);
   copied_input_bytes_ += program.copied_input_bytes() - before;
   if (logits.shape[0] < num_rows) {
     throw Error(ErrorCode::kExecution, decoder.name + ": expected logits of " +

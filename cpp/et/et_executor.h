@@ -31,6 +31,7 @@ class EtExecutor final : public Executor {
   TensorView decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
                          int64_t num_rows) override;
   std::vector<TensorView> decode_batch(const std::vector<BatchPart>& parts) override;
+  TensorView alignment() const override { return alignment_; }
   TensorView decode_embeddings(const TensorView& embeddings, int64_t position,
                                int64_t placeholder_id) override;
   TensorView encode_image(const MediaView& image) override;
@@ -95,6 +96,8 @@ class EtExecutor final : public Executor {
   ops::KvSequence sequence_;                         // of the model's outer cache
   std::shared_ptr<EncoderOutputs> encoder_outputs_;  // of an encoder-decoder
   std::vector<uint8_t> last_logits_;                 // copies, where the model is shared
+  TensorView alignment_;
+  std::vector<uint8_t> alignment_bytes_;
   std::vector<uint8_t> encoded_rows_;
   std::vector<int64_t> positions_;  // the position input: (1) or (num_tokens)
   // Inputs in the dtype that the method wants, where the caller's is another.

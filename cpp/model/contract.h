@@ -174,6 +174,9 @@ struct Contract : Signatures {
   int64_t max_batch_tokens = 1;
   int64_t max_chunk = 0;    // tokens that one decoder call takes at most
   bool all_logits = false;  // of each token of a call, not of the last one alone
+  // Speech: heads of which a call tells how much its last token looks at each frame, (1, heads,
+  // frames) behind the logits; 0 where it does not.
+  int64_t num_alignment_heads = 0;
   // The same where something else than the decoder reads them; 0 where nothing does:
   int64_t first_chunk = 0;      // tokens at position 0
   int64_t embedding_chunk = 0;  // rows of embeddings

@@ -16,11 +16,14 @@
 namespace emm {
 namespace {
 
-void check_logits(const MethodSpec& decoder) {
-  if (decoder.outputs.size() != 1) {
-    refuse_contract(decoder.name + ": expected one output (logits), got " +
-                    std::to_string(decoder.outputs.size()));
+void check_logits(const MethodSpec& decoder, bool is_speech) {
+  const size_t num_outputs = decoder.outputs.size();
+  if (num_outputs < 1 || num_outputs > (is_speech ? 2 : 1)) {
+    refuse_contract(decoder.name + ": expected one output (logits)" +
+                    (is_speech ? ", and at most the attention of alignment heads" : "") + ", got " +
+                    std::to_string(num_outputs));
   }
+  if (num_outputs == 2) expect_tensor(decoder, Side::kOutput, 1, 3, kFloats);
   const TensorSpec& logits = decoder.outputs[0];
   const bool dtype_fits = logits.dtype == DType::kFloat32 || logits.dtype == DType::kFloat16 ||
                           logits.dtype == DType::kBFloat16 || logits.dtype == DType::kUInt16;
@@ -404,7 +407,9 @@ void interpret(const ProgramInfo& program, const ContractRequest& request, Contr
     expect_tensor(decoder, Side::kInput, 0, 2, kIds);
   }
   expect_flexible_length(decoder, contract.is_joint ? static_cast<size_t>(places.tokens) : 0);
-  check_logits(decoder);
+  const bool is_speech = contract.kind == ModelKind::kSpeech;
+  check_logits(decoder, is_speech);
+  if (decoder.outputs.size() > 1) contract.num_alignment_heads = decoder.outputs[1].shape[1];
   contract.vocab_size = decoder.outputs[0].shape.back();
   contract.all_logits = has_all_logits(decoder);
   read_position_style(decoder, contract);

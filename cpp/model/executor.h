@@ -112,6 +112,10 @@ class Executor {
   // them.
   virtual std::vector<TensorView> decode_batch(const std::vector<BatchPart>& parts);
 
+  // How much the last token of the last of these calls looks at each frame of the clip, (heads,
+  // frames), where contract().num_alignment_heads > 0; nothing where it is not known here.
+  virtual TensorView alignment() const { return {}; }
+
   // The same as decode_tokens() for (num_tokens, hidden_size) embeddings, at positions where a
   // joint decoder is told `placeholder_id`. Multimodal models only.
   virtual TensorView decode_embeddings(const TensorView& embeddings, int64_t position,

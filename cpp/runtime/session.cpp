@@ -368,6 +368,16 @@ ReadToken Session::score(const float* logits, int64_t id) const {
           likeliest >= 0 && logits[id] >= logits[likeliest]};
 }
 
+std::vector<float> Session::alignment() const {
+  const auto lock = enter();
+  const TensorView view = executor_->alignment();
+  if (view.data == nullptr)
+    throw Error(ErrorCode::kInput, "alignment: the model does not tell what it looks at");
+  std::vector<float> converted;
+  const float* values = as_float32(view, converted);
+  return {values, values + view.size()};
+}
+
 void Session::expect_prompt() const {
   if (can_generate()) return;
   throw Error(ErrorCode::kInput, "prompt: expected at least one token, image or clip, got none");

@@ -126,6 +126,9 @@ class Session {
   // changed where there is no room for all of them; gives nothing where it was cancelled before its
   // turn or the deadline came first.
   std::vector<ReadToken> read_scored(const std::vector<int64_t>& ids, int64_t deadline_ns = kNever);
+  // How much the last token that was read looks at each frame of the clip, (heads, frames) row by
+  // row. Throws Error(kInput) where the model does not tell.
+  std::vector<float> alignment() const;
   // Feeds the pending tokens, if any, and samples the next one, which is then pending. Tokens that
   // may come next are fed along as far as there is room: if they come, their logits are there
   // already, and if not, nothing has happened. Where contract().all_logits. Nothing where it was

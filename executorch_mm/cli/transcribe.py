@@ -20,7 +20,8 @@ from executorch_mm.cli.progress import PromptProgress
 if TYPE_CHECKING:
     from executorch_mm.speech import Segment, SileroVad, SpeechConfig, SpeechRunner
 
-_FORMATS = ("txt", "srt", "vtt", "json")
+_FORMATS = ("txt", "srt", "vtt", "json", "verbose_json")
+_WITH_WORDS = ("srt", "vtt", "json", "verbose_json")
 _STDIN_NAME = "stdin"
 
 
@@ -32,8 +33,8 @@ def add_parser(commands: Commands) -> None:
         "write down what is said in audio files",
         "Write down what is said in audio files; segments go to stdout as they come.",
         "Several files are written one after another: as txt with a line ==> FILE <== before each, as JSON "
-        "one object a line. Subtitles of several files need a folder as --output. Where a file fails, the "
-        "others are written all the same.",
+        "one object a line; verbose_json is that of OpenAI's API. Subtitles of several files need a folder "
+        "as --output. Where a file fails, the others are written all the same.",
     )
     parser.add_argument(
         "audio", metavar="FILE", nargs="+", help="an audio file; - reads it from standard input"
@@ -58,6 +59,9 @@ def add_parser(commands: Commands) -> None:
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--format", choices=_FORMATS, default="txt", help="of the text (default: txt)")
     add_json(shape, "the same as --format json")
+    parser.add_argument(
+        "--words", action="store_true", help="times of words: a subtitle each, or in the JSON"
+    )
     parser.add_argument("--stats", action="store_true", help="print counts and times to stderr")
     add_threads(add_model(parser))
     parser.set_defaults(run=run)
@@ -75,6 +79,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.json:
         arguments.format = "json"
+    if arguments.words and arguments.format not in _WITH_WORDS:
+        raise UsageError(
+            f"transcribe: --words needs --format {', '.join(_WITH_WORDS)}, not {arguments.format}"
+        )
     config = _config(arguments)
     detector = _detector(arguments)
     if detector is not None:
@@ -103,17 +111,18 @@ def _transcribe(
         progress(round(done), max(round(total), 1), "transcribe")
 
     is_one_of_several = len(arguments.audio) > 1 and output == "-"
-    if arguments.format == "json":
+    if arguments.format in ("json", "verbose_json"):
         result = runner.transcribe(source, config, progress=show)
         progress.clear()
-        named = {"file": audio, **result.to_dict()} if is_one_of_several else result.to_dict()
+        found = result.to_dict() if arguments.format == "json" else json.loads(result.to_verbose_json())
+        named = {"file": audio, **found} if is_one_of_several else found
         with opened(output) as file:
             file.write(json.dumps(named, ensure_ascii=False) + "\n")
     else:
         from executorch_mm.speech.formats import write
 
         with closing(runner.stream_transcribe(source, config, progress=show)) as events:
-            pieces = write(arguments.format, _segments(events))
+            pieces = write(arguments.format, _segments(events), words=arguments.words)
             first = next(pieces, "")  # the audio is read here, before a file is made
             with opened(output) as file:
                 _write(file, f"==> {audio} <==\n{first}" if is_one_of_several else first, progress)
@@ -150,7 +159,8 @@ def _outputs(arguments: argparse.Namespace) -> list[tuple[str, str]]:
         return [(files[0], output)]
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"transcribe: --output: expected a folder for {len(files)} files, got {output}")
-    names = [f"{_STDIN_NAME if file == '-' else Path(file).stem}.{arguments.format}" for file in files]
+    ending = arguments.format.removeprefix("verbose_")
+    names = [f"{_STDIN_NAME if file == '-' else Path(file).stem}.{ending}" for file in files]
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
         raise UsageError(f"transcribe: --output: {count} files would be written to {folder / name}")
@@ -168,6 +178,7 @@ def _config(arguments: argparse.Namespace) -> SpeechConfig:
             task=arguments.task,
             prompt=arguments.prompt,
             timestamps=arguments.format != "txt",
+            word_timestamps=arguments.words,
             vad_filter=arguments.vad,
             seed=arguments.seed,
         )

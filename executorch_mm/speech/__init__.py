@@ -3,7 +3,7 @@
 from executorch_mm.speech.config import SpeechConfig, SpeechOptions
 from executorch_mm.speech.model import SpeechModel, SpeechSession
 from executorch_mm.speech.runner import SpeechRunner
-from executorch_mm.speech.segment import Partial, Segment
+from executorch_mm.speech.segment import Partial, Segment, Word
 from executorch_mm.speech.transcription import Transcription
 from executorch_mm.speech.vad import EnergyVad, SileroVad
 
@@ -18,4 +18,5 @@ __all__ = [
     "SpeechRunner",
     "SpeechSession",
     "Transcription",
+    "Word",
 ]

@@ -82,6 +82,10 @@ class SpeechPart:
             start=segment.start + self.start,
             end=segment.end + self.start,
             token_times=tuple((a + self.start, b + self.start) for a, b in segment.token_times),
+            words=tuple(
+                replace(word, start=word.start + self.start, end=word.end + self.start)
+                for word in segment.words
+            ),
         )
 
 

@@ -17,6 +17,7 @@ from executorch_mm.preprocess import Waveform
 from executorch_mm.preprocess.audio import to_waveform
 from executorch_mm.sampling import deadline_ns
 from executorch_mm.speech._transcriber import Hearing, SpeechProgress
+from executorch_mm.speech._words import words_of
 from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import Partial, Segment, SpeechEvent
 from executorch_mm.tokenizer import Tokenizer
@@ -34,9 +35,13 @@ _SENTENCE_ENDS = (".", "?", "!")
 class _Sentence:
     """A segment as far as it has been heard."""
 
-    text: str = ""
+    pieces: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     times: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
 
     def is_complete_before(self, piece: str) -> bool:
         """Whether it ends where this text begins: behind a stop, at the next word."""
@@ -46,7 +51,7 @@ class _Sentence:
     def partial(self) -> Partial:
         return Partial(text=self.text, start=self.times[0][0], temperature=0.0)
 
-    def segment(self, latest: float = math.inf) -> Segment:
+    def segment(self, config: SpeechConfig, latest: float = math.inf) -> Segment:
         """It is over: the next sentence begins at `latest`, maybe on the frame of its last symbol."""
         times = tuple((min(start, latest), min(end, latest)) for start, end in self.times)
         return Segment(
@@ -55,6 +60,7 @@ class _Sentence:
             end=max(end for _, end in times),
             tokens=tuple(self.tokens),
             token_times=times,
+            words=words_of(self.pieces, times, None) if config.word_timestamps else (),
         )
 
 
@@ -145,17 +151,17 @@ class TransducerModel:
             piece = text.push(symbol.token)
             time = self._time(symbol, duration)
             if sentence.is_complete_before(piece):
-                hearing.segments.append(sentence.segment(time[0]))
+                hearing.segments.append(sentence.segment(config, time[0]))
                 yield hearing.segments[-1]
                 sentence = _Sentence()
-            sentence.text += piece
+            sentence.pieces.append(piece)
             sentence.tokens.append(symbol.token)
             sentence.times.append(time)
             yield sentence.partial
             is_late = now_ns >= end_ns
-        sentence.text += text.finish()
         if sentence.tokens:
-            hearing.segments.append(sentence.segment())
+            sentence.pieces[-1] += text.finish()
+            hearing.segments.append(sentence.segment(config))
             yield hearing.segments[-1]
         hearing.finish_reason = "timeout" if is_late else "cancelled" if session.is_cancelled else "stop"
         progress(duration, duration)

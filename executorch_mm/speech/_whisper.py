@@ -11,13 +11,15 @@ from executorch_mm.errors import ContractError, InputError
 from executorch_mm.preprocess import AudioProcessor, LogMelConfig, Waveform
 from executorch_mm.preprocess.audio import to_waveform
 from executorch_mm.preprocess.find import FoundProcessors
+from executorch_mm.speech._alignment import token_starts
 from executorch_mm.speech._languages import language_code
 from executorch_mm.speech._transcriber import Hearing, SpeechProgress
 from executorch_mm.speech._whisper_tokens import WhisperTokens
 from executorch_mm.speech._whisper_window import Attempt, Window, WindowDecoder, text_of
 from executorch_mm.speech._windows import TIME_STEP, Span, Windows, split
+from executorch_mm.speech._words import pieces_of, words_of
 from executorch_mm.speech.config import SpeechConfig
-from executorch_mm.speech.segment import Segment, SpeechEvent
+from executorch_mm.speech.segment import Segment, SpeechEvent, Word
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class WhisperModel:
     ) -> None:
         self._tokenizer = tokenizer
         self._tokens = WhisperTokens.read(folders, tokenizer, contract)
+        self._has_alignment = contract.num_alignment_heads > 0
         self._num_positions = min(contract.capacity, self._tokens.num_positions)
         taken = contract.methods["encoder"].inputs[0].shape[1:]
         found = FoundProcessors(folders, processor_path).feature_extractor
@@ -89,7 +92,12 @@ class WhisperModel:
             )
         if config.task != "transcribe" and not (tokens.languages and config.task in tokens.tasks):
             raise InputError(f"task: the model does not {config.task}")
-        if config.timestamps and tokens.first_time is None:
+        if config.word_timestamps and not self._has_alignment:
+            raise InputError(
+                "word_timestamps: the program does not tell what its decoder looks at: expected a second "
+                "output of text_decoder, (1, heads, frames), as tools/whisper exports it"
+            )
+        if (config.timestamps or config.word_timestamps) and tokens.first_time is None:
             raise InputError("timestamps: the model has no tokens for times")
         if config.prompt and tokens.previous is None:
             raise InputError("prompt: the model has no token for an earlier text")
@@ -117,7 +125,7 @@ class WhisperModel:
         if config.language is not None:
             hearing.language = language_code(config.language, self._tokens.languages)
         decoder = WindowDecoder(session, self._tokenizer, self._tokens, self._num_positions, config, hearing)
-        asks_times = config.timestamps or windows.num_frames > windows.size
+        asks_times = config.timestamps or config.word_timestamps or windows.num_frames > windows.size
         first_time = self._tokens.first_time if asks_times else None
         context = hearing.context
         if context is None:
@@ -134,7 +142,10 @@ class WhisperModel:
             if not attempt.is_silence(config):
                 spans, steps = split(attempt.tokens, first_time)
                 last = len(hearing.segments)
-                self._add_segments(hearing.segments, attempt, spans, start, end)
+                times: list[float] = []
+                if config.word_timestamps:
+                    times = self._token_times(attempt, windows.num_frames - frame, start, end)
+                self._add_segments(hearing.segments, attempt, spans, start, end, times, hearing.language)
                 segments = hearing.segments[last:]
                 yield from segments
                 context = [*context, *(token for segment in segments for token in segment.tokens)]
@@ -148,15 +159,34 @@ class WhisperModel:
         progress(windows.duration, windows.duration)
         hearing.finish_reason = "stop"
 
+    def _token_times(self, attempt: Attempt, num_frames: int, start: float, end: float) -> list[float]:
+        """When each token of a window begins, in seconds."""
+        if not attempt.alignment:  # one token at most
+            return [start] * len(attempt.tokens)
+        length = attempt.alignment[0].shape[1]
+        size = self._window_seconds * self.sampling_rate / self._processor.config.hop  # frames of features
+        starts = token_starts(attempt.alignment, int(num_frames * length / size))
+        starts += [starts[-1]] * (len(attempt.tokens) - len(starts))
+        return [min(start + frame * self._window_seconds / length, end) for frame in starts]
+
     def _add_segments(
-        self, segments: list[Segment], attempt: Attempt, spans: Sequence[Span], start: float, end: float
+        self,
+        segments: list[Segment],
+        attempt: Attempt,
+        spans: Sequence[Span],
+        start: float,
+        end: float,
+        times: Sequence[float] = (),
+        language: str | None = None,
     ) -> None:
         """Adds the spans of a window that hold a text and last, with times that lie in the window.
 
         The model may place a text behind the end of the audio, where its window is filled up: such a text
         gets the last step before the end.
         """
+        behind = 0
         for span in spans:
+            before, behind = behind, behind + len(span.tokens)
             text = text_of(span.tokens, self._tokenizer, self._tokens)
             if not text.strip() or span.start == span.end:
                 continue
@@ -165,6 +195,11 @@ class WhisperModel:
             earliest = segments[-1].end if segments else 0.0
             last = max(earliest, min(last, end))
             first = max(earliest, min(first, last - TIME_STEP if first >= end else last))
+            token_times: tuple[tuple[float, float], ...] = ()
+            if times:
+                ends = [*times, max(last, times[-1])][before + 1 : behind + 1]
+                token_times = tuple(zip(times[before:behind], ends, strict=True))
+            spoken = segments[-1].words if segments else ()
             segments.append(
                 Segment(
                     text=text,
@@ -175,5 +210,32 @@ class WhisperModel:
                     no_speech_prob=attempt.no_speech_prob,
                     compression_ratio=attempt.compression_ratio,
                     temperature=attempt.temperature,
+                    token_times=token_times,
+                    words=self._words(
+                        span.tokens,
+                        token_times,
+                        attempt.probabilities[before:behind],
+                        spoken[-1].end if spoken else 0.0,
+                        language,
+                    ),
                 )
             )
+
+    def _words(
+        self,
+        tokens: Sequence[int],
+        times: Sequence[tuple[float, float]],
+        probabilities: Sequence[float],
+        earliest: float,
+        language: str | None,
+    ) -> tuple[Word, ...]:
+        if not times:
+            return ()
+        places = [place for place, token in enumerate(tokens) if not self._tokens.is_time(token)]
+        return words_of(
+            pieces_of([tokens[place] for place in places], self._tokenizer),
+            [times[place] for place in places],
+            [probabilities[place] for place in places],
+            earliest,
+            language,
+        )

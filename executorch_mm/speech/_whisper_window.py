@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,9 @@ class Attempt:
         compression_ratio: Of the text.
         no_speech_prob: How likely it is that nothing is said.
         interruption: "timeout" or "cancelled" where the tokens are not all.
+        probabilities: Of each token.
+        alignment: What the decoder's heads look at with each token, (heads, frames), where words are wanted;
+            the last token's may be missing.
     """
 
     tokens: tuple[int, ...] = ()
@@ -57,6 +61,8 @@ class Attempt:
     compression_ratio: float = 0.0
     no_speech_prob: float = 0.0
     interruption: str | None = None
+    probabilities: tuple[float, ...] = ()
+    alignment: tuple[FloatArray, ...] = ()
 
     def is_silence(self, config: SpeechConfig) -> bool:
         """Whether it is no text, but what the model makes of a window without speech."""
@@ -121,7 +127,10 @@ class WindowDecoder:
         stream = TextStream(self._tokenizer)
         tokens: list[int] = []
         text = ""
+        alignment: list[FloatArray] = []
         while (token := generation.next()) is not None:
+            if self._config.word_timestamps and tokens:  # the one before has been read to get this one
+                alignment.append(self._session.alignment)
             tokens.append(token)
             if not self._tokens.is_time(token) and (piece := stream.push(token)):
                 text += piece
@@ -129,6 +138,8 @@ class WindowDecoder:
         records = generation.records
         self._hearing.token_times_ns += [record.time_ns for record in records]
         reason = generation.finish_reason
+        if self._config.word_timestamps and tokens and reason == "stop":
+            alignment.append(self._session.alignment)
         return Attempt(
             tokens=tuple(tokens),
             temperature=temperature,
@@ -136,6 +147,8 @@ class WindowDecoder:
             compression_ratio=compression_ratio(text_of(tokens, self._tokenizer, self._tokens)),
             no_speech_prob=self._no_speech_prob,
             interruption=reason if reason in ("timeout", "cancelled") else None,
+            probabilities=tuple(math.exp(record.logprob) for record in records[: len(tokens)]),
+            alignment=tuple(alignment),
         )
 
     def _begin(self, window: Window, is_first: bool) -> bool:

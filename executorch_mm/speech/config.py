@@ -25,6 +25,7 @@ class SpeechOptions(TypedDict, total=False):
     language: str | None
     task: Task
     timestamps: bool
+    word_timestamps: bool
     prompt: str | None
     temperature: float | Sequence[float]
     compression_ratio_threshold: float | None
@@ -43,7 +44,6 @@ _OTHER_NAMES = {
     "initial_prompt": "prompt",
     "without_timestamps": "timestamps",
     "return_timestamps": "timestamps",
-    "word_timestamps": "timestamps",
     "vad": "vad_filter",
     "vad_model": "vad_filter",
     "vad_parameters": "vad_filter",
@@ -63,6 +63,9 @@ class SpeechConfig:
         task: "translate" writes English, whatever the language.
         timestamps: Ask the model for the times of segments. Audio longer than one window is transcribed
             with them in any case, because the next window begins where the last segment ended.
+        word_timestamps: Give segments their `words`, each with its time, and the times of tokens. A Whisper
+            then gives times of segments too, and one whose program does not tell what its decoder looks at
+            refuses.
         prompt: Text that the model takes for what was said before: names, spellings, style.
         temperature: 0 takes the likeliest token. With several, the next one is tried where the text repeats
             itself or is too unlikely.
@@ -89,6 +92,7 @@ class SpeechConfig:
     language: str | None = None
     task: Task = "transcribe"
     timestamps: bool = False
+    word_timestamps: bool = False
     prompt: str | None = None
     temperature: float | Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     compression_ratio_threshold: float | None = 2.4
@@ -107,7 +111,7 @@ class SpeechConfig:
         task: object = self.task
         if not isinstance(task, str) or task not in ("transcribe", "translate"):
             raise InputError(f"task: expected 'transcribe' or 'translate', got {shown(self.task)}")
-        for name in ("timestamps", "condition_on_previous_text"):
+        for name in ("timestamps", "word_timestamps", "condition_on_previous_text"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name}: expected True or False, got {shown(getattr(self, name))}")
         if not isinstance(self.vad_filter, bool) and not callable(self.vad_filter):

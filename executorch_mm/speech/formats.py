@@ -11,14 +11,21 @@ from executorch_mm.speech.segment import Segment
 SubtitleFormat: TypeAlias = Literal["txt", "srt", "vtt"]
 
 
-def write(name: SubtitleFormat, segments: Iterable[Segment]) -> Iterator[str]:
+def write(name: SubtitleFormat, segments: Iterable[Segment], *, words: bool = False) -> Iterator[str]:
     """The pieces of a file in this format; each segment's piece comes with the segment.
 
     Args:
         name: "txt" has a line for each segment.
         segments: In order.
+        words: A piece for each word instead; segments must have them.
     """
-    return _WRITERS[name](segments)
+    return _WRITERS[name](_each_word(segments) if words else segments)
+
+
+def _each_word(segments: Iterable[Segment]) -> Iterator[Segment]:
+    for segment in segments:
+        for word in segment.words:
+            yield Segment(word.word, word.start, word.end)
 
 
 def _txt(segments: Iterable[Segment]) -> Iterator[str]:

@@ -22,6 +22,23 @@ class Partial:
 
 
 @dataclass(frozen=True)
+class Word:
+    """A word of what was said, with the signs around it.
+
+    Attributes:
+        word: Its text, usually with a space in front; a character in languages without spaces.
+        start: Seconds from the beginning of the audio.
+        end: The same.
+        probability: Mean of those of its tokens; None where the model does not tell.
+    """
+
+    word: str
+    start: float
+    end: float
+    probability: float | None = None
+
+
+@dataclass(frozen=True)
 class Segment:
     """A part of what was said, final.
 
@@ -35,7 +52,8 @@ class Segment:
             such token.
         compression_ratio: Bytes of the window's text for each byte that zlib makes of it.
         temperature: That the window was decoded with.
-        token_times: Beginning and end of each token, in seconds; () where the model does not tell.
+        token_times: Beginning and end of each token, in seconds; () where they were not asked for.
+        words: In order; () where they were not asked for.
     """
 
     text: str
@@ -47,6 +65,7 @@ class Segment:
     compression_ratio: float = 0.0
     temperature: float = 0.0
     token_times: tuple[tuple[float, float], ...] = ()
+    words: tuple[Word, ...] = ()
 
 
 SpeechEvent: TypeAlias = "Partial | Segment"

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 
 from executorch_mm.speech.formats import SubtitleFormat, write
-from executorch_mm.speech.segment import Segment
+from executorch_mm.speech.segment import Segment, Word
 from executorch_mm.stats import Stats, as_html, counted, duration
 
 
@@ -31,13 +31,51 @@ class Transcription:
     stats: Stats
     duration_after_vad: float | None = None
 
-    def to_srt(self) -> str:
-        """The segments as a SubRip file."""
-        return self._written("srt")
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """Of all segments; () where they were not asked for."""
+        return tuple(word for segment in self.segments for word in segment.words)
 
-    def to_vtt(self) -> str:
-        """The segments as a WebVTT file."""
-        return self._written("vtt")
+    def to_srt(self, *, words: bool = False) -> str:
+        """The segments as a SubRip file.
+
+        Args:
+            words: A subtitle for each word, of a transcription with `word_timestamps`.
+        """
+        return self._written("srt", words)
+
+    def to_vtt(self, *, words: bool = False) -> str:
+        """The segments as a WebVTT file.
+
+        Args:
+            words: As in `to_srt`.
+        """
+        return self._written("vtt", words)
+
+    def to_verbose_json(self) -> str:
+        """What OpenAI's API calls verbose_json, as a JSON object: text, segments, and words if there are."""
+        segments = [
+            {
+                "id": number,
+                "start": segment.start,
+                "end": segment.end,
+                "text": segment.text,
+                "tokens": segment.tokens,
+                "temperature": segment.temperature,
+                "avg_logprob": segment.avg_logprob,
+                "compression_ratio": segment.compression_ratio,
+                "no_speech_prob": segment.no_speech_prob,
+            }
+            for number, segment in enumerate(self.segments)
+        ]
+        words = [{"word": word.word.strip(), "start": word.start, "end": word.end} for word in self.words]
+        content = {
+            "language": self.language,
+            "duration": self.duration,
+            "text": self.text,
+            "segments": segments,
+        }
+        return json.dumps(content | ({"words": words} if words else {}), ensure_ascii=False)
 
     def to_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
@@ -77,5 +115,5 @@ class Transcription:
         }
         return as_html(self.text, rows)
 
-    def _written(self, name: SubtitleFormat) -> str:
-        return "".join(write(name, self.segments))
+    def _written(self, name: SubtitleFormat, words: bool) -> str:
+        return "".join(write(name, self.segments, words=words))

@@ -191,6 +191,12 @@ class Contract:
         """
 
     @property
+    def num_alignment_heads(self) -> int:
+        """
+        Of a speech model: heads of which the decoder tells what they look at, for the times of words.
+        """
+
+    @property
     def has_outer_cache(self) -> bool:
         """The program has no KV cache in its graph, the runner keeps it."""
 
@@ -745,6 +751,12 @@ class Session:
         """
         Reads the first of these tokens, as many as one call of the model takes. For each: ln p (NaN
         where nothing was before it), and whether no other was likelier.
+        """
+
+    @property
+    def alignment(self) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
+        """
+        float32 (heads, frames): how much the last token that was read looks at each frame of the clip.
         """
 
     def reset(self) -> None:

@@ -8,6 +8,7 @@ llama::update_cache, and a call takes as many tokens as a prompt has.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -33,6 +34,22 @@ class Attention(nn.Module):
             self.split(self.q_proj(x)), keys, values, start, None, 0.0, causal
         )
         return self.out_proj(mixed.view(1, -1, self.heads * self.head_dim))
+
+
+class CrossAttention(Attention):
+    """Over what the encoder has made; of `heads_shown` it tells what the last token looks at."""
+
+    def __init__(self, layer: nn.Module, heads_shown: Sequence[int]) -> None:
+        super().__init__(layer)
+        self.heads_shown = heads_shown
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, list[Tensor]]:
+        # start + S keys are read, and all of them are wanted.
+        mixed = self.attend(x, keys, values, keys.shape[1] - x.shape[1], causal=False)
+        if not self.heads_shown:
+            return mixed, []
+        last = self.split(self.q_proj(x[:, -1:])) * self.head_dim**-0.5
+        return mixed, [(keys[:, :, head] @ last[:, 0, head, :, None]).softmax(1) for head in self.heads_shown]
 
 
 class SelfAttention(Attention):
@@ -105,42 +122,54 @@ class Encoder(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    def __init__(self, layer: nn.Module, positions: int) -> None:
+    def __init__(self, layer: nn.Module, positions: int, heads_shown: Sequence[int]) -> None:
         super().__init__()
         self.norm, self.attention = layer.self_attn_layer_norm, SelfAttention(layer.self_attn, positions)
-        self.cross_norm, self.cross_attention = layer.encoder_attn_layer_norm, Attention(layer.encoder_attn)
+        self.cross_norm = layer.encoder_attn_layer_norm
+        self.cross_attention = CrossAttention(layer.encoder_attn, heads_shown)
         self.feedforward = Feedforward(layer)
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, start: int) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, start: int) -> tuple[Tensor, list[Tensor]]:
         x = x + self.attention(self.norm(x), start)
-        # start + S keys are read, and all of them are wanted.
-        first = keys.shape[1] - x.shape[1]
-        x = x + self.cross_attention.attend(self.cross_norm(x), keys, values, first, causal=False)
-        return self.feedforward(x)
+        heard, shown = self.cross_attention(self.cross_norm(x), keys, values)
+        return self.feedforward(x + heard), shown
 
 
 class Decoder(nn.Module):
-    """Ids int64 [1, S], the encoder's outputs and start position int64 [1] to the last logits, [1, 1, V]."""
+    """Ids int64 [1, S], the encoder's outputs and start position int64 [1] to the last logits, [1, 1, V].
 
-    def __init__(self, model: nn.Module) -> None:
+    With alignment heads, pairs of layer and head, also to how much the last token looks at each of the T
+    frames in each of these heads, [1, heads, T].
+    """
+
+    def __init__(self, model: nn.Module, alignment_heads: Sequence[Sequence[int]]) -> None:
         super().__init__()
         decoder = model.model.decoder
         self.length = model.config.max_target_positions
         # An own layer: without padding, or its 8-bit operator is not found, and not tied to the head.
         self.tokens = nn.Embedding.from_pretrained(decoder.embed_tokens.weight.detach())
         self.positions = nn.Embedding.from_pretrained(decoder.embed_positions.weight.detach())
-        self.layers = nn.ModuleList(DecoderLayer(layer, self.length) for layer in decoder.layers)
+        self.layers = nn.ModuleList(
+            DecoderLayer(layer, self.length, [head for place, head in alignment_heads if place == index])
+            for index, layer in enumerate(decoder.layers)
+        )
+        self.has_alignment = len(alignment_heads) > 0
         self.norm, self.head = decoder.layer_norm, model.proj_out
 
-    def forward(self, decoder_input_ids: Tensor, states: list[Tensor], cache_position: Tensor) -> Tensor:
+    def forward(
+        self, decoder_input_ids: Tensor, states: list[Tensor], cache_position: Tensor
+    ) -> Tensor | tuple[Tensor, Tensor]:
         start = cache_position[0].item()
         torch._check(start >= 0)
         torch._check(start < self.length)
         places = cache_position + torch.arange(decoder_input_ids.shape[1])
         x = self.tokens(decoder_input_ids) + self.positions(places)
+        shown: list[Tensor] = []
         for index, layer in enumerate(self.layers):
-            x = layer(x, states[2 * index], states[2 * index + 1], start)
-        return self.head(self.norm(x[:, -1:]))
+            x, of_layer = layer(x, states[2 * index], states[2 * index + 1], start)
+            shown += of_layer
+        logits = self.head(self.norm(x[:, -1:]))
+        return (logits, torch.cat(shown, 2).transpose(1, 2)) if self.has_alignment else logits
 
 
 def metadata(model: nn.Module) -> dict[str, object]:
@@ -188,7 +217,8 @@ def export(model: nn.Module, path: Path, precision: str = "fp32") -> None:
     from executorch.exir.passes import MemoryPlanningPass
     from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  (registers the operators)
 
-    encoder, decoder = Encoder(model).eval(), Decoder(model).eval()
+    alignment_heads = getattr(model.generation_config, "alignment_heads", None) or []
+    encoder, decoder = Encoder(model).eval(), Decoder(model, alignment_heads).eval()
     if precision == QUANTIZED:
         quantize(encoder, decoder)
     features = torch.zeros(1, model.config.num_mel_bins, 2 * model.config.max_source_positions)

@@ -540,6 +540,20 @@ def test_transcribe_writes_each_format_and_nothing_else_to_stdout(call: Call, au
     assert "finish reason: stop" in result.stderr
 
 
+def test_transcribe_gives_times_of_words(call: Call, audio: Path) -> None:
+    words = SPEECH.parent / "speech_words" / "words.pte"
+    arguments = ("transcribe", str(audio), "--model", str(words), "--temperature", "0", "--language", "en")
+    verbose = json.loads(call(*arguments, "--format", "verbose_json", "--words").stdout)
+    assert verbose["words"]
+    for name in ("srt", "vtt"):
+        assert call(*arguments, "--format", name, "--words").stdout.count(" --> ") == len(verbose["words"])
+        assert call(*arguments, "--format", name).stdout.count(" --> ") == len(verbose["segments"])
+    refused = call(*arguments, "--words")
+    fails(refused, 2, "--words needs --format srt, vtt, json, verbose_json, not txt")
+    other = ("transcribe", str(audio), "--model", str(SPEECH / "kv.pte"), "--json", "--words")
+    fails(call(*other), 1, "word_timestamps: the program does not tell")
+
+
 def test_transcribe_leaves_silence_out(call: Call, audio: Path, tmp_path: Path) -> None:
     arguments = ("transcribe", str(audio), "--model", str(SPEECH / "kv.pte"), "--temperature", "0", "--json")
     silero = SPEECH.parent / "vad" / "vad.pte"

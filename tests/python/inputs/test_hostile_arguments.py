@@ -68,6 +68,7 @@ NO_CALL = {
     "ToolRun",
     "TransducerContract",
     "Transcription",
+    "Word",
     "__version__",
 }
 
