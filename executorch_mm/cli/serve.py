@@ -107,6 +107,13 @@ def add_parser(commands: Commands) -> None:
         help="seconds for what runs when the server is told to stop (default: 10)",
     )
     limits.add_argument(
+        "--media-domain",
+        metavar="HOST",
+        action="append",
+        default=[],
+        help="of which messages may name files by URL, at public addresses; may be repeated (default: none)",
+    )
+    limits.add_argument(
         "--media-folder", metavar="PATH", help="of which messages may name files (default: of none)"
     )
     parser.set_defaults(run=run)
@@ -185,6 +192,7 @@ def _options(arguments: argparse.Namespace) -> ServerOptions:
             max_models=arguments.max_models,
             idle=arguments.idle,
             media_folder=arguments.media_folder,
+            media_domains=tuple(arguments.media_domain),
             grace=arguments.grace,
         )
     except InputError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -118,7 +119,7 @@ async def complete_chat(request: Request, state: ServerState, served: Served) ->
         served.model = asked.model
         model = await state.models.language_model(asked.model, served)
         spell = None if asked.config.logprobs is None else model.tokenizer.token_bytes
-        prompt = ChatPrompt(asked.messages, asked.tools, asked.chat_options)
+        prompt = ChatPrompt(asked.messages, asked.tools, replace(asked.chat_options, fetch=state.fetch))
         return await reply(
             request,
             state,

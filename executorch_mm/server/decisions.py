@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -38,6 +39,7 @@ async def decide(request: Request, state: ServerState, served: Served) -> Respon
     with state.bodies.held() as body:
         fields = await body.json(request)
         served.model, messages, options = read_prompt(fields, state.options)
+        options = replace(options, fetch=state.fetch)
         answers = _answers(fields)
         fields.finish()
         model = await state.models.language_model(served.model, served)

@@ -67,7 +67,7 @@ async def _vectors(
     if num_images > state.options.max_media:
         message = f"input: expected at most {state.options.max_media} images, got {num_images}"
         raise ApiError(413, message, "input", "too_many_media")
-    access = MediaAccess(None, state.options.media_folder or "")
+    access = MediaAccess(state.fetch, state.options.media_folder or "")
 
     def compute(first: int) -> list[Any]:
         several = inputs[first : first + _TOGETHER]

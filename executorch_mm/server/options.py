@@ -30,6 +30,8 @@ class ServerOptions:
         idle: Seconds after which a model that nobody uses is dropped, to be loaded again when it is asked
             for; None for never.
         media_folder: Folder of which messages may name image and audio files; None for none.
+        media_domains: Hosts, with ":port" where it is none of 80 and 443, of which messages may name image
+            and audio files by URL, at public addresses only; none by default.
         grace: Seconds that running requests have to come to their end when the server is told to stop.
 
     Raises:
@@ -49,6 +51,7 @@ class ServerOptions:
     max_models: int | None = None
     idle: float | None = None
     media_folder: str | os.PathLike[str] | None = None
+    media_domains: tuple[str, ...] = ()
     grace: float = 10.0
 
     def __post_init__(self) -> None:
@@ -71,12 +74,13 @@ class ServerOptions:
         self._check_folder()
 
     def _check_hosts(self) -> None:
-        given: object = self.allowed_hosts
-        if not isinstance(given, (tuple, list)):
-            raise InputError(f"allowed_hosts: expected a tuple of names, got {shown(given)}")
-        for name in self.allowed_hosts:
-            _check_text("allowed_hosts", name)
-        object.__setattr__(self, "allowed_hosts", tuple(self.allowed_hosts))
+        for field in ("allowed_hosts", "media_domains"):
+            given: object = getattr(self, field)
+            if not isinstance(given, (tuple, list)):
+                raise InputError(f"{field}: expected a tuple of names, got {shown(given)}")
+            for name in given:
+                _check_text(field, name)
+            object.__setattr__(self, field, tuple(given))
 
     def _check_folder(self) -> None:
         if self.media_folder is not None:

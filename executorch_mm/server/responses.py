@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -38,7 +39,8 @@ async def respond(request: Request, state: ServerState, served: Served) -> Respo
         asked = read_chat(as_chat(await body.json(request)), state.options, is_served=True)
         served.model = asked.model
         model = await state.models.language_model(asked.model, served)
-        question = Question(ChatPrompt(asked.messages, asked.tools, asked.chat_options), asked.config)
+        options = replace(asked.chat_options, fetch=state.fetch)
+        question = Question(ChatPrompt(asked.messages, asked.tools, options), asked.config)
         answering = Answering([question], model, state, served)
         events = _Events(asked, served)
         if not asked.is_streamed:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from executorch_mm import GenerationResult, Stats, Transcription
 from executorch_mm._openai.failures import ApiError
 from executorch_mm.server.connection import Work
+from executorch_mm.server.fetching import Fetcher
 from executorch_mm.server.metrics import Metrics
 from executorch_mm.server.models import Loader, Models
 from executorch_mm.server.options import ServerOptions
@@ -32,6 +33,9 @@ class ServerState:
         self.places = Places(options.max_running, options.max_waiting)
         self.bodies = Bodies(options.max_body_bytes)
         self.work = Work()
+        self.fetch = None
+        if options.media_domains:
+            self.fetch = Fetcher(options.media_domains, options.max_body_bytes)
         self.metrics = Metrics(self.places, self.models)
 
     def note(self, served: Served) -> None:

@@ -470,6 +470,8 @@ def test_a_port_that_is_taken_is_said(server: Any) -> None:
         {"api_key": "ä"},
         {"allowed_hosts": "a"},
         {"allowed_hosts": (1,)},
+        {"media_domains": "a"},
+        {"media_domains": ("",)},
         {"max_running": 0},
         {"max_waiting": -1},
         {"timeout": 0},
