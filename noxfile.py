@@ -199,7 +199,8 @@ def sanitize_python(session: nox.Session, kind: str, tests: list[str]) -> None:
 def soak(session: nox.Session) -> None:
     """Two minutes of tests/soak, everything hard at once; `-- --seconds 3600` for longer. Linux."""
     install_package(session)
-    session.run("python", "tests/soak/soak.py", *(session.posargs or ["--seconds", "120"]))
+    for program, seconds in (("soak.py", "90"), ("sessions.py", "30")):
+        session.run("python", f"tests/soak/{program}", *(session.posargs or ["--seconds", seconds]))
 
 
 @nox.session

@@ -39,6 +39,7 @@ def test_every_example_is_tested_here() -> None:
         "batch.py",
         "chat.py",
         "describe_image.py",
+        "sessions.py",
         "shared_image.py",
         "streaming.py",
         "text_generation.py",
@@ -132,9 +133,26 @@ def test_asyncio_streaming_serves_its_tasks_and_cancels_one() -> None:
     assert cancelled.startswith("cancelled: True")
 
 
+def test_sessions_answer_in_threads_and_a_fork_goes_on_as_its_session() -> None:
+    count, description, likeliest, sampled = run("sessions.py").splitlines()
+    scene = make_scene(900_000_002)
+    number = NUMBERS[len(scene.shapes)]
+    assert count == f"How many shapes are there? {number} (stop)"
+    assert names_every_shape(description, scene)
+    assert likeliest == f"likeliest: {number}"
+    assert sampled.startswith("sampled: ")
+
+
 @pytest.mark.parametrize(
     "name",
-    ["asyncio_streaming.py", "text_generation.py", "describe_image.py", "batch.py", "streaming.py"],
+    [
+        "asyncio_streaming.py",
+        "sessions.py",
+        "text_generation.py",
+        "describe_image.py",
+        "batch.py",
+        "streaming.py",
+    ],
 )
 def test_examples_take_another_model(name: str) -> None:
     folder = Path(sys.modules["executorch_mm"].__file__ or "").parent / "models" / "tiny_vlm"
