@@ -29,6 +29,7 @@ SETS = {  # folder of tests/models -> test file
     "multimodal": "test_multimodal",
     "exports": "test_exports",
     "export_folders": "test_export_folders",
+    "kvcache": "test_outer_cache",
     "seq2seq": "test_seq2seq",
     "clip": "test_clip",
 }
