@@ -237,6 +237,9 @@ void bind_caches(nb::class_<Session>& session) {
       .def_prop_ro("lowest_rewind", &Session::lowest_rewind,
                    "The lowest position, other than 0, that rewind() takes; more than `position`\n"
                    "where none is.")
+      .def_prop_ro("written", &Session::written,
+                   "Positions that were written since the last reset, of which rewinds may have\n"
+                   "given back some.")
       .def_prop_ro("weights", &Session::weights,
                    "A number for the decoder's weights in use, of all ever loaded for the model.")
       .def("weights_number", &Session::weights_number, "adapter"_a, WithoutGil(),

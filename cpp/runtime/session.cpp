@@ -330,8 +330,7 @@ std::vector<float> Session::logprobs(const std::vector<int64_t>& ids) const {
 std::vector<ReadToken> Session::read_scored(const std::vector<int64_t>& ids, int64_t deadline_ns) {
   const auto lock = enter();
   expect_idle();
-  for (const int64_t id : ids)
-    check_token_id("ids", id, static_cast<size_t>(contract().vocab_size));
+  for (const int64_t id : ids) check_token_id("ids", id, contract().vocab_size);
   const auto num_given = static_cast<int64_t>(ids.size());
   check_capacity(static_cast<int64_t>(pending_tokens_.size()) + num_given, position_.available(),
                  contract().capacity);

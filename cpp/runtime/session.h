@@ -63,6 +63,8 @@ class Session {
   std::vector<MediaSpan> media() const;
   // The lowest position, other than 0, that rewind() takes; more than position() where none is.
   int64_t lowest_rewind() const;
+  // Positions that were ever written since the last reset; a rewind gives none of them back.
+  int64_t written() const;
   // A number for the decoder's weights in use, of all that were loaded for the model.
   int64_t weights() const { return weights_; }
   int64_t weights_number(const std::string& adapter) const;

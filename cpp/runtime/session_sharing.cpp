@@ -114,6 +114,11 @@ int64_t Session::lowest_rewind() const {
   return std::max<int64_t>(1, position_.lowest_rewind());
 }
 
+int64_t Session::written() const {
+  const std::lock_guard books(books_);
+  return position_.written();
+}
+
 int64_t Session::weights_number(const std::string& adapter) const {
   const auto lock = enter();
   const Turn turn = take_turn();

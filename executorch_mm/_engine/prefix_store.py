@@ -73,16 +73,10 @@ class _Entry:
         self.session = session
         self.units = units
         self.reader = reader
-        self.lowest = session.lowest_rewind
-        self.position = session.position
+        self.goes_back = session.lowest_rewind <= 1  # to any position
         self.has_logits = not self.goes_back
         self._media = session.media
         self.places: dict[int, int] = {}  # bytes of each place in memory
-
-    @property
-    def goes_back(self) -> bool:
-        """Whether it can be taken back to any position."""
-        return self.lowest <= 1
 
     def position_behind(self, num_units: int) -> int:
         """The position behind so many units."""
@@ -99,16 +93,15 @@ class _Entry:
         num_wanted = len(wanted) // _UNIT
         if num_common * _UNIT == len(self.units) and (num_common < num_wanted or self.has_logits):
             return num_common
-        num_common = min(num_common, num_wanted - 1)
-        return num_common if self.position_behind(num_common) >= self.lowest else 0
+        return min(num_common, num_wanted - 1) if self.goes_back else 0
 
 
 class PrefixStore:
     """Keeps forks of sessions, made at the ends of prompts and of answers.
 
-    A flat cache can be taken back to any position of a fork, a ring or a recurrence only to where it was
-    made. Forks of one conversation share their pages, so that one more of them takes little. What was not
-    used for longest goes first. Used from several threads.
+    A flat cache can be taken back to any position of a fork, a ring that has overwritten something or a
+    recurrence only to where the fork was made. Forks of one conversation share their pages, so that one more
+    of them takes little. What was not used for longest goes first. Used from several threads.
 
     Args:
         max_bytes: Of all that is kept; 0 keeps nothing.
@@ -169,7 +162,9 @@ class PrefixStore:
             session: At the end of a prompt or of an answer.
         """
         units = self._context(session) if self.max_bytes > 0 else None
-        if not units or self._is_there(_reader(session), units):
+        # A ring that has gone beyond where it stands goes back less far than one that has not.
+        is_as_new = session.lowest_rewind <= 1 or session.written == session.position
+        if not units or not is_as_new or self._is_there(_reader(session), units):
             return
         try:
             # What can be taken back reads its last token again instead of keeping logits.

@@ -862,6 +862,13 @@ class Session:
         """
 
     @property
+    def written(self) -> int:
+        """
+        Positions that were written since the last reset, of which rewinds may have
+        given back some.
+        """
+
+    @property
     def weights(self) -> int:
         """
         A number for the decoder's weights in use, of all ever loaded for the model.

@@ -75,13 +75,26 @@ def test_a_prompt_that_begins_as_another_sessions_is_read_from_where_they_differ
         assert info.reused_positions == sum(reused)
         assert info.prefix_hits == sum(count > 0 for count in reused)
         assert info.prefix_hits + info.prefix_misses == len(prompts)
-        if model.contract.is_recurrent:  # snapshots at the ends of prompts, and no other position
+        if model.contract.is_recurrent or model.contract.ring_rows:  # the ends of prompts, with logits
             assert reused == [0, 0, 32, 32, 0]
         else:
-            assert reused[:2] == [0, 30]
-            assert reused[2] >= 31
-            assert reused[3] == 32
-            assert not model.contract.ring_rows or reused[2] == 32  # whose logits are kept
+            assert reused == [0, 30, 31, 32, 19]
+
+
+def test_a_ring_goes_back_as_far_after_a_hit_as_without() -> None:
+    for done in (TOKENS[:30], TOKENS[:6]):  # beyond the ring, and not
+        with load(RING) as model, load_runner(RING) as runner, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(prefix_store, "_WORTH", 1)
+            with model.session() as session:
+                session.prefill(make_token_input(done))
+                session.rewind(session.position - 1)
+                session.prefill(make_token_input([5]))
+            with model.session() as session:
+                for conversation in (session, runner):
+                    conversation.prefill(make_token_input(TOKENS[:8]))
+                    conversation.rewind(3)
+                    assert conversation.history == TOKENS[:3]
+                assert answer(session, [4]) == answer(runner, [4])
 
 
 def test_an_answer_is_kept_too_and_a_session_goes_on_from_it() -> None:
@@ -250,9 +263,14 @@ def test_bytes_that_are_none_are_refused(name: str, given: object) -> None:
         load(**{name: given})
 
 
-def test_a_model_of_one_conversation_has_no_prefix_cache() -> None:
-    with pytest.raises(InputError, match="prefix_cache_bytes: expected 0 for a model of one conversation"):
+def test_a_model_elsewhere_or_of_one_conversation_has_no_prefix_cache() -> None:
+    with pytest.raises(
+        InputError, match="prefix_cache_bytes: expected 0 for a model in a process of its own"
+    ):
         load_runner(prefix_cache_bytes=1 << 20, isolate=True)
+    with load(isolate=True) as model, model.session() as session:
+        session.prefill(make_token_input(TOKENS[:20]))
+        assert model.cache_info()[:3] == (0, 0, 0)
     folder = MODELS / "export_folders" / "llama"
     with pytest.raises(InputError, match="prefix_cache_bytes: expected 0"):
         MultimodalRunner(folder, NumberTokenizer(), prefix_cache_bytes=1 << 20)
