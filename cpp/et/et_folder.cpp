@@ -16,7 +16,7 @@ namespace {
 const char* const kForward = "forward";
 
 struct FolderSnapshot final : StateSnapshot {
-  const EtFolder* owner = nullptr;
+  std::weak_ptr<const void> model;
   int64_t num_flat_rows = 0;
   std::vector<uint8_t> bytes;  // as contract().state has it
   size_t size_bytes() const override { return bytes.size(); }
@@ -67,7 +67,7 @@ void fill(DType dtype, std::vector<uint8_t>& buffer, int64_t count, int64_t firs
 
 }  // namespace
 
-EtFolder::EtFolder(const LoadOptions& options) {
+EtFolder::EtFolder(const LoadOptions& options) : model_(std::make_shared<Model>()) {
   if (!options.data_paths.empty())
     throw Error(ErrorCode::kInput, "data_path: an export folder keeps no weights elsewhere");
   if (!options.kv_cache_dtype.empty()) {
@@ -88,18 +88,21 @@ EtFolder::EtFolder(const LoadOptions& options) {
     structures.push_back(programs.back()->take_structure());
     file_bytes += programs.back()->file_bytes();
   }
-  folder_ = read_folder(options.folder, structures, options.max_context_len);
-  num_threads_ = options.num_threads > 0 ? options.num_threads : untried_num_threads(file_bytes);
+  model_->folder = read_folder(options.folder, structures, options.max_context_len);
+  model_->num_threads =
+      options.num_threads > 0 ? options.num_threads : untried_num_threads(file_bytes);
 
   const std::vector<std::pair<const char*, const FolderCall*>> calls = {
-      {"decode", &folder_.decode},
-      {"prefill", folder_.prefill ? &*folder_.prefill : nullptr},
-      {"language_model", folder_.language_model ? &*folder_.language_model : nullptr},
-      {"lm_head", folder_.lm_head ? &*folder_.lm_head : nullptr},
-      {"image_encoder", folder_.image_encoder ? &*folder_.image_encoder : nullptr},
-      {"audio_encoder", folder_.audio_encoder ? &*folder_.audio_encoder : nullptr},
-      {"image_projector", folder_.image_projector ? &*folder_.image_projector : nullptr},
-      {"audio_projector", folder_.audio_projector ? &*folder_.audio_projector : nullptr}};
+      {"decode", &model_->folder.decode},
+      {"prefill", model_->folder.prefill ? &*model_->folder.prefill : nullptr},
+      {"language_model", model_->folder.language_model ? &*model_->folder.language_model : nullptr},
+      {"lm_head", model_->folder.lm_head ? &*model_->folder.lm_head : nullptr},
+      {"image_encoder", model_->folder.image_encoder ? &*model_->folder.image_encoder : nullptr},
+      {"audio_encoder", model_->folder.audio_encoder ? &*model_->folder.audio_encoder : nullptr},
+      {"image_projector",
+       model_->folder.image_projector ? &*model_->folder.image_projector : nullptr},
+      {"audio_projector",
+       model_->folder.audio_projector ? &*model_->folder.audio_projector : nullptr}};
   for (const auto& [name, call] : calls) {
     if (call == nullptr) continue;
     const auto& all = options.folder.parts;
@@ -108,31 +111,128 @@ EtFolder::EtFolder(const LoadOptions& options) {
     const auto index = static_cast<size_t>(found - all.begin());
     if (programs[index] == nullptr)
       throw Error(ErrorCode::kContract, call->path + ": expected a file for each component");
-    Part& part = parts_[name];
+    Part& part = model_->parts[name];
     part.call = call;
     part.program = std::move(programs[index]);
-    part.program->use_threads(num_threads_);
+    part.program->use_threads(model_->num_threads);
     part.program->load_method(call->method);
     part.inputs.resize(call->inputs.size());
   }
   place_cache();
-  if (folder_.embeddings) find_embedding_scale();
+  give_sizes();
+  model_->resident = kept_;
+  for (const CacheTensor& tensor : model_->folder.cache)
+    model_->folder.contract.is_state_copied |= tensor.kept.has_value();
+  if (model_->folder.embeddings) find_embedding_scale();
+  copied_input_bytes_ = 0;
+}
+
+EtFolder::EtFolder(const EtFolder& other) : model_(other.model_) { place_cache(); }
+
+std::unique_ptr<Executor> EtFolder::another() {
+  return std::unique_ptr<Executor>(new EtFolder(*this));
+}
+
+std::unique_ptr<Executor> EtFolder::fork(int64_t num_flat_rows) {
+  std::unique_ptr<EtFolder> child(new EtFolder(*this));
+  child->read_from(*this, num_flat_rows);
+  return child;
+}
+
+void EtFolder::go_on_from(Executor& other, int64_t num_flat_rows, int64_t /*num_used*/) {
+  const auto* const theirs = dynamic_cast<const EtFolder*>(&other);
+  if (theirs == nullptr || theirs->model_ != model_)
+    throw Error(ErrorCode::kInput, "expected a conversation with the same model");
+  read_from(*theirs, num_flat_rows);
+}
+
+std::vector<MemoryUse> EtFolder::memory(int64_t num_flat_rows) const {
+  int64_t bytes = 0;
+  for (const StateTensor& tensor : contract().state) bytes += tensor.bytes_of(num_flat_rows);
+  return {{this, bytes}};
+}
+
+TensorView EtFolder::lent(const TensorView& output, std::vector<uint8_t>& copy) const {
+  if (!is_shared() || output.data == copy.data()) return output;
+  const auto* bytes = static_cast<const uint8_t*>(output.data);
+  copy.assign(bytes, bytes + output.size_bytes());
+  return {copy.data(), output.dtype, output.shape};
+}
+
+void EtFolder::copy_kept(Kept& kept, bool is_out) const {
+  kept.copies.resize(cache_.size());
+  for (size_t i = 0; i < cache_.size(); ++i) {
+    const CacheTensor& tensor = model_->folder.cache[i];
+    if (!tensor.kept) continue;
+    auto& copy = kept.copies[i];
+    if (copy == nullptr)
+      copy = std::make_unique<PlannedMemory>(static_cast<int64_t>(tensor.memory_bytes));
+    const bool is_flat = tensor.kind == StateKind::kFlat;
+    const int64_t there = is_flat ? cache_[i].rows : 1;
+    uint8_t* const apart = copy->bytes().data();
+    copy_rows(rows_of(tensor), is_out ? cache_[i].data : apart, there,
+              is_out ? apart : cache_[i].data, there, is_flat ? std::min(kept.num_rows, there) : 1);
+  }
+}
+
+void EtFolder::settle(const std::shared_ptr<Kept>& kept) const {
+  if (model_->resident.lock() == kept) copy_kept(*kept, true);
+}
+
+void EtFolder::bring_in() const {
+  const std::shared_ptr<Kept> before = model_->resident.lock();
+  if (before == kept_) return;
+  if (before != nullptr) copy_kept(*before, true);
+  copy_kept(*kept_, false);
+  model_->resident = kept_;
+}
+
+// As fork(), for one that has a cache already.
+void EtFolder::read_from(const EtFolder& other, int64_t num_flat_rows) {
+  settle(other.kept_);
+  auto kept = std::make_shared<Kept>();
+  kept->num_rows = num_flat_rows;
+  kept->copies.resize(cache_.size());
+  for (size_t i = 0; i < cache_.size(); ++i) {
+    const CacheTensor& tensor = model_->folder.cache[i];
+    const bool is_flat = tensor.kind == StateKind::kFlat;
+    const Memory& theirs = other.cache_[i];
+    if (tensor.grows) cache_[i].rows = num_flat_rows;
+    const int64_t there = is_flat ? theirs.rows : 1;
+    const uint8_t* from = theirs.data;
+    uint8_t* to = cache_[i].data;
+    if (tensor.kept) {
+      kept->copies[i] = std::make_unique<PlannedMemory>(static_cast<int64_t>(tensor.memory_bytes));
+      to = kept->copies[i]->bytes().data();
+      if (i >= other.kept_->copies.size() || other.kept_->copies[i] == nullptr) continue;
+      from = other.kept_->copies[i]->bytes().data();
+    }
+    copy_rows(rows_of(tensor), from, there, to, is_flat ? cache_[i].rows : 1,
+              is_flat ? std::min(num_flat_rows, there) : 1);
+  }
+  kept_ = std::move(kept);
+  const size_t known = std::min(
+      other.embedded_.size(),
+      model_->folder.language_model ? static_cast<size_t>(num_flat_rows) * embedding_bytes() : 0);
+  embedded_.assign(other.embedded_.begin(),
+                   other.embedded_.begin() + static_cast<std::ptrdiff_t>(known));
+  num_known_ = std::min(other.num_known_, num_flat_rows);
 }
 
 // Some models multiply the rows of their table: what decode does with two tokens tells.
 void EtFolder::find_embedding_scale() {
-  const std::vector<int64_t> ids = {folder_.contract.vocab_size / 2, 1};
+  const std::vector<int64_t> ids = {model_->folder.contract.vocab_size / 2, 1};
   const auto logits_of = [](const TensorView& view) {
     std::vector<uint8_t> buffer;
     const TensorView floats = convert(view, DType::kFloat32, buffer, "logits");
     const auto* values = static_cast<const float*>(floats.data);
     return std::vector<float>(values, values + floats.size());
   };
-  const auto root = std::sqrt(static_cast<float>(folder_.contract.hidden_size));
+  const auto root = std::sqrt(static_cast<float>(model_->folder.contract.hidden_size));
   std::vector<float> expected;
   bool is_found = false;
   for (const float scale : {1.0F, root}) {
-    embedding_scale_ = scale;
+    model_->embedding_scale = scale;
     if (expected.empty()) {
       // One by one: what takes one token takes two so.
       decode_tokens(ids.data(), 1, 0);
@@ -152,15 +252,15 @@ void EtFolder::find_embedding_scale() {
     if (is_found) break;
   }
   if (is_found) return;
-  folder_.embeddings.reset();
-  folder_.contract.state.pop_back();
+  model_->folder.embeddings.reset();
+  model_->folder.contract.state.pop_back();
 }
 
 void EtFolder::place_cache() {
-  Part& decode = parts_.at("decode");
-  cache_.resize(folder_.cache.size());
+  const Part& decode = model_->parts.at("decode");
+  cache_.resize(model_->folder.cache.size());
   for (size_t i = 0; i < cache_.size(); ++i) {
-    const CacheTensor& tensor = folder_.cache[i];
+    const CacheTensor& tensor = model_->folder.cache[i];
     Memory& memory = cache_[i];
     memory.rows = tensor.grows ? 0 : tensor.rows();
     if (tensor.kept) {
@@ -173,10 +273,14 @@ void EtFolder::place_cache() {
     if (!tensor.is_in_place)
       memory.next = std::make_unique<PlannedMemory>(static_cast<int64_t>(tensor.memory_bytes));
   }
-  // What stays in the decoder's own memory is given its size once.
-  for (size_t i = 0; i < folder_.decode.inputs.size(); ++i) {
-    const PartInput& input = folder_.decode.inputs[i];
-    if (input.feed != Feed::kCache || !folder_.cache[input.cache].kept) continue;
+}
+
+// What stays in the decoder's own memory is given its size once.
+void EtFolder::give_sizes() {
+  const Part& decode = model_->parts.at("decode");
+  for (size_t i = 0; i < model_->folder.decode.inputs.size(); ++i) {
+    const PartInput& input = model_->folder.decode.inputs[i];
+    if (input.feed != Feed::kCache || !model_->folder.cache[input.cache].kept) continue;
     TensorView zeros = cache_view(input.cache);
     const std::vector<uint8_t> nothing(zeros.size_bytes(), 0);
     zeros.data = nothing.data();
@@ -184,13 +288,7 @@ void EtFolder::place_cache() {
   }
 }
 
-int64_t EtFolder::copied_input_bytes() const {
-  int64_t bytes = converted_input_bytes_;
-  for (const auto& [name, part] : parts_) bytes += part.program->copied_input_bytes();
-  return bytes;
-}
-
-void EtFolder::write_profile() { parts_.at("decode").program->write_profile(); }
+void EtFolder::write_profile() { model_->parts.at("decode").program->write_profile(); }
 
 void EtFolder::use_method(const std::string& name, int64_t) {
   if (name != "decode")
@@ -198,7 +296,7 @@ void EtFolder::use_method(const std::string& name, int64_t) {
 }
 
 TensorView EtFolder::cache_view(size_t index) const {
-  const CacheTensor& tensor = folder_.cache[index];
+  const CacheTensor& tensor = model_->folder.cache[index];
   TensorView view{cache_[index].data, tensor.dtype, tensor.shape};
   if (tensor.kind == StateKind::kFlat) view.shape[2] = cache_[index].rows;
   return view;
@@ -269,26 +367,32 @@ TensorView EtFolder::make_input(Part& part, size_t index, const Ask& ask) {
 
 // Lets the cache come out where it is to be, if the program leaves that to us.
 void EtFolder::bind_cache(Part& part) {
-  const bool is_decode = part.call == &folder_.decode;
+  const bool is_decode = part.call == &model_->folder.decode;
   for (size_t i = 0; i < cache_.size(); ++i) {
     const auto output = part.call->cache_outputs[i];
-    if (!output || (is_decode && folder_.cache[i].is_in_place)) continue;
+    if (!output || (is_decode && model_->folder.cache[i].is_in_place)) continue;
     const TensorSpec& spec = part.call->method.outputs[*output];
     const TensorView target{is_decode ? cache_[i].next->bytes().data() : cache_[i].data, spec.dtype,
                             spec.shape};
-    if (!spec.is_planned && target.size_bytes() <= folder_.cache[i].memory_bytes)
+    if (!spec.is_planned && target.size_bytes() <= model_->folder.cache[i].memory_bytes)
       part.program->set_output(kForward, *output, target);
   }
 }
 
 TensorView EtFolder::run(Part& part, const Ask& ask, ErrorCode input_error) {
+  const bool has_cache = !part.call->cache_outputs.empty();
+  if (has_cache) {
+    bring_in();
+    kept_->num_rows = ask.position + ask.num_tokens;
+  }
+  const int64_t copied_before = part.program->copied_input_bytes();
   for (size_t i = 0; i < part.call->inputs.size(); ++i) {
     const PartInput& input = part.call->inputs[i];
-    if (input.feed == Feed::kCache && folder_.cache[input.cache].kept) continue;
+    if (input.feed == Feed::kCache && model_->folder.cache[input.cache].kept) continue;
     part.program->set_input(kForward, i, make_input(part, i, ask), input_error);
   }
-  const bool has_cache = !part.call->cache_outputs.empty();
   if (has_cache) bind_cache(part);
+  copied_input_bytes_ += part.program->copied_input_bytes() - copied_before;
   const std::vector<TensorView> outputs = part.program->execute(kForward);
   if (outputs.size() <= part.call->result || outputs[part.call->result].dtype == DType::kOther)
     throw Error(ErrorCode::kExecution, part.call->path + ": the output that is wanted is missing");
@@ -298,9 +402,9 @@ TensorView EtFolder::run(Part& part, const Ask& ask, ErrorCode input_error) {
 
 void EtFolder::take_cache(const Part& part, const std::vector<TensorView>& outputs,
                           const Ask& ask) {
-  const bool is_decode = part.call == &folder_.decode;
+  const bool is_decode = part.call == &model_->folder.decode;
   for (size_t i = 0; i < cache_.size(); ++i) {
-    const CacheTensor& tensor = folder_.cache[i];
+    const CacheTensor& tensor = model_->folder.cache[i];
     Memory& memory = cache_[i];
     if (is_decode && tensor.is_in_place && (!tensor.is_planned || tensor.kept)) continue;
     const TensorView& given = outputs[*part.call->cache_outputs[i]];
@@ -325,9 +429,9 @@ void EtFolder::take_cache(const Part& part, const std::vector<TensorView>& outpu
 
 void EtFolder::cut_cache(int64_t position) {
   for (size_t i = 0; i < cache_.size(); ++i) {
-    if (!folder_.cache[i].grows || cache_[i].rows <= position) continue;
-    copy_rows(rows_of(folder_.cache[i]), cache_[i].data, cache_[i].rows, cache_[i].data, position,
-              position);
+    if (!model_->folder.cache[i].grows || cache_[i].rows <= position) continue;
+    copy_rows(rows_of(model_->folder.cache[i]), cache_[i].data, cache_[i].rows, cache_[i].data,
+              position, position);
     cache_[i].rows = position;
   }
 }
@@ -336,7 +440,8 @@ void EtFolder::cut_cache(int64_t position) {
 TensorView EtFolder::last_logits(Part& part, const Ask& ask, int64_t num_rows) {
   TensorView logits = run(part, ask, ErrorCode::kExecution);
   const bool fits = logits.shape.size() == 3 && logits.shape[0] == 1 &&
-                    logits.shape[1] >= num_rows && logits.shape[2] == folder_.contract.vocab_size;
+                    logits.shape[1] >= num_rows &&
+                    logits.shape[2] == model_->folder.contract.vocab_size;
   if (!fits)
     throw Error(ErrorCode::kExecution,
                 part.call->path + ": expected logits, got " + logits.describe());
@@ -353,28 +458,30 @@ TensorView EtFolder::decode_tokens(const int64_t* ids, int64_t num_tokens, int64
 TensorView EtFolder::decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
                                  int64_t num_rows) {
   remember_tokens(ids, num_tokens, position);
-  const int64_t most = folder_.contract.max_chunk;
-  if (position == 0 && folder_.prefill && (num_tokens > most || needs_start()))
-    return last_logits(parts_.at("prefill"), {ids, {}, num_tokens, 0}, num_rows);
-  if (position == 0 && needs_start()) return read_embeddings(num_tokens);
+  const int64_t most = model_->folder.contract.max_chunk;
+  if (position == 0 && model_->folder.prefill && (num_tokens > most || needs_start()))
+    return lent(last_logits(model_->parts.at("prefill"), {ids, {}, num_tokens, 0}, num_rows),
+                last_logits_);
+  if (position == 0 && needs_start()) return lent(read_embeddings(num_tokens), last_logits_);
   cut_cache(position);
   TensorView logits;
   for (int64_t done = 0; done < num_tokens; done += most) {
     const int64_t count = std::min(most, num_tokens - done);
-    logits = last_logits(parts_.at("decode"), {ids + done, {}, count, position + done}, num_rows);
+    logits =
+        last_logits(model_->parts.at("decode"), {ids + done, {}, count, position + done}, num_rows);
   }
-  return logits;
+  return lent(logits, last_logits_);
 }
 
 bool EtFolder::needs_start() const {
-  return folder_.contract.cache.is_recurrent ||
-         std::any_of(folder_.cache.begin(), folder_.cache.end(),
+  return model_->folder.contract.cache.is_recurrent ||
+         std::any_of(model_->folder.cache.begin(), model_->folder.cache.end(),
                      [](const CacheTensor& tensor) { return tensor.grows; });
 }
 
 // language_model knows no cache that is in use: it reads the conversation from its beginning.
 TensorView EtFolder::read_embeddings(int64_t num_rows) {
-  const FolderCall& call = *folder_.language_model;
+  const FolderCall& call = *model_->folder.language_model;
   if (num_rows > call.max_tokens) {
     throw Error(ErrorCode::kInput,
                 "prompt: language_model reads images and audio anew with all that is before them, "
@@ -383,20 +490,21 @@ TensorView EtFolder::read_embeddings(int64_t num_rows) {
                     std::to_string(num_rows));
   }
   const DType dtype = embedding_dtype();
-  const TensorView rows{embedded_.data(), dtype, {1, num_rows, folder_.contract.hidden_size}};
+  const TensorView rows{
+      embedded_.data(), dtype, {1, num_rows, model_->folder.contract.hidden_size}};
   TensorView hidden =
-      run(parts_.at("language_model"), {nullptr, rows, num_rows, 0}, ErrorCode::kExecution);
+      run(model_->parts.at("language_model"), {nullptr, rows, num_rows, 0}, ErrorCode::kExecution);
   if (hidden.shape.size() != 3 || hidden.shape[1] < 1)
     throw Error(ErrorCode::kExecution,
                 "language_model: expected hidden states, got " + hidden.describe());
   hidden.shape.erase(hidden.shape.begin());
   TensorView last = row_range(hidden, hidden.shape[0] - 1, 1);
   last.shape.insert(last.shape.begin(), 1);
-  return last_logits(parts_.at("lm_head"), {nullptr, last, 0, 0}, 1);
+  return last_logits(model_->parts.at("lm_head"), {nullptr, last, 0, 0}, 1);
 }
 
 DType EtFolder::embedding_dtype() const {
-  for (const PartInput& input : folder_.language_model->inputs) {
+  for (const PartInput& input : model_->folder.language_model->inputs) {
     if (input.feed == Feed::kEmbeddings) return input.dtype;
   }
   return DType::kFloat32;
@@ -414,24 +522,24 @@ void EtFolder::remember(const TensorView& rows, int64_t position, float scale) {
   }
   const TensorView wanted = convert(given, embedding_dtype(), converted_rows_, "embeddings");
   const size_t row_bytes =
-      static_cast<size_t>(folder_.contract.hidden_size) * dtype_size(wanted.dtype);
+      static_cast<size_t>(model_->folder.contract.hidden_size) * dtype_size(wanted.dtype);
   const size_t begin = static_cast<size_t>(position) * row_bytes;
   embedded_.resize(begin + wanted.size_bytes());
   std::memcpy(embedded_.data() + begin, wanted.data, wanted.size_bytes());
 }
 
 void EtFolder::remember_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) {
-  if (!folder_.language_model) return;
-  const auto columns = folder_.contract.hidden_size;
-  if (!folder_.embeddings) {
+  if (!model_->folder.language_model) return;
+  const auto columns = model_->folder.contract.hidden_size;
+  if (!model_->folder.embeddings) {
     // Unknown rows, which nothing may read.
     num_known_ = std::min(num_known_, position);
     return;
   }
-  const EmbeddingTable& table = *folder_.embeddings;
+  const EmbeddingTable& table = *model_->folder.embeddings;
   const size_t row_bytes = static_cast<size_t>(columns) * dtype_size(table.dtype);
   std::vector<uint8_t> rows(static_cast<size_t>(num_tokens) * row_bytes);
-  std::ifstream file(folder_.decode.path, std::ios::binary);
+  std::ifstream file(model_->folder.decode.path, std::ios::binary);
   for (int64_t i = 0; i < num_tokens; ++i) {
     if (ids[i] < 0 || ids[i] >= table.rows)
       throw Error(ErrorCode::kInput, "tokens: expected ids below " + std::to_string(table.rows) +
@@ -442,8 +550,9 @@ void EtFolder::remember_tokens(const int64_t* ids, int64_t num_tokens, int64_t p
               static_cast<std::streamsize>(row_bytes));
   }
   if (!file)
-    throw Error(ErrorCode::kExecution, folder_.decode.path + ": reading its embeddings failed");
-  remember({rows.data(), table.dtype, {num_tokens, columns}}, position, embedding_scale_);
+    throw Error(ErrorCode::kExecution,
+                model_->folder.decode.path + ": reading its embeddings failed");
+  remember({rows.data(), table.dtype, {num_tokens, columns}}, position, model_->embedding_scale);
   num_known_ = position + num_tokens;
 }
 
@@ -456,7 +565,7 @@ TensorView EtFolder::decode_embeddings(const TensorView& embeddings, int64_t pos
   }
   remember(embeddings, position);
   num_known_ = position + embeddings.shape[0];
-  TensorView logits = read_embeddings(num_known_);
+  TensorView logits = lent(read_embeddings(num_known_), last_logits_);
   logits.shape.erase(logits.shape.begin());
   return logits;
 }
@@ -467,8 +576,8 @@ TensorView EtFolder::encode(const char* name, const MediaView& given_media, cons
     throw Error(ErrorCode::kInput, std::string(what) + ": " + name +
                                        " takes neither masks nor positions beside the values");
   }
-  const auto found = parts_.find(name);
-  if (found == parts_.end()) {
+  const auto found = model_->parts.find(name);
+  if (found == model_->parts.end()) {
     throw Error(ErrorCode::kInput,
                 std::string(what) + ": the model has no encoder for it, so it takes no " + what);
   }
@@ -481,7 +590,7 @@ TensorView EtFolder::encode(const char* name, const MediaView& given_media, cons
   TensorView given = what == std::string("image")
                          ? convert_image(media, input->dtype, converted_media_)
                          : convert(media, input->dtype, converted_media_, what);
-  if (given.data != media.data) converted_input_bytes_ += static_cast<int64_t>(media.size_bytes());
+  if (given.data != media.data) copied_input_bytes_ += static_cast<int64_t>(media.size_bytes());
   // Leading dimensions of one may be left out or given.
   while (given.shape.size() < input->shape.size()) given.shape.insert(given.shape.begin(), 1);
   while (given.shape.size() > input->shape.size() && given.shape[0] == 1)
@@ -492,16 +601,16 @@ TensorView EtFolder::encode(const char* name, const MediaView& given_media, cons
                                        ", got " + given.describe());
   }
   TensorView rows = run(encoder, {nullptr, given, 0, 0}, ErrorCode::kInput);
-  const bool has_summary = folder_.skips_first_feature && what == std::string("image");
+  const bool has_summary = model_->folder.skips_first_feature && what == std::string("image");
   if (has_summary && rows.shape.size() == 3 && rows.shape[0] == 1 && rows.shape[1] > 1) {
     rows.shape.erase(rows.shape.begin());
     rows = row_range(rows, 1, rows.shape[0] - 1);
     rows.shape.insert(rows.shape.begin(), 1);
   }
   const auto projector =
-      parts_.find(what == std::string("image") ? "image_projector" : "audio_projector");
-  if (projector != parts_.end()) rows = project(projector->second, rows);
-  const int64_t columns = folder_.contract.hidden_size;
+      model_->parts.find(what == std::string("image") ? "image_projector" : "audio_projector");
+  if (projector != model_->parts.end()) rows = project(projector->second, rows);
+  const int64_t columns = model_->folder.contract.hidden_size;
   if (rows.shape.empty() || rows.shape.back() != columns)
     throw Error(ErrorCode::kExecution, std::string(name) + ": expected embeddings of " +
                                            std::to_string(columns) + " features, got " +
@@ -530,18 +639,26 @@ TensorView EtFolder::project(Part& projector, TensorView rows) {
 }
 
 TensorView EtFolder::encode_image(const MediaView& image) {
-  return encode("image_encoder", image, "image");
+  return lent(encode("image_encoder", image, "image"), encoded_rows_);
 }
 
 TensorView EtFolder::encode_audio(const MediaView& audio) {
-  return encode("audio_encoder", audio, "audio");
+  return lent(encode("audio_encoder", audio, "audio"), encoded_rows_);
 }
 
 void EtFolder::reset_state() {
-  for (auto& [name, part] : parts_) part.program->methods().at(kForward).arena->reset();
+  if (is_shared()) {
+    // What another has in the decoder's memory stays.
+    kept_ = std::make_shared<Kept>();
+  } else {
+    for (auto& [name, part] : model_->parts) part.program->methods().at(kForward).arena->reset();
+    kept_->copies.clear();
+    kept_->num_rows = 0;
+    model_->resident = kept_;
+  }
   for (size_t i = 0; i < cache_.size(); ++i) {
     if (cache_[i].own) cache_[i].own->reset();
-    if (folder_.cache[i].grows) cache_[i].rows = 0;
+    if (model_->folder.cache[i].grows) cache_[i].rows = 0;
   }
   embedded_.clear();
   num_known_ = 0;
@@ -551,7 +668,7 @@ void EtFolder::reset_state() {
 template <typename Visit>
 void EtFolder::for_each_tensor(int64_t num_flat_rows, Visit visit) const {
   for (size_t i = 0; i < cache_.size(); ++i) {
-    const CacheTensor& tensor = folder_.cache[i];
+    const CacheTensor& tensor = model_->folder.cache[i];
     const bool is_flat = tensor.kind == StateKind::kFlat;
     const int64_t there = !is_flat       ? 1
                           : tensor.grows ? std::max(cache_[i].rows, num_flat_rows)
@@ -561,8 +678,9 @@ void EtFolder::for_each_tensor(int64_t num_flat_rows, Visit visit) const {
 }
 
 std::unique_ptr<StateSnapshot> EtFolder::save_state(int64_t num_flat_rows) const {
+  bring_in();
   auto snapshot = std::make_unique<FolderSnapshot>();
-  snapshot->owner = this;
+  snapshot->model = model_;
   snapshot->num_flat_rows = num_flat_rows;
   std::vector<uint8_t>& bytes = snapshot->bytes;
   for_each_tensor(num_flat_rows,
@@ -571,7 +689,7 @@ std::unique_ptr<StateSnapshot> EtFolder::save_state(int64_t num_flat_rows) const
                     bytes.resize(begin + static_cast<size_t>(kept * rows.heads) * rows.row_bytes);
                     copy_rows(rows, data, there, bytes.data() + begin, kept, kept);
                   });
-  if (folder_.embeddings) {
+  if (model_->folder.embeddings) {
     const size_t size = static_cast<size_t>(num_flat_rows) * embedding_bytes();
     const size_t begin = bytes.size();
     bytes.resize(begin + size);  // of rows that were never embedded: zeros
@@ -582,14 +700,14 @@ std::unique_ptr<StateSnapshot> EtFolder::save_state(int64_t num_flat_rows) const
 
 void EtFolder::restore_state(const StateSnapshot& snapshot) {
   const auto* ours = dynamic_cast<const FolderSnapshot*>(&snapshot);
-  if (ours == nullptr || ours->owner != this)
-    throw Error(ErrorCode::kInput, "snapshot: it was not made by this executor");
+  if (ours == nullptr || ours->model.lock() != model_)
+    throw Error(ErrorCode::kInput, "snapshot: it was not made by this model");
   write_state(ours->num_flat_rows, ours->bytes.data());
 }
 
 void EtFolder::load_state(int64_t num_flat_rows, ByteSpan bytes) {
   int64_t expected = 0;
-  for (const StateTensor& tensor : folder_.contract.state)
+  for (const StateTensor& tensor : model_->folder.contract.state)
     expected += tensor.bytes_of(num_flat_rows);
   if (static_cast<int64_t>(bytes.size) != expected) {
     throw Error(ErrorCode::kInput, "state: expected " + std::to_string(expected) + " bytes for " +
@@ -600,21 +718,23 @@ void EtFolder::load_state(int64_t num_flat_rows, ByteSpan bytes) {
 }
 
 void EtFolder::write_state(int64_t num_flat_rows, const uint8_t* bytes) {
+  bring_in();
+  kept_->num_rows = num_flat_rows;
   for (size_t i = 0; i < cache_.size(); ++i) {
-    if (folder_.cache[i].grows) cache_[i].rows = num_flat_rows;
+    if (model_->folder.cache[i].grows) cache_[i].rows = num_flat_rows;
   }
   for_each_tensor(num_flat_rows, [&](uint8_t* data, int64_t there, int64_t kept, const Rows& rows) {
     copy_rows(rows, bytes, kept, data, there, kept);
     bytes += static_cast<size_t>(kept * rows.heads) * rows.row_bytes;
   });
   num_known_ = 0;
-  if (!folder_.embeddings) return;
+  if (!model_->folder.embeddings) return;
   embedded_.assign(bytes, bytes + static_cast<size_t>(num_flat_rows) * embedding_bytes());
   num_known_ = num_flat_rows;
 }
 
 size_t EtFolder::embedding_bytes() const {
-  return static_cast<size_t>(folder_.contract.hidden_size) * dtype_size(embedding_dtype());
+  return static_cast<size_t>(model_->folder.contract.hidden_size) * dtype_size(embedding_dtype());
 }
 
 }  // namespace emm

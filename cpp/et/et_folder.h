@@ -1,6 +1,7 @@
 // The Executor for a folder of programs that transformers' exporter wrote. The programs keep
-// nothing between calls: the cache is one memory of ours, handed in and taken out by pointer where
-// the programs let it, and else where the decoder's plan has it.
+// nothing between calls: each conversation has a cache of its own, handed in and taken out by
+// pointer where the programs let it. Where the decoder's plan has it (`kept`), it is copied when
+// another conversation goes on.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/turns.h"
 #include "et/arena.h"
 #include "et/et_program.h"
 #include "model/executor.h"
@@ -23,7 +25,7 @@ class EtFolder final : public Executor {
   // option.
   explicit EtFolder(const LoadOptions& options);
 
-  const Contract& contract() const override { return folder_.contract; }
+  const Contract& contract() const override { return model_->folder.contract; }
   void use_method(const std::string& name, int64_t position) override;
   TensorView decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) override;
   TensorView decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
@@ -36,9 +38,14 @@ class EtFolder final : public Executor {
   std::unique_ptr<StateSnapshot> save_state(int64_t num_flat_rows) const override;
   void restore_state(const StateSnapshot& snapshot) override;
   void load_state(int64_t num_flat_rows, ByteSpan bytes) override;
-  int64_t copied_input_bytes() const override;
-  int64_t num_threads() const override { return num_threads_; }
+  int64_t copied_input_bytes() const override { return copied_input_bytes_; }
+  int64_t num_threads() const override { return model_->num_threads; }
   void write_profile() override;
+  std::unique_ptr<Executor> another() override;
+  std::unique_ptr<Executor> fork(int64_t num_flat_rows) override;
+  void go_on_from(Executor& other, int64_t num_flat_rows, int64_t num_used) override;
+  std::vector<MemoryUse> memory(int64_t num_flat_rows) const override;
+  TurnQueue* turns() override { return &model_->turns; }
 
  private:
   // A program of the folder, loaded.
@@ -46,6 +53,20 @@ class EtFolder final : public Executor {
     const FolderCall* call = nullptr;
     std::unique_ptr<EtProgram> program;
     std::vector<std::vector<uint8_t>> inputs;  // what is made for each
+  };
+  // What a conversation has in the decoder's memory, while it is another's.
+  struct Kept {
+    std::vector<std::unique_ptr<PlannedMemory>> copies;  // by tensor, of those that are kept
+    int64_t num_rows = 0;                                // of flat ones that are in use
+  };
+  // What conversations have in common.
+  struct Model {
+    FolderContract folder;
+    std::map<std::string, Part> parts;  // by the component's name
+    float embedding_scale = 1.0F;       // of rows from the table
+    int64_t num_threads = 1;
+    TurnQueue turns;
+    std::weak_ptr<Kept> resident;  // whose rows lie in the decoder's memory
   };
   // What is asked of a call.
   struct Ask {
@@ -62,7 +83,18 @@ class EtFolder final : public Executor {
     int64_t rows = 0;  // of one that grows: as many as its content has
   };
 
+  explicit EtFolder(const EtFolder& other);
+  bool is_shared() const { return model_.use_count() > 1; }
+  // An output that outlasts the next caller's turn, in `copy` where need be.
+  TensorView lent(const TensorView& output, std::vector<uint8_t>& copy) const;
+  // Between the decoder's memory and a conversation's copies of what is kept there.
+  void copy_kept(Kept& kept, bool is_out) const;
+  void settle(const std::shared_ptr<Kept>& kept) const;
+  void bring_in() const;
+  void read_from(const EtFolder& other, int64_t num_flat_rows);
+
   void place_cache();
+  void give_sizes();
   void find_embedding_scale();
   TensorView cache_view(size_t index) const;
   TensorView make_input(Part& part, size_t index, const Ask& ask);
@@ -89,16 +121,17 @@ class EtFolder final : public Executor {
   void for_each_tensor(int64_t num_flat_rows, Visit visit) const;
   void write_state(int64_t num_flat_rows, const uint8_t* bytes);
 
-  FolderContract folder_;
-  std::map<std::string, Part> parts_;  // by the component's name
+  std::shared_ptr<Model> model_;
   std::vector<Memory> cache_;
+  std::shared_ptr<Kept> kept_ = std::make_shared<Kept>();
   std::vector<uint8_t> embedded_;  // (positions, hidden_size) as language_model takes them
   int64_t num_known_ = 0;          // positions whose embeddings are in it
-  float embedding_scale_ = 1.0F;   // of rows from the table
   std::vector<uint8_t> converted_media_;
   std::vector<uint8_t> converted_rows_;
-  int64_t converted_input_bytes_ = 0;
-  int64_t num_threads_ = 1;
+  // Of the last calls, where the model is shared.
+  std::vector<uint8_t> last_logits_;
+  std::vector<uint8_t> encoded_rows_;
+  int64_t copied_input_bytes_ = 0;
 };
 
 }  // namespace emm

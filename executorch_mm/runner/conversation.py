@@ -72,8 +72,7 @@ class Conversation(
             A session of the same model, with this one's method, adapter and priority; to be closed.
 
         Raises:
-            InputError: The model holds one conversation only: its state lies in a delegate, or it is an
-                export folder.
+            InputError: The model holds one conversation only: its state lies in a delegate.
             ExecutionError: The state was lost when a call failed.
             BusyError: A request is running.
         """

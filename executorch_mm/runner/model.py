@@ -153,8 +153,8 @@ class MultimodalModel(LoadedModel, AdapterLoading, CacheMethods, ModelMap):
             To be closed, by `close()` or at the end of a `with` block.
 
         Raises:
-            InputError: The model holds one conversation only: its state lies in a delegate, or it is an
-                export folder; or there is no such method or adapter.
+            InputError: The model holds one conversation only: its state lies in a delegate; or
+                there is no such method or adapter.
             ModelLoadError: The method cannot be loaded.
         """
         priority = checked_priority(priority)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from executorch_mm import (
     InputError,
     ModelLoadError,
     MultimodalInput,
+    MultimodalModel,
     MultimodalRunner,
+    Session,
     inspect_model,
     make_audio_input,
     make_image_input,
@@ -56,7 +59,7 @@ def inputs(name: str, prompt: list[Any]) -> list[MultimodalInput]:
     return parts
 
 
-def answer(runner: MultimodalRunner, name: str, prompt: list[Any], count: int) -> list[int]:
+def answer(runner: MultimodalRunner | Session, name: str, prompt: list[Any], count: int) -> list[int]:
     result = runner.generate_result(
         inputs(name, prompt), max_new_tokens=count, temperature=0.0, ignore_eos=True
     )
@@ -109,6 +112,36 @@ def test_saved_conversations_go_on_in_memory_and_from_a_file(name: str, tmp_path
     with load(name) as another:
         another.restore(tmp_path / "state.emm")
         assert answer(another, name, second, len(tokens)) == tokens
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sessions_over_one_folder_answer_as_alone_and_forks_go_their_own_way(name: str) -> None:
+    turns = expected(name)["turns"]
+    options = {"num_threads": 1, "prefix_cache_bytes": 0, "encoder_cache_bytes": 0}
+    with MultimodalModel(FOLDERS / name, NumberTokenizer(), **options) as model:
+        sessions = [model.session() for _ in range(3)]
+        for prompt, tokens in turns:
+            for session in sessions:  # in turn, so that each finds what another has left
+                assert answer(session, name, prompt, len(tokens)) == tokens
+            with sessions[0].fork() as fork:
+                answer(fork, name, [[3, 4, 5]], 3)
+        sessions[0].reset()
+        (prompt, tokens), (second, others), *_ = turns
+        assert answer(sessions[0], name, prompt, len(tokens)) == tokens
+        with sessions[0].fork() as fork:
+            sessions[0].close()
+            saved = fork.save()
+            assert answer(fork, name, second, len(others)) == others
+            sessions[1].restore(saved)
+            assert answer(sessions[1], name, second, len(others)) == others
+
+        def talk_anew(session: Session) -> list[list[int]]:
+            session.reset()
+            return [answer(session, name, prompt, len(tokens)) for prompt, tokens in turns]
+
+        with ThreadPoolExecutor(2) as threads:
+            for told in threads.map(talk_anew, sessions[1:]):
+                assert told == [tokens for _, tokens in turns]
 
 
 @pytest.mark.parametrize("name", NAMES)
