@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from executorch_mm.cli.audio_files import AudioFile, audio_files, outputs_in, replaced
 from executorch_mm.cli.errors import UsageError, complain
 from executorch_mm.cli.grammar import Commands, add_command
 from executorch_mm.cli.model_arguments import add_model, add_threads, find_files, num_threads
@@ -18,11 +18,10 @@ from executorch_mm.cli.output import add_json, add_output, opened, stdin_parts
 from executorch_mm.cli.progress import PromptProgress
 
 if TYPE_CHECKING:
-    from executorch_mm.speech import Segment, SileroVad, SpeechConfig, SpeechRunner
+    from executorch_mm.speech import Segment, SileroVad, SpeechConfig, SpeechRunner, Transcription
 
 _FORMATS = ("txt", "srt", "vtt", "json", "verbose_json")
 _WITH_WORDS = ("srt", "vtt", "json", "verbose_json")
-_STDIN_NAME = "stdin"
 
 
 def add_parser(commands: Commands) -> None:
@@ -34,10 +33,16 @@ def add_parser(commands: Commands) -> None:
         "Write down what is said in audio files; segments go to stdout as they come.",
         "Several files are written one after another: as txt with a line ==> FILE <== before each, as JSON "
         "one object a line; verbose_json is that of OpenAI's API. Subtitles of several files need a folder "
-        "as --output. Where a file fails, the others are written all the same.",
+        "as --output, or --output-dir, which goes on where it was interrupted: what is written there already "
+        "is skipped, and each file appears when it is whole. Of a folder all audio files in it are meant, in "
+        "its folders too; a pattern such as 'talks/**/*.mp3' may be quoted. Where a file fails, the others "
+        "are written all the same.",
     )
     parser.add_argument(
-        "audio", metavar="FILE", nargs="+", help="an audio file; - reads it from standard input"
+        "audio",
+        metavar="FILE",
+        nargs="+",
+        help="an audio file, a folder of them or a pattern; - reads it from standard input",
     )
     parser.add_argument(
         "--language", metavar="L", help="of what is said: de, German or german (default: the model tells)"
@@ -55,7 +60,11 @@ def add_parser(commands: Commands) -> None:
     silence.add_argument(
         "--vad-model", metavar="PATH", help="leave out where this .pte of Silero VAD finds no speech"
     )
-    add_output(parser, "write to this file, or into this folder as NAME.FORMAT for each audio file")
+    place = parser.add_mutually_exclusive_group()
+    add_output(place, "write to this file, or into this folder as NAME.FORMAT for each audio file")
+    place.add_argument(
+        "--output-dir", metavar="DIR", help="write NAME.FORMAT into this folder, and skip what is there"
+    )
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--format", choices=_FORMATS, default="txt", help="of the text (default: txt)")
     add_json(shape, "the same as --format json")
@@ -87,12 +96,15 @@ def run(arguments: argparse.Namespace) -> int:
     detector = _detector(arguments)
     if detector is not None:
         config = config.replace(vad_filter=detector)
-    outputs = _outputs(arguments)
+    files = audio_files(arguments.audio)
+    if arguments.output_dir is not None:
+        return _transcribe_missing(arguments, files, config)
+    outputs = _outputs(arguments, files)
     num_failed = 0
     with _runner(arguments) as runner:
         for audio, output in outputs:
             try:
-                _transcribe(arguments, runner, audio, output, config)
+                _transcribe(arguments, runner, audio, output, config, len(files) > 1)
             except (InputError, MissingDependencyError) as error:  # noqa: PERF203 each may fail
                 if len(outputs) == 1:
                     raise
@@ -102,7 +114,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _transcribe(
-    arguments: argparse.Namespace, runner: SpeechRunner, audio: str, output: str, config: SpeechConfig
+    arguments: argparse.Namespace,
+    runner: SpeechRunner,
+    audio: str,
+    output: str,
+    config: SpeechConfig,
+    has_others: bool,
 ) -> None:
     progress = PromptProgress(sys.stderr)
     source = stdin_parts() if audio == "-" else audio
@@ -110,11 +127,11 @@ def _transcribe(
     def show(done: float, total: float) -> None:
         progress(round(done), max(round(total), 1), "transcribe")
 
-    is_one_of_several = len(arguments.audio) > 1 and output == "-"
+    is_one_of_several = has_others and output == "-"
     if arguments.format in ("json", "verbose_json"):
         result = runner.transcribe(source, config, progress=show)
         progress.clear()
-        found = result.to_dict() if arguments.format == "json" else json.loads(result.to_verbose_json())
+        found = _json(arguments, result)
         named = {"file": audio, **found} if is_one_of_several else found
         with opened(output) as file:
             file.write(json.dumps(named, ensure_ascii=False) + "\n")
@@ -133,6 +150,50 @@ def _transcribe(
         print(runner.stats, file=sys.stderr)
 
 
+def _transcribe_missing(
+    arguments: argparse.Namespace, files: Sequence[AudioFile], config: SpeechConfig
+) -> int:
+    """Into a folder, what is not there yet; the next file is decoded while the model works."""
+    from executorch_mm.speech import Transcription
+    from executorch_mm.speech.formats import write
+
+    ending = arguments.format.removeprefix("verbose_")
+    every = zip(files, outputs_in(Path(arguments.output_dir), files, ending), strict=True)
+    missing = [(file.path, output) for file, output in every if not output.exists()]
+    if len(missing) < len(files):
+        complain(f"{len(files) - len(missing)} of {len(files)} files are there already and skipped")
+    if not missing:
+        return 0
+    progress, num_failed = PromptProgress(sys.stderr), 0
+    with _runner(arguments) as runner:
+        clips = (stdin_parts() if audio == "-" else audio for audio, _ in missing)
+        results = runner.map(clips, config, on_error="return")
+        for number, ((audio, output), result) in enumerate(zip(missing, results, strict=True), 1):
+            progress(number, len(missing) + 1, "transcribe")
+            if not isinstance(result, Transcription):
+                progress.clear()
+                complain(f"{audio}: {result}" if audio not in str(result) else result)
+                num_failed += 1
+                continue
+            with replaced(output) as file:
+                if arguments.format in ("json", "verbose_json"):
+                    file.write(json.dumps(_json(arguments, result), ensure_ascii=False) + "\n")
+                else:
+                    file.writelines(write(arguments.format, result.segments, words=arguments.words))
+            if arguments.stats:
+                progress.clear()
+                print(result.stats, file=sys.stderr)
+    progress.clear()
+    return int(num_failed > 0)
+
+
+def _json(arguments: argparse.Namespace, result: Transcription) -> dict[str, object]:
+    if arguments.format == "json":
+        return result.to_dict()
+    content: dict[str, object] = json.loads(result.to_verbose_json())
+    return content
+
+
 def _write(file: TextIO, text: str, progress: PromptProgress) -> None:
     progress.clear()
     file.write(text)
@@ -145,27 +206,22 @@ def _segments(events: Iterator[object]) -> Iterator[Segment]:
     return (event for event in events if isinstance(event, Segment))
 
 
-def _outputs(arguments: argparse.Namespace) -> list[tuple[str, str]]:
+def _outputs(arguments: argparse.Namespace, files: Sequence[AudioFile]) -> list[tuple[str, str]]:
     """Each audio file with what it is written to."""
-    files, output = arguments.audio, arguments.output
-    if files.count("-") > 1:
-        raise UsageError("transcribe: standard input can be read once only, got - more than once")
+    output = arguments.output
     if output == "-":
         if len(files) > 1 and arguments.format in ("srt", "vtt"):
             raise UsageError(f"transcribe: several files as {arguments.format} need a folder as --output")
-        return [(file, "-") for file in files]
+        return [(file.path, "-") for file in files]
     folder = Path(output)
     if len(files) == 1 and not folder.is_dir():
-        return [(files[0], output)]
+        return [(files[0].path, output)]
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"transcribe: --output: expected a folder for {len(files)} files, got {output}")
-    ending = arguments.format.removeprefix("verbose_")
-    names = [f"{_STDIN_NAME if file == '-' else Path(file).stem}.{ending}" for file in files]
-    name, count = Counter(names).most_common(1)[0]
-    if count > 1:
-        raise UsageError(f"transcribe: --output: {count} files would be written to {folder / name}")
-    folder.mkdir(parents=True, exist_ok=True)
-    return [(file, str(folder / name)) for file, name in zip(files, names, strict=True)]
+    outputs = outputs_in(folder, files, arguments.format.removeprefix("verbose_"))
+    for place in {place.parent for place in outputs}:
+        place.mkdir(parents=True, exist_ok=True)
+    return [(file.path, str(place)) for file, place in zip(files, outputs, strict=True)]
 
 
 def _config(arguments: argparse.Namespace) -> SpeechConfig:

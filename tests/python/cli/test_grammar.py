@@ -370,7 +370,7 @@ def test_streams_that_are_no_files_are_left_alone(monkeypatch: pytest.MonkeyPatc
 
 def test_the_reader_of_parsers_knows_choices_and_exclusions() -> None:
     format_ = next(a for a in COMMANDS["transcribe"].arguments if "--format" in a.flags)
-    assert (format_.choices, format_.exclusive) == (("txt", "srt", "vtt", "json"), "--json")
+    assert (format_.choices, format_.exclusive) == (("txt", "srt", "vtt", "json", "verbose_json"), "--json")
     files = next(a for a in COMMANDS["transcribe"].arguments if not a.flags)
     assert (files.many, files.value, files.is_file, files.is_required) == ("+", "FILE", True, True)
     model = next(a for a in COMMANDS["doctor"].arguments if not a.flags)

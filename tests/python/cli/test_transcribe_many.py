@@ -1,0 +1,118 @@
+"""`executorch-mm transcribe` of folders and patterns, into a folder, and again after an interruption."""
+
+from __future__ import annotations
+
+import json
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from executorch_mm import cli
+from executorch_mm.cli.audio_files import audio_files, replaced
+from executorch_mm.cli.errors import UsageError
+from executorch_mm.speech import SpeechRunner
+
+MODEL = Path(__file__).resolve().parents[2] / "models" / "speech" / "kv.pte"
+PLAIN = ("--model", str(MODEL), "--temperature", "0", "--language", "en", "--threads", "1")
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = cli.main(["transcribe", *map(str, arguments)])
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def talks(tmp_path: Path) -> Path:
+    """Three short audio files in two folders, and what is none."""
+    folder = tmp_path / "talks"
+    (folder / "late").mkdir(parents=True)
+    for number, name in enumerate(("b.wav", "a.WAV", "late/c.wav")):
+        with wave.open(str(folder / name), "wb") as file:
+            file.setparams((1, 2, 16000, 0, "NONE", ""))
+            samples = np.random.default_rng(number).integers(-9000, 9000, 8000, np.int16)
+            file.writeframes(samples.tobytes())
+    (folder / "notes.txt").write_text("no audio")
+    return folder
+
+
+def names(files: Any) -> list[str]:
+    return [file.name.as_posix() for file in files]
+
+
+def test_folders_and_patterns_name_files_once_in_order(talks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert names(audio_files([str(talks)])) == ["a", "b", "late/c"]
+    monkeypatch.chdir(talks)
+    assert names(audio_files(["**/*.wav"])) == ["b", "c"]
+    assert names(audio_files(["b.wav", "*.wav", "-", "none.wav"])) == ["b", "stdin", "none"]
+    odd = talks / "[1].wav"
+    odd.touch()
+    assert [file.path for file in audio_files([str(odd)])] == [str(odd)]
+    for wrong in (["*.mp3"], ["late/*/"], ["-", "-"]):
+        with pytest.raises(UsageError):
+            audio_files(wrong)
+    (talks / "empty").mkdir()
+    with pytest.raises(UsageError, match="a folder with audio files"):
+        audio_files([str(talks / "empty")])
+
+
+def test_a_folder_is_written_as_it_lies_and_what_is_there_is_skipped(
+    talks: Path, tmp_path: Path, run: Run
+) -> None:
+    out = tmp_path / "out"
+    assert run(talks, *PLAIN, "--format", "srt", "--output-dir", out) == (0, "", "")
+    written = {path.relative_to(out).as_posix(): path.read_text() for path in out.rglob("*.*")}
+    assert sorted(written) == ["a.srt", "b.srt", "late/c.srt"]
+    with SpeechRunner(MODEL, num_threads=1) as runner:
+        result = runner.transcribe(talks / "late" / "c.wav", language="en", temperature=0.0, timestamps=True)
+    assert written["late/c.srt"] == result.to_srt()
+
+    (out / "a.srt").write_text("by hand")
+    (out / "b.srt").unlink()
+    code, _, said = run(talks, *PLAIN, "--format", "srt", "--output-dir", out)
+    assert (code, "2 of 3 files are there already" in said) == (0, True)
+    assert (out / "a.srt").read_text() == "by hand"
+    assert (out / "b.srt").read_text() == written["b.srt"]
+
+    # another format is another file, and words need no text file beside them
+    assert run(talks / "late", *PLAIN, "--format", "verbose_json", "--output-dir", out)[0] == 0
+    assert json.loads((out / "c.json").read_text())["text"] == result.text
+
+
+def test_a_file_that_fails_is_not_there_and_tried_again(talks: Path, tmp_path: Path, run: Run) -> None:
+    (talks / "broken.wav").write_bytes(b"RIFF")
+    out = tmp_path / "out"
+    for _ in range(2):
+        code, _, said = run(talks / "broken.wav", talks / "b.wav", *PLAIN, "--output-dir", out)
+        assert (code, "broken.wav" in said) == (1, True)
+        assert [path.name for path in out.iterdir()] == ["b.txt"]
+
+
+def test_places_are_chosen_once(talks: Path, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "out"
+    assert run(talks, *PLAIN, "--output-dir", out, "-o", out)[0] == 2
+    code, _, said = run(talks / "b.wav", talks / "late" / "b.wav", *PLAIN, "--output-dir", out)
+    assert (code, "2 files would be written to" in said) == (2, True)
+    assert not out.exists()
+    assert run(talks, *PLAIN, "-o", out) == (0, "", "")
+    assert (out / "late" / "c.txt").is_file()
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    place = tmp_path / "new" / "text.txt"
+    with pytest.raises(TypeError), replaced(place) as file:
+        file.write(b"half")  # type: ignore[arg-type]
+    assert [*place.parent.iterdir()] == []
+    with replaced(place) as file:
+        file.write("whole")
+        file.flush()
+        assert not place.exists()
+    assert [(path.name, path.read_text()) for path in place.parent.iterdir()] == [("text.txt", "whole")]
