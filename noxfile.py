@@ -266,6 +266,13 @@ def openvino(session: nox.Session) -> None:
 
 
 @nox.session
+def ray(session: nox.Session) -> None:
+    """The tests of batches on Ray (a download of about 120 MB)."""
+    install_package(session, "test", "ray")
+    session.run("pytest", "tests/python/ray", "-W", "default", *session.posargs)
+
+
+@nox.session
 def torch(session: nox.Session) -> None:
     """The tests that compare with torch and with upstream's runtime (a download of about 1 GB)."""
     library = build_cpp(session)
