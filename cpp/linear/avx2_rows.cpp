@@ -13,12 +13,7 @@ void finish(const Layer& layer, const RowScale& scale, const float* sums, int64_
             int32_t integer, float* out) {
   const float bias = layer.bias ? load_float(layer.bias, n) : 0.0f;
   float y = value;
-  if (layer.format == Format::kInt4Groups) {
-    if (sums) {
-      y -= static_cast<float>(scale.zero_point) * sums[n];
-      y = y * scale.scale + bias;
-    }
-  } else if (layer.format == Format::kFloat32) {
+  if (layer.format == Format::kFloat32) {
     y += bias;
   } else if (sums) {
     const int32_t exact = integer - scale.zero_point * static_cast<int32_t>(sums[n]);
@@ -75,56 +70,62 @@ void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float
   }
 }
 
-// Four floats, each the sum of one of four vectors, added in the order of sum_of().
-__m128 sums_of_four(const __m256* sums) {
-  __m128 half[4];
+// What four outputs have in common with their groups: sums of integers are exact, and floats are
+// added group by group as in columns(), so that a row has the same bits among few and among many.
+struct FourOutputs {
+  const uint8_t* row[4];
+  const uint8_t* scales[4];
+  const uint8_t* scales_end;
+
+  FourOutputs(const Layer& layer, int64_t groups, int64_t n, int64_t count)
+      : scales_end(layer.scales + layer.outputs * groups * 2) {
 #pragma GCC unroll 4
-  for (int r = 0; r < 4; ++r)
-    half[r] = _mm_add_ps(_mm256_castps256_ps128(sums[r]), _mm256_extractf128_ps(sums[r], 1));
-  const __m128 ab =
-      _mm_add_ps(_mm_unpacklo_ps(half[0], half[1]), _mm_unpackhi_ps(half[0], half[1]));
-  const __m128 cd =
-      _mm_add_ps(_mm_unpacklo_ps(half[2], half[3]), _mm_unpackhi_ps(half[2], half[3]));
-  return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
-}
-
-// finish() of four outputs of 4-bit groups.
-void finish_four(const Layer& layer, const RowScale& scale, const float* sums, int64_t n, __m128 y,
-                 float* out) {
-  const __m128 zero_point = _mm_set1_ps(static_cast<float>(scale.zero_point));
-  y = _mm_sub_ps(y, _mm_mul_ps(zero_point, _mm_loadu_ps(sums + n)));
-  const __m128 bias = layer.bias ? _mm_loadu_ps(reinterpret_cast<const float*>(layer.bias + n * 4))
-                                 : _mm_setzero_ps();
-  y = _mm_add_ps(_mm_mul_ps(y, _mm_set1_ps(scale.scale)), bias);
-  y = _mm_max_ps(_mm_set1_ps(layer.low), y);  // NaN stays
-  _mm_storeu_ps(out + n, _mm_min_ps(_mm_set1_ps(layer.high), y));
-}
-
-// The scales of four chunks, from chunk `first` on, as permute_ps() takes them: of each chunk's
-// first half in the lower lane, of the other half in the upper one.
-template <bool kOf32>
-__m256 chunk_scales(const Layer& layer, int64_t groups, int64_t output, int64_t first) {
-  const uint8_t* const scales = layer.scales + output * groups * 2;
-  if constexpr (kOf32) {
-    alignas(16) uint8_t copy[16] = {};
-    const uint8_t* from = scales + first * 4;
-    const int64_t left = (layer.outputs - output) * groups * 2 - first * 4;
-    if (left < 16) {
-      std::memcpy(copy, from, static_cast<size_t>(left));
-      from = copy;
+    for (int64_t r = 0; r < 4; ++r) {
+      const int64_t output = n + std::min(r, count - 1);
+      row[r] = layer.row(output);
+      scales[r] = layer.scales + output * groups * 2;
     }
-    const __m256i words =
-        _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-    const __m256i to_float = _mm256_setr_epi32(16, 16, 16, 16, 0, 0, 0, 0);
-    const __m256i high_word = _mm256_set1_epi32(static_cast<int>(0xFFFF0000U));
-    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_sllv_epi32(words, to_float), high_word));
-  } else {
-    const auto scale = [&](int64_t chunk) {
-      return load_bfloat16(scales, std::min((first + chunk) * kChunk / layer.group, groups - 1));
-    };
-    const __m128 four = _mm_setr_ps(scale(0), scale(1), scale(2), scale(3));
-    return _mm256_set_m128(four, four);
   }
+
+  // Of eight groups from `first` on: each vector has those of two groups for four outputs.
+  void load_scales(int64_t first, __m128i (&pairs)[4]) const {
+    __m128i eight[4];
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; ++r) {
+      alignas(16) uint8_t copy[16] = {};
+      const uint8_t* from = scales[r] + first * 2;
+      if (scales_end - from < 16) {
+        std::memcpy(copy, from, static_cast<size_t>(scales_end - from));
+        from = copy;
+      }
+      eight[r] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    }
+    const __m128i ab_low = _mm_unpacklo_epi16(eight[0], eight[1]);
+    const __m128i ab_high = _mm_unpackhi_epi16(eight[0], eight[1]);
+    const __m128i cd_low = _mm_unpacklo_epi16(eight[2], eight[3]);
+    const __m128i cd_high = _mm_unpackhi_epi16(eight[2], eight[3]);
+    pairs[0] = _mm_unpacklo_epi32(ab_low, cd_low);
+    pairs[1] = _mm_unpackhi_epi32(ab_low, cd_low);
+    pairs[2] = _mm_unpacklo_epi32(ab_high, cd_high);
+    pairs[3] = _mm_unpackhi_epi32(ab_high, cd_high);
+  }
+
+  __m128 scales_of(int64_t group) const {
+    return _mm_setr_ps(load_bfloat16(scales[0], group), load_bfloat16(scales[1], group),
+                       load_bfloat16(scales[2], group), load_bfloat16(scales[3], group));
+  }
+};
+
+// finish() of four outputs of 4-bit groups, from which the zero point's part was taken.
+void finish_four(const Layer& layer, float scale, int64_t n, int64_t count, __m128 y, float* out) {
+  alignas(16) float bias[4] = {};
+  if (layer.bias) std::memcpy(bias, layer.bias + n * 4, static_cast<size_t>(count) * 4);
+  y = _mm_add_ps(_mm_mul_ps(y, _mm_set1_ps(scale)), _mm_load_ps(bias));
+  y = _mm_max_ps(_mm_set1_ps(layer.low), y);  // NaN stays
+  y = _mm_min_ps(_mm_set1_ps(layer.high), y);
+  if (count == 4) return _mm_storeu_ps(out + n, y);
+  _mm_store_ps(bias, y);
+  std::memcpy(out + n, bias, static_cast<size_t>(count) * 4);
 }
 
 // 4-bit weights with groups, which a decode step of most models is made of: four outputs and four
@@ -136,10 +137,11 @@ void rows_of_groups(const Layer& layer, const Activations& in, int64_t i, const 
   constexpr int64_t kChunksAtOnce = 4;
   constexpr int64_t kAhead = 8192;  // bytes of a row's memory, and of the rows behind it
   const __m256i low_half = _mm256_set1_epi8(15);
-  const __m256i pairs = _mm256_set1_epi16(1);
+  const __m256i ones = _mm256_set1_epi16(1);
   const int64_t bytes = layer.row_bytes();
   const int64_t chunks = (bytes + 31) / 32;
   const int64_t groups = layer.groups();
+  const int64_t group_chunks = layer.group / kChunk;  // 0 for groups of 32
   const int8_t* x[kM];
   const int32_t* offsets[kM];
 #pragma GCC unroll 2
@@ -149,43 +151,76 @@ void rows_of_groups(const Layer& layer, const Activations& in, int64_t i, const 
   }
   for (int64_t n = begin; n < end; n += kOutputs) {
     const int64_t count = std::min(kOutputs, end - n);
-    const uint8_t* row[kOutputs];
-    __m256 sum[kM][kOutputs];
-#pragma GCC unroll 4
-    for (int64_t r = 0; r < kOutputs; ++r) {
-      row[r] = layer.row(n + std::min(r, count - 1));
+    const FourOutputs four(layer, groups, n, count);
+    __m128 total[kM];
+    __m128i integer[kM];
 #pragma GCC unroll 2
-      for (int m = 0; m < kM; ++m) sum[m][r] = _mm256_setzero_ps();
+    for (int m = 0; m < kM; ++m) {
+      alignas(16) float of_weights[kOutputs] = {};
+      if (sums) std::memcpy(of_weights, sums + n, static_cast<size_t>(count) * 4);
+      const __m128 zero = _mm_set1_ps(-static_cast<float>(in.scales[i + m].zero_point));
+      total[m] = sums ? _mm_mul_ps(zero, _mm_load_ps(of_weights)) : _mm_setzero_ps();
+      integer[m] = _mm_setzero_si128();
     }
     int64_t first = 0;
+    int64_t left_in_group = group_chunks;
+    int64_t group = 0;
     const auto add_chunks = [&](auto is_whole) __attribute__((always_inline)) {
-      __m256 scales[kOutputs];
-#pragma GCC unroll 4
-      for (int64_t r = 0; r < kOutputs; ++r)
-        scales[r] = chunk_scales<kOf32>(layer, groups, n + std::min(r, count - 1), first);
+      __m128i pairs[kChunksAtOnce];
+      if constexpr (kOf32) four.load_scales(first * 2, pairs);
       const auto add_chunk = [&](auto index) __attribute__((always_inline)) {
         constexpr int kIndex = decltype(index)::value;
         constexpr bool kIsWhole = decltype(is_whole)::value;
         const int64_t chunk = first + kIndex;
         if (!kIsWhole && chunk >= chunks) return;
+        __m256i dot[kM][kOutputs];
 #pragma GCC unroll 4
         for (int64_t r = 0; r < kOutputs; ++r) {
-          const uint8_t* const at = row[r] + chunk * 32;
+          const uint8_t* const at = four.row[r] + chunk * 32;
           if constexpr (kIndex % 2 == 0) _mm_prefetch(at + kAhead, _MM_HINT_T0);
           const __m256i packed = kIsWhole ? load_whole(at) : load_bytes(at, bytes - chunk * 32);
           const __m256i low = _mm256_and_si256(packed, low_half);
           const __m256i high = _mm256_and_si256(_mm256_srli_epi16(packed, 4), low_half);
-          const __m256 scale = _mm256_permute_ps(scales[r], kIndex * 0x55);
 #pragma GCC unroll 2
           for (int m = 0; m < kM; ++m) {
             const int8_t* const values = x[m] + chunk * kChunk;
             const __m256i products =
                 _mm256_add_epi16(_mm256_maddubs_epi16(low, load_whole(values)),
                                  _mm256_maddubs_epi16(high, load_whole(values + 32)));
-            const __m256i dot = _mm256_add_epi32(load_whole(offsets[m] + chunk * 8),
-                                                 _mm256_madd_epi16(products, pairs));
-            sum[m][r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, sum[m][r]);
+            dot[m][r] = _mm256_add_epi32(load_whole(offsets[m] + chunk * 8),
+                                         _mm256_madd_epi16(products, ones));
           }
+        }
+#pragma GCC unroll 2
+        for (int m = 0; m < kM; ++m) {
+          // The first 32 inputs in the lower lane, the others in the upper one, an output each.
+          const __m256i units = _mm256_hadd_epi32(_mm256_hadd_epi32(dot[m][0], dot[m][1]),
+                                                  _mm256_hadd_epi32(dot[m][2], dot[m][3]));
+          if constexpr (kOf32) {
+            const __m256 scale =
+                _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(pairs[kIndex]), 16));
+            const __m256 floats = _mm256_cvtepi32_ps(units);
+            total[m] = _mm_fmadd_ps(_mm256_castps256_ps128(floats), _mm256_castps256_ps128(scale),
+                                    total[m]);
+            // Behind the last group lies the scale of another output.
+            if (!kIsWhole && chunk * 2 + 1 >= groups) continue;
+            total[m] = _mm_fmadd_ps(_mm256_extractf128_ps(floats, 1),
+                                    _mm256_extractf128_ps(scale, 1), total[m]);
+          } else {
+            integer[m] = _mm_add_epi32(
+                integer[m],
+                _mm_add_epi32(_mm256_castsi256_si128(units), _mm256_extracti128_si256(units, 1)));
+          }
+        }
+        if constexpr (!kOf32) {
+          if (--left_in_group > 0) return;
+          const __m128 scale = four.scales_of(group++);
+#pragma GCC unroll 2
+          for (int m = 0; m < kM; ++m) {
+            total[m] = _mm_fmadd_ps(_mm_cvtepi32_ps(integer[m]), scale, total[m]);
+            integer[m] = _mm_setzero_si128();
+          }
+          left_in_group = group_chunks;
         }
       };
       add_chunk(std::integral_constant<int, 0>());
@@ -199,15 +234,13 @@ void rows_of_groups(const Layer& layer, const Activations& in, int64_t i, const 
 #pragma GCC unroll 2
     for (int m = 0; m < kM; ++m) {
       float* const to = out + (i + m) * layer.outputs;
-      const __m128 four = sums_of_four(sum[m]);
-      if (sums && count == kOutputs) {
-        finish_four(layer, in.scales[i + m], sums, n, four, to);
-        continue;
+      if (sums) {
+        finish_four(layer, in.scales[i + m].scale, n, count, total[m], to);
+      } else {
+        alignas(16) float bare[kOutputs];
+        _mm_store_ps(bare, total[m]);
+        std::memcpy(to + n, bare, static_cast<size_t>(count) * 4);
       }
-      alignas(16) float values[kOutputs];
-      _mm_store_ps(values, four);
-      for (int64_t r = 0; r < count; ++r)
-        finish(layer, in.scales[i + m], sums, n + r, values[r], 0, to);
     }
   }
 }

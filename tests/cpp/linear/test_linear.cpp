@@ -228,6 +228,28 @@ TEST_CASE("extreme weights, inputs and zero points stay exact") {
   }
 }
 
+// So that a prompt gives the same logits whether it is read at once or continued after a part.
+TEST_CASE("a row has the same bits alone and among many") {
+  std::mt19937 random(15);
+  for (const Kernels* kernels : usable_kernels()) {
+    CAPTURE(std::string(kernels->name));
+    for (const Shape& shape : kShapes) {
+      if (!is_quantised(shape.format)) continue;
+      const Owned owned =
+          make_layer(shape.format, shape.inputs, shape.outputs, shape.group, random);
+      constexpr int64_t kRows = 13;
+      const auto x = make_rows(kRows, shape.inputs, random, -2, 1);
+      const auto together = run(owned.layer, x, kRows, *kernels);
+      for (int64_t i = 0; i < kRows; ++i) {
+        const std::vector<float> row(x.begin() + i * shape.inputs,
+                                     x.begin() + (i + 1) * shape.inputs);
+        const auto alone = run(owned.layer, row, 1, *kernels);
+        CHECK(std::equal(alone.begin(), alone.end(), together.begin() + i * shape.outputs));
+      }
+    }
+  }
+}
+
 TEST_CASE("the longest rows that are taken do not overflow 32 bits") {
   for (const Kernels* kernels : usable_kernels()) {
     std::mt19937 random(9);
