@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from executorch_mm.runner.batch_request import BatchRequest
     from executorch_mm.speech import (
         EnergyVad,
+        LiveTranscription,
         Partial,
         Segment,
         SileroVad,
@@ -108,6 +109,7 @@ _LATER = {
     "GenerationResult": "executorch_mm._engine.result",
     "InputWarning": "executorch_mm.preprocess",
     "LarkGrammar": "executorch_mm.response_format",
+    "LiveTranscription": "executorch_mm.speech",
     "LoadOptions": "executorch_mm._loading.options",
     "MediaLimits": "executorch_mm.preprocess.limits",
     "MethodOptions": "executorch_mm._loading.options",
@@ -179,6 +181,7 @@ __all__ = [
     "InputWarning",
     "IsolatedProcessError",
     "LarkGrammar",
+    "LiveTranscription",
     "LoadOptions",
     "MediaLimitError",
     "MediaLimits",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from executorch_mm import _core
 from executorch_mm._engine.ahead import (
@@ -18,10 +18,12 @@ from executorch_mm._engine.ahead import (
 from executorch_mm._engine.streams import AsyncStream, Stream
 from executorch_mm._loading.loaded_model import LoadedModel
 from executorch_mm._loading.shown_options import show_options
-from executorch_mm.errors import ExecutorchMMError
+from executorch_mm.errors import ExecutorchMMError, InputError
+from executorch_mm.speech._live_audio import LiveAudio
 from executorch_mm.speech._requests import SpeechRequest, SpeechRequests
-from executorch_mm.speech._transcriber import SpeechProgress
+from executorch_mm.speech._transcriber import SpeechProgress, Transcriber
 from executorch_mm.speech.config import SHOWN, SpeechConfig, SpeechOptions, with_options
+from executorch_mm.speech.live import LiveTranscription, checked_seconds
 from executorch_mm.speech.segment import SpeechEvent
 from executorch_mm.speech.transcription import Transcription
 from executorch_mm.stats import Stats, counted
@@ -201,6 +203,61 @@ class SpeechMethods(LoadedModel):
             for clip in prepared:
                 yield result_or_error(lambda: self.transcribe(clip(), config), on_error)  # noqa: B023
 
+    def live(
+        self,
+        config: SpeechConfig | None = None,
+        *,
+        sampling_rate: int,
+        channels: int = 1,
+        step_seconds: float = 0.5,
+        pause_seconds: float = 0.8,
+        max_seconds_behind: float = 30.0,
+        **options: Unpack[SpeechOptions],
+    ) -> LiveTranscription:
+        """Writes down audio while it comes; see `LiveTranscription`.
+
+        Args:
+            config: As in `transcribe`. Of several temperatures the first is used. `vad_filter` names the
+                detector that finds pauses; True and False stand for `EnergyVad()`. `timeout` is for each
+                time that the model hears.
+            sampling_rate: Samples per second of the chunks.
+            channels: Of chunks of bytes, 1 to 8; they are averaged.
+            step_seconds: How much new audio there must be before the model hears again, 0.1 or more, and
+                a third of what the model hears at a time at most.
+            pause_seconds: A pause of this length makes all before it final, 0.1 to 10.
+            max_seconds_behind: How much audio may wait for `step()`, up to 3,600; `push()` refuses more.
+            **options: As in `transcribe`.
+
+        Raises:
+            InputError: An option is wrong for this model, or the model takes no audio but features.
+            MissingDependencyError: The model has another sampling rate and the extra `audio` is not
+                installed.
+        """
+        config = with_options(config, options)
+        config = config.replace(temperature=config.temperatures[0])
+        model = self._requests.model
+        model.check(config)
+        longest = model.longest_seconds
+        if longest <= 0:
+            raise InputError("live: expected a model that takes audio, got one that takes features alone")
+        step = checked_seconds(step_seconds, "step_seconds", 0.1, longest / 3)
+        pause = checked_seconds(pause_seconds, "pause_seconds", 0.1, 10)
+        behind = checked_seconds(max_seconds_behind, "max_seconds_behind", 0.1, 3600)
+        audio = LiveAudio(sampling_rate, channels, model.sampling_rate)
+        if is_accepted(model, config.replace(timestamps=True)):
+            config = config.replace(timestamps=True)
+        return LiveTranscription(
+            lambda clip, config: self.transcribe(clip, config, vad_filter=False),
+            audio,
+            config,
+            model.sampling_rate,
+            longest,
+            step,
+            pause,
+            behind,
+            takes_prompt=is_accepted(model, config.replace(prompt="said before")),
+        )
+
     def stop(self) -> None:
         """Ends the running request before the model's next call; from any thread."""
         self._requests.stop()
@@ -224,6 +281,15 @@ class SpeechMethods(LoadedModel):
     def sampling_rate(self) -> int:
         """Samples per second that the model hears."""
         return self._requests.model.sampling_rate
+
+
+def is_accepted(model: Transcriber[Any, Any], config: SpeechConfig) -> bool:
+    """Whether a model can meet these options."""
+    try:
+        model.check(config)
+    except InputError:
+        return False
+    return True
 
 
 show_options(SpeechMethods, SHOWN)

@@ -80,6 +80,11 @@ class Transcriber(Protocol[SessionT_contra, ClipT]):
         """How much of an audio clip it hears at once whatever its length; 0 where it hears what there is."""
         ...
 
+    @property
+    def longest_seconds(self) -> float:
+        """How much of an audio clip it hears at once at most; 0 where it takes features alone."""
+        ...
+
     def check(self, config: SpeechConfig) -> None:
         """Refuses options that this model cannot meet.
 

@@ -91,6 +91,11 @@ class TransducerModel:
         """See `Transcriber`."""
         return 0.0
 
+    @property
+    def longest_seconds(self) -> float:
+        """See `Transcriber`."""
+        return self._contract.max_samples / self._contract.sample_rate
+
     def check(self, config: SpeechConfig) -> None:
         """See `Transcriber`."""
         if config.language is not None:

@@ -81,6 +81,11 @@ class WhisperModel:
         """See `Transcriber`."""
         return self._window_seconds
 
+    @property
+    def longest_seconds(self) -> float:
+        """See `Transcriber`."""
+        return self._window_seconds
+
     def check(self, config: SpeechConfig) -> None:
         """See `Transcriber`."""
         tokens = self._tokens
