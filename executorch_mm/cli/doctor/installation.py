@@ -110,7 +110,7 @@ def _problem_of(name: str, least: str) -> str | None:
     if _numbers(version) < _numbers(least):
         return f"expected {least} or newer, got {version}"
     try:
-        importlib.import_module(_IMPORT_NAMES.get(name, name))
+        importlib.import_module(_IMPORT_NAMES.get(name, name.replace("-", "_")))
     except ImportError as error:
         return f"{version} cannot be imported: {error}"
     return None
