@@ -263,7 +263,7 @@ def test_bytes_that_are_none_are_refused(name: str, given: object) -> None:
         load(**{name: given})
 
 
-def test_a_model_elsewhere_or_of_one_conversation_has_no_prefix_cache() -> None:
+def test_a_model_elsewhere_has_no_prefix_cache() -> None:
     with pytest.raises(
         InputError, match="prefix_cache_bytes: expected 0 for a model in a process of its own"
     ):
@@ -271,9 +271,18 @@ def test_a_model_elsewhere_or_of_one_conversation_has_no_prefix_cache() -> None:
     with load(isolate=True) as model, model.session() as session:
         session.prefill(make_token_input(TOKENS[:20]))
         assert model.cache_info()[:3] == (0, 0, 0)
-    folder = MODELS / "export_folders" / "llama"
-    with pytest.raises(InputError, match="prefix_cache_bytes: expected 0"):
-        MultimodalRunner(folder, NumberTokenizer(), prefix_cache_bytes=1 << 20)
+
+
+@pytest.mark.parametrize("name", ["aya_vision", "gpt2", "llama", "llava", "qwen3", "voxtral"])
+def test_sessions_over_an_export_folder_go_on_from_what_others_have_read(name: str) -> None:
+    folder = MODELS / "export_folders" / name
+    with MultimodalRunner(folder, NumberTokenizer()) as runner:
+        expected = answer(runner, TOKENS[:24])
+    with MultimodalModel(folder, NumberTokenizer()) as model:
+        for reused in (0, 23, 23):
+            with model.session() as session:
+                assert answer(session, TOKENS[:24]) == expected
+                assert session.stats.num_cached_tokens == reused
 
 
 def lora(name: str) -> dict[str, Any]:

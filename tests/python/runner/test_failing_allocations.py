@@ -34,6 +34,6 @@ def test_no_failing_allocation_ends_the_process_or_changes_a_later_answer(tmp_pa
     assert done.returncode == 0, f"{done.stdout[-100:]}\n{done.stderr[-2000:]}"
     stages = dict(re.findall(r"^stage (\w+) (\d+)", done.stdout, re.MULTILINE))
     assert list(stages) == ["load", "prefill", "decode", "save", "restore", "close"]
-    assert int(stages["load"]) > 1000, "the allocations are not seen"
+    assert int(stages["load"]) > 500, "the allocations are not seen"
     assert int(stages["restore"]) >= 4, "lists of tokens are not seen"
     assert "MemoryError" in done.stdout
