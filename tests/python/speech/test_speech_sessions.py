@@ -55,6 +55,18 @@ def model(kind: str) -> Iterator[SpeechModel]:
         yield model
 
 
+def test_sessions_of_a_model_in_a_process_of_its_own_hear_what_each_hears_alone(
+    kind: str, alone: dict[str, tuple[Segment, ...]]
+) -> None:
+    with (
+        SpeechModel(FOLDER / f"{kind}.pte", num_threads=1, isolate=True) as model,
+        model.session() as first,
+        model.session() as second,
+    ):
+        for name in CLIPS:
+            assert heard(first, name) == heard(second, name) == alone[name]
+
+
 def test_streams_read_in_turns_hear_what_each_hears_alone(
     model: SpeechModel, alone: dict[str, tuple[Segment, ...]]
 ) -> None:
