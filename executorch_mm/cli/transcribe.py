@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 from executorch_mm.cli.audio_files import AudioFile, audio_files, outputs_in, replaced
 from executorch_mm.cli.errors import UsageError, complain
@@ -18,7 +18,9 @@ from executorch_mm.cli.output import add_json, add_output, opened, stdin_parts
 from executorch_mm.cli.progress import PromptProgress
 
 if TYPE_CHECKING:
-    from executorch_mm.speech import Segment, SileroVad, SpeechConfig, SpeechRunner, Transcription
+    from io import BufferedReader
+
+    from executorch_mm.speech import Partial, Segment, SileroVad, SpeechConfig, SpeechRunner, Transcription
 
 _FORMATS = ("txt", "srt", "vtt", "json", "verbose_json")
 _WITH_WORDS = ("srt", "vtt", "json", "verbose_json")
@@ -60,6 +62,13 @@ def add_parser(commands: Commands) -> None:
     silence.add_argument(
         "--vad-model", metavar="PATH", help="leave out where this .pte of Silero VAD finds no speech"
     )
+    parser.add_argument(
+        "--live", action="store_true", help="hear standard input while it comes: a WAV file or PCM of 16 bits"
+    )
+    parser.add_argument(
+        "--rate", metavar="N", type=int, help="samples per second of PCM (default: 16000), with --live"
+    )
+    parser.add_argument("--channels", metavar="N", type=int, help="of PCM (default: 1), with --live")
     place = parser.add_mutually_exclusive_group()
     add_output(place, "write to this file, or into this folder as NAME.FORMAT for each audio file")
     place.add_argument(
@@ -86,16 +95,13 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from executorch_mm import InputError, MissingDependencyError
 
-    if arguments.json:
-        arguments.format = "json"
-    if arguments.words and arguments.format not in _WITH_WORDS:
-        raise UsageError(
-            f"transcribe: --words needs --format {', '.join(_WITH_WORDS)}, not {arguments.format}"
-        )
+    _check(arguments)
     config = _config(arguments)
     detector = _detector(arguments)
     if detector is not None:
         config = config.replace(vad_filter=detector)
+    if arguments.live:
+        return _transcribe_live(arguments, config)
     files = audio_files(arguments.audio)
     if arguments.output_dir is not None:
         return _transcribe_missing(arguments, files, config)
@@ -111,6 +117,19 @@ def run(arguments: argparse.Namespace) -> int:
                 complain(f"{audio}: {error}" if audio not in str(error) else error)
                 num_failed += 1
     return int(num_failed > 0)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        arguments.format = "json"
+    if arguments.words and arguments.format not in _WITH_WORDS:
+        wanted = ", ".join(_WITH_WORDS)
+        raise UsageError(f"transcribe: --words needs --format {wanted}, not {arguments.format}")
+    for name, usual in (("rate", 16_000), ("channels", 1)):
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, usual)
+        elif not arguments.live:
+            raise UsageError(f"transcribe: --{name} needs --live")
 
 
 def _transcribe(
@@ -148,6 +167,41 @@ def _transcribe(
     progress.clear()
     if arguments.stats:
         print(runner.stats, file=sys.stderr)
+
+
+def _transcribe_live(arguments: argparse.Namespace, config: SpeechConfig) -> int:
+    """Standard input while it comes; what may still change is shown on a terminal only."""
+    from executorch_mm.cli.pcm import Pcm
+    from executorch_mm.speech.formats import write
+
+    if arguments.audio != ["-"]:
+        raise UsageError("transcribe: --live hears standard input: expected - as the only FILE")
+    if arguments.format in ("json", "verbose_json") or arguments.output_dir is not None:
+        raise UsageError("transcribe: --live writes txt, srt or vtt, to --output or stdout")
+    with _runner(arguments) as runner:
+        pcm = Pcm(cast("BufferedReader", sys.stdin.buffer), arguments.rate, arguments.channels)
+        with runner.live(config, sampling_rate=pcm.rate, channels=pcm.channels) as live:
+            segments = _shown_segments(live.stream(pcm))
+            with opened(arguments.output) as file:
+                for piece in write(arguments.format, segments, words=arguments.words):
+                    file.write(piece)
+                    file.flush()
+        if arguments.stats:
+            print(runner.stats, file=sys.stderr)
+    return 0
+
+
+def _shown_segments(events: Iterator[Partial | Segment]) -> Iterator[Segment]:
+    from executorch_mm.speech import Segment
+
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+    for event in events:
+        if isinstance(event, Segment):
+            sys.stderr.write(clear)
+            yield event
+        elif clear:
+            sys.stderr.write(f"{clear}... {event.text.strip()[-70:]}")
+            sys.stderr.flush()
 
 
 def _transcribe_missing(

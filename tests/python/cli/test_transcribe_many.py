@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import struct
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,8 @@ import pytest
 from executorch_mm import cli
 from executorch_mm.cli.audio_files import audio_files, replaced
 from executorch_mm.cli.errors import UsageError
-from executorch_mm.speech import SpeechRunner
+from executorch_mm.speech import Segment, SpeechRunner
+from executorch_mm.speech.formats import write
 
 MODEL = Path(__file__).resolve().parents[2] / "models" / "speech" / "kv.pte"
 PLAIN = ("--model", str(MODEL), "--temperature", "0", "--language", "en", "--threads", "1")
@@ -104,6 +107,65 @@ def test_places_are_chosen_once(talks: Path, tmp_path: Path, run: Run) -> None:
     assert not out.exists()
     assert run(talks, *PLAIN, "-o", out) == (0, "", "")
     assert (out / "late" / "c.txt").is_file()
+
+
+class Typed:
+    """Standard input that gives a few bytes at a time."""
+
+    def __init__(self, data: bytes) -> None:
+        self.buffer = self
+        self._data = io.BytesIO(data)
+
+    def read1(self, size: int) -> bytes:
+        return self._data.read(min(size, 333))
+
+
+def speech() -> bytes:
+    t = np.arange(3 * 16_000) / 16_000
+    voice = 9000 * np.sin(2 * np.pi * 600 * t) * (0.5 - 0.5 * np.cos(8 * np.pi * t))
+    return voice.astype("<i2").tobytes() + bytes(40_000)
+
+
+@pytest.mark.parametrize("kind", ["pcm", "wav", "wav of a pipe"])
+def test_standard_input_is_heard_while_it_comes(kind: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = speech()
+    with SpeechRunner(MODEL, num_threads=1) as runner:
+        events = runner.live(sampling_rate=16_000, language="en", temperature=0.0, timestamps=True)
+        expected = "".join(
+            write("srt", (event for event in events.stream([data]) if isinstance(event, Segment)))
+        )
+    assert expected
+    if kind != "pcm":
+        file = io.BytesIO()
+        with wave.open(file, "wb") as writer:
+            writer.setparams((1, 2, 16000, 0, "NONE", ""))
+            writer.writeframes(data)
+        data = file.getvalue()
+    if kind == "wav of a pipe":  # whose length nobody knew
+        data = data[:4] + b"\xff" * 4 + data[8:40] + b"\xff" * 4 + data[44:]
+    monkeypatch.setattr("sys.stdin", Typed(data))
+    assert run("-", *PLAIN, "--live", "--format", "srt") == (0, expected, "")
+
+
+def test_what_cannot_be_heard_live_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    header = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 3, 1, 16000, 64000, 4, 32)
+    for data, said in (
+        (header + b"data\0\0\0\0", "16 bits, got 32"),
+        (b"RIFF\0\0\0\0WAVE", "header without"),
+    ):
+        monkeypatch.setattr("sys.stdin", Typed(data))
+        code, _, error = run("-", *PLAIN, "--live")
+        assert (code, said in error) == (2, True)
+    for arguments, said in (
+        (["a.wav", "--live"], "expected - as the only FILE"),
+        (["-", "--live", "--json"], "--live writes txt"),
+        (["-", "--rate", "8000"], "--rate needs --live"),
+    ):
+        code, _, error = run(*arguments, *PLAIN)
+        assert (code, said in error) == (2, True)
+    monkeypatch.setattr("sys.stdin", Typed(b""))
+    assert run("-", *PLAIN, "--live") == (0, "", "")
+    assert run("-", *PLAIN, "--live", "--rate", "5")[0] == 1
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
