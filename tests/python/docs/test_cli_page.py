@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import importlib.util
+import shlex
 from pathlib import Path
 from types import ModuleType
 
@@ -42,3 +43,25 @@ def test_the_page_says_what_help_says(tool: ModuleType, capsys: pytest.CaptureFi
                 assert f"| {argument.help}" in section
                 assert argument.help in shown
                 assert all(f"`{flag}" in section and flag in shown for flag in argument.flags)
+
+
+def documented_commands() -> list[str]:
+    """Commands on lines of their own in the README and the pages, placeholders of usage lines aside."""
+    documents = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    lines = [
+        line.strip()
+        for path in documents
+        if path.name != "cli.md"
+        for line in path.read_text("utf-8").splitlines()
+    ]
+    return sorted({line for line in lines if line.startswith("executorch-mm ") and "`" not in line})
+
+
+@pytest.mark.parametrize("line", documented_commands())
+def test_a_documented_command_is_one_that_the_parser_takes(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    assert cli.build_parser().parse_args(words[1:]).command == words[1]
+
+
+def test_documented_commands_are_found() -> None:
+    assert len(documented_commands()) > 8
