@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/utf8.h"
 
 namespace emm {
 
@@ -126,7 +127,9 @@ class FlatTable {
     const uint32_t length = buffer_->scalar<uint32_t>(at);
     const char* chars = reinterpret_cast<const char*>(buffer_->bytes(at + 4, size_t{length} + 1));
     if (chars[length] != '\0') buffer_->fail("a string without its closing zero");
-    return {chars, length};
+    const std::string_view found(chars, length);
+    if (!is_utf8(found)) buffer_->fail("a string that is no UTF-8");
+    return found;
   }
 
   // A vector of scalars; empty where it is absent.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from executorch_mm.errors import ContractError, ModelLoadError
 _MOST_BYTES = 32 << 20
 _SCHEMA_VERSION = 1
 _FORMAT = "executorch"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _CONFIGS = "config.json", "generation_config.json"
 
 
@@ -127,6 +129,7 @@ def _component(file: Path, name: str, entry: object) -> Component:
     constants = [item for item in listed if isinstance(item, list)] if isinstance(listed, list) else []
     fixed = [item[0] for item in constants if item and isinstance(item[0], int)]
     kwargs = metadata.get("kwargs")
+    _expect_unicode(file, (name, *taken.leaves, *given.leaves))
     return Component(
         name=name,
         file=path,
@@ -142,6 +145,13 @@ def _spec(where: str, metadata: Mapping[str, object], name: str) -> Structure:
         return read_spec(metadata.get(name))
     except ValueError as error:
         raise ModelLoadError(f"{where}: {name}: {error}") from None
+
+
+def _expect_unicode(file: Path, names: Iterable[str]) -> None:
+    """Refuses halves of surrogate pairs, which JSON can write and no text can hold."""
+    broken = next((name for name in names if _SURROGATE.search(name)), None)
+    if broken is not None:
+        raise ModelLoadError(f"{file}: expected names of whole characters, got {broken!r}")
 
 
 def _without_call(path: str) -> str:

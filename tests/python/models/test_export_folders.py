@@ -87,6 +87,20 @@ def test_long_prompts_and_others_give_the_tokens_of_transformers(name: str) -> N
             runner.reset()
 
 
+@pytest.mark.parametrize("old", ['"decode": {', "layers"])
+def test_half_a_surrogate_in_a_name_is_a_load_error(old: str, tmp_path: Path) -> None:
+    shutil.copytree(FOLDERS / "llama", tmp_path / "llama")
+    file = tmp_path / "llama" / "export.json"
+    text = file.read_text()
+    assert old in text
+    # JSON in a text in JSON: each of the two unescapes once.
+    escape = "\\ud800" if old.startswith('"') else "\\\\\\\\ud800"
+    file.write_text(text.replace(old, old.replace("e", escape, 1)))
+    for read in (inspect_model, lambda path: MultimodalRunner(path, NumberTokenizer())):
+        with pytest.raises(ModelLoadError, match=r"expected names of whole characters, got .*ud800"):
+            read(tmp_path / "llama")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_going_back_gives_the_same_tokens(name: str) -> None:
     (prompt, tokens), *_ = expected(name)["turns"]

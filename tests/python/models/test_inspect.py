@@ -140,6 +140,17 @@ def test_what_is_no_program_is_a_load_error(tmp_path: Path) -> None:
         inspect_model(tmp_path / "none.pte")
 
 
+@pytest.mark.parametrize("name", [b"forward", b"XnnpackBackend", b"aten::", b"get_eos_ids"])
+def test_a_name_that_is_no_utf8_is_a_load_error(name: bytes, tmp_path: Path) -> None:
+    data = (TESTS / "models" / "exports" / "transformers_llama.pte").read_bytes()
+    assert name in data
+    damaged = tmp_path / "model.pte"
+    damaged.write_bytes(data.replace(name, b"\xff" + name[1:]))
+    for read in (inspect_model, lambda path: MultimodalRunner(path, PACKAGE / "models" / "tiny_vlm")):
+        with pytest.raises(ModelLoadError, match="a string that is no UTF-8"):
+            read(damaged)
+
+
 def test_the_command_prints_text_or_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", str(TINY_VLM)]) == 0
     text = capsys.readouterr().out
