@@ -34,7 +34,7 @@ class Journal:
 
     def __init__(self, path: Path | None, *, drops_errors: bool = False) -> None:
         self.ids: set[str] = set()
-        self.num_errors = 0
+        self.num_errors: int = 0
         self._is_file = path is not None
         if path is None:
             sys.stdout.flush()

@@ -71,7 +71,7 @@ class Feed:
         self._pause: tuple[float, int] | None = None
         self._is_closed = False
         self.order: deque[int] = deque()
-        self.is_over = False
+        self.is_over: bool = False
 
     def take(self, *, waits: bool) -> Row | None:
         """The next row; None when there are no more for now.

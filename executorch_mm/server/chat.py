@@ -58,7 +58,9 @@ class ChatShape:
         spell: Gives the bytes of tokens whose probabilities are asked for; None where none are.
     """
 
-    kind, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
+    kind: str = "chatcmpl"
+    whole: str = "chat.completion"
+    chunk: str = "chat.completion.chunk"
 
     def __init__(self, spell: Spell | None) -> None:
         self._spell = spell

@@ -34,7 +34,9 @@ class TextShape:
         spell: Gives the bytes of tokens whose probabilities are asked for; None where none are.
     """
 
-    kind, whole, chunk = "cmpl", "text_completion", "text_completion"
+    kind: str = "cmpl"
+    whole: str = "text_completion"
+    chunk: str = "text_completion"
 
     def __init__(self, spell: Spell | None) -> None:
         self._spell = spell

@@ -62,9 +62,9 @@ class Models:
         self._idle = idle
         self._most = most
         self._loaded: dict[str, _Loaded] = {}  # the one that was used last at the end
-        self.created = int(time.time())
+        self.created: int = int(time.time())
         self.on_first: Callable[[BaseException | None], object] = _ignore
-        self.is_ready = False
+        self.is_ready: bool = False
 
     @property
     def names(self) -> list[str]:

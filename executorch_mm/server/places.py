@@ -30,7 +30,7 @@ class Places:
         self._max_waiting = max_waiting
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._seconds = 1.0  # that a request takes, of late
-        self.num_running = 0
+        self.num_running: int = 0
 
     @property
     def num_waiting(self) -> int:

@@ -75,7 +75,7 @@ class BackgroundServer:
         options = ServerOptions(port=0) if options is None else options
         app = make_app(loaders, options)
         self._listener = _listen(options)
-        self.url = _url(self._listener)
+        self.url: str = _url(self._listener)
         """The address, such as "http://127.0.0.1:8000"."""
         self._server = _Server(app.state.server, _config(app))
         self._thread = threading.Thread(

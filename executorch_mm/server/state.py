@@ -28,15 +28,15 @@ class ServerState:
     """
 
     def __init__(self, loaders: Mapping[str, Loader], options: ServerOptions) -> None:
-        self.options = options
-        self.models = Models(loaders, options.idle, options.max_models)
-        self.places = Places(options.max_running, options.max_waiting)
-        self.bodies = Bodies(options.max_body_bytes)
-        self.work = Work()
-        self.fetch = None
+        self.options: ServerOptions = options
+        self.models: Models = Models(loaders, options.idle, options.max_models)
+        self.places: Places = Places(options.max_running, options.max_waiting)
+        self.bodies: Bodies = Bodies(options.max_body_bytes)
+        self.work: Work = Work()
+        self.fetch: Fetcher | None = None
         if options.media_domains:
             self.fetch = Fetcher(options.media_domains, options.max_body_bytes)
-        self.metrics = Metrics(self.places, self.models)
+        self.metrics: Metrics = Metrics(self.places, self.models)
 
     def note(self, served: Served) -> None:
         """Counts a request and writes its line.
@@ -75,7 +75,9 @@ class Served:
         self.path = ""
         self.model = ""
         self.status = 499
-        self.num_prompt = self.num_cached = self.num_answer = 0
+        self.num_prompt: int = 0
+        self.num_cached: int = 0
+        self.num_answer: int = 0
         self.reasons: list[str] = []
         self.first_token: float | None = None
         self.waited: float | None = None

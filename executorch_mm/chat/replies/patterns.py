@@ -86,7 +86,7 @@ class Literals:
     names: frozenset[str] = frozenset()
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self.first = texts[0]
+        self.first: str = texts[0]
         self._texts = sorted({*texts}, key=len, reverse=True)
 
     def search(self, text: str, begin: int, budget: Budget, *, is_end: bool = True) -> Found | None:
