@@ -25,7 +25,7 @@ struct ImageInput {
   TensorView positions = {};  // of patches: (num_patches, 2)
   std::shared_ptr<const void> positions_owner = nullptr;
   int64_t placeholder_id = -1;
-  std::string content = {};
+  std::string content = {};  // NOLINT(readability-redundant-member-init): else -Wextra complains
 };
 struct AudioInput {
   // (num_bins, num_frames) or (num_clips, num_bins, num_frames), as the encoder wants them; or
@@ -35,12 +35,12 @@ struct AudioInput {
   TensorView mask = {};  // (num_frames): false for padding
   std::shared_ptr<const void> mask_owner = nullptr;
   int64_t placeholder_id = -1;
-  std::string content = {};
+  std::string content = {};  // NOLINT(readability-redundant-member-init): else -Wextra complains
 };
 struct EmbeddingInput {
   TensorView rows;  // (num_tokens, hidden_size)
   std::shared_ptr<const void> owner;
-  std::string content = {};
+  std::string content = {};  // NOLINT(readability-redundant-member-init): else -Wextra complains
 };
 
 // What the encoder of a text-to-text model reads.
