@@ -39,7 +39,8 @@ class Pcm:
 
     def __init__(self, stream: SupportsRead1, rate: int, channels: int) -> None:
         self._stream = stream
-        self.rate, self.channels = rate, channels
+        self.rate: int = rate
+        self.channels: int = channels
         self._head = self._read(12)
         if self._head[:4] in (b"RIFF", b"RF64") and self._head[8:12] == b"WAVE":
             self._head = b""
