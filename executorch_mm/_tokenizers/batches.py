@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,7 @@ class BatchTokenizer:
             raise load_failed(f"{file}: {error.strerror or error}") from error
         except Exception as error:  # `tokenizers` raises bare Exception
             raise load_failed(f"{file}: not a usable tokenizer.json ({error})") from error
+        self._lock = threading.Lock()
         padding = self._tokenizer.padding or {}
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -84,23 +86,26 @@ class BatchTokenizer:
             InputError: `max_length` leaves no room beside the special tokens.
             TokenizerError: A text cannot be encoded.
         """
+        with self._lock:  # the length is a matter of the tokenizer, not of the call
+            self._cut_to(max_length, is_pair=bool(rows) and isinstance(rows[0], tuple))
+            try:
+                with no_panic("the tokenizer", TokenizerError):
+                    return [_row(found) for found in self._tokenizer.encode_batch(list(rows))]
+            except TokenizerError:
+                raise
+            except Exception as error:  # a lone surrogate, or what `tokenizers` raises
+                raise TokenizerError(f"the texts cannot be encoded: {error}") from error
+
+    def _cut_to(self, max_length: int | None, *, is_pair: bool) -> None:
         if max_length is None:
             self._tokenizer.no_truncation()
-        else:
-            is_pair = bool(rows) and isinstance(rows[0], tuple)
-            least = self._tokenizer.num_special_tokens_to_add(is_pair) + 1
-            if max_length < least:
-                raise InputError(
-                    f"max_length: expected at least {least} tokens for this tokenizer, got {max_length}"
-                )
-            self._tokenizer.enable_truncation(max_length)
-        try:
-            with no_panic("the tokenizer", TokenizerError):
-                return [_row(found) for found in self._tokenizer.encode_batch(list(rows))]
-        except TokenizerError:
-            raise
-        except Exception as error:  # a lone surrogate, or what `tokenizers` raises
-            raise TokenizerError(f"the texts cannot be encoded: {error}") from error
+            return
+        least = self._tokenizer.num_special_tokens_to_add(is_pair) + 1
+        if max_length < least:
+            raise InputError(
+                f"max_length: expected at least {least} tokens for this tokenizer, got {max_length}"
+            )
+        self._tokenizer.enable_truncation(max_length)
 
 
 def _row(encoding: Encoding) -> EncodedText:

@@ -391,15 +391,10 @@ def test_an_id_that_is_no_name_is_refused(given: Any) -> None:
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[tuple[MultimodalModel, MultimodalRunner]]:
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        MultimodalModel.demo(num_threads=1) as model,
-        MultimodalRunner.demo(num_threads=1) as runner,
-    ):
-        patch.setattr(prefix_store, "_WORTH", 1)
+    with MultimodalModel.demo(num_threads=1) as model, MultimodalRunner.demo(num_threads=1) as runner:
         yield model, runner
-        assert model.cache_info().prefix_hits > 3
-        assert model.cache_info().encoder_hits > 3
+        assert model.cache_info().prefix_hits > 0
+        assert model.cache_info().encoder_hits > 0
 
 
 PARTS = st.one_of(st.sampled_from(["<|user|>", "how many", "what", "<|end|>"]), st.integers(0, 2))
@@ -434,6 +429,8 @@ def test_prompts_with_images_are_answered_as_by_a_fresh_runner(
     demo: tuple[MultimodalModel, MultimodalRunner], steps: list[tuple[int, tuple[str, list[Any]]]]
 ) -> None:
     model, runner = demo
+    patch = pytest.MonkeyPatch()
+    patch.setattr(prefix_store, "_WORTH", 1)
     sessions: list[tuple[Session, list[tuple[str, list[Any]]]]] = [(model.session(), [])]
     answers = []
     try:
@@ -448,6 +445,7 @@ def test_prompts_with_images_are_answered_as_by_a_fresh_runner(
             if what == "answer":
                 answers.append(([*done], found, session.history))
     finally:
+        patch.undo()
         for session, _ in sessions:
             session.close()
     for done, found, history in answers[-2:]:
