@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -348,8 +349,11 @@ def test_ctrl_c_ends_it_and_its_processes(tmp_path: Path, media: Path) -> None:
     with subprocess.Popen(asked, stderr=subprocess.PIPE, text=True) as process:
         while not (target.exists() and target.stat().st_size):
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        for _ in range(5):  # one may come where Python can only report it, as in a destructor
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                _, said = process.communicate(timeout=3)
+                break
 
     assert process.returncode == 130
     assert said.splitlines() == ["2 processes with 1 thread each", "executorch-mm: interrupted"]
