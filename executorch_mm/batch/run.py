@@ -78,7 +78,7 @@ def run_batch(
         model: A .pte file, a folder with one, or a repository of the Hugging Face Hub as "owner/name".
         tokenizer_path: Of the tokenizer; None looks beside the model.
         options: How; None for the defaults.
-        on_progress: Called twice a second and at the end, on this thread.
+        on_progress: Called at the beginning, twice a second and at the end, on this thread.
 
     Returns:
         How far it has come at the end.
@@ -110,7 +110,7 @@ class Batch:
         target: Where the results go; None for standard output.
         files: Of the model.
         options: How.
-        on_progress: Called twice a second and at the end; None for nothing.
+        on_progress: Called at the beginning, twice a second and at the end; None for nothing.
     """
 
     def __init__(
@@ -211,6 +211,7 @@ class Batch:
     def _drain(self, pool: Pool) -> None:
         """Writes what a pool answers until there are no more rows for now."""
         pool.run(self._feed, self._answers)
+        self._tell()
         while True:
             try:
                 answer = self._answers.get(timeout=_TELL_SECONDS)
