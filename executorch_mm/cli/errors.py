@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from executorch_mm.cli.output import forget
+from executorch_mm.cli.output import forget, shown_text
 
 PROGRAM = "executorch-mm"
 
@@ -15,7 +15,7 @@ class UsageError(Exception):
 
 def complain(error: BaseException | str) -> None:
     """Says what is wrong, in one line on stderr."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = shown_text(" ".join(str(error).split())) or type(error).__name__
     try:
         print(f"{PROGRAM}: {text}", file=sys.stderr, flush=True)
     except OSError:  # nobody reads that either

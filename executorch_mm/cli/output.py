@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 _PART_BYTES = 1 << 20
+
+# What a terminal would obey, and what changes the order of what is read: control characters except for line
+# ends and tabs, and those of directions. Shown as Python writes them.
+_OBEYED = [*range(32), *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_SHOWN = {code: ascii(chr(code))[1:-1] for code in _OBEYED if chr(code) not in "\n\t"}
 
 
 def add_output(parser: argparse._ActionsContainer, what: str = "write to this file") -> None:
@@ -38,15 +44,30 @@ def stdin_parts() -> Iterator[bytes]:
     return iter(lambda: sys.stdin.buffer.read(_PART_BYTES), b"")
 
 
+def shown_text(text: str) -> str:
+    """A text for a terminal, which obeys nothing that is in it."""
+    return text.translate(_SHOWN)
+
+
+class _Terminal(io.TextIOBase):
+    """Stdout where it is a terminal, which obeys nothing that is written here."""
+
+    def write(self, text: str, /) -> int:
+        return sys.stdout.write(shown_text(text))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
 @contextmanager
 def opened(path: str) -> Iterator[TextIO]:
-    """The file to write to; "-" is stdout.
+    """The file to write to; "-" is stdout. A terminal is shown control characters and does not obey them.
 
     Raises:
         OSError: It cannot be written.
     """
     if path == "-":
-        yield sys.stdout
+        yield cast("TextIO", _Terminal()) if sys.stdout.isatty() else sys.stdout
         return
     with Path(path).open("w", encoding="utf-8") as file:
         yield file

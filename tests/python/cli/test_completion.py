@@ -17,7 +17,18 @@ from executorch_mm.cli.completion import script
 from executorch_mm.cli.grammar import read_commands
 
 COMMANDS = read_commands(cli.build_parser())
-NAMES = ["demo", "generate", "transcribe", "batch", "serve", "inspect", "doctor", "completion", "version"]
+NAMES = [
+    "demo",
+    "generate",
+    "chat",
+    "transcribe",
+    "batch",
+    "serve",
+    "inspect",
+    "doctor",
+    "completion",
+    "version",
+]
 ASK_BASH = """
 source {script}
 COMP_WORDS=({words}) COMP_CWORD={last}
