@@ -75,14 +75,15 @@ def tests(session: nox.Session) -> None:
 def minimum(session: nox.Session) -> None:
     """The Python tests with the oldest of every requirement, in random order, on a day of another year.
 
-    The first lines say the seed; `-- --randomly-seed=N` repeats the order.
+    The first lines say the seed; `-- --randomly-seed=N` repeats the order. The slow tests run in `tests`
+    alone: they are about our memory and damaged files, whatever the requirements.
     """
     install_package(session)
     project = PROJECT["project"]
     declared = [*project["dependencies"], *project["optional-dependencies"]["test"]]
     session.install(*(re.sub(r">=([\d.]+)[^;]*", r"==\1", requirement) for requirement in declared))
     session.install("time-machine>=3", "pytest-randomly>=3.15")
-    session.run("pytest", *session.posargs, env={"EXECUTORCH_MM_TEST_TODAY": "2031-02-03"})
+    session.run("pytest", "-m", "not slow", *session.posargs, env={"EXECUTORCH_MM_TEST_TODAY": "2031-02-03"})
 
 
 @nox.session

@@ -165,7 +165,7 @@ def test_errors_of_files_and_inputs_are_the_same(demo_folder: Path, tmp_path: Pa
         assert runner.generate_text("how many", max_new_tokens=2)
     gc.collect()
     assert children() == before
-    assert num_files() == files
+    assert num_files() <= files  # of earlier tests some may be closed by now
 
 
 def test_speech_is_written_down_as_in_this_process() -> None:

@@ -22,7 +22,10 @@ from executorch_mm import (
 )
 from executorch_mm.tokenizer import load_tokenizer
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc"),
+    pytest.mark.slow,
+]
 MIB = 1 << 20
 SHORT = GenerationConfig(max_new_tokens=3)
 TILES = Path(__file__).resolve().parents[2] / "models" / "behaviour" / "tiles.pte"
