@@ -72,6 +72,7 @@ class ChatGenerationOptions(GenerationOptions, total=False):
 
 
 _ConfigT = TypeVar("_ConfigT")
+_TINY = 1e-30  # beyond this and its inverse float32 logits are no numbers any more
 _SYNONYMS = ("max_tokens", "max_completion_tokens")  # of max_new_tokens, in chats
 # What other libraries call an option that has one name here.
 _OTHER_NAMES = {
@@ -285,12 +286,9 @@ class GenerationConfig:
     def _check_numbers(self) -> None:
         for name in ("temperature", "top_p", "min_p", "typical_p", "repetition_penalty"):
             _check_finite(name, getattr(self, name))
-        for name in ("frequency_penalty", "presence_penalty"):
-            _check_finite(name, getattr(self, name))
+        self._check_penalties()
         if self.temperature < 0:
             raise InputError(f"temperature: expected 0 or more, got {self.temperature}")
-        if self.repetition_penalty <= 0:
-            raise InputError(f"repetition_penalty: expected more than 0, got {self.repetition_penalty}")
         for name, value in (("top_p", self.top_p), ("typical_p", self.typical_p)):
             if not 0 < value <= 1:
                 raise InputError(f"{name}: expected a number in (0, 1], got {value}")
@@ -300,6 +298,17 @@ class GenerationConfig:
             _check_finite("timeout", self.timeout)
             if self.timeout <= 0:
                 raise InputError(f"timeout: expected more than 0 seconds or None, got {self.timeout}")
+
+    def _check_penalties(self) -> None:
+        given = self.repetition_penalty
+        if given <= 0:
+            raise InputError(f"repetition_penalty: expected more than 0, got {given}")
+        if not _TINY <= given <= 1 / _TINY:
+            raise InputError(f"repetition_penalty: expected 1e-30 to 1e30, got {given}")
+        for name in ("frequency_penalty", "presence_penalty"):
+            _check_finite(name, getattr(self, name))
+            if abs(getattr(self, name)) > 1 / _TINY:
+                raise InputError(f"{name}: expected -1e30 to 1e30, got {getattr(self, name)}")
 
     def _check_lists(self) -> None:
         check_stops(self.stop)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
+from executorch_mm._openai import schemas
 from executorch_mm._openai.failures import ApiError, invalid
 from executorch_mm._openai.fields import Fields
 from executorch_mm.chat import ChatOptions
@@ -17,7 +18,7 @@ from executorch_mm.errors import shown
 _SAMPLING = (
     *("temperature", "top_p", "frequency_penalty", "presence_penalty", "seed"),
     *("top_k", "min_p", "typical_p", "repetition_penalty", "no_repeat_ngram_size"),
-    *("min_new_tokens", "stop_token_ids", "include_stop", "ignore_eos", "prompt_lookup_num_tokens"),
+    *("min_new_tokens", "include_stop", "ignore_eos", "prompt_lookup_num_tokens"),
 )
 # They change nothing about an answer: labels, and where and how OpenAI's own machines compute it.
 LABELS = (
@@ -96,7 +97,9 @@ def read_chat(
         fields.refuse("logprobs", "expected false: they are not given here", False)
     tools = _tools(fields)
     is_strict = any(tool["function"].get("strict") is True for tool in tools or ())
-    chat_options = replace(chat_options, tool_choice=fields.take("tool_choice"), strict_tools=is_strict)
+    chat_options = replace(
+        chat_options, tool_choice=fields.take("tool_choice", schemas.TOOL_CHOICE), strict_tools=is_strict
+    )
     count = fields.integer("n", 1, MOST_ANSWERS if is_served else 1) or 1
     logprobs = _logprobs(fields)
     fields.refuse("modalities", "expected ['text']", ["text"])
@@ -181,9 +184,11 @@ def read_config(
         ApiError, InputError: A field is wrong.
     """
     asked: dict[str, object] = {name: value for name in _SAMPLING if (value := fields.take(name)) is not None}
-    if (stop := _stops(fields.take("stop"))) is not None:
+    if (ids := fields.items("stop_token_ids", schemas.TOKEN_ID)) is not None:
+        asked["stop_token_ids"] = ids
+    if (stop := _stops(fields.take("stop", schemas.STOP))) is not None:
         asked["stop"] = stop
-    if (bias := fields.take("logit_bias")) is not None:
+    if (bias := fields.take("logit_bias", schemas.LOGIT_BIAS)) is not None:
         asked["logit_bias"] = _logit_bias(bias)
     if (wanted := fields.fields("response_format")) is not None:
         asked["response_format"] = _response_format(wanted)
@@ -200,7 +205,7 @@ def read_config(
 def _tools(fields: Fields) -> list[dict[str, Any]] | None:
     fields.refuse("functions", "expected tools in their place", [])
     fields.refuse("function_call", "expected tool_choice in its place", "none", "auto")
-    tools = fields.items("tools")
+    tools = fields.items("tools", schemas.TOOL)
     for index, tool in enumerate(tools or ()):
         where = f"tools[{index}]"
         if not isinstance(tool, dict) or tool.get("type") != "function":
@@ -221,7 +226,7 @@ def _logprobs(fields: Fields) -> int | None:
 
 
 def _messages(fields: Fields, max_media: int) -> list[dict[str, Any]]:
-    messages = fields.items("messages")
+    messages = fields.items("messages", schemas.MESSAGE)
     if not messages:
         raise invalid("messages", "expected a list of messages, got none", "missing_required_parameter")
     num_media = 0
@@ -249,6 +254,8 @@ def _num_media(part: object) -> int:
 
 
 def _stops(value: object) -> object:
+    if not isinstance(value, (str, list)) and value is not None:
+        raise invalid("stop", f"expected a text or a list of texts, got {shown(value)}")
     if isinstance(value, list) and len(value) > _MOST_STOPS:
         raise invalid("stop", f"expected at most {_MOST_STOPS} texts, got {len(value)}")
     return value if value != [] else None
@@ -266,7 +273,7 @@ def _logit_bias(value: object) -> Mapping[int, object]:
 
 
 def _response_format(wanted: Fields) -> dict[str, Any]:
-    kind = wanted.take("type")
+    kind = wanted.take("type", schemas.FORMAT_TYPE)
     if kind not in ("text", "json_object", "json_schema"):
         raise invalid("response_format.type", f"expected text, json_object or json_schema, got {shown(kind)}")
     return dict(wanted.values)

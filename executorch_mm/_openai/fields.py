@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from executorch_mm._openai.failures import invalid
 from executorch_mm.errors import shown
+
+Schema: TypeAlias = Mapping[str, object]
+"""A JSON schema."""
 
 
 class Fields:
@@ -25,8 +28,13 @@ class Fields:
         self._where = where
         self._known: set[str] = set()
 
-    def take(self, name: str) -> Any:
-        """A value; None where there is none."""
+    def take(self, name: str, schema: Schema | None = None) -> Any:  # noqa: ARG002 (for `Described`)
+        """A value; None where there is none.
+
+        Args:
+            name: Of the field.
+            schema: What the caller takes, for a description of the fields; it is not looked at here.
+        """
         self._known.add(name)
         return self.values.get(name)
 
@@ -38,13 +46,14 @@ class Fields:
         """
         return cast("str | None", self._of(name, str, "a text"))
 
-    def flag(self, name: str) -> bool:
-        """A truth value; False where there is none.
+    def flag(self, name: str, default: bool = False) -> bool:
+        """A truth value, or what stands for none.
 
         Raises:
             ApiError: 400, it is something else.
         """
-        return bool(self._of(name, bool, "true or false"))
+        value = self._of(name, bool, "true or false")
+        return default if value is None else bool(value)
 
     def integer(self, name: str, least: int, most: int = 2**31 - 1) -> int | None:
         """An integer.
@@ -59,6 +68,17 @@ class Fields:
             raise invalid(self._where + name, f"expected an integer of {least} to {most}, got {shown(value)}")
         return value
 
+    def choice(self, name: str, *allowed: str) -> str | None:
+        """One of a few texts.
+
+        Raises:
+            ApiError: 400, it is something else.
+        """
+        value = self.take(name)
+        if value is not None and value not in allowed:
+            raise invalid(self._where + name, f"expected one of {', '.join(allowed)}, got {shown(value)}")
+        return cast("str | None", value)
+
     def fields(self, name: str) -> Fields | None:
         """An object.
 
@@ -68,8 +88,12 @@ class Fields:
         value = self._of(name, dict, "an object")
         return None if value is None else Fields(cast("dict[str, Any]", value), f"{self._where}{name}.")
 
-    def items(self, name: str) -> list[Any] | None:
+    def items(self, name: str, each: Schema | None = None) -> list[Any] | None:  # noqa: ARG002
         """A list.
+
+        Args:
+            name: Of the field.
+            each: What the caller takes as an item; see `take`.
 
         Raises:
             ApiError: 400, it is something else.
@@ -88,7 +112,8 @@ class Fields:
             ApiError: 400, the field asks for something.
         """
         value = self.take(name)
-        if value is not None and value not in allowed:
+        # True is 1 for Python, but not for JSON.
+        if value is not None and not any(type(value) is type(each) and value == each for each in allowed):
             raise invalid(self._where + name, why, "unsupported_value")
 
     def ignore(self, *names: str) -> None:

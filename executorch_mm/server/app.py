@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from executorch_mm._openai.failures import ApiError
 from executorch_mm.errors import InputError, shown
-from executorch_mm.server.chat import complete_chat
-from executorch_mm.server.completions import complete_text, detokenize, tokenize
-from executorch_mm.server.decisions import decide
-from executorch_mm.server.embeddings import embed
+from executorch_mm.server.chat import CHAT
+from executorch_mm.server.completions import COMPLETIONS, DETOKENIZE, TOKENIZE
+from executorch_mm.server.decisions import DECISIONS
+from executorch_mm.server.description import describe_server
+from executorch_mm.server.embeddings import EMBEDDINGS
+from executorch_mm.server.endpoints import Endpoint, Page
 from executorch_mm.server.failures import response_of
 from executorch_mm.server.guard import Guard
 from executorch_mm.server.models import Loader
 from executorch_mm.server.options import ServerOptions
-from executorch_mm.server.responses import respond
-from executorch_mm.server.speech import transcribe, translate
+from executorch_mm.server.responses import RESPONSES
+from executorch_mm.server.speech import TRANSCRIPTIONS, TRANSLATIONS
 from executorch_mm.server.state import Served, ServerState
-
-Endpoint: TypeAlias = Callable[[Request, ServerState, Served], Awaitable[Response]]
 
 
 def make_app(loaders: Mapping[str, Loader], options: ServerOptions | None = None) -> Starlette:
@@ -57,30 +57,8 @@ def make_app(loaders: Mapping[str, Loader], options: ServerOptions | None = None
         finally:
             await state.models.close()
 
-    def route(path: str, method: str, endpoint: Endpoint) -> Route:
-        async def answer(request: Request) -> Response:
-            served: Served = request.scope["state"]["served"]
-            served.path = path
-            return await endpoint(request, state, served)
-
-        return Route(path, answer, methods=[method])
-
     app = Starlette(
-        routes=[
-            route("/health", "GET", _health),
-            route("/metrics", "GET", _show_metrics),
-            route("/v1/models", "GET", _list_models),
-            route("/v1/models/{model:path}", "GET", _show_model),
-            route("/v1/chat/completions", "POST", complete_chat),
-            route("/v1/completions", "POST", complete_text),
-            route("/v1/responses", "POST", respond),
-            route("/v1/decisions", "POST", decide),
-            route("/v1/embeddings", "POST", embed),
-            route("/v1/audio/transcriptions", "POST", transcribe),
-            route("/v1/audio/translations", "POST", translate),
-            route("/tokenize", "POST", tokenize),
-            route("/detokenize", "POST", detokenize),
-        ],
+        routes=[each.route(state) for each in ENDPOINTS],
         middleware=[Middleware(Guard, state=state)],
         exception_handlers={HTTPException: _refused},
         lifespan=lifespan,
@@ -110,6 +88,12 @@ async def _show_model(request: Request, state: ServerState, _served: Served) -> 
     return JSONResponse(_model(name, state))
 
 
+async def _describe(_request: Request, state: ServerState, _served: Served) -> Response:
+    return JSONResponse(
+        await asyncio.to_thread(describe_server, ENDPOINTS, state.options, state.models.names)
+    )
+
+
 def _model(name: str, state: ServerState) -> dict[str, object]:
     return {"id": name, "object": "model", "created": state.models.created, "owned_by": "executorch_mm"}
 
@@ -121,3 +105,22 @@ async def _refused(request: Request, error: Exception) -> Response:
     response = response_of(ApiError(error.status_code, message, code="unknown_url"))
     response.headers.update(error.headers or {})
     return response
+
+
+ENDPOINTS: tuple[Endpoint[Any] | Page, ...] = (
+    Page("/health", "Whether it answers", _health),
+    Page("/metrics", "Counts and times for Prometheus", _show_metrics, "text/plain"),
+    Page("/openapi.json", "This description", _describe),
+    Page("/v1/models", "The models", _list_models),
+    Page("/v1/models/{model:path}", "One of them", _show_model),
+    CHAT,
+    COMPLETIONS,
+    RESPONSES,
+    DECISIONS,
+    EMBEDDINGS,
+    TRANSCRIPTIONS,
+    TRANSLATIONS,
+    TOKENIZE,
+    DETOKENIZE,
+)
+"""What a server answers."""

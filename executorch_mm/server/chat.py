@@ -10,11 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from executorch_mm import Delta, GenerationConfig, GenerationResult
-from executorch_mm._openai.chat_request import read_chat
+from executorch_mm._openai.chat_request import ChatRequest, read_chat
 from executorch_mm._openai.completion import message_of
+from executorch_mm._openai.fields import Fields
 from executorch_mm._openai.logprobs import Spell, all_chosen, chat_logprobs, chosen_in
 from executorch_mm.chat import ChatOptions
 from executorch_mm.server.answering import Pieces, Question, Talk
+from executorch_mm.server.endpoints import Endpoint
+from executorch_mm.server.options import ServerOptions
 from executorch_mm.server.replies import reply
 from executorch_mm.server.state import Served, ServerState
 
@@ -104,31 +107,38 @@ class ChatShape:
         return {"delta": {}, "logprobs": logprobs}
 
 
-async def complete_chat(request: Request, state: ServerState, served: Served) -> Response:
-    """Answers a request.
+def _read(fields: Fields, options: ServerOptions) -> ChatRequest:
+    return read_chat(fields, options, is_served=True)
 
-    Args:
-        request: Its body has not been read.
-        state: Of the server.
-        served: Is told what the request was and cost.
 
-    Raises:
-        ApiError, ExecutorchMMError: It cannot be answered; see `as_api_error`.
-        ClientGone: Nobody waits for the answer.
-    """
-    with state.bodies.held() as body:
-        asked = read_chat(await body.json(request), state.options, is_served=True)
-        served.model = asked.model
-        model = await state.models.language_model(asked.model, served)
-        spell = None if asked.config.logprobs is None else model.tokenizer.token_bytes
-        prompt = ChatPrompt(asked.messages, asked.tools, replace(asked.chat_options, fetch=state.fetch))
-        return await reply(
-            request,
-            state,
-            served,
-            model,
-            [Question(prompt, asked.config, asked.count)],
-            ChatShape(spell),
-            is_streamed=asked.is_streamed,
-            has_usage=asked.has_usage,
-        )
+async def _answer(asked: ChatRequest, request: Request, state: ServerState, served: Served) -> Response:
+    model = await state.models.language_model(asked.model, served)
+    spell = None if asked.config.logprobs is None else model.tokenizer.token_bytes
+    prompt = ChatPrompt(asked.messages, asked.tools, replace(asked.chat_options, fetch=state.fetch))
+    return await reply(
+        request,
+        state,
+        served,
+        model,
+        [Question(prompt, asked.config, asked.count)],
+        ChatShape(spell),
+        is_streamed=asked.is_streamed,
+        has_usage=asked.has_usage,
+    )
+
+
+CHAT = Endpoint(
+    "/v1/chat/completions",
+    "The next message of a chat",
+    _read,
+    _answer,
+    {
+        "model": "demo",
+        "messages": [{"role": "user", "content": "hi"}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "response_format": {"type": "text"},
+        "chat_template_kwargs": {},
+    },
+    ("application/json", "text/event-stream"),
+)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from executorch_mm import GenerationConfig, GenerationResult, MultimodalInput, Tokenizer, make_token_input
+from executorch_mm._openai import schemas
 from executorch_mm._openai.chat_request import (
     LABELS,
     MOST_ANSWERS,
@@ -16,9 +18,12 @@ from executorch_mm._openai.chat_request import (
     required_model,
 )
 from executorch_mm._openai.failures import invalid
+from executorch_mm._openai.fields import Fields
 from executorch_mm._openai.logprobs import Spell, all_chosen, chosen_in, text_logprobs
 from executorch_mm.errors import shown
 from executorch_mm.server.answering import Piece, Question, TextPrompt
+from executorch_mm.server.endpoints import Endpoint
+from executorch_mm.server.options import ServerOptions
 from executorch_mm.server.replies import reply
 from executorch_mm.server.state import Served, ServerState
 
@@ -74,122 +79,164 @@ class TextShape:
         return {"text": "", "logprobs": logprobs}
 
 
-async def complete_text(request: Request, state: ServerState, served: Served) -> Response:
-    """Answers a request for /v1/completions.
+@dataclass(frozen=True)
+class _Texts:
+    """What a request for /v1/completions asks for.
 
-    Args:
-        request: Its body has not been read.
-        state: Of the server.
-        served: Is told what the request was and cost.
-
-    Raises:
-        ApiError, ExecutorchMMError: It cannot be answered; see `as_api_error`.
-        ClientGone: Nobody waits for the answer.
+    Attributes:
+        model: Its name.
+        prompts: Texts, and token ids that the model may not know.
+        config: How the answers are generated.
+        count: Answers to each prompt.
+        is_streamed: Whether they come piece by piece.
+        has_usage: Whether the counts of tokens end a stream.
     """
-    with state.bodies.held() as body:
-        fields = await body.json(request)
-        served.model = required_model(fields)
-        prompts = _prompts(fields.take("prompt"))
-        count = fields.integer("n", 1, MOST_ANSWERS) or 1
-        fields.refuse("best_of", "expected as many as n", 1, count)
-        fields.refuse("suffix", "expected none: nothing is filled in here", "")
-        top = fields.integer("logprobs", 0, _MOST_TOP)
-        echoes = fields.flag("echo")
-        if echoes and top is not None:
-            raise invalid("logprobs", "expected none with echo: those of a prompt are not given")
-        fields.ignore(*LABELS)
-        is_streamed, has_usage = read_stream_options(fields)
-        config = read_config(fields, ("max_tokens",), state.options.max_tokens, _DEFAULTS)
-        fields.finish()
-        model = await state.models.language_model(served.model, served)
-        config = config.replace(logprobs=top)
-        questions = []
-        for prompt in prompts:
-            if echoes and count > 1:
-                raise invalid("echo", "expected false with n above 1")
-            part = prompt if isinstance(prompt, str) else _token_input(prompt, model.tokenizer, "prompt")
-            asked = config.replace(echo=True) if echoes and isinstance(prompt, str) else config
-            questions.append(Question(TextPrompt([part]), asked, count))
-        return await reply(
-            request,
-            state,
-            served,
-            model,
-            questions,
-            TextShape(None if top is None else model.tokenizer.token_bytes),
-            is_streamed=is_streamed,
-            has_usage=has_usage,
-        )
+
+    model: str
+    prompts: list[str | list[int]]
+    config: GenerationConfig
+    count: int
+    is_streamed: bool
+    has_usage: bool
 
 
-async def tokenize(request: Request, state: ServerState, served: Served) -> Response:
-    """The token ids of a text, for POST /tokenize.
+def _read(fields: Fields, options: ServerOptions) -> _Texts:
+    model = required_model(fields)
+    prompts = _prompts(fields.take("prompt", schemas.PROMPT))
+    count = fields.integer("n", 1, MOST_ANSWERS) or 1
+    if fields.integer("best_of", 1, MOST_ANSWERS) not in (None, 1, count):
+        raise invalid("best_of", f"expected as many as n, {count}", "unsupported_value")
+    fields.refuse("suffix", "expected none: nothing is filled in here", "")
+    top = fields.integer("logprobs", 0, _MOST_TOP)
+    echoes = fields.flag("echo")
+    if echoes and top is not None:
+        raise invalid("logprobs", "expected none with echo: those of a prompt are not given")
+    fields.ignore(*LABELS)
+    is_streamed, has_usage = read_stream_options(fields)
+    config = read_config(fields, ("max_tokens",), options.max_tokens, _DEFAULTS)
+    fields.finish()
+    if echoes and count > 1:
+        raise invalid("echo", "expected false with n above 1")
+    config = config.replace(logprobs=top, echo=echoes)
+    return _Texts(model, prompts, config, count, is_streamed, has_usage)
 
-    Args:
-        request: Its body has not been read.
-        state: Of the server.
-        served: Is told what the request was.
 
-    Raises:
-        ApiError, TokenizerError: It cannot be answered.
+async def _answer(asked: _Texts, request: Request, state: ServerState, served: Served) -> Response:
+    model = await state.models.language_model(asked.model, served)
+    questions = []
+    for prompt in asked.prompts:
+        config = asked.config if isinstance(prompt, str) else asked.config.replace(echo=False)
+        part = prompt if isinstance(prompt, str) else _token_input(prompt, model.tokenizer, "prompt")
+        questions.append(Question(TextPrompt([part]), config, asked.count))
+    return await reply(
+        request,
+        state,
+        served,
+        model,
+        questions,
+        TextShape(None if asked.config.logprobs is None else model.tokenizer.token_bytes),
+        is_streamed=asked.is_streamed,
+        has_usage=asked.has_usage,
+    )
+
+
+@dataclass(frozen=True)
+class _Spelled:
+    """What a request for /tokenize or /detokenize asks for.
+
+    Attributes:
+        model: Its name.
+        text: A text, or token ids that the model may not know.
+        has_special: Whether a text begins as a prompt does.
     """
-    with state.bodies.held() as body:
-        fields = await body.json(request)
-        served.model = required_model(fields)
-        text = fields.text("prompt")
-        if text is None:
-            raise invalid("prompt", "expected a text, got none", "missing_required_parameter")
-        has_special = fields.take("add_special_tokens") is not False
-        fields.finish()
-        model = await state.models.language_model(served.model, served)
-        adds_bos = has_special and bool(getattr(model.tokenizer, "adds_bos", False))
-        ids = model.tokenizer.encode(text, add_bos=adds_bos)
-        return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": model.contract.capacity})
+
+    model: str
+    text: str | list[int]
+    has_special: bool = False
 
 
-async def detokenize(request: Request, state: ServerState, served: Served) -> Response:
-    """The text of token ids, for POST /detokenize.
-
-    Args:
-        request: Its body has not been read.
-        state: Of the server.
-        served: Is told what the request was.
-
-    Raises:
-        ApiError: It cannot be answered.
-    """
-    with state.bodies.held() as body:
-        fields = await body.json(request)
-        served.model = required_model(fields)
-        ids = fields.items("tokens")
-        fields.finish()
-        model = await state.models.language_model(served.model, served)
-        checked = _ids([] if ids is None else ids, model.tokenizer, "tokens")
-        return JSONResponse({"prompt": model.tokenizer.decode(checked, skip_special_tokens=False)})
+def _read_text(fields: Fields, _options: ServerOptions) -> _Spelled:
+    model = required_model(fields)
+    text = fields.text("prompt")
+    if text is None:
+        raise invalid("prompt", "expected a text, got none", "missing_required_parameter")
+    has_special = fields.flag("add_special_tokens", default=True)
+    fields.finish()
+    return _Spelled(model, text, has_special)
 
 
-def _prompts(value: Any) -> list[str | list[Any]]:
+def _read_ids(fields: Fields, _options: ServerOptions) -> _Spelled:
+    asked = _Spelled(required_model(fields), _whole(fields.items("tokens", schemas.TOKEN_ID) or [], "tokens"))
+    fields.finish()
+    return asked
+
+
+async def _tokenize(asked: _Spelled, _request: Request, state: ServerState, served: Served) -> Response:
+    model = await state.models.language_model(asked.model, served)
+    adds_bos = asked.has_special and bool(getattr(model.tokenizer, "adds_bos", False))
+    ids = model.tokenizer.encode(str(asked.text), add_bos=adds_bos)
+    return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": model.contract.capacity})
+
+
+async def _detokenize(asked: _Spelled, _request: Request, state: ServerState, served: Served) -> Response:
+    model = await state.models.language_model(asked.model, served)
+    checked = _ids([] if isinstance(asked.text, str) else asked.text, model.tokenizer, "tokens")
+    return JSONResponse({"prompt": model.tokenizer.decode(checked, skip_special_tokens=False)})
+
+
+def _prompts(value: Any) -> list[str | list[int]]:
     """A text, token ids, or several of either.
 
     Raises:
         ApiError: 400, it is something else.
     """
+    if value is None:
+        raise invalid("prompt", "expected a text or token ids, got none", "missing_required_parameter")
     if isinstance(value, str) or (isinstance(value, list) and value and isinstance(value[0], int)):
-        return [value]
+        return [value if isinstance(value, str) else _whole(value, "prompt")]
     if not isinstance(value, list) or not value or not all(isinstance(each, (str, list)) for each in value):
         raise invalid("prompt", f"expected a text, token ids, or a list of such, got {shown(value)}")
     if len(value) > _MOST_PROMPTS:
         raise invalid("prompt", f"expected at most {_MOST_PROMPTS} prompts, got {len(value)}")
-    return value
+    return [each if isinstance(each, str) else _whole(each, "prompt") for each in value]
 
 
-def _token_input(ids: list[Any], tokenizer: Tokenizer, where: str) -> MultimodalInput:
+def _whole(ids: list[Any], where: str) -> list[int]:
+    for token in ids:
+        if isinstance(token, bool) or not isinstance(token, int) or token < 0:
+            raise invalid(where, f"expected token ids, got {shown(token)}")
+    return ids
+
+
+def _token_input(ids: list[int], tokenizer: Tokenizer, where: str) -> MultimodalInput:
     return make_token_input(_ids(ids, tokenizer, where))
 
 
-def _ids(ids: list[Any], tokenizer: Tokenizer, where: str) -> list[int]:
+def _ids(ids: list[int], tokenizer: Tokenizer, where: str) -> list[int]:
     for token in ids:
-        if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < tokenizer.vocab_size:
+        if token >= tokenizer.vocab_size:
             expected = f"expected token ids below {tokenizer.vocab_size}"
             raise invalid(where, f"{expected}, got {shown(token)}")
     return ids
+
+
+COMPLETIONS = Endpoint(
+    "/v1/completions",
+    "How texts go on, without a template",
+    _read,
+    _answer,
+    {
+        "model": "demo",
+        "prompt": "hi",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "response_format": {"type": "text"},
+    },
+    ("application/json", "text/event-stream"),
+)
+TOKENIZE = Endpoint(
+    "/tokenize", "The token ids of a text", _read_text, _tokenize, {"model": "demo", "prompt": "hi"}
+)
+DETOKENIZE = Endpoint(
+    "/detokenize", "The text of token ids", _read_ids, _detokenize, {"model": "demo", "tokens": [1, 2]}
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -14,7 +14,9 @@ from executorch_mm._openai.failures import invalid
 from executorch_mm._openai.fields import Fields
 from executorch_mm.chat import ChatOptions
 from executorch_mm.errors import shown
+from executorch_mm.server.endpoints import Endpoint
 from executorch_mm.server.models import LanguageModel, conversation
+from executorch_mm.server.options import ServerOptions
 from executorch_mm.server.state import Served, ServerState
 
 if TYPE_CHECKING:
@@ -24,27 +26,33 @@ _KINDS = ("choices", "scale", "statement")
 _MOST_ANSWERS = 256
 
 
-async def decide(request: Request, state: ServerState, served: Served) -> Response:
-    """Answers a request.
+@dataclass(frozen=True)
+class _Asked:
+    """What a request asks for.
 
-    Args:
-        request: Its body has not been read.
-        state: Of the server.
-        served: Is told what the request was and cost.
-
-    Raises:
-        ApiError, ExecutorchMMError: It cannot be answered; see `as_api_error`.
-        ClientGone: Nobody waits for the answer.
+    Attributes:
+        model: Its name.
+        messages: The conversation.
+        options: How it becomes a prompt.
+        answers: What there is to choose from.
     """
-    with state.bodies.held() as body:
-        fields = await body.json(request)
-        served.model, messages, options = read_prompt(fields, state.options)
-        options = replace(options, fetch=state.fetch)
-        answers = _answers(fields)
-        fields.finish()
-        model = await state.models.language_model(served.model, served)
-        work = _decide(messages, answers, options, model, state, served)
-        decision = await state.work.run(request.receive, work)
+
+    model: str
+    messages: list[dict[str, Any]]
+    options: ChatOptions
+    answers: str | range | Sequence[str]
+
+
+def _read(fields: Fields, options: ServerOptions) -> _Asked:
+    model, messages, chat_options = read_prompt(fields, options)
+    answers = _answers(fields)
+    fields.finish()
+    return _Asked(model, messages, chat_options, answers)
+
+
+async def _answer(asked: _Asked, request: Request, state: ServerState, served: Served) -> Response:
+    model = await state.models.language_model(asked.model, served)
+    decision = await state.work.run(request.receive, _decide(asked, model, state, served))
     told = decision.to_dict()
     del told["stats"]
     usage = served.usage
@@ -53,22 +61,15 @@ async def decide(request: Request, state: ServerState, served: Served) -> Respon
     )
 
 
-async def _decide(
-    messages: list[dict[str, Any]],
-    answers: str | range | Sequence[str],
-    options: ChatOptions,
-    model: LanguageModel,
-    state: ServerState,
-    served: Served,
-) -> Decision[Any]:
+async def _decide(asked: _Asked, model: LanguageModel, state: ServerState, served: Served) -> Decision[Any]:
     async with state.places.place(served.seconds_left(state.options.timeout)):
         served.begins()
         with conversation(model) as talk:
             seconds = served.seconds_left(state.options.timeout)
             decision: Decision[Any] = await talk.adecide(
-                messages,
-                answers,
-                chat_options=options,
+                asked.messages,
+                asked.answers,
+                chat_options=replace(asked.options, fetch=state.fetch),
                 timeout=seconds,
             )
     served.reads(decision.stats)
@@ -77,13 +78,18 @@ async def _decide(
 
 def _answers(fields: Fields) -> str | range | list[str]:
     """What there is to choose from."""
-    given = [name for name in _KINDS if fields.take(name) is not None]
+    statement = fields.text("statement")
+    several = {
+        "choices": fields.items("choices", {"type": "string"}),
+        "scale": fields.items("scale", {"type": "integer"}),
+    }
+    given = [name for name in _KINDS if (statement if name == "statement" else several[name]) is not None]
     if len(given) != 1:
         got = " and ".join(given) or "none"
         raise invalid("choices", f"expected one of {', '.join(_KINDS)}, got {got}")
-    if given == ["statement"]:
-        return fields.text("statement") or ""
-    items = fields.items(given[0]) or []
+    if statement is not None:
+        return statement
+    items = several[given[0]] or []
     if given == ["choices"]:
         if not 2 <= len(items) <= _MOST_ANSWERS or not all(isinstance(each, str) for each in items):
             raise invalid("choices", f"expected 2 to {_MOST_ANSWERS} texts, got {shown(items)}")
@@ -92,3 +98,12 @@ def _answers(fields: Fields) -> str | range | list[str]:
     if len(items) != 2 or numbers != items or not 1 <= items[1] - items[0] < _MOST_ANSWERS:
         raise invalid("scale", f"expected the lowest and the highest number, got {shown(items)}")
     return range(items[0], items[1] + 1)
+
+
+DECISIONS = Endpoint(
+    "/v1/decisions",
+    "How likely each of several answers is",
+    _read,
+    _answer,
+    {"model": "demo", "messages": [{"role": "user", "content": "hi"}], "choices": ["yes", "no"]},
+)

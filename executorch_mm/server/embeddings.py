@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -11,49 +12,58 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from executorch_mm import ClipModel, EmbeddingModel
+from executorch_mm._openai import schemas
 from executorch_mm._openai.chat_request import required_model
 from executorch_mm._openai.failures import ApiError, invalid
+from executorch_mm._openai.fields import Fields
 from executorch_mm.chat.local_media import MediaAccess
 from executorch_mm.chat.messages import read_messages
-from executorch_mm.errors import shown
+from executorch_mm.server.endpoints import Endpoint
+from executorch_mm.server.options import ServerOptions
 from executorch_mm.server.state import Served, ServerState
 
 _MOST_INPUTS = 2048  # as in OpenAI's API
 _TOGETHER = 16  # inputs that are computed before the server looks whether the client is still there
 
 
-async def embed(request: Request, state: ServerState, served: Served) -> Response:
-    """Answers a request.
+@dataclass(frozen=True)
+class _Asked:
+    """What a request asks for.
 
-    Args:
-        request: Its body has not been read.
-        state: Of the server.
-        served: Is told what the request was and cost.
-
-    Raises:
-        ApiError, ExecutorchMMError: It cannot be answered; see `as_api_error`.
-        ClientGone: Nobody waits for the answer.
+    Attributes:
+        model: Its name.
+        inputs: Texts, and parts of messages with an image.
+        form: Of the vectors: "float", "base64".
+        dimensions: That they are expected to have; None for those of the model.
     """
-    with state.bodies.held() as body:
-        fields = await body.json(request)
-        served.model = required_model(fields)
-        inputs = _inputs(fields.take("input"))
-        form = fields.text("encoding_format") or "float"
-        if form not in ("float", "base64"):
-            raise invalid("encoding_format", f"expected float or base64, got {shown(form)}")
-        dimensions = fields.integer("dimensions", 1)
-        fields.ignore("user")
-        fields.finish()
-        model = await state.models.of_kind(
-            served.model, served, (EmbeddingModel, ClipModel), "gives no embeddings"
-        )
-        vectors = await state.work.run(
-            request.receive, _vectors(inputs, cast("EmbeddingModel | ClipModel", model), state, served)
-        )
-    if dimensions not in (None, vectors.shape[1]):
-        raise invalid("dimensions", f"expected {vectors.shape[1]}, which the model gives, got {dimensions}")
+
+    model: str
+    inputs: list[Any]
+    form: str
+    dimensions: int | None
+
+
+def _read(fields: Fields, _options: ServerOptions) -> _Asked:
+    model = required_model(fields)
+    inputs = _inputs(fields.take("input", schemas.EMBEDDED))
+    form = fields.choice("encoding_format", "float", "base64") or "float"
+    dimensions = fields.integer("dimensions", 1)
+    fields.ignore("user")
+    fields.finish()
+    return _Asked(model, inputs, form, dimensions)
+
+
+async def _answer(asked: _Asked, request: Request, state: ServerState, served: Served) -> Response:
+    kinds = (EmbeddingModel, ClipModel)
+    model = await state.models.of_kind(asked.model, served, kinds, "gives no embeddings")
+    vectors = await state.work.run(
+        request.receive, _vectors(asked.inputs, cast("EmbeddingModel | ClipModel", model), state, served)
+    )
+    if asked.dimensions not in (None, vectors.shape[1]):
+        expected = f"expected {vectors.shape[1]}, which the model gives, got {asked.dimensions}"
+        raise invalid("dimensions", expected)
     data = [
-        {"object": "embedding", "index": index, "embedding": _shown(vector, form)}
+        {"object": "embedding", "index": index, "embedding": _shown(vector, asked.form)}
         for index, vector in enumerate(vectors)
     ]
     usage = {"prompt_tokens": served.num_prompt, "total_tokens": served.num_prompt}
@@ -97,6 +107,8 @@ async def _vectors(
 
 def _inputs(given: Any) -> list[Any]:
     """Texts, and parts of messages with an image."""
+    if given is None:
+        raise invalid("input", "expected texts, got none", "missing_required_parameter")
     inputs = given if isinstance(given, list) else [given]
     if not inputs or len(inputs) > _MOST_INPUTS:
         raise invalid("input", f"expected 1 to {_MOST_INPUTS} texts, got {len(inputs)}")
@@ -121,3 +133,8 @@ def _shown(vector: np.ndarray[Any, np.dtype[np.float32]], form: str) -> object:
     if form == "float":
         return vector.tolist()
     return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+EMBEDDINGS = Endpoint(
+    "/v1/embeddings", "Vectors of texts and images", _read, _answer, {"model": "clip", "input": ["hi"]}
+)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
-from starlette.datastructures import FormData
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
@@ -100,8 +100,8 @@ class Body:
             raise ApiError(400, f"body: expected a JSON object, got {_kind(value)}", "body")
         return Fields(value)
 
-    async def form(self, request: Request) -> FormData:
-        """The fields and files of a form (multipart/form-data); to be closed.
+    async def form(self, request: Request) -> Fields:
+        """The fields of a form (multipart/form-data): files are bytes, fields whose names end in [] lists.
 
         Raises:
             ApiError: 400, it is none; 408, it comes too slowly; 413, it is too large; 415, it is said to be
@@ -118,9 +118,15 @@ class Body:
 
         form = Request(request.scope, counted)
         try:
-            return await self._in_time(form.form(max_files=1, max_fields=_MOST_FIELDS))
+            sent = await self._in_time(form.form(max_files=1, max_fields=_MOST_FIELDS))
         except HTTPException as error:  # of Starlette's: it is no form
             raise ApiError(400, f"body: {error.detail}", "body", "invalid_form") from None
+        try:
+            files = {name: await file.read() for name, file in sent.items() if isinstance(file, UploadFile)}
+        finally:
+            await sent.close()
+        lists = {name: sent.getlist(name) for name in sent if name.endswith("[]")}
+        return Fields({**sent, **lists, **files})
 
     async def _read(self, request: Request) -> bytes:
         return await self._in_time(self._parts(request))

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from executorch_mm._openai import schemas
 from executorch_mm._openai.chat_request import LABELS
 from executorch_mm._openai.failures import invalid
-from executorch_mm._openai.fields import Fields
+from executorch_mm._openai.fields import Fields, Schema
 from executorch_mm.errors import shown
 
 _SAME = ("model", "temperature", "top_p", "tool_choice", "stream", "top_k", "seed", "chat_template_kwargs")
+_SCHEMAS: dict[str, Schema] = {
+    "model": {"type": "string"},
+    "stream": {"type": "boolean"},
+    "chat_template_kwargs": {"type": "object"},
+    "tool_choice": schemas.RESPONSE_TOOL_CHOICE,
+}
 _TEXTS = ("input_text", "output_text", "text")
 
 
@@ -22,10 +29,12 @@ def as_chat(fields: Fields) -> Fields:
     Raises:
         ApiError: 400, a field is wrong, or asks for something that is not there.
     """
-    given = {name: fields.take(name) for name in _SAME}
+    given = {name: fields.take(name, _SCHEMAS.get(name)) for name in _SAME}
     given["messages"] = _messages(fields)
     given["max_completion_tokens"] = fields.integer("max_output_tokens", 1)
-    given["tools"] = [_tool(tool, index) for index, tool in enumerate(fields.items("tools") or ())]
+    given["tools"] = [
+        _tool(tool, index) for index, tool in enumerate(fields.items("tools", schemas.RESPONSE_TOOL) or ())
+    ]
     choice = given["tool_choice"]
     if isinstance(choice, dict) and isinstance(choice.get("name"), str):
         given["tool_choice"] = {"type": "function", "function": {"name": choice["name"]}}
@@ -45,9 +54,11 @@ def _messages(fields: Fields) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
     if (instructions := fields.text("instructions")) is not None:
         messages.append({"role": "system", "content": instructions})
-    given = fields.take("input")
+    given = fields.take("input", schemas.RESPONSE_INPUT)
     if isinstance(given, str):
         return [*messages, {"role": "user", "content": given}]
+    if given is None:
+        raise invalid("input", "expected a text or items, got none", "missing_required_parameter")
     if not isinstance(given, list) or not given:
         raise invalid("input", f"expected a text or a list of items, got {shown(given)}")
     for index, item in enumerate(given):

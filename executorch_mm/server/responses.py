@@ -16,40 +16,33 @@ from starlette.responses import JSONResponse, Response
 from executorch_mm import GenerationResult, ToolCall
 from executorch_mm._openai.chat_request import ChatRequest, read_chat
 from executorch_mm._openai.failures import ApiError, as_api_error
+from executorch_mm._openai.fields import Fields
 from executorch_mm.server.answering import Answering, Piece, Question
 from executorch_mm.server.chat import ChatPrompt
 from executorch_mm.server.connection import EventStream
+from executorch_mm.server.endpoints import Endpoint
+from executorch_mm.server.options import ServerOptions
 from executorch_mm.server.response_request import as_chat
 from executorch_mm.server.state import Served, ServerState
 
 
-async def respond(request: Request, state: ServerState, served: Served) -> Response:
-    """Answers a request.
+def _read(fields: Fields, options: ServerOptions) -> ChatRequest:
+    return read_chat(as_chat(fields), options, is_served=True)
 
-    Args:
-        request: Its body has not been read.
-        state: Of the server.
-        served: Is told what the request was and cost.
 
-    Raises:
-        ApiError, ExecutorchMMError: It cannot be answered; see `as_api_error`.
-        ClientGone: Nobody waits for the answer.
-    """
-    with state.bodies.held() as body:
-        asked = read_chat(as_chat(await body.json(request)), state.options, is_served=True)
-        served.model = asked.model
-        model = await state.models.language_model(asked.model, served)
-        options = replace(asked.chat_options, fetch=state.fetch)
-        question = Question(ChatPrompt(asked.messages, asked.tools, options), asked.config)
-        answering = Answering([question], model, state, served)
-        events = _Events(asked, served)
-        if not asked.is_streamed:
-            (result,) = await state.work.run(request.receive, answering.results())
-            for _ in events.whole(result):
-                pass
-            return JSONResponse(events.response(result))
-        items = answering.pieces()
-        first = await state.work.run(request.receive, anext(items))  # what is wrong has a status then
+async def _answer(asked: ChatRequest, request: Request, state: ServerState, served: Served) -> Response:
+    model = await state.models.language_model(asked.model, served)
+    options = replace(asked.chat_options, fetch=state.fetch)
+    question = Question(ChatPrompt(asked.messages, asked.tools, options), asked.config)
+    answering = Answering([question], model, state, served)
+    events = _Events(asked, served)
+    if not asked.is_streamed:
+        (result,) = await state.work.run(request.receive, answering.results())
+        for _ in events.whole(result):
+            pass
+        return JSONResponse(events.response(result))
+    items = answering.pieces()
+    first = await state.work.run(request.receive, anext(items))  # what is wrong has a status then
     return EventStream(state.work, _stream(first[1], items, events, served))
 
 
@@ -213,3 +206,13 @@ def _no_logprobs(kind: str) -> dict[str, object]:
 
 def _new_id(kind: str) -> str:
     return f"{kind}_{secrets.token_hex(12)}"
+
+
+RESPONSES = Endpoint(
+    "/v1/responses",
+    "The next message of a chat, as items and events",
+    _read,
+    _answer,
+    {"model": "demo", "input": "hi", "text": {"format": {"type": "text"}}},
+    ("application/json", "text/event-stream"),
+)

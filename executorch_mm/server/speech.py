@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias, cast
 
-from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from executorch_mm import Segment, SpeechConfig, SpeechModel, SpeechRunner, Tokenizer, Transcription
+from executorch_mm._openai import schemas
 from executorch_mm._openai.chat_request import required_model
 from executorch_mm._openai.failures import as_api_error, invalid
 from executorch_mm._openai.fields import Fields
 from executorch_mm.errors import shown
 from executorch_mm.server.connection import EventStream, error_event
+from executorch_mm.server.endpoints import Endpoint
 from executorch_mm.server.models import hearing
+from executorch_mm.server.options import ServerOptions
 from executorch_mm.server.state import Served, ServerState
 
 Hears: TypeAlias = SpeechModel | SpeechRunner
 
 _FORMATS = ("json", "verbose_json", "text", "srt", "vtt")
 _GRANULARITIES = "timestamp_granularities[]"
+_KINDS = ("segment", "word")
+_ANSWERS = ("application/json", "text/plain", "application/x-subrip", "text/vtt", "text/event-stream")
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class _Asked:
     """What a request asks for.
 
     Attributes:
+        model: Its name.
         audio: The bytes of the file.
         config: How it is transcribed.
         form: Of the answer.
@@ -40,6 +45,7 @@ class _Asked:
         is_streamed: Whether the answer comes as events.
     """
 
+    model: str
     audio: bytes
     config: SpeechConfig
     form: str
@@ -47,60 +53,13 @@ class _Asked:
     is_streamed: bool
 
 
-async def transcribe(request: Request, state: ServerState, served: Served) -> Response:
-    """Answers a request for /v1/audio/transcriptions.
-
-    Args:
-        request: Its body has not been read.
-        state: Of the server.
-        served: Is told what the request was and cost.
-
-    Raises:
-        ApiError, ExecutorchMMError: It cannot be answered; see `as_api_error`.
-        ClientGone: Nobody waits for the answer.
-    """
-    return await _answer(request, state, served, translates=False)
-
-
-async def translate(request: Request, state: ServerState, served: Served) -> Response:
-    """The same for /v1/audio/translations, into English."""
-    return await _answer(request, state, served, translates=True)
-
-
-async def _answer(request: Request, state: ServerState, served: Served, *, translates: bool) -> Response:
-    with state.bodies.held() as body:
-        form = await body.form(request)
-        try:
-            asked = await _read(form, served, translates=translates)
-        finally:
-            await form.close()
-        found = await state.models.of_kind(
-            served.model, served, (SpeechModel, SpeechRunner), "writes down no speech"
-        )
-        model = cast(Hears, found)
-        if asked.is_streamed:
-            events = _events(asked, model, state, served)
-            first = await state.work.run(request.receive, anext(events))  # what is wrong has a status then
-            return EventStream(state.work, _chained(first, events))
-        result = await state.work.run(request.receive, _whole(asked, model, state, served))
-    has_words = all(len(each.token_times) == len(each.tokens) for each in result.segments)
-    if "word" in asked.granularities and not has_words:
-        raise invalid(_GRANULARITIES, f"expected segment: {served.model} tells no times of words")
-    return _response(result, asked, model.tokenizer)
-
-
-async def _read(form: FormData, served: Served, *, translates: bool) -> _Asked:
-    file = form.get("file")
-    if not isinstance(file, UploadFile):
+def _read(fields: Fields, *, translates: bool) -> _Asked:
+    audio = fields.take("file", schemas.FILE)
+    if not isinstance(audio, bytes):
         raise invalid("file", "expected an audio file, got none", "missing_required_parameter")
-    granularities = frozenset(map(str, form.getlist(_GRANULARITIES)))
-    if not granularities <= {"segment", "word"}:
-        raise invalid(_GRANULARITIES, f"expected segment or word, got {shown(sorted(granularities))}")
-    fields = Fields({name: value for name, value in form.items() if name not in ("file", _GRANULARITIES)})
-    served.model = required_model(fields)
-    shape = fields.text("response_format") or "json"
-    if shape not in _FORMATS:
-        raise invalid("response_format", f"expected one of {', '.join(_FORMATS)}, got {shown(shape)}")
+    model = required_model(fields)
+    shape = fields.choice("response_format", *_FORMATS) or "json"
+    granularities = _granularities(fields.items(_GRANULARITIES, {"enum": list(_KINDS)}) or ())
     if granularities and shape != "verbose_json":
         raise invalid(_GRANULARITIES, "expected response_format verbose_json with it")
     options: dict[str, Any] = {"task": "translate"} if translates else {"language": fields.text("language")}
@@ -110,7 +69,35 @@ async def _read(form: FormData, served: Served, *, translates: bool) -> _Asked:
     fields.ignore("stream", "chunking_strategy")
     config = SpeechConfig(prompt=fields.text("prompt"), timestamps=shape not in ("json", "text"), **options)
     fields.finish()
-    return _Asked(await file.read(), config, shape, granularities or frozenset(["segment"]), is_streamed)
+    return _Asked(model, audio, config, shape, granularities or frozenset(["segment"]), is_streamed)
+
+
+def _read_speech(fields: Fields, _options: ServerOptions) -> _Asked:
+    return _read(fields, translates=False)
+
+
+def _read_foreign(fields: Fields, _options: ServerOptions) -> _Asked:
+    return _read(fields, translates=True)
+
+
+async def _answer(asked: _Asked, request: Request, state: ServerState, served: Served) -> Response:
+    kinds = (SpeechModel, SpeechRunner)
+    model = cast(Hears, await state.models.of_kind(asked.model, served, kinds, "writes down no speech"))
+    if asked.is_streamed:
+        events = _events(asked, model, state, served)
+        first = await state.work.run(request.receive, anext(events))  # what is wrong has a status then
+        return EventStream(state.work, _chained(first, events))
+    result = await state.work.run(request.receive, _whole(asked, model, state, served))
+    has_words = all(len(each.token_times) == len(each.tokens) for each in result.segments)
+    if "word" in asked.granularities and not has_words:
+        raise invalid(_GRANULARITIES, f"expected segment: {served.model} tells no times of words")
+    return _response(result, asked, model.tokenizer)
+
+
+def _granularities(given: Sequence[object]) -> frozenset[str]:
+    if not set(given) <= set(_KINDS):
+        raise invalid(_GRANULARITIES, f"expected segment or word, got {shown(sorted(map(str, given)))}")
+    return frozenset(map(str, given))
 
 
 def _number(text: str | None) -> float | None:
@@ -218,3 +205,24 @@ def _usage(result: Transcription) -> dict[str, object]:
 
 def _event(value: dict[str, object]) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+_EXAMPLE = {"model": "whisper", "file": b""}
+TRANSCRIPTIONS = Endpoint(
+    "/v1/audio/transcriptions",
+    "What is said in an audio file",
+    _read_speech,
+    _answer,
+    _EXAMPLE,
+    _ANSWERS,
+    is_form=True,
+)
+TRANSLATIONS = Endpoint(
+    "/v1/audio/translations",
+    "What is said in an audio file, in English",
+    _read_foreign,
+    _answer,
+    _EXAMPLE,
+    _ANSWERS,
+    is_form=True,
+)
