@@ -177,7 +177,8 @@ void rows_of_groups(const Layer& layer, const Activations& in, int64_t i, const 
 #pragma GCC unroll 4
         for (int64_t r = 0; r < kOutputs; ++r) {
           const uint8_t* const at = four.row[r] + chunk * 32;
-          if constexpr (kIndex % 2 == 0) _mm_prefetch(at + kAhead, _MM_HINT_T0);
+          if constexpr (kIndex % 2 == 0)
+            _mm_prefetch(four.row[0] + (first + kIndex) * 128 + r * 64 + kAhead, _MM_HINT_T0);
           const __m256i packed = kIsWhole ? load_whole(at) : load_bytes(at, bytes - chunk * 32);
           const __m256i low = _mm256_and_si256(packed, low_half);
           const __m256i high = _mm256_and_si256(_mm256_srli_epi16(packed, 4), low_half);

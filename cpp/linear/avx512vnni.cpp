@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "linear/kernels.h"
 
@@ -115,33 +116,6 @@ __m128i sum_four(__m512i a, __m512i b, __m512i c, __m512i d) {
   return _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
 }
 
-// The scales of 128 inputs, each where vpdpbusd leaves its group's sums. `count` of them are there.
-template <int kGroup>  // 32, 64, or 128 for its multiples
-__m512 spread_scales(const uint8_t* scales, int64_t count) {
-  constexpr int kScales = 128 / kGroup;
-  const auto mask = static_cast<__mmask8>((1u << count) - 1);
-  __m512i all;
-  if constexpr (kGroup == 128) return _mm512_set1_ps(load_bfloat16(scales, 0));
-  if (count == kScales) {
-    int64_t bits = 0;
-    std::memcpy(&bits, scales, kScales * 2);
-    all = _mm512_set1_epi64(bits);
-  } else {
-    all = _mm512_broadcast_i32x4(_mm_maskz_loadu_epi16(mask, scales));
-  }
-  // To the high halves of 32-bit lanes; zeros to the low ones.
-  const auto lane = [](int scale) {
-    return _mm_set1_epi32(static_cast<int>(0x8080u | static_cast<unsigned>(2 * scale) << 16 |
-                                           static_cast<unsigned>(2 * scale + 1) << 24));
-  };
-  constexpr int kLanes = kGroup / 32;  // of one scale
-  __m512i places = _mm512_castsi128_si512(lane(0));
-  places = _mm512_inserti32x4(places, lane(1 / kLanes), 1);
-  places = _mm512_inserti32x4(places, lane(2 / kLanes), 2);
-  places = _mm512_inserti32x4(places, lane(3 / kLanes), 3);
-  return _mm512_castsi512_ps(_mm512_shuffle_epi8(all, places));
-}
-
 // What remains of four outputs (`count` of them wanted) after the sums: `value`, or `integer` where
 // the whole row has one scale.
 void finish_four(const Layer& layer, const RowScale& scale, const float* sums, int64_t output,
@@ -174,49 +148,36 @@ void finish_four(const Layer& layer, const RowScale& scale, const float* sums, i
   _mm_mask_storeu_ps(out + output, mask, y);
 }
 
-template <int kM, int kGroup>  // kGroup 0: one scale for each output
-struct Int4Sums {
-  __m512 sum[kM][kRowsAtOnce];
-  __m512i integer[kM][kRowsAtOnce];
+// The bfloat16 scales of four groups of four outputs as floats, an output each in the 128 bits of a
+// group. `count` of the groups are there.
+__m512 scales_of_four(const uint8_t* const (&scales)[kRowsAtOnce], int64_t count) {
+  const auto load = [&](int r) {
+    if (count >= 4) return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales[r]));
+    return _mm_maskz_loadu_epi16(static_cast<__mmask8>((1u << count) - 1), scales[r]);
+  };
+  const __m256i all =
+      _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_unpacklo_epi64(load(0), load(1))),
+                              _mm_unpacklo_epi64(load(2), load(3)), 1);
+  // To the high halves of 32-bit lanes; zeros to the low ones.
+  const __m512i places = _mm512_set_epi16(15, 0, 11, 0, 7, 0, 3, 0, 14, 0, 10, 0, 6, 0, 2, 0,  //
+                                          13, 0, 9, 0, 5, 0, 1, 0, 12, 0, 8, 0, 4, 0, 0, 0);
+  return _mm512_castsi512_ps(
+      _mm512_maskz_permutexvar_epi16(0xAAAAAAAA, places, _mm512_castsi256_si512(all)));
+}
 
-  // 128 inputs and `count` scales of each output.
-  __attribute__((always_inline)) void add(const __m512i (&packed)[kRowsAtOnce],
-                                          const uint8_t* const (&scales)[kRowsAtOnce],
-                                          const int8_t* const (&x)[kM],
-                                          const int32_t* const (&offsets)[kM], int64_t chunk,
-                                          int64_t count) {
-    const __m512i low_half = _mm512_set1_epi8(15);
-#pragma GCC unroll 8
-    for (int64_t r = 0; r < kRowsAtOnce; ++r) {
-      const __m512i low = _mm512_and_si512(packed[r], low_half);
-      const __m512i high = _mm512_and_si512(_mm512_srli_epi16(packed[r], 4), low_half);
-      __m512 scale = _mm512_setzero_ps();
-      if constexpr (kGroup > 0) scale = spread_scales<kGroup>(scales[r], count);
-#pragma GCC unroll 8
-      for (int m = 0; m < kM; ++m) {
-        __m512i dot = _mm512_loadu_si512(offsets[m] + chunk * 16);
-        if constexpr (kGroup == 0) dot = _mm512_add_epi32(dot, integer[m][r]);
-        dot = _mm512_dpbusd_epi32(dot, low, _mm512_loadu_si512(x[m] + chunk * 128));
-        dot = _mm512_dpbusd_epi32(dot, high, _mm512_loadu_si512(x[m] + chunk * 128 + 64));
-        if constexpr (kGroup == 0) {
-          integer[m][r] = dot;
-        } else {
-          sum[m][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sum[m][r]);
-        }
-      }
-    }
-  }
-};
+enum class Groups : uint8_t { kNone, kOf32, kLarger };
 
-template <int kM, int kGroup>
+// 4-bit weights of four outputs at a time. Sums of integers are exact, and floats are added group
+// by group as in columns(), so that a row has the same bits among few and among many.
+template <int kM, Groups kGroups>
 void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float* sums,
                int64_t begin, int64_t end, float* out) {
-  constexpr int64_t kScales = kGroup == 0 ? 0 : 128 / kGroup;  // of a chunk
+  const __m512i low_half = _mm512_set1_epi8(15);
   const int64_t bytes = layer.row_bytes();
-  const int64_t scale_bytes = kGroup == 0 ? 0 : layer.groups() * 2;
-  const int64_t chunks_of_group = kGroup == 128 ? layer.group / 128 : 1;
-  const int64_t whole = bytes / 64;
-  const __mmask64 mask = bytes_mask(bytes - whole * 64);
+  const int64_t chunks = (bytes + 63) / 64;
+  const int64_t groups = layer.groups();
+  const int64_t scale_bytes = kGroups == Groups::kNone ? 0 : groups * 2;
+  const int64_t halves_of_group = kGroups == Groups::kLarger ? layer.group / 64 : 0;
   const int8_t* x[kM];
   const int32_t* offsets[kM];
   for (int m = 0; m < kM; ++m) {
@@ -225,6 +186,7 @@ void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float
   }
   for (int64_t n = begin; n < end; n += kRowsAtOnce) {
     const int64_t count = std::min(kRowsAtOnce, end - n);
+    const auto mask = static_cast<__mmask8>((1u << count) - 1);
     const uint8_t* row[kRowsAtOnce];
     const uint8_t* scales[kRowsAtOnce];
 #pragma GCC unroll 8
@@ -232,51 +194,126 @@ void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float
       const int64_t output = n + std::min(r, count - 1);
       row[r] = layer.row(output);
       scales[r] = layer.scales + output * scale_bytes;
-      _mm_prefetch(reinterpret_cast<const char*>(scales[r] + kAhead / 4), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(scales[r] + kAhead / 8), _MM_HINT_T0);
     }
-    Int4Sums<kM, kGroup> totals;
+    __m128 total[kM];
+    __m128i integer[kM];
 #pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
+      integer[m] = _mm_setzero_si128();
+      total[m] = _mm_setzero_ps();
+      if (kGroups == Groups::kNone || sums == nullptr) continue;
+      const __m128 zero = _mm_set1_ps(-static_cast<float>(in.scales[i + m].zero_point));
+      total[m] = _mm_mul_ps(zero, _mm_maskz_loadu_ps(mask, sums + n));
+    }
+    int64_t left_in_group = halves_of_group;
+    const auto add_chunk = [&](int64_t chunk, const __m512i(&packed)[kRowsAtOnce],
+                               int64_t units) __attribute__((always_inline)) {
+      __m512i low[kRowsAtOnce];
+      __m512i high[kRowsAtOnce];
 #pragma GCC unroll 8
       for (int64_t r = 0; r < kRowsAtOnce; ++r) {
-        totals.sum[m][r] = _mm512_setzero_ps();
-        totals.integer[m][r] = _mm512_setzero_si512();
+        low[r] = _mm512_and_si512(packed[r], low_half);
+        high[r] = _mm512_and_si512(_mm512_srli_epi16(packed[r], 4), low_half);
       }
-    }
-    int64_t left_in_group = chunks_of_group;
-    for (int64_t chunk = 0; chunk < whole; ++chunk) {
+      __m512 scale = _mm512_setzero_ps();
+      if constexpr (kGroups == Groups::kOf32) scale = scales_of_four(scales, units);
+      const int64_t left_before = left_in_group;
+#pragma GCC unroll 8
+      for (int m = 0; m < kM; ++m) {
+        const __m512i even = _mm512_loadu_si512(x[m] + chunk * 128);
+        const __m512i odd = _mm512_loadu_si512(x[m] + chunk * 128 + 64);
+        const __m512i offset = _mm512_loadu_si512(offsets[m] + chunk * 16);
+        __m512i dot[kRowsAtOnce];
+#pragma GCC unroll 8
+        for (int64_t r = 0; r < kRowsAtOnce; ++r) {
+          dot[r] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(offset, low[r], even), high[r], odd);
+        }
+        const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(dot[0], dot[1]),
+                                            _mm512_unpackhi_epi32(dot[0], dot[1]));
+        const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(dot[2], dot[3]),
+                                            _mm512_unpackhi_epi32(dot[2], dot[3]));
+        // 128 bits for each 32 inputs, an output in each lane of them.
+        const __m512i unit =
+            _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+        if constexpr (kGroups == Groups::kOf32) {
+          const __m512 floats = _mm512_cvtepi32_ps(unit);
+          const auto add = [&](auto index) __attribute__((always_inline)) {
+            constexpr int kIndex = decltype(index)::value;
+            if (kIndex >= units) return;  // behind the last group
+            total[m] = _mm_fmadd_ps(_mm512_extractf32x4_ps(floats, kIndex),
+                                    _mm512_extractf32x4_ps(scale, kIndex), total[m]);
+          };
+          add(std::integral_constant<int, 0>());
+          add(std::integral_constant<int, 1>());
+          add(std::integral_constant<int, 2>());
+          add(std::integral_constant<int, 3>());
+        } else {
+          const __m512i pairs =
+              _mm512_add_epi32(unit, _mm512_shuffle_i32x4(unit, unit, _MM_PERM_CDAB));
+          const __m128i half[2] = {_mm512_castsi512_si128(pairs),
+                                   _mm512_extracti32x4_epi32(pairs, 2)};
+          int64_t left = left_before;
+          const uint8_t* at[kRowsAtOnce];
+          std::copy(scales, scales + kRowsAtOnce, at);
+#pragma GCC unroll 2
+          for (int h = 0; h < 2; ++h) {
+            integer[m] = _mm_add_epi32(integer[m], half[h]);
+            if (kGroups == Groups::kNone || h * 2 >= units || --left > 0) continue;
+            const __m128 of_group = _mm_setr_ps(load_bfloat16(at[0], 0), load_bfloat16(at[1], 0),
+                                                load_bfloat16(at[2], 0), load_bfloat16(at[3], 0));
+            total[m] = _mm_fmadd_ps(_mm_cvtepi32_ps(integer[m]), of_group, total[m]);
+            integer[m] = _mm_setzero_si128();
+            left = halves_of_group;
+            for (const uint8_t*& scales_at : at) scales_at += 2;
+          }
+          left_in_group = left;
+          if (m == kM - 1) std::copy(at, at + kRowsAtOnce, scales);
+        }
+      }
+      if constexpr (kGroups == Groups::kOf32) {
+#pragma GCC unroll 8
+        for (const uint8_t*& at : scales) at += 8;
+      }
+    };
+    // In the order of addresses: the four rows lie one behind the other.
+    const auto prefetch = [&](int64_t chunk, int64_t line) {
+      const uint8_t* const at = row[0] + (chunk * kRowsAtOnce + line) * 64;
+      _mm_prefetch(reinterpret_cast<const char*>(at + kAhead), _MM_HINT_T0);
+    };
+    int64_t chunk = 0;
+    for (; (chunk + 1) * 64 <= bytes; ++chunk) {
       __m512i packed[kRowsAtOnce];
 #pragma GCC unroll 8
       for (int64_t r = 0; r < kRowsAtOnce; ++r) {
         packed[r] = _mm512_loadu_si512(row[r] + chunk * 64);
-        _mm_prefetch(reinterpret_cast<const char*>(row[r] + chunk * 64 + kAhead), _MM_HINT_T0);
+        prefetch(chunk, r);
       }
-      totals.add(packed, scales, x, offsets, chunk, kScales);
-      int64_t step = kScales * 2;
-      if constexpr (kGroup == 128) {
-        if (--left_in_group > 0) {
-          step = 0;
-        } else {
-          left_in_group = chunks_of_group;
-        }
-      }
-#pragma GCC unroll 8
-      for (int64_t r = 0; r < kRowsAtOnce; ++r) scales[r] += step;
+      add_chunk(chunk, packed, 4);
     }
-    if (mask != 0) {
+    if (chunk < chunks) {
       __m512i packed[kRowsAtOnce];
+      const __mmask64 rest = bytes_mask(bytes - chunk * 64);
 #pragma GCC unroll 8
       for (int64_t r = 0; r < kRowsAtOnce; ++r)
-        packed[r] = _mm512_maskz_loadu_epi8(mask, row[r] + whole * 64);
-      totals.add(packed, scales, x, offsets, whole, layer.groups() - whole * kScales);
+        packed[r] = _mm512_maskz_loadu_epi8(rest, row[r] + chunk * 64);
+      prefetch(chunk, 0);
+      prefetch(chunk, 1);
+      add_chunk(chunk, packed, (layer.inputs - chunk * 128 + 31) / 32);
     }
 #pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
-      finish_four(layer, in.scales[i + m], sums, n, count,
-                  sum_four(totals.sum[m][0], totals.sum[m][1], totals.sum[m][2], totals.sum[m][3]),
-                  sum_four(totals.integer[m][0], totals.integer[m][1], totals.integer[m][2],
-                           totals.integer[m][3]),
-                  out + (i + m) * layer.outputs);
+      float* const to = out + (i + m) * layer.outputs;
+      if (kGroups == Groups::kNone || sums == nullptr) {
+        finish_four(layer, in.scales[i + m], sums, n, count, total[m], integer[m], to);
+        continue;
+      }
+      const __m128 bias =
+          layer.bias ? _mm_maskz_loadu_ps(mask, layer.bias + n * 4) : _mm_setzero_ps();
+      __m128 y = _mm_add_ps(_mm_mul_ps(total[m], _mm_set1_ps(in.scales[i + m].scale)), bias);
+      y = _mm_max_ps(_mm_set1_ps(layer.low), y);  // NaN stays
+      y = _mm_min_ps(_mm_set1_ps(layer.high), y);
+      _mm_mask_storeu_ps(to + n, mask, y);
     }
   }
 }
@@ -358,12 +395,11 @@ void some_rows(const Layer& layer, const Activations& in, int64_t i, const float
     case Format::kInt8:
       return int8_rows<kM>(layer, in, i, sums, begin, end, out);
     case Format::kInt4:
-      return int4_rows<kM, 0>(layer, in, i, sums, begin, end, out);
+      return int4_rows<kM, Groups::kNone>(layer, in, i, sums, begin, end, out);
     case Format::kInt4Groups:
-      if (layer.group == 32) return int4_rows<kM, 32>(layer, in, i, sums, begin, end, out);
-      if (layer.group == 64) return int4_rows<kM, 64>(layer, in, i, sums, begin, end, out);
-      if (layer.group % 128 == 0) return int4_rows<kM, 128>(layer, in, i, sums, begin, end, out);
-      return;  // check_layer() refuses it
+      if (layer.group == 32)
+        return int4_rows<kM, Groups::kOf32>(layer, in, i, sums, begin, end, out);
+      return int4_rows<kM, Groups::kLarger>(layer, in, i, sums, begin, end, out);
   }
 }
 
