@@ -268,8 +268,8 @@ def openvino(session: nox.Session) -> None:
 
 @nox.session
 def ray(session: nox.Session) -> None:
-    """The tests of batches on Ray (a download of about 120 MB)."""
-    install_package(session, "test", "ray")
+    """The tests of batches on Ray and of Ray Serve (a download of about 150 MB)."""
+    install_package(session, "test", "ray", "ray-serve")
     session.run("pytest", "tests/python/ray", "-W", "default", *session.posargs)
 
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from executorch_mm._loading.pretrained import ModelFiles
 from executorch_mm.batch.options import BatchOptions
-from executorch_mm.stats import counted
 
 _ROOM = 3  # times the size of its files that a process may take, with packed weights and its cache
 _FEWEST_TO_TRY = 40  # rows for each core; with less, loading once more takes longer than it saves
@@ -21,11 +20,12 @@ class Way(NamedTuple):
     num_threads: int | None
 
     def __str__(self) -> str:
-        processes = counted(self.num_processes, "process").replace("processs", "processes")
+        several = self.num_processes > 1
+        processes = f"{self.num_processes} {'processes' if several else 'process'}"
         if self.num_threads is None:
             return processes
-        each = " each" if self.num_processes > 1 else ""
-        return f"{processes} with {counted(self.num_threads, 'thread')}{each}"
+        threads = f"{self.num_threads} {'thread' if self.num_threads == 1 else 'threads'}"
+        return f"{processes} with {threads}{' each' if several else ''}"
 
 
 def num_cores() -> int:

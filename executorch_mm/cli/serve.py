@@ -21,13 +21,11 @@ from executorch_mm.cli.model_arguments import (
 )
 
 if TYPE_CHECKING:
-    from executorch_mm import MultimodalModel, MultimodalRunner
     from executorch_mm._loading.options import NumThreads
     from executorch_mm._loading.pretrained import ModelFiles
     from executorch_mm.server import Model, ServerOptions
 
 KEY_VARIABLE = "EXECUTORCH_MM_API_KEY"
-_MOST_SECONDS, _MOST_PIXELS = 3600, 50_000_000  # of a clip and an image of a stranger
 _MIB = 2**20
 
 
@@ -128,17 +126,14 @@ def run(arguments: argparse.Namespace) -> int:
         ExecutorchMMError: The model cannot be loaded.
         OSError: The same.
     """
-    from executorch_mm import MediaLimits, set_media_limits
     from executorch_mm.server import serve
+    from executorch_mm.server.loading import limit_media
 
     options = _options(arguments)
     threads = num_threads(arguments)
     if arguments.model is None:
         expect_no_model(arguments)
-    limits = MediaLimits(
-        file_bytes=options.max_body_bytes, image_pixels=_MOST_PIXELS, audio_seconds=_MOST_SECONDS
-    )
-    set_media_limits(limits)
+    limit_media(options)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     if not options.is_local and options.api_key is None:
@@ -218,34 +213,6 @@ def _load(arguments: argparse.Namespace, threads: NumThreads) -> Model:
 
 def _of_files(files: ModelFiles, threads: NumThreads) -> Model:
     """The model, as what it is: a language model, one that writes down speech, or one that gives vectors."""
-    from executorch_mm import ClipModel, ContractError, EmbeddingModel, SpeechModel, SpeechRunner
+    from executorch_mm.server.loading import load_model
 
-    data = files.data
-    ways: list[Callable[[], Model]] = [
-        lambda: _language_model(files, threads),
-        lambda: SpeechModel(files.model, files.tokenizer, data_path=data, num_threads=threads),
-        lambda: SpeechRunner(files.model, files.tokenizer, data_path=data, num_threads=threads),
-        lambda: ClipModel(files.model, files.tokenizer, num_threads=threads),
-        lambda: EmbeddingModel(
-            files.model, files.tokenizer, config_path=files.tokenizer, num_threads=threads
-        ),
-    ]
-    refusals = []
-    for load in ways:
-        try:
-            return load()
-        except ContractError as error:  # noqa: PERF203 (the program is of another kind)
-            refusals.append(error)
-    raise refusals[0]
-
-
-def _language_model(files: ModelFiles, threads: NumThreads) -> MultimodalModel | MultimodalRunner:
-    from executorch_mm import InputError, MultimodalModel, MultimodalRunner
-
-    model = MultimodalModel(files.model, files.tokenizer, data_path=files.data, num_threads=threads)
-    try:
-        model.session().close()
-    except InputError:  # its state lies in a delegate, or the like: one conversation at a time
-        model.close()
-        return MultimodalRunner(files.model, files.tokenizer, data_path=files.data, num_threads=threads)
-    return model
+    return load_model(files.model, files.tokenizer, data_path=files.data, num_threads=threads)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal
@@ -20,12 +19,13 @@ from executorch_mm import (
     make_audio_input,
     make_image_input,
 )
+from executorch_mm._loading.model_cache import fetch_model
 from executorch_mm._openai.chat_request import read_config
 from executorch_mm._openai.failures import ApiError
 from executorch_mm._openai.fields import Fields
 from executorch_mm.errors import shown
 from executorch_mm.ray.columns import cell, clip, file_of, media, num_rows, plain, sampling_params
-from executorch_mm.ray.model_cache import fetch_model
+from executorch_mm.ray.resources import num_cpus
 
 ERROR_COLUMN = "__inference_error__"
 _LIMITS = ("max_tokens", "max_new_tokens", "max_completion_tokens")
@@ -151,19 +151,10 @@ class EmmPredictor:
     @cached_property
     def _runner(self) -> MultimodalRunner:
         model = fetch_model(self._model, sha256=self._sha256, cache_dir=self._cache_dir)
-        threads: int | Literal["auto"] = self._num_threads or _num_cpus() or "auto"
+        threads: int | Literal["auto"] = self._num_threads or num_cpus() or "auto"
         if self._tokenizer_path is not None:
             return MultimodalRunner(model, self._tokenizer_path, num_threads=threads)
         return MultimodalRunner.from_pretrained(model, num_threads=threads)
-
-
-def _num_cpus() -> int | None:
-    """CPUs of the actor that this runs in; None outside of Ray."""
-    ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
-        return None
-    resources = ray.get_runtime_context().get_assigned_resources()
-    return max(int(resources.get("CPU", 0)), 1)
 
 
 def _config(params: Mapping[str, Any], defaults: GenerationConfig) -> GenerationConfig:

@@ -55,7 +55,8 @@ class Guard:
             await send(message)
 
         try:
-            self._check(Headers(scope=scope), scope["path"])
+            path = scope["path"].removeprefix(scope.get("root_path", ""))  # what it is mounted under
+            self._check(Headers(scope=scope), path)
             await self._app(scope, receive, note_status)
         except ClientGone:
             pass
@@ -71,9 +72,8 @@ class Guard:
     def _check(self, headers: Headers, path: str) -> None:
         host = headers.get("host", "")
         if self._hosts is not None and _name(host) not in self._hosts:
-            raise ApiError(
-                403, f"Host: expected a name of this server, got {shown(host)}; --allow-host adds one", "Host"
-            )
+            message = f"Host: expected a name of this server, got {shown(host)}"
+            raise ApiError(403, f"{message}; --allow-host (ServerOptions.allowed_hosts) adds one", "Host")
         origin = headers.get("origin")
         if origin is not None and _netloc(origin) != host.lower():
             raise ApiError(403, f"Origin: pages of {shown(origin)} may not use this server", "Origin")

@@ -25,6 +25,9 @@ class ServerState:
     Args:
         loaders: Of its models.
         options: What it allows.
+
+    Attributes:
+        num_failures: Requests in a row in which the model failed, up to the last one.
     """
 
     def __init__(self, loaders: Mapping[str, Loader], options: ServerOptions) -> None:
@@ -37,6 +40,7 @@ class ServerState:
         if options.media_domains:
             self.fetch = Fetcher(options.media_domains, options.max_body_bytes)
         self.metrics: Metrics = Metrics(self.places, self.models)
+        self.num_failures: int = 0
 
     def note(self, served: Served) -> None:
         """Counts a request and writes its line.
@@ -45,6 +49,10 @@ class ServerState:
             served: It has been answered.
         """
         self.metrics.count(served.path, served.status)
+        if served.error is not None and served.error.status == 500:
+            self.num_failures += 1
+        elif served.reasons:
+            self.num_failures = 0
         if served.waited is not None:
             tokens = {"prompt": served.num_prompt, "cached": served.num_cached, "answer": served.num_answer}
             self.metrics.measure(served.model, tokens, served.seconds, served.waited, served.first_token)
