@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from executorch_mm._engine.tool_runs import ExecutedCall, ToolRun
     from executorch_mm._loading.options import (
         ConversationOptions,
+        DraftModel,
         LoadOptions,
         MethodOptions,
         ModelOptions,
@@ -102,6 +103,7 @@ _LATER = {
     "Decision": "executorch_mm._engine.decisions",
     "Delta": "executorch_mm._engine.reply",
     "ConversationOptions": "executorch_mm._loading.options",
+    "DraftModel": "executorch_mm._loading.options",
     "EmbeddingModel": "executorch_mm.embeddings",
     "ExecutedCall": "executorch_mm._engine.tool_runs",
     "EnergyVad": "executorch_mm.speech",
@@ -169,6 +171,7 @@ __all__ = [
     "ConversationOptions",
     "Decision",
     "Delta",
+    "DraftModel",
     "EmbeddingModel",
     "EnergyVad",
     "ExecutedCall",

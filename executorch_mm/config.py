@@ -53,6 +53,7 @@ class GenerationOptions(TypedDict, total=False):
     response_format: ResponseFormat | None
     timeout: float | None
     prompt_lookup_num_tokens: int | None
+    num_assistant_tokens: int | None
     num_return_sequences: int
     echo: bool
     num_bos: int
@@ -177,6 +178,11 @@ class GenerationConfig:
             answer is the same, up to the rounding of such calls; texts that repeat themselves come faster.
             For models that give logits for each token of a call (`contract.all_logits`) and can go back in
             their context.
+        num_assistant_tokens: Let the draft model that was loaded (`draft_model=`) guess up to so many tokens
+            at a time, which the model checks in one call; 0 for no guesses, None (the default) for up to 8
+            where there is a draft model. The answer is the same, up to the rounding of such calls. Where
+            guesses are seldom right, fewer are made, and for a while none. With `prompt_lookup_num_tokens`
+            the draft model is asked where nothing was found.
         timeout: Seconds after which the request ends, wherever it is; None for no limit.
         num_return_sequences: Answers to one prompt, which is read once. For calls that return a
             `GenerationResult`, where the others are in `alternatives`; with a seed, answer i has seed + i.
@@ -222,6 +228,7 @@ class GenerationConfig:
     response_format: ResponseFormat | None = None
     timeout: float | None = None
     prompt_lookup_num_tokens: int | None = None
+    num_assistant_tokens: int | None = None
     num_return_sequences: int = 1
     echo: bool = False
     num_bos: int = 0
@@ -235,6 +242,8 @@ class GenerationConfig:
         _check_int("num_return_sequences", self.num_return_sequences, 1, "1 or more")
         if self.prompt_lookup_num_tokens is not None:
             _check_int("prompt_lookup_num_tokens", self.prompt_lookup_num_tokens, 1, "None, 1 or more")
+        if self.num_assistant_tokens is not None:
+            _check_int("num_assistant_tokens", self.num_assistant_tokens, 0, "None, 0 or more")
         if self.logprobs is not None:
             _check_int("logprobs", self.logprobs, 0, "None, 0 or more")
         if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):

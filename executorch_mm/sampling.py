@@ -84,8 +84,12 @@ def generation_options(config: GenerationConfig, eos_ids: Sequence[int]) -> _cor
     options.stop_token_ids = config.stop_token_ids
     options.include_stop = config.include_stop
     options.num_lookup_tokens = config.prompt_lookup_num_tokens or 0
+    given = config.num_assistant_tokens
+    options.num_assistant_tokens = _DRAFTED_TOKENS if given is None else given
     return options
 
+
+_DRAFTED_TOKENS = 8  # where a draft model is loaded and nothing is said
 
 NEVER = 2**63 - 1
 """A time of `_core.now_ns()` that does not come."""

@@ -27,7 +27,8 @@ class Stats:
         num_decode_steps: Decoder calls after the prompt, of one token each unless `response_format` forced
             some; the first token needs none.
         num_forced_tokens: Generated tokens that were not sampled, because `response_format` allowed no other.
-        num_drafted_tokens: Tokens that were guessed and read along, see `prompt_lookup_num_tokens`.
+        num_drafted_tokens: Tokens that were guessed and read along, see `prompt_lookup_num_tokens` and
+            `num_assistant_tokens`.
         num_accepted_tokens: Those of them that came, for which no call of the model was needed.
         finish_reason: "stop" (end token, `stop` or `stop_token_ids`), "length", "capacity", "timeout" or
             "cancelled"; None where nothing was to be generated.
@@ -49,6 +50,7 @@ class Stats:
         decode_ns: Decoder calls after the prompt.
         sample_ns: Choosing tokens from logits, logits processors included.
         mask_ns: Finding the tokens that `response_format` allows.
+        draft_ns: Guesses of the draft model.
         token_times_ns: From the request's beginning to each of the tokens.
         input_notes: What may be wrong with the audio of the request, because of the files they came from;
             said in an `InputWarning` too.
@@ -80,6 +82,7 @@ class Stats:
     decode_ns: int = 0
     sample_ns: int = 0
     mask_ns: int = 0
+    draft_ns: int = 0
     token_times_ns: tuple[int, ...] = ()
     input_notes: tuple[str, ...] = ()
 
@@ -129,6 +132,11 @@ class Stats:
         return self.mask_ns / _NS_PER_SECOND
 
     @property
+    def draft_seconds(self) -> float:
+        """Guesses of the draft model."""
+        return self.draft_ns / _NS_PER_SECOND
+
+    @property
     def time_to_first_token(self) -> float:
         """Seconds from the call to the first token, preparation of the inputs included."""
         return self.first_token_ns / _NS_PER_SECOND
@@ -140,8 +148,8 @@ class Stats:
 
     @property
     def tokens_per_second(self) -> float:
-        """Decode rate: tokens after the first per second of decoding, masks and sampling; 0 without any."""
-        busy_ns = self.decode_ns + self.sample_ns + self.mask_ns
+        """Decode rate: tokens after the first per second of decoding, drafts, masks and sampling, or 0."""
+        busy_ns = self.decode_ns + self.sample_ns + self.mask_ns + self.draft_ns
         # A first token that comes without a prompt takes a step, forced tokens share one.
         num_tokens = max(self.num_generated_tokens - 1, self.num_decode_steps)
         return num_tokens * _NS_PER_SECOND / busy_ns if self.num_decode_steps and busy_ns else 0.0
@@ -187,6 +195,7 @@ class Stats:
             *("load_seconds", "prepare_seconds", "encode_image_seconds", "encode_audio_seconds"),
             *("encode_seconds", "prefill_seconds", "decode_seconds", "sample_seconds", "mask_seconds"),
             *(
+                "draft_seconds",
                 "total_seconds",
                 "time_to_first_token",
                 "inter_token_p50",

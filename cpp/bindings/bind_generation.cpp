@@ -94,7 +94,8 @@ void bind_options(nb::module_& module) {
       .def_prop_rw("stop_token_ids", get_ids<&GenerationOptions::stop_token_ids>,
                    set_ids<&GenerationOptions::stop_token_ids>)
       .def_rw("include_stop", &GenerationOptions::include_stop)
-      .def_rw("num_lookup_tokens", &GenerationOptions::num_lookup_tokens);
+      .def_rw("num_lookup_tokens", &GenerationOptions::num_lookup_tokens)
+      .def_rw("num_assistant_tokens", &GenerationOptions::num_assistant_tokens);
 }
 
 void bind_records(nb::module_& module) {
@@ -114,8 +115,14 @@ void bind_generation(nb::module_& module) {
   bind_options(module);
   bind_records(module);
   module.def("now_ns", now_ns, "The monotonic clock that all times are taken from.");
+  nb::class_<Drafter>(module, "Drafter", "A smaller model that guesses how an answer goes on.")
+      .def(nb::init<std::shared_ptr<Session>, double>(), "session"_a, "cost"_a,
+           "`cost`: of one of its calls, in calls of the model that answers.")
+      .def_prop_ro("session", &Drafter::session, nb::rv_policy::reference_internal,
+                   "What it has read.");
   nb::class_<Generation>(module, "Generation", "One answer, token by token.")
-      .def(nb::init<std::shared_ptr<Session>, GenerationOptions>(), "session"_a, "options"_a)
+      .def(nb::init<std::shared_ptr<Session>, GenerationOptions, std::shared_ptr<Drafter>>(),
+           "session"_a, "options"_a, "drafter"_a.none() = nb::none())
       .def("next", next, "processors"_a = Processors(nb::tuple()),
            "allowed"_a.noconvert() = nb::none(), "check"_a = nb::none(),
            "The next token id, or None when the answer is complete; an end token is not returned.\n"
@@ -126,6 +133,7 @@ void bind_generation(nb::module_& module) {
            "The same where the next token can only be `token`: the model reads it later.")
       .def_prop_ro("finish_reason", finish_reason,
                    "None, 'stop', 'length', 'capacity', 'timeout' or 'cancelled'.")
+      .def_prop_ro("draft_ns", &Generation::draft_ns, "Time spent on guesses of a drafter.")
       .def_prop_ro("stop_token", &Generation::stop_token, "The token that ended the answer.")
       .def_prop_ro("records", &Generation::records, nb::rv_policy::copy,
                    "All tokens so far, one that ended the answer included.");

@@ -1,6 +1,7 @@
 #include "runtime/generation.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/clock.h"
@@ -21,6 +22,11 @@ SamplingOptions with_end_tokens(const GenerationOptions& options) {
   return sampling;
 }
 
+// Another method may have been chosen since the draft model was loaded.
+bool takes_guesses(const Contract& contract) {
+  return contract.all_logits && contract.max_chunk >= 2 && !contract.cache.is_recurrent;
+}
+
 void expect_guesses(const Contract& contract) {
   const std::string name = "prompt_lookup_num_tokens: ";
   const std::string& decoder = contract.decoder_name;
@@ -37,10 +43,12 @@ void expect_guesses(const Contract& contract) {
 
 }  // namespace
 
-Generation::Generation(std::shared_ptr<Session> session, GenerationOptions options)
+Generation::Generation(std::shared_ptr<Session> session, GenerationOptions options,
+                       std::shared_ptr<Drafter> drafter)
     : session_(std::move(session)),
       options_(std::move(options)),
-      sampler_(with_end_tokens(options_)) {
+      sampler_(with_end_tokens(options_)),
+      drafter_(std::move(drafter)) {
   const int64_t vocab_size = session_->contract().vocab_size;
   for (const int64_t id : options_.stop_token_ids) check_token_id("stop_token_ids", id, vocab_size);
   sampler_.prepare(vocab_size);
@@ -48,9 +56,12 @@ Generation::Generation(std::shared_ptr<Session> session, GenerationOptions optio
     expect_guesses(session_->contract());
     // What is guessed has been there before, which that option forbids.
     if (options_.sampling.no_repeat_ngram_size == 0) lookup_.emplace(options_.num_lookup_tokens);
-    num_drafted_ = session_->timings().num_drafted_tokens;
-    num_accepted_ = session_->timings().num_accepted_tokens;
   }
+  if (options_.num_assistant_tokens < 1 || !takes_guesses(session_->contract())) drafter_ = nullptr;
+  if (drafter_)
+    drafter_->begin(*session_, with_end_tokens(options_), options_.num_assistant_tokens);
+  num_drafted_ = session_->timings().num_drafted_tokens;
+  num_accepted_ = session_->timings().num_accepted_tokens;
 }
 
 int64_t Generation::deadline_ns() const {
@@ -86,24 +97,43 @@ void Generation::record(int32_t token) {
 
 // Guesses for the next call of the model, if it is called for the next token.
 std::vector<int64_t> Generation::guess(const CheckGuesses& check) {
-  if (!lookup_ || !session_->needs_call()) return {};
+  if ((!lookup_ && !drafter_) || !session_->needs_call()) return {};
   const RequestTimings& timings = session_->timings();
   if (const int64_t num_drafted = timings.num_drafted_tokens - num_drafted_; num_drafted > 0) {
     const int64_t num_right = timings.num_accepted_tokens - num_accepted_;
-    lookup_->learn(num_right, num_right < num_drafted);
+    if (has_drafted_)
+      drafter_->learn(num_right, num_right < num_drafted);
+    else
+      lookup_->learn(num_right, num_right < num_drafted);
   }
   num_drafted_ = timings.num_drafted_tokens;
   num_accepted_ = timings.num_accepted_tokens;
   std::vector<int64_t> text = session_->history();
   for (const int64_t token : session_->pending_tokens()) text.push_back(token);
-  int64_t most = options_.num_lookup_tokens;
+  std::vector<int64_t> guesses = guess_after(text);
+  if (check && !guesses.empty()) guesses.resize(std::min(guesses.size(), check(guesses)));
+  return guesses;
+}
+
+std::vector<int64_t> Generation::guess_after(const std::vector<int64_t>& text) {
   // This step gives one token, and nothing is to come after the last.
+  int64_t most = std::numeric_limits<int64_t>::max();
   if (options_.max_new_tokens >= 0)
-    most = std::min(most, options_.max_new_tokens - static_cast<int64_t>(records_.size()) - 1);
+    most = options_.max_new_tokens - static_cast<int64_t>(records_.size()) - 1;
   if (options_.max_positions >= 0)
     most = std::min(most, options_.max_positions - static_cast<int64_t>(text.size()) - 1);
-  std::vector<int64_t> guesses = lookup_->guess(text, most);
-  if (check && !guesses.empty()) guesses.resize(std::min(guesses.size(), check(guesses)));
+  has_drafted_ = false;
+  if (lookup_) {
+    std::vector<int64_t> guesses = lookup_->guess(text, std::min(most, options_.num_lookup_tokens));
+    if (!guesses.empty() || !drafter_) return guesses;
+  }
+  has_drafted_ = true;
+  const ScopedTimer timer(draft_ns_);
+  std::vector<int64_t> guesses = drafter_->guess(text, most, sampler_, deadline_ns());
+  // It may have more tokens than this model.
+  const auto beyond = std::find_if(guesses.begin(), guesses.end(),
+                                   [&](int64_t token) { return token >= vocab_size(); });
+  guesses.erase(beyond, guesses.end());
   return guesses;
 }
 

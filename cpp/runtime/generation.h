@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "runtime/drafter.h"
 #include "runtime/prompt_lookup.h"
 #include "runtime/session.h"
 #include "sampling/sampler.h"
@@ -33,6 +34,7 @@ struct GenerationOptions {
   std::vector<int64_t> stop_token_ids;  // end the answer as well
   bool include_stop = false;            // return such a token
   int64_t num_lookup_tokens = 0;        // guessed at a time, see PromptLookup; 0: none
+  int64_t num_assistant_tokens = 0;     // guessed at a time, see Drafter; 0: none
 };
 
 // A token of the answer, whether it was returned or ended it.
@@ -49,7 +51,9 @@ using CheckGuesses = std::function<size_t(const std::vector<int64_t>& guesses)>;
 class Generation {
  public:
   // Throws Error(kInput) when an option names a token the model does not have.
-  Generation(std::shared_ptr<Session> session, GenerationOptions options);
+  // `drafter` is used by nobody else meanwhile; null where there is none.
+  Generation(std::shared_ptr<Session> session, GenerationOptions options,
+             std::shared_ptr<Drafter> drafter = nullptr);
 
   // The next token, or nothing when the answer is complete; an end token is not returned. If a hook
   // throws, the step has not been taken and can be tried again.
@@ -62,6 +66,8 @@ class Generation {
   // The token that ended the answer.
   std::optional<int32_t> stop_token() const { return stop_token_; }
   const std::vector<TokenRecord>& records() const { return records_; }
+  // Time spent on guesses of the draft model.
+  int64_t draft_ns() const { return draft_ns_; }
   int64_t vocab_size() const { return session_->contract().vocab_size; }
   bool has_logprobs() const { return options_.sampling.num_logprobs >= 0; }
 
@@ -71,11 +77,15 @@ class Generation {
   std::optional<int32_t> take(int32_t token);
   void record(int32_t token);
   std::vector<int64_t> guess(const CheckGuesses& check);
+  std::vector<int64_t> guess_after(const std::vector<int64_t>& text);
 
   std::shared_ptr<Session> session_;
   GenerationOptions options_;
   Sampler sampler_;
   std::optional<PromptLookup> lookup_;
+  std::shared_ptr<Drafter> drafter_;
+  bool has_drafted_ = false;  // the last guess was the draft model's
+  int64_t draft_ns_ = 0;
   int64_t num_drafted_ = 0;   // until the last call of the model
   int64_t num_accepted_ = 0;  // the same
   std::vector<TokenRecord> records_;

@@ -4,6 +4,15 @@
 #include <utility>
 
 namespace emm {
+
+// Measured on 4-bit linear layers of XNNPACK,
+// which work by blocks of eight rows; where weights are larger, more tokens cost less.
+double call_cost(int64_t num_tokens) {
+  if (num_tokens == 1) return 1.0;
+  const int64_t further_blocks = (num_tokens - 1) / 8;
+  return 1.5 + 0.1 * static_cast<double>(num_tokens) + 0.5 * static_cast<double>(further_blocks);
+}
+
 namespace {
 
 constexpr size_t kLongestMatch = 16;   // longer ones tell nothing more
@@ -14,14 +23,6 @@ constexpr double kLearning = 1.0 / 8;
 // Where guesses are not worth it, a pause follows, twice as long each time until one is right.
 constexpr int64_t kShortestPause = 16;
 constexpr int64_t kLongestPause = 512;
-
-// What a call of so many tokens costs in calls of one. Measured on 4-bit linear layers of XNNPACK,
-// which work by blocks of eight rows; where weights are larger, more tokens cost less.
-double cost(int64_t num_tokens) {
-  if (num_tokens == 1) return 1.0;
-  const int64_t further_blocks = (num_tokens - 1) / 8;
-  return 1.5 + 0.1 * static_cast<double>(num_tokens) + 0.5 * static_cast<double>(further_blocks);
-}
 
 struct Match {
   size_t end = 0;  // behind the same tokens
@@ -55,7 +56,7 @@ int64_t best_length(double chance, int64_t most) {
   for (int64_t length = 1; length <= most; ++length) {
     all_right *= chance;
     expected += all_right;
-    const double gain = expected / cost(length + 1);
+    const double gain = expected / call_cost(length + 1);
     if (gain > best_gain) {
       best = length;
       best_gain = gain;

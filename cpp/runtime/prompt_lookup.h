@@ -12,6 +12,9 @@
 
 namespace emm {
 
+// What a call of so many tokens costs in calls of one.
+double call_cost(int64_t num_tokens);
+
 class PromptLookup {
  public:
   // Guesses at most `max_tokens` at a time.

@@ -90,6 +90,12 @@ void Sampler::pass() {
   ++num_sampled_;
 }
 
+void Sampler::follow(const Sampler& other) {
+  state_ = other.state_;
+  num_sampled_ = other.num_sampled_;
+  if (has_penalty(options_) && vocab_size_ >= 0) counts_.resize(vocab_size_);  // counts anew
+}
+
 void Sampler::distribution(const float* logits, int64_t vocab_size,
                            const std::vector<int64_t>& history, const SampleHooks& hooks,
                            double* probabilities) {

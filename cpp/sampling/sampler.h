@@ -45,6 +45,9 @@ class Sampler {
   // As if sample() had had one token to choose from: the next ones are as they would be then.
   void pass();
 
+  // Chooses the next tokens as another sampler with these options would, which has come as far.
+  void follow(const Sampler& other);
+
   // What sample() would draw from: the probability of each token, (vocab_size).
   void distribution(const float* logits, int64_t vocab_size, const std::vector<int64_t>& history,
                     const SampleHooks& hooks, double* probabilities);

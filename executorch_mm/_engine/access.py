@@ -264,6 +264,7 @@ class Access(Generic[SessionT]):
         token_times_ns: tuple[int, ...] = (),
         prepare_ns: int = 0,
         mask_ns: int = 0,
+        draft_ns: int = 0,
         input_notes: tuple[str, ...] = (),
         num_known: int = 0,
         num_cached: int = 0,
@@ -277,6 +278,7 @@ class Access(Generic[SessionT]):
             token_times_ns: The same.
             prepare_ns: The same.
             mask_ns: The same.
+            draft_ns: The same.
             input_notes: The same.
             num_known: Positions of the prompt that were held already, here or by another session.
             num_cached: Those of them that the model did not have to read again.
@@ -310,6 +312,7 @@ class Access(Generic[SessionT]):
             decode_ns=timings.decode_ns,
             sample_ns=timings.sample_ns,
             mask_ns=mask_ns,
+            draft_ns=draft_ns,
             token_times_ns=token_times_ns,
             input_notes=input_notes,
         )

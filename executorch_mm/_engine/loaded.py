@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer, Unpack
 
     from executorch_mm._engine.constraint import Constraints
+    from executorch_mm._engine.drafting import Drafting
 
 
 class Loaded:
@@ -51,6 +52,7 @@ class Loaded:
         prefixes: What they have read, for those that begin the same way.
         encoded: What encoders have made, for all of them.
         admission: How many requests may be under way at a time.
+        drafting: The draft model, if there is one.
         load_start_ns: When loading began.
         load_ns: How long it took.
     """
@@ -72,6 +74,7 @@ class Loaded:
         self.adapters: list[str] = []
         UnknownOptionError._check(options, ConversationOptions.__annotations__, {})
         has_prefixes = "prefix_cache_bytes" in options
+        draft = options.pop("draft_model", None)
         caches = CacheBytes.taken(options, default_caches or CacheBytes())
         loading = core_options(model_path, data_path, **options)  # type: ignore[misc]
         from executorch_mm._loading.isolated import loader  # here: imports are to be fast
@@ -97,6 +100,11 @@ class Loaded:
         from executorch_mm._loading.end_tokens import end_tokens
 
         self.eos_ids = end_tokens(contract.eos_ids, self.tokenizer, search_folders)
+        self.drafting: Drafting | None = None
+        if draft is not None:
+            from executorch_mm._engine.drafting import load_drafting  # here: few models have a draft
+
+            self.drafting = load_drafting(draft, model_path, data_path, self.tokenizer, contract, options)
         self.source = name_source(model_path)
         self.identity = ModelIdentity(model_path, data_path, self.tokenizer)
         self.sessions: weakref.WeakSet[LoadedModel] = weakref.WeakSet()
@@ -122,6 +130,8 @@ class Loaded:
             if self._num_users == 0:
                 del self.encoder
                 self.clear_caches()
+                if self.drafting is not None:
+                    self.drafting.close()
 
     def clear_caches(self) -> None:
         """Forgets what was read and encoded before."""

@@ -91,6 +91,7 @@ class Requests(Access[_core.Session]):
         self._input_notes: tuple[str, ...] = ()  # the same
         self._num_reused = 0  # the same: positions from another conversation
         self._is_read = False  # the same: it was not taken back
+        self._drafter: _core.Drafter | None = None  # made with the first request that needs it
 
     @property
     def encoder(self) -> PromptEncoder:
@@ -103,7 +104,24 @@ class Requests(Access[_core.Session]):
         return [token for token in self.eos_ids if token < self.session.contract.vocab_size]
 
     def _release(self) -> None:
+        self._drafter = None
         self._loaded.leave()
+
+    def draft_as(self, other: Requests) -> None:
+        """Has what the draft model has read in another conversation, of which this one is a fork."""
+        if other._drafter is not None and self._loaded.drafting is not None:
+            self._drafter = self._loaded.drafting.fork(other._drafter)
+
+    def _drafter_for(self, config: GenerationConfig) -> _core.Drafter | None:
+        if self._loaded.drafting is None:
+            if config.num_assistant_tokens:
+                raise InputError("num_assistant_tokens: expected a model that was loaded with draft_model")
+            return None
+        if config.num_assistant_tokens == 0:
+            return None
+        if self._drafter is None:
+            self._drafter = self._loaded.drafting.drafter()
+        return self._drafter
 
     def cut(self, image: MultimodalInput) -> CutImage | None:
         """An image in tiles, if the encoder looks at them one by one; see `PromptEncoder.cut`."""
@@ -322,6 +340,7 @@ class Requests(Access[_core.Session]):
                 stopped_by=generation.stop_token if text.stopped is None else text.stopped,
                 token_times_ns=tuple(record.time_ns for record in records),
                 mask_ns=steps.mask_ns,
+                draft_ns=generation.draft_ns,
                 **self.about_prompt(session),
             )
             self.stats = stats
@@ -352,7 +371,8 @@ class Requests(Access[_core.Session]):
         return read_answer(text, steps.schema, config.response_format)
 
     def _steps(self, session: _core.Session, config: GenerationConfig) -> Steps:
-        generation = _core.Generation(session, generation_options(config, self.eos_ids))
+        options = generation_options(config, self.eos_ids)
+        generation = _core.Generation(session, options, self._drafter_for(config))
         processors = tuple(checked_callback(call, "logits_processors") for call in config.logits_processors)
         if config.response_format is None:
             return Steps(generation, processors, None)

@@ -22,6 +22,8 @@ from executorch_mm.errors import InputError, UnknownOptionError, shown
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Unpack
 
+    from executorch_mm.tokenizer import Tokenizer
+
 PathLike = str | os.PathLike[str]
 LoadMode = Literal["mmap", "mmap+mlock", "file"]
 NumThreads = int | Literal["auto"]
@@ -61,6 +63,35 @@ class XnnpackOptions:
             raise InputError(f"weight_cache: expected True or False, got {shown(self.weight_cache)}")
         _check_word("workspace_sharing", self.workspace_sharing, get_args(WorkspaceSharing))
         _check_word("linear", self.linear, get_args(Linear))
+
+
+@dataclass(frozen=True)
+class DraftModel:
+    """A smaller model that drafts answers for another one; see `ConversationOptions.draft_model`.
+
+    Attributes:
+        model_path: The .pte file, a folder with one, or an export folder.
+        tokenizer_path: As in `MultimodalRunner`. None looks beside the file; where nothing is there, it is
+            taken to have the other model's tokenizer.
+        data_path: .ptd files with weights that are kept outside the program.
+        cost: What one of its calls for one token takes, in such calls of the other model: how much is drafted
+            follows from it. None (the default) takes the ratio of the sizes of the files.
+
+    Raises:
+        InputError: `cost` is not above 0.
+    """
+
+    model_path: PathLike
+    tokenizer_path: PathLike | Tokenizer | None = None
+    data_path: PathLike | Sequence[PathLike] = ()
+    cost: float | None = None
+
+    def __post_init__(self) -> None:
+        cost: object = self.cost
+        if cost is None:
+            return
+        if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not 0 < cost < 1e6:
+            raise InputError(f"cost: expected a number above 0, or None, got {shown(cost)}")
 
 
 class LoadOptions(TypedDict, total=False):
@@ -131,10 +162,16 @@ class ConversationOptions(RunnerOptions, total=False):
         encoder_cache_bytes: Memory for what the encoders made of images and audio, so that the same content
             is encoded once, whatever stands before it. 0 keeps nothing: the default of `MultimodalRunner`.
             Of `MultimodalModel` it is 64 MiB.
+        draft_model: A smaller model with the same tokenizer that guesses how answers go on, for this one to
+            check several tokens in one call; a path or a `DraftModel`. Answers are the same, and come sooner
+            where guesses are often right; see `GenerationConfig.num_assistant_tokens`. It is loaded with the
+            same `load_mode`, `num_threads`, `xnnpack` and `isolate`, and reads no images and no audio. None
+            (the default) for none. More: https://executorch-mm.example/docs/generation.html
     """
 
     prefix_cache_bytes: int
     encoder_cache_bytes: int
+    draft_model: PathLike | DraftModel | None
 
 
 class ModelOptions(ConversationOptions, total=False):
@@ -226,11 +263,17 @@ _DEFAULTS: RunnerOptions = {
     "profile_path": None,
     "isolate": False,
 }
-_CONVERSATION_DEFAULTS: dict[str, object] = {**_DEFAULTS, "prefix_cache_bytes": 0, "encoder_cache_bytes": 0}
+_CONVERSATION_DEFAULTS: dict[str, object] = {
+    **_DEFAULTS,
+    "prefix_cache_bytes": 0,
+    "encoder_cache_bytes": 0,
+    "draft_model": None,
+}
 _MODEL_DEFAULTS: dict[str, object] = {
     **_DEFAULTS,
     "prefix_cache_bytes": MODEL_CACHES.prefixes,
     "encoder_cache_bytes": MODEL_CACHES.encoders,
+    "draft_model": None,
     "data_path": (),
     "processor_path": None,
     "audio_preprocessor": None,

@@ -18,7 +18,8 @@ from executorch_mm.errors import shown
 _SAMPLING = (
     *("temperature", "top_p", "frequency_penalty", "presence_penalty", "seed"),
     *("top_k", "min_p", "typical_p", "repetition_penalty", "no_repeat_ngram_size"),
-    *("min_new_tokens", "include_stop", "ignore_eos", "prompt_lookup_num_tokens"),
+    *("min_new_tokens", "include_stop", "ignore_eos"),
+    *("prompt_lookup_num_tokens", "num_assistant_tokens"),
 )
 # They change nothing about an answer: labels, and where and how OpenAI's own machines compute it.
 LABELS = (

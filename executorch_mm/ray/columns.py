@@ -11,7 +11,7 @@ from executorch_mm.errors import InputError, shown
 
 _INTEGERS = {
     *("max_tokens", "max_completion_tokens", "max_new_tokens", "min_new_tokens", "top_k", "seed"),
-    *("no_repeat_ngram_size", "prompt_lookup_num_tokens"),
+    *("no_repeat_ngram_size", "prompt_lookup_num_tokens", "num_assistant_tokens"),
 }
 
 

@@ -80,7 +80,9 @@ class Conversation(
 
         def fork(session: _core.Session) -> Session:
             media = self._requests.prefix_cache.media
-            return Session._of(self._loaded, session.fork(), media, self._adapter)
+            made = Session._of(self._loaded, session.fork(), media, self._adapter)
+            made._requests.draft_as(self._requests)
+            return made
 
         return self._requests.run(fork)
 

@@ -92,6 +92,8 @@ class MultimodalModel(LoadedModel, AdapterLoading, CacheMethods, ModelMap):
         self._loaded.enter()
         if chunk is not None:
             first.limit_chunks(chunk)
+            if self._loaded.drafting is not None:
+                self._loaded.drafting.limit_chunks(chunk)
         self._change = threading.Lock()
 
     @classmethod

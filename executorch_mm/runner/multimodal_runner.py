@@ -63,7 +63,7 @@ class MultimodalRunner(Conversation, CacheMethods):
                 tokenizer when the first audio comes; without one, features are made as `processor_path` says.
             **options: Fields of `ConversationOptions`: `load_mode`, `num_threads`, `max_context_len`,
                 `method`, `kv_cache_dtype`, `xnnpack`, `profile_path`, `isolate`, `prefix_cache_bytes`,
-                `encoder_cache_bytes`.
+                `encoder_cache_bytes`, `draft_model`.
 
         Raises:
             ModelLoadError: The file cannot be read, verified or initialised, or needs a backend that is not

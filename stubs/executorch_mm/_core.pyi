@@ -1109,6 +1109,12 @@ class GenerationOptions:
     @num_lookup_tokens.setter
     def num_lookup_tokens(self, arg: int, /) -> None: ...
 
+    @property
+    def num_assistant_tokens(self) -> int: ...
+
+    @num_assistant_tokens.setter
+    def num_assistant_tokens(self, arg: int, /) -> None: ...
+
 class TokenLogprob:
     """A token and the logarithm of its probability."""
 
@@ -1139,10 +1145,20 @@ class TokenRecord:
 def now_ns() -> int:
     """The monotonic clock that all times are taken from."""
 
+class Drafter:
+    """A smaller model that guesses how an answer goes on."""
+
+    def __init__(self, session: Session, cost: float) -> None:
+        """`cost`: of one of its calls, in calls of the model that answers."""
+
+    @property
+    def session(self) -> Session:
+        """What it has read."""
+
 class Generation:
     """One answer, token by token."""
 
-    def __init__(self, session: Session, options: GenerationOptions) -> None: ...
+    def __init__(self, session: Session, options: GenerationOptions, drafter: Drafter | None = None) -> None: ...
 
     def next(self, processors: tuple[Callable, ...] = (), allowed: Annotated[NDArray[numpy.uint32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None, check: Callable | None = None) -> int | None:
         """
@@ -1159,6 +1175,10 @@ class Generation:
     @property
     def finish_reason(self) -> str | None:
         """None, 'stop', 'length', 'capacity', 'timeout' or 'cancelled'."""
+
+    @property
+    def draft_ns(self) -> int:
+        """Time spent on guesses of a drafter."""
 
     @property
     def stop_token(self) -> int | None:

@@ -1,0 +1,60 @@
+// Guesses how an answer goes on by asking a smaller model with the same vocabulary, in a
+// conversation of its own that follows the text: what the two have in common stays read, the rest
+// is read anew. It sees no images and no audio.
+//
+// How much is guessed follows from how often guesses have been right, by how sure the small model
+// was, and from nothing that is measured: the same request makes the same calls of the model each
+// time.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "runtime/session.h"
+#include "sampling/sampler.h"
+
+namespace emm {
+
+class Drafter {
+ public:
+  // `cost`: of a call of this model for one token, in such calls of the one that answers.
+  Drafter(std::shared_ptr<Session> session, double cost);
+
+  // A new answer, which `session` gives and which is cancelled there; so many tokens at a time.
+  void begin(const Session& session, SamplingOptions options, int64_t max_tokens);
+  // What may follow `text`, where the answer may still have so many tokens; nothing where that is
+  // not worth reading, or where this model cannot tell. `sampler` will choose the tokens. Errors
+  // say that they are the draft model's.
+  std::vector<int64_t> guess(const std::vector<int64_t>& text, int64_t remaining,
+                             const Sampler& sampler, int64_t deadline_ns);
+  // So many of the last guess were right, the next one of them was wrong.
+  void learn(int64_t num_right, bool was_wrong);
+
+  Session& session() { return *session_; }
+
+ private:
+  static constexpr size_t kNumClasses = 5;
+
+  bool follow(const std::vector<int64_t>& text, int64_t remaining, int64_t deadline_ns);
+  std::vector<int64_t> draft(int64_t most, const Sampler& sampler, int64_t deadline_ns);
+  int64_t best_length(double sure, double expected, double spent, int64_t num_drafted,
+                      int64_t most) const;
+  double first_chance();
+  void lose();
+
+  std::shared_ptr<Session> session_;
+  double cost_;
+  std::optional<Sampler> sampler_;
+  // The chance that a guess is right, by how likely it seemed, and that of all.
+  std::array<double, kNumClasses> chances_{};
+  double chance_ = 0;
+  int64_t most_ = 0;
+  int64_t pause_ = 0;  // occasions that are let pass
+  int64_t next_pause_ = 0;
+  std::vector<size_t> drafted_;  // of the last guess: which class each is of
+};
+
+}  // namespace emm

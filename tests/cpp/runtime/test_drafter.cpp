@@ -1,0 +1,193 @@
+// Answers that another model drafts: the same tokens in fewer calls of the model that answers.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "runtime/drafter.h"
+#include "testing/fake_session.h"
+
+using namespace emm;
+using emm::testing::fake_contract;
+using emm::testing::FakeExecutor;
+using emm::testing::FakeSession;
+
+namespace {
+
+using Ids = std::vector<int64_t>;
+
+Contract contract_of(int64_t capacity, bool all_logits) {
+  Contract contract = fake_contract(capacity, /*max_chunk=*/16);
+  contract.decoder_name = "text_decoder";
+  contract.all_logits = all_logits;
+  return contract;
+}
+
+int64_t mixed(const Ids& cache) {
+  uint64_t known = cache.size() * 0x9E3779B97F4A7C15ull;  // SplitMix64
+  known = (known ^ (known >> 30)) * 0xBF58476D1CE4E5B9ull;
+  known = (known ^ (known >> 27)) * 0x94D049BB133111EBull;
+  known ^= known >> 31;
+  return static_cast<int64_t>(known % 14) + 2;
+}
+
+// Wrong wherever the length is a multiple of six.
+int64_t mostly_right(const Ids& cache) {
+  return cache.size() % 6 == 0 ? (mixed(cache) - 1) % 14 + 2 : mixed(cache);
+}
+
+int64_t wrong(const Ids& cache) { return (mixed(cache) - 1) % 14 + 2; }
+
+GenerationOptions options_with(int64_t max_new_tokens, int64_t num_assistant_tokens) {
+  GenerationOptions options;
+  options.max_new_tokens = max_new_tokens;
+  options.eos_ids = {1};
+  options.num_assistant_tokens = num_assistant_tokens;
+  return options;
+}
+
+std::vector<int32_t> answer(FakeSession& f, GenerationOptions options,
+                            std::shared_ptr<Drafter> drafter) {
+  Generation generation(f.session, std::move(options), std::move(drafter));
+  std::vector<int32_t> tokens;
+  while (const auto token = generation.next()) tokens.push_back(*token);
+  return tokens;
+}
+
+struct Pair {
+  explicit Pair(FakeExecutor::Rule rule, double cost = 0.05, int64_t draft_capacity = 600)
+      : main(contract_of(600, true), mixed),
+        draft(contract_of(draft_capacity, false), std::move(rule)),
+        drafter(std::make_shared<Drafter>(draft.session, cost)) {}
+
+  FakeSession main;
+  FakeSession draft;
+  std::shared_ptr<Drafter> drafter;
+};
+
+const RequestTimings& timings(const FakeSession& f) { return f.session->timings(); }
+
+}  // namespace
+
+TEST_CASE("whatever is drafted the answer is the same, over turns and rewinds") {
+  for (const auto& rule : {mixed, mostly_right, wrong}) {
+    for (const int64_t num_tokens : {1, 4, 40}) {
+      FakeSession plain(contract_of(600, true), mixed);
+      Pair pair(rule);
+      for (int turn = 0; turn < 4; ++turn) {
+        for (FakeSession* f : {&plain, &pair.main}) {
+          if (turn == 3) f->session->rewind(20);
+          f->session->begin_request();
+          f->prefill({TokenInput{{3, 4, 5}}});
+        }
+        CHECK(answer(pair.main, options_with(30, num_tokens), pair.drafter) ==
+              answer(plain, options_with(30, 0), nullptr));
+        CHECK(pair.main.session->history() == plain.session->history());
+        CHECK(pair.main.session->pending_tokens() == plain.session->pending_tokens());
+        CHECK(timings(pair.main).num_decode_steps + timings(pair.main).num_accepted_tokens == 29);
+      }
+    }
+  }
+}
+
+TEST_CASE("right guesses save calls, wrong ones are made more and more seldom") {
+  Pair right(mixed);
+  right.main.prefill({TokenInput{{3, 4, 5}}});
+  answer(right.main, options_with(200, 8), right.drafter);
+  CHECK(timings(right.main).num_drafted_tokens == timings(right.main).num_accepted_tokens);
+  CHECK(timings(right.main).num_decode_steps <= 199 / 8 + 1);
+
+  Pair mostly(mostly_right);
+  mostly.main.prefill({TokenInput{{3, 4, 5}}});
+  answer(mostly.main, options_with(200, 8), mostly.drafter);
+  CHECK(timings(mostly.main).num_decode_steps < 100);
+
+  Pair never(wrong);
+  never.main.prefill({TokenInput{{3, 4, 5}}});
+  answer(never.main, options_with(400, 8), never.drafter);
+  // One after each pause of 32, 64 and 128 tokens, and a few at the beginning.
+  const auto& calls = never.main.fake->call_sizes;
+  CHECK(std::count_if(calls.begin() + 1, calls.end(), [](int64_t size) { return size > 1; }) <= 9);
+}
+
+TEST_CASE("a draft model reads each token once, and what was wrong anew") {
+  Pair pair(mixed);
+  pair.main.prefill({TokenInput{{3, 4, 5}}});
+  answer(pair.main, options_with(60, 8), pair.drafter);
+  int64_t num_read = 0;
+  for (const int64_t size : pair.draft.fake->call_sizes) num_read += size;
+  CHECK(num_read <= 62);
+  const Ids text = pair.main.session->history();
+  const Ids read = pair.draft.session->history();
+  CHECK(std::equal(read.begin(), read.end(), text.begin()));
+}
+
+TEST_CASE("a draft model whose calls take too long is never asked") {
+  Pair pair(mixed, /*cost=*/1.0);
+  pair.main.prefill({TokenInput{{3, 4, 5}}});
+  answer(pair.main, options_with(60, 8), pair.drafter);
+  CHECK(pair.draft.fake->call_sizes.empty());
+}
+
+TEST_CASE("a long text is not read for an answer that it cannot shorten by as much") {
+  Pair pair(mixed, /*cost=*/0.3);
+  pair.main.prefill({TokenInput{Ids(400, 3)}});
+  answer(pair.main, options_with(6, 8), pair.drafter);
+  CHECK(pair.draft.fake->call_sizes.empty());
+  answer(pair.main, options_with(100, 8), pair.drafter);
+  CHECK_FALSE(pair.draft.fake->call_sizes.empty());
+}
+
+TEST_CASE("beyond the draft model's own context and vocabulary nothing is drafted") {
+  FakeSession plain(contract_of(600, true), mixed);
+  plain.prefill({TokenInput{{3, 4, 5}}});
+  const auto expected = answer(plain, options_with(100, 0), nullptr);
+  Pair pair(mixed, 0.05, /*draft_capacity=*/40);
+  pair.main.prefill({TokenInput{{3, 4, 5}}});
+  CHECK(answer(pair.main, options_with(100, 8), pair.drafter) == expected);
+  CHECK(pair.main.session->position() > 90);
+}
+
+TEST_CASE("cancel() ends the wait for the turn of a draft model that others use") {
+  Pair pair(mixed);
+  pair.main.session->begin_request();
+  pair.main.prefill({TokenInput{{3, 4, 5}}});
+  TurnQueue& turns = *pair.draft.fake->turns();
+  turns.enter(0);
+  std::vector<int32_t> tokens;
+  std::thread answering([&] { tokens = answer(pair.main, options_with(60, 8), pair.drafter); });
+  while (turns.num_waiting() == 0) std::this_thread::yield();
+  pair.main.session->cancel();
+  answering.join();
+  CHECK(tokens.size() == 1);
+  turns.leave();
+}
+
+TEST_CASE("a deadline ends it too") {
+  Pair pair(mixed);
+  pair.main.session->begin_request();
+  pair.main.prefill({TokenInput{{3, 4, 5}}});
+  TurnQueue& turns = *pair.draft.fake->turns();
+  turns.enter(0);
+  GenerationOptions options = options_with(60, 8);
+  options.timeout_ns = 50'000'000;
+  Generation generation(pair.main.session, options, pair.drafter);
+  while (generation.next()) {
+  }
+  CHECK(generation.finish_reason() == FinishReason::kTimeout);
+  turns.leave();
+}
+
+TEST_CASE("an error of the draft model says whose it is, and the answer can go on without it") {
+  Pair pair(mixed);
+  pair.main.prefill({TokenInput{{3, 4, 5}}});
+  pair.draft.fake->fail_at_call = 1;
+  Generation generation(pair.main.session, options_with(60, 8), pair.drafter);
+  REQUIRE(generation.next());
+  CHECK_THROWS_WITH_AS(generation.next(), doctest::Contains("draft_model: "), Error);
+  CHECK(generation.next());
+  CHECK(pair.main.session->position() >= 3);
+}
