@@ -42,7 +42,7 @@ from executorch_mm.errors import (
 
 if TYPE_CHECKING:
     from executorch_mm._engine.decisions import Decision
-    from executorch_mm._engine.reply import Delta, ToolCall
+    from executorch_mm._engine.reply import CallPiece, Delta, ToolCall
     from executorch_mm._engine.result import GenerationResult
     from executorch_mm._engine.score import Score
     from executorch_mm._engine.streams import AsyncStream, Stream
@@ -138,6 +138,7 @@ _LATER = {
     "Stats": "executorch_mm.stats",
     "Stream": "executorch_mm._engine.streams",
     "Tokenizer": "executorch_mm.tokenizer",
+    "CallPiece": "executorch_mm._engine.reply",
     "ToolCall": "executorch_mm._engine.reply",
     "ToolRun": "executorch_mm._engine.tool_runs",
     "Transcription": "executorch_mm.speech",
@@ -164,6 +165,7 @@ __all__ = [
     "BuildInfo",
     "BusyError",
     "CacheInfo",
+    "CallPiece",
     "CapacityError",
     "ClipModel",
     "Contract",

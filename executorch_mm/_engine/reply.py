@@ -30,6 +30,20 @@ class ToolCall:
         return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": arguments}}
 
 
+class CallPiece(NamedTuple):
+    """More of a call of a tool that is being written.
+
+    Attributes:
+        id: Of the call.
+        name: Of the tool.
+        arguments: More of its arguments as JSON; joined they are those of `ToolCall.to_dict`.
+    """
+
+    id: str
+    name: str
+    arguments: str
+
+
 class Delta(NamedTuple):
     """A piece of an answer, of one of three kinds; joined they are the whole.
 
@@ -37,11 +51,14 @@ class Delta(NamedTuple):
         content: Text for the user.
         thinking: What the model thinks before it answers.
         tool_call: A call that is complete.
+        call_piece: With `ChatOptions(stream_arguments=True)`: more of a call that is not. One that turns out
+            to be none ends without its `tool_call`, and is content as it was written.
     """
 
     content: str = ""
     thinking: str = ""
     tool_call: ToolCall | None = None
+    call_piece: CallPiece | None = None
 
 
 class TokensDelta(Delta):

@@ -72,6 +72,8 @@ class ChatOptions:
             {"name": ...}}`, this one and no other. With the last two every call is one that its schema takes;
             that needs the extra `guidance`.
         strict_tools: Whether the same holds for calls that the model makes as it wishes.
+        stream_arguments: Whether streams of deltas tell of calls while they are written, by
+            `Delta.call_piece`, where their arguments are JSON.
         thinking_budget: Tokens that the model may think for; then its thinking is ended, and it answers.
             0 ends it at once. None for as long as it likes.
     """
@@ -88,13 +90,15 @@ class ChatOptions:
     response_template: Mapping[str, object] | Literal[False] | None = None
     tool_choice: str | Mapping[str, object] | None = None
     strict_tools: bool = False
+    stream_arguments: bool = False
     thinking_budget: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.trusted_template, (bool, type(None))):
             raise InputError(f"trusted_template: expected a bool or None, got {shown(self.trusted_template)}")
-        if not isinstance(self.strict_tools, bool):
-            raise InputError(f"strict_tools: expected a bool, got {shown(self.strict_tools)}")
+        for name in ("strict_tools", "stream_arguments"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name}: expected a bool, got {shown(getattr(self, name))}")
         budget = self.thinking_budget
         is_number = isinstance(budget, int) and not isinstance(budget, bool)
         if budget is not None and not (is_number and 0 <= budget < 2**62):
@@ -180,7 +184,10 @@ class Chat:
         reader = self._reader(template.source, options, variables.tools)
         last = parts[-1] if parts else None
         begun = reader.begun(last.text) if reader and isinstance(last, PromptText) else ""
-        make_reader = None if reader is None else partial(TemplateReader, reader, begun, variables.tools)
+        make_reader = None
+        if reader is not None:
+            streams = options.stream_arguments
+            make_reader = partial(TemplateReader, reader, begun, variables.tools, streams_arguments=streams)
         grammar = self._grammar(template.source, reader, begun, variables.tools or (), options)
         budget = self._budget(reader, options.thinking_budget)
         return ChatPrompt((*self._bos(encoded, num_bos), *encoded), make_reader, grammar, budget)

@@ -68,7 +68,7 @@ class ChatShape:
     def __init__(self, spell: Spell | None) -> None:
         self._spell = spell
         self._given: dict[int, int] = {}  # tokens of each answer that have been shown
-        self._calls: dict[int, int] = {}  # calls of each answer
+        self._calls: dict[int, list[str]] = {}  # ids of the calls of each answer
 
     def choice(self, _index: int, result: GenerationResult) -> dict[str, object]:
         """A whole answer."""
@@ -93,10 +93,15 @@ class ChatShape:
     def _delta(self, index: int, piece: str | Delta) -> dict[str, object]:
         if isinstance(piece, str):
             return {"content": piece}
-        if piece.tool_call is not None:
-            number = self._calls.get(index, 0)
-            self._calls[index] = number + 1
-            return {"tool_calls": [{"index": number, **piece.tool_call.to_dict()}]}
+        if piece.call_piece is not None or piece.tool_call is not None:
+            calls = self._calls.setdefault(index, [])
+            if piece.call_piece is not None:
+                return _call_delta(calls, *piece.call_piece)
+            call = piece.tool_call
+            assert call is not None  # noqa: S101 (see above)
+            if call.id in calls:  # whose pieces have been sent
+                return {}
+            return _call_delta(calls, call.id, call.name, call.to_dict()["function"]["arguments"])
         return {"reasoning_content": piece.thinking} if piece.thinking else {"content": piece.content}
 
     def closing(self, index: int, result: GenerationResult) -> dict[str, object]:
@@ -107,6 +112,16 @@ class ChatShape:
         return {"delta": {}, "logprobs": logprobs}
 
 
+def _call_delta(calls: list[str], call_id: str, name: str, arguments: str) -> dict[str, object]:
+    """A call, or more of the one that has been begun last."""
+    if call_id in calls:
+        return {"tool_calls": [{"index": calls.index(call_id), "function": {"arguments": arguments}}]}
+    calls.append(call_id)
+    function = {"name": name, "arguments": arguments}
+    number = len(calls) - 1
+    return {"tool_calls": [{"index": number, "id": call_id, "type": "function", "function": function}]}
+
+
 def _read(fields: Fields, options: ServerOptions) -> ChatRequest:
     return read_chat(fields, options, is_served=True)
 
@@ -114,7 +129,8 @@ def _read(fields: Fields, options: ServerOptions) -> ChatRequest:
 async def _answer(asked: ChatRequest, request: Request, state: ServerState, served: Served) -> Response:
     model = await state.models.language_model(asked.model, served)
     spell = None if asked.config.logprobs is None else model.tokenizer.token_bytes
-    prompt = ChatPrompt(asked.messages, asked.tools, replace(asked.chat_options, fetch=state.fetch))
+    options = replace(asked.chat_options, fetch=state.fetch, stream_arguments=asked.is_streamed)
+    prompt = ChatPrompt(asked.messages, asked.tools, options)
     return await reply(
         request,
         state,

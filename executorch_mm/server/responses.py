@@ -32,7 +32,7 @@ def _read(fields: Fields, options: ServerOptions) -> ChatRequest:
 
 async def _answer(asked: ChatRequest, request: Request, state: ServerState, served: Served) -> Response:
     model = await state.models.language_model(asked.model, served)
-    options = replace(asked.chat_options, fetch=state.fetch)
+    options = replace(asked.chat_options, fetch=state.fetch, stream_arguments=asked.is_streamed)
     question = Question(ChatPrompt(asked.messages, asked.tools, options), asked.config)
     answering = Answering([question], model, state, served)
     events = _Events(asked, served)
@@ -114,7 +114,7 @@ class _Events:
         if result.content or not result.tool_calls:
             yield from self._text("message", result.content)
         for call in result.tool_calls:
-            yield from self._call(call)
+            yield from self._whole_call(call)
         yield from self._close()
 
     def take(self, item: Piece | GenerationResult) -> Iterator[bytes]:
@@ -127,8 +127,10 @@ class _Events:
             yield self._event(f"response.{response['status']}", response=response)
         elif isinstance(item, str):
             yield from self._text("message", item)
+        elif item.call_piece is not None:
+            yield from self._call(*item.call_piece)
         elif item.tool_call is not None:
-            yield from self._call(item.tool_call)
+            yield from self._whole_call(item.tool_call)
         else:
             yield from self._text("reasoning" if item.thinking else "message", item.thinking or item.content)
 
@@ -156,6 +158,14 @@ class _Events:
     def _close(self) -> Iterator[bytes]:
         if self._open is None:
             return
+        if self._open["type"] == "function_call":
+            names = {"item_id": self._open["id"], "name": self._open["name"]}
+            arguments = self._open["arguments"]
+            yield self._of_item("response.function_call_arguments.done", arguments=arguments, **names)
+            self._open["status"] = "completed"
+            yield self._of_item("response.output_item.done", item=self._open)
+            self._open = None
+            return
         (part,) = self._open["content"]
         kind = self._open["type"]
         yield self._of_part(f"response.{part['type']}.done", text=part["text"], **_no_logprobs(kind))
@@ -164,19 +174,25 @@ class _Events:
         yield self._of_item("response.output_item.done", item=self._open)
         self._open = None
 
-    def _call(self, call: ToolCall) -> Iterator[bytes]:
-        yield from self._close()
+    def _whole_call(self, call: ToolCall) -> Iterator[bytes]:
+        """A call, or the rest of one whose pieces have come."""
+        is_begun = self._open is not None and self._open.get("call_id") == call.id
         arguments: str = call.to_dict()["function"]["arguments"]
-        item = {"id": _new_id("fc"), "type": "function_call", "call_id": call.id, "name": call.name}
-        self._items.append({**item, "arguments": "", "status": "in_progress"})
-        yield self._of_item("response.output_item.added", item=self._items[-1])
-        self._items[-1] = {**item, "arguments": arguments, "status": "completed"}
-        names = {"item_id": item["id"]}
-        yield self._of_item("response.function_call_arguments.delta", delta=arguments, **names)
-        yield self._of_item(
-            "response.function_call_arguments.done", arguments=arguments, name=call.name, **names
-        )
-        yield self._of_item("response.output_item.done", item=self._items[-1])
+        yield from self._call(call.id, call.name, "" if is_begun else arguments)
+        yield from self._close()
+
+    def _call(self, call_id: str, name: str, arguments: str) -> Iterator[bytes]:
+        if self._open is None or self._open.get("call_id") != call_id:
+            yield from self._close()
+            item = {"id": _new_id("fc"), "type": "function_call", "call_id": call_id, "name": name}
+            self._open = {**item, "arguments": "", "status": "in_progress"}
+            self._items.append(self._open)
+            yield self._of_item("response.output_item.added", item=self._open)
+        self._open["arguments"] += arguments
+        if arguments:
+            yield self._of_item(
+                "response.function_call_arguments.delta", item_id=self._open["id"], delta=arguments
+            )
 
     def _of_item(self, kind: str, **fields: object) -> bytes:
         return self._event(kind, output_index=len(self._items) - 1, **fields)

@@ -192,6 +192,11 @@ def coerced(text: str, schema: object) -> object:
     return text
 
 
+def can_become(schema: object) -> bool:
+    """Whether `coerced` may make something else of a text."""
+    return any(kind == "null" or kind in _COERCERS for kind in schema_types(schema))
+
+
 def schema_types(schema: object) -> list[str]:
     """The types that a JSON schema allows."""
     if not isinstance(schema, Mapping):

@@ -6,10 +6,12 @@ import json
 import secrets
 import string
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 from executorch_mm._engine.reply import Delta, Reply, ToolCall
-from executorch_mm.chat.replies.contents import coerced, schema_types
+from executorch_mm.chat.replies.contents import can_become, coerced, schema_types
+from executorch_mm.chat.replies.partial import PartialCalls
 from executorch_mm.chat.replies.regions import Event, Regions
 from executorch_mm.chat.replies.template import THINKING, ReplyTemplate
 
@@ -27,15 +29,23 @@ class TemplateReader:
         template: Of the model.
         begun: What of the answer the prompt holds already.
         tools: The JSON schemas of the tools, whose types arguments get that the model writes as texts.
+        streams_arguments: Whether calls are told of while they are written, where their arguments are JSON.
     """
 
     def __init__(
-        self, template: ReplyTemplate, begun: str, tools: Sequence[Mapping[str, object]] | None = None
+        self,
+        template: ReplyTemplate,
+        begun: str,
+        tools: Sequence[Mapping[str, object]] | None = None,
+        *,
+        streams_arguments: bool = False,
     ) -> None:
         self._regions = Regions(template, begun)
         self._properties = {name: properties for name, properties in map(_properties_of, tools or ()) if name}
         self._texts = {"content": _Text(), "thinking": _Text()}
         self._calls: list[ToolCall] = []
+        self._streams_arguments = streams_arguments
+        self._partial: PartialCalls | None = None
         self._others: dict[str, object] = {
             name: value for name, value in template.defaults.items() if name not in _TOLD_APART
         }
@@ -69,9 +79,12 @@ class TemplateReader:
             piece = text.end() if event.is_end else text.push(event.text)
             return [_delta(name, piece)] if piece else []
         if not event.is_end:
-            return []
+            return self._partly(event.text) if name == "tool_calls" and self._streams_arguments else []
+        partial, self._partial = self._partial, None
         calls = self._read_calls(event) if name == "tool_calls" and event.error is None else None
         if calls is not None:
+            if partial is not None:
+                calls = list(map(_as_begun, calls, [*partial.begun, *[("", "")] * len(calls)]))
             self._calls += calls
             return [Delta(tool_call=call) for call in calls]
         if event.error is None and name not in _TOLD_APART:
@@ -80,6 +93,20 @@ class TemplateReader:
         if event.error is None and name in self._texts:
             return self._whole(name, event.value if isinstance(event.value, str) else json.dumps(event.value))
         return self._whole("content", event.text)
+
+    def _partly(self, text: str) -> list[Delta]:
+        if self._partial is None:
+            self._partial = PartialCalls(self._is_text, self._typed, _new_id)
+        return [Delta(call_piece=piece) for piece in self._partial.push(text)]
+
+    def _schema(self, function: str, argument: str) -> object:
+        return self._properties.get(function, {}).get(argument)
+
+    def _is_text(self, function: str, argument: str) -> bool:
+        return not can_become(self._schema(function, argument))
+
+    def _typed(self, function: str, argument: str, value: object) -> object:
+        return _typed(value, self._schema(function, argument))
 
     def _whole(self, name: str, written: str) -> list[Delta]:
         piece = self._texts[name].push(written)
@@ -115,7 +142,7 @@ class TemplateReader:
             return None
         schemas = self._properties.get(name, {})
         typed = {key: _typed(argument, schemas.get(key)) for key, argument in arguments.items()}
-        return ToolCall(name, typed, "".join(secrets.choice(_ID_CHARACTERS) for _ in range(9)))
+        return ToolCall(name, typed, _new_id())
 
 
 class _Text:
@@ -154,6 +181,15 @@ def _told_as(name: str) -> str:
 
 def _delta(name: str, piece: str) -> Delta:
     return Delta(content=piece) if name == "content" else Delta(thinking=piece)
+
+
+def _new_id() -> str:
+    return "".join(secrets.choice(_ID_CHARACTERS) for _ in range(9))
+
+
+def _as_begun(call: ToolCall, begun: tuple[str, str]) -> ToolCall:
+    """A call by the id by which its beginning was told."""
+    return replace(call, id=begun[0]) if begun[1] == call.name else call
 
 
 def _properties_of(tool: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:

@@ -97,7 +97,14 @@ def test_a_call_is_streamed(client: Any) -> None:
     ]
     assert message.content == "so"
     assert "".join(getattr(delta, "reasoning_content", None) or "" for delta in chunks) == "hm"
-    assert [call.index for delta in chunks for call in delta.tool_calls or ()] == [0, 1]
+    written = ["", ""]
+    for call in (call for delta in chunks for call in delta.tool_calls or ()):
+        written[call.index] += call.function.arguments
+        assert (call.id is None) == (call.function.name is None)
+    assert [json.loads(each) for each in written] == [{"c": "B"}, {"c": "R"}]
+    num_pieces = sum(len(delta.tool_calls or ()) for delta in chunks)
+    assert num_pieces >= 6  # as they were written
+    assert sum(event.type == "tool_calls.function.arguments.delta" for event in events) == num_pieces
 
 
 def test_the_result_of_a_call_goes_into_the_conversation(client: Any) -> None:
@@ -144,6 +151,8 @@ def test_responses_have_calls_and_thinking_as_items(client: Any) -> None:
         assert [json.loads(item.arguments) for item in response.output[2:]] == [{"c": "B"}, {"c": "R"}]
     done = [event for event in events if event.type == "response.function_call_arguments.done"]
     assert [json.loads(event.arguments) for event in done] == [{"c": "B"}, {"c": "R"}]
+    deltas = [event for event in events if event.type == "response.function_call_arguments.delta"]
+    assert len(deltas) >= 6
     call = whole.output[2]
     result = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
     items = [{"role": "user", "content": "hi"}, *(item.model_dump() for item in whole.output), result]
