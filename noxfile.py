@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import nox
@@ -264,6 +265,22 @@ def openvino(session: nox.Session) -> None:
     """The tests of the delegates with OpenVINO's runtime (a download of about 50 MB; Linux)."""
     install_package(session, "test", "openvino")
     session.run("pytest", "tests/python/runner/test_backends.py", *session.posargs)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The tests of the server's page in Chromium (`apt-get install chromium chromium-driver`).
+
+    `-- --update` takes the documentation's picture of it again.
+    """
+    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
+        session.skip("chromium and chromedriver are not installed")
+    install_package(session, "test")
+    session.install("selenium>=4.20")
+    update = "--update" in session.posargs
+    arguments = [argument for argument in session.posargs if argument != "--update"]
+    env = {"EXECUTORCH_MM_SCREENSHOT": str(ROOT / "docs" / "images" / "page.png")} if update else {}
+    session.run("pytest", "-m", "browser", "tests/python/server", *arguments, env=env)
 
 
 @nox.session

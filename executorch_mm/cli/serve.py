@@ -70,6 +70,7 @@ def add_parser(commands: Commands) -> None:
         default=[],
         help="by which clients may call the server; may be repeated",
     )
+    network.add_argument("--no-page", action="store_true", help="leave out the page to chat at /")
     limits = parser.add_argument_group("limits")
     for flag, default, what in (
         ("--max-running", 32, "requests that are answered at the same time (default: 32)"),
@@ -144,6 +145,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     def say(url: str) -> None:
         print(f"{PROGRAM}: {name} at {url}/v1", file=sys.stderr, flush=True)
+        if options.page:
+            print(f"{PROGRAM}: a page to chat at {url}/", file=sys.stderr, flush=True)
 
     serve({name: lambda: _load(arguments, threads), **_others(arguments, name, threads)}, options, say)
     return 0
@@ -188,6 +191,7 @@ def _options(arguments: argparse.Namespace) -> ServerOptions:
             idle=arguments.idle,
             media_folder=arguments.media_folder,
             media_domains=tuple(arguments.media_domain),
+            page=not arguments.no_page,
             grace=arguments.grace,
         )
     except InputError as error:

@@ -25,6 +25,7 @@ from executorch_mm.server.failures import response_of
 from executorch_mm.server.guard import Guard
 from executorch_mm.server.models import Loader
 from executorch_mm.server.options import ServerOptions
+from executorch_mm.server.page import PAGE
 from executorch_mm.server.responses import RESPONSES
 from executorch_mm.server.speech import TRANSCRIPTIONS, TRANSLATIONS
 from executorch_mm.server.state import Served, ServerState
@@ -58,7 +59,7 @@ def make_app(loaders: Mapping[str, Loader], options: ServerOptions | None = None
             await state.models.close()
 
     app = Starlette(
-        routes=[each.route(state) for each in ENDPOINTS],
+        routes=[each.route(state) for each in (*ENDPOINTS, *(PAGE if options.page else ()))],
         middleware=[Middleware(Guard, state=state)],
         exception_handlers={HTTPException: _refused},
         lifespan=lifespan,

@@ -37,6 +37,7 @@ class Page:
         answer: Gives the answer; raises what `as_api_error` knows.
         kind: Content type of the answer.
         method: Of HTTP.
+        is_described: Whether the description has it.
     """
 
     path: str
@@ -44,6 +45,7 @@ class Page:
     answer: Callable[[Request, ServerState, Served], Awaitable[Response]]
     kind: str = "application/json"
     method: str = "GET"
+    is_described: bool = True
 
     def route(self, state: ServerState) -> Route:
         """Where requests for it come in.
@@ -57,7 +59,7 @@ class Page:
             served.path = self.path
             return await self.answer(request, state, served)
 
-        return Route(self.path, answer, methods=[self.method])
+        return Route(self.path, answer, methods=[self.method], include_in_schema=self.is_described)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from executorch_mm._openai.failures import ApiError, as_api_error
 from executorch_mm.errors import shown
 from executorch_mm.server.connection import ClientGone
 from executorch_mm.server.failures import response_of
+from executorch_mm.server.page import PAGE
 from executorch_mm.server.state import Served, ServerState
 
-_OPEN = ("/health",)  # a probe has no key
+_OPEN = ("/health", *(each.path for each in PAGE))  # a probe has no key, and the page asks for it
 
 
 class Guard:

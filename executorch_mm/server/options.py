@@ -32,6 +32,7 @@ class ServerOptions:
         media_folder: Folder of which messages may name image and audio files; None for none.
         media_domains: Hosts, with ":port" where it is none of 80 and 443, of which messages may name image
             and audio files by URL, at public addresses only; none by default.
+        page: Whether there is a page at "/" to chat with the models in a browser.
         grace: Seconds that running requests have to come to their end when the server is told to stop.
 
     Raises:
@@ -52,6 +53,7 @@ class ServerOptions:
     idle: float | None = None
     media_folder: str | os.PathLike[str] | None = None
     media_domains: tuple[str, ...] = ()
+    page: bool = True
     grace: float = 10.0
 
     def __post_init__(self) -> None:
@@ -70,6 +72,8 @@ class ServerOptions:
                 _check_int(name, getattr(self, name), 1)
         _check_int("max_body_bytes", self.max_body_bytes, 1)
         _check_int("max_media", self.max_media, 0)
+        if not isinstance(self.page, bool):
+            raise InputError(f"page: expected True or False, got {shown(self.page)}")
         _check_seconds("grace", self.grace)
         self._check_folder()
 

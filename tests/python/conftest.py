@@ -29,6 +29,7 @@ SKIP_GROUPS = {
         "nox -s real_model; real_models.yml makes the files",
     ),
     "Ray": (r"could not import 'ray'|executorch_mm\[ray\]", "nox -s ray"),
+    "browser": (r"selenium|chromium", "nox -s browser"),
     "extras": (r"could not import|the extra executorch_mm\[|is not read here|reads no AVIF", "nox -s tests"),
     "other machines": (
         r"this (machine|system)|Linux|one core|reads /proc|binutils|ELF|always full",
