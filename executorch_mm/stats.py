@@ -26,6 +26,7 @@ class Stats:
         num_generated_tokens: Tokens of the answer, the first one and one that ended it included.
         num_decode_steps: Decoder calls after the prompt, of one token each unless `response_format` forced
             some; the first token needs none.
+        num_shared_steps: Those of them that were calls for other sessions too, where the model takes several.
         num_forced_tokens: Generated tokens that were not sampled, because `response_format` allowed no other.
         num_drafted_tokens: Tokens that were guessed and read along, see `prompt_lookup_num_tokens` and
             `num_assistant_tokens`.
@@ -61,6 +62,7 @@ class Stats:
     num_encoder_hits: int = 0
     num_generated_tokens: int = 0
     num_decode_steps: int = 0
+    num_shared_steps: int = 0
     num_forced_tokens: int = 0
     num_drafted_tokens: int = 0
     num_accepted_tokens: int = 0
@@ -190,7 +192,8 @@ class Stats:
         """Counts, times in seconds and rates, ready for a log or a table."""
         names = (
             *("num_prompt_tokens", "num_cached_tokens", "num_encoder_hits", "num_generated_tokens"),
-            *("num_decode_steps", "num_forced_tokens", "num_drafted_tokens", "num_accepted_tokens"),
+            *("num_decode_steps", "num_shared_steps", "num_forced_tokens"),
+            *("num_drafted_tokens", "num_accepted_tokens"),
             *("finish_reason", "stopped_by", "copied_input_bytes", "num_threads", "peak_memory_bytes"),
             *("load_seconds", "prepare_seconds", "encode_image_seconds", "encode_audio_seconds"),
             *("encode_seconds", "prefill_seconds", "decode_seconds", "sample_seconds", "mask_seconds"),

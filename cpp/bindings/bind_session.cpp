@@ -264,6 +264,7 @@ void bind_timings(nb::module_& module) {
       .def_ro("num_prompt_positions", &RequestTimings::num_prompt_positions)
       .def_ro("num_encoder_hits", &RequestTimings::num_encoder_hits)
       .def_ro("num_decode_steps", &RequestTimings::num_decode_steps)
+      .def_ro("num_shared_steps", &RequestTimings::num_shared_steps)
       .def_ro("num_generated_tokens", &RequestTimings::num_generated_tokens)
       .def_ro("num_forced_tokens", &RequestTimings::num_forced_tokens)
       .def_ro("num_drafted_tokens", &RequestTimings::num_drafted_tokens)

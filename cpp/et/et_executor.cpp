@@ -135,7 +135,12 @@ std::vector<MemoryUse> EtExecutor::memory(int64_t num_flat_rows) const {
 std::vector<TensorView> EtExecutor::run(const std::string& method,
                                         const std::vector<TensorView>& inputs,
                                         ErrorCode input_error) {
-  EtProgram& program = model_->program();
+  return run(model_->program(), method, inputs, input_error);
+}
+
+std::vector<TensorView> EtExecutor::run(EtProgram& program, const std::string& method,
+                                        const std::vector<TensorView>& inputs,
+                                        ErrorCode input_error) {
   const int64_t before = program.copied_input_bytes();
   std::vector<TensorView> outputs = program.run(method, inputs, input_error);
   copied_input_bytes_ += program.copied_input_bytes() - before;
@@ -349,6 +354,8 @@ std::vector<EtExecutor*> EtExecutor::check_batch(const std::vector<BatchPart>& p
     if (executor->current_ != current_)
       refuse("expected conversations with the method " + current_->decoder_name +
              ", got one with " + executor->current_->decoder_name);
+    if (executor->decoding_ != decoding_)
+      refuse("expected conversations with the same adapter, or none");
     if (std::find(executors.begin(), executors.end(), executor) != executors.end())
       refuse("expected each conversation once");
     if (part.num_tokens < 1) refuse("expected a token of each conversation");
@@ -360,6 +367,12 @@ std::vector<EtExecutor*> EtExecutor::check_batch(const std::vector<BatchPart>& p
            std::to_string(num_tokens));
   }
   return executors;
+}
+
+bool EtExecutor::goes_with(const Executor& other) const {
+  const auto* const theirs = dynamic_cast<const EtExecutor*>(&other);
+  return theirs != nullptr && current_->max_batch_tokens > 1 && theirs->model_ == model_ &&
+         theirs->current_ == current_ && theirs->decoding_ == decoding_;
 }
 
 std::vector<TensorView> EtExecutor::decode_batch(const std::vector<BatchPart>& parts) {
@@ -387,7 +400,8 @@ std::vector<TensorView> EtExecutor::decode_batch(const std::vector<BatchPart>& p
               decoder.inputs[position_place].dtype, converted_positions_, "positions");
   model_->outer_cache()->begin_step(std::move(spans));
   const ops::KvCacheScope scope(model_->outer_cache());
-  const TensorView logits = as_rows(run(decoder.name, inputs, ErrorCode::kExecution)[0]);
+  const TensorView logits =
+      as_rows(run(*decoding_->program, decoder.name, inputs, ErrorCode::kExecution)[0]);
   if (logits.shape[0] != num_tokens) {
     throw Error(ErrorCode::kExecution, decoder.name + ": expected logits of " +
                                            std::to_string(num_tokens) + " tokens, got " +

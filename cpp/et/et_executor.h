@@ -31,6 +31,7 @@ class EtExecutor final : public Executor {
   TensorView decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
                          int64_t num_rows) override;
   std::vector<TensorView> decode_batch(const std::vector<BatchPart>& parts) override;
+  bool goes_with(const Executor& other) const override;
   TensorView alignment() const override { return alignment_; }
   TensorView decode_embeddings(const TensorView& embeddings, int64_t position,
                                int64_t placeholder_id) override;
@@ -74,6 +75,8 @@ class EtExecutor final : public Executor {
   void prepare_sharing();
   std::vector<TensorView> run(const std::string& method, const std::vector<TensorView>& inputs,
                               ErrorCode input_error);
+  std::vector<TensorView> run(EtProgram& program, const std::string& method,
+                              const std::vector<TensorView>& inputs, ErrorCode input_error);
   // An output that outlasts the next caller's turn, in `copy` where need be.
   TensorView kept(const TensorView& output, std::vector<uint8_t>& copy) const;
   // num_threads 0: chosen from the model's size, and by running it where that does not decide.

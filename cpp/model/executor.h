@@ -111,6 +111,8 @@ class Executor {
   // conversation may be decoded again from its position. Whoever calls has the turn for all of
   // them.
   virtual std::vector<TensorView> decode_batch(const std::vector<BatchPart>& parts);
+  // Whether both may be parts of such a call as they stand; with itself: whether it may be one.
+  virtual bool goes_with(const Executor& /*other*/) const { return false; }
 
   // How much the last token of the last of these calls looks at each frame of the clip, (heads,
   // frames), where contract().num_alignment_heads > 0; nothing where it is not known here.

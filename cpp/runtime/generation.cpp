@@ -83,6 +83,7 @@ bool Generation::should_stop() {
     finish_reason_ = FinishReason::kLength;
   else if (session_->is_full())
     finish_reason_ = FinishReason::kCapacity;
+  if (finish_reason_ != FinishReason::kNone) session_->step_aside();
   return finish_reason_ != FinishReason::kNone;
 }
 
@@ -164,6 +165,7 @@ std::optional<int32_t> Generation::take(int32_t token) {
   if (is_stop || contains(options_.eos_ids, token)) {
     finish_reason_ = FinishReason::kStop;
     stop_token_ = token;
+    session_->step_aside();
     if (!is_stop || !options_.include_stop) return std::nullopt;
   }
   return token;

@@ -54,6 +54,9 @@ class Generation {
   // `drafter` is used by nobody else meanwhile; null where there is none.
   Generation(std::shared_ptr<Session> session, GenerationOptions options,
              std::shared_ptr<Drafter> drafter = nullptr);
+  ~Generation() { session_->step_aside(); }
+  Generation(const Generation&) = delete;
+  Generation& operator=(const Generation&) = delete;
 
   // The next token, or nothing when the answer is complete; an end token is not returned. If a hook
   // throws, the step has not been taken and can be tried again.

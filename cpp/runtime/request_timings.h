@@ -18,6 +18,7 @@ struct RequestTimings {
   int64_t num_prompt_positions = 0;
   int64_t num_encoder_hits = 0;  // images and clips that were encoded before
   int64_t num_decode_steps = 0;
+  int64_t num_shared_steps = 0;      // those of them in a call with other sessions
   int64_t num_generated_tokens = 0;  // the end token included
   int64_t num_drafted_tokens = 0;    // read ahead, because they might come
   int64_t num_accepted_tokens = 0;   // those of them that came

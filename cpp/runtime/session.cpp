@@ -115,7 +115,8 @@ void Session::begin_request() {
 void Session::begin_answer() {
   const auto lock = enter();
   timings_.first_token_ns = timings_.decode_ns = timings_.sample_ns = 0;
-  timings_.num_decode_steps = timings_.num_generated_tokens = timings_.num_forced_tokens = 0;
+  timings_.num_decode_steps = timings_.num_shared_steps = 0;
+  timings_.num_generated_tokens = timings_.num_forced_tokens = 0;
   timings_.num_drafted_tokens = timings_.num_accepted_tokens = 0;
 }
 
@@ -271,7 +272,8 @@ TensorView Session::run_encoder(const Input& input) {
   return rows;
 }
 
-TensorView Session::decode_ids(const int64_t* ids, int64_t num_tokens, int64_t num_guesses) {
+TensorView Session::decode_ids(const int64_t* ids, int64_t num_tokens, int64_t num_guesses,
+                               const Step* own) {
   ahead_.clear();
   expect_intact();
   position_.begin_write(num_tokens + num_guesses);
@@ -287,9 +289,9 @@ TensorView Session::decode_ids(const int64_t* ids, int64_t num_tokens, int64_t n
     num_read = static_cast<int64_t>(all.size());
     position = 0;
   }
-  const TensorView logits = num_guesses == 0
-                                ? executor_->decode_tokens(read, num_read, position)
-                                : executor_->decode_rows(read, num_read, position, num_guesses + 1);
+  const TensorView logits =
+      num_guesses == 0 ? decode_in_company({executor_.get(), read, num_read, position}, own)
+                       : executor_->decode_rows(read, num_read, position, num_guesses + 1);
   advance(ids, num_tokens);
   return logits;
 }
@@ -414,22 +416,20 @@ bool Session::read_pending(int64_t deadline_ns, const std::vector<int64_t>& gues
   const int64_t num_guesses =
       guesses.empty() ? 0
                       : std::min<int64_t>(static_cast<int64_t>(guesses.size()), room_for_guesses());
-  {
+  if (num_guesses == 0) {
+    if (!read_in_company(deadline_ns)) return false;
+  } else {
     const Turn turn = await_turn(deadline_ns);
     if (!turn.has_come()) return false;
     const ScopedTimer timer(timings_.decode_ns);
-    if (num_guesses == 0) {
-      keep_logits(decode_ids(pending_tokens_.data(), num_tokens));
-    } else {
-      const std::vector<int64_t> guessed(guesses.begin(), guesses.begin() + num_guesses);
-      std::vector<int64_t> ids = pending_tokens_;
-      ids.insert(ids.end(), guessed.begin(), guessed.end());
-      const TensorView rows = decode_ids(ids.data(), num_tokens, num_guesses);
-      ahead_.keep(guessed, row_range(rows, 1, num_guesses));
-      TensorView first = row_range(rows, 0, 1);
-      first.shape = {first.shape[1]};
-      keep_logits(first);
-    }
+    const std::vector<int64_t> guessed(guesses.begin(), guesses.begin() + num_guesses);
+    std::vector<int64_t> ids = pending_tokens_;
+    ids.insert(ids.end(), guessed.begin(), guessed.end());
+    const TensorView rows = decode_ids(ids.data(), num_tokens, num_guesses);
+    ahead_.keep(guessed, row_range(rows, 1, num_guesses));
+    TensorView first = row_range(rows, 0, 1);
+    first.shape = {first.shape[1]};
+    keep_logits(first);
   }
   clear_pending();
   ++timings_.num_decode_steps;

@@ -1,7 +1,9 @@
 // One conversation with a model: owns the executor, the position in its KV cache, the history and
 // the logits of the last position. Several may share what was loaded (another(), fork()); their
 // calls of the model then take turns, one decoder or encoder call each. Everything is pulled: the
-// caller asks for one step at a time and decides in between whether to go on. Whatever goes wrong,
+// caller asks for one step at a time and decides in between whether to go on. Where the model takes
+// tokens of several conversations (Executor::decode_batch), the session that has the turn reads
+// what others who wait have pending in its call. Whatever goes wrong,
 // position and history match what is in the cache.
 //
 // A session serves one thread at a time; a second one that comes in between gets Error(kBusy). Any
@@ -42,6 +44,7 @@ struct ReadToken {
 class Session {
  public:
   explicit Session(std::unique_ptr<Executor> executor);
+  ~Session() { step_aside(); }
 
   // A conversation of its own with the same weights, at its beginning; and one that has read what
   // this one has, and goes on independently. Throws Error(kInput) where the model holds one only.
@@ -140,6 +143,8 @@ class Session {
                               int64_t deadline_ns = kNever);
   // Whether the next step calls the model.
   bool needs_call() const;
+  // Steps of others need not wait for the next one of this session: there is none for now.
+  void step_aside();
   // The same for several sessions that share a model whose contract has max_batch_tokens > 1: what
   // all of them have pending is read in one call. Returns a token of each. Throws before anything
   // has changed where one is busy or full, or they are no batch (Executor::decode_batch); where the
@@ -193,6 +198,7 @@ class Session {
   void write_profile();
 
  private:
+  struct Step;  // what is pending, for a call of its own or of another session
   struct Checkpoint {
     KvPosition position;
     size_t history_size = 0;
@@ -222,7 +228,13 @@ class Session {
   void encode(const Chunk& chunk);
   // Of num_tokens ids and as many guesses as follow them: the logits after the last id and after
   // each guess.
-  TensorView decode_ids(const int64_t* ids, int64_t num_tokens, int64_t num_guesses = 0);
+  TensorView decode_ids(const int64_t* ids, int64_t num_tokens, int64_t num_guesses = 0,
+                        const Step* own = nullptr);
+  // The decoder call of whoever has the turn, which takes steps of others along where the model
+  // allows it.
+  TensorView decode_in_company(const BatchPart& part, const Step* own);
+  // What is pending, in a turn of its own or in another's.
+  bool read_in_company(int64_t deadline_ns);
   ReadToken score(const float* logits, int64_t id) const;
   void keep_logits(const TensorView& logits);
   void own_logits();
@@ -263,6 +275,7 @@ class Session {
   RequestTimings timings_;
   std::shared_ptr<std::atomic<bool>> is_cancelled_ = std::make_shared<std::atomic<bool>>(false);
   std::atomic<int64_t> priority_{0};
+  const std::shared_ptr<Regular> regular_ = std::make_shared<Regular>();
   int64_t chunk_limit_ = std::numeric_limits<int64_t>::max();  // positions
   mutable std::mutex mutex_;
   // Of position_, history_ and pending_tokens_: held while they change, which only happens under

@@ -112,6 +112,40 @@ class FakeExecutor : public Executor, public Memory {
     return rows;
   }
 
+  bool goes_with(const Executor& other) const override {
+    const auto* const theirs = dynamic_cast<const FakeExecutor*>(&other);
+    return contract_.max_batch_tokens > 1 && theirs != nullptr && theirs->model_ == model_;
+  }
+
+  // As a call of each, but that any of them may spoil it for all.
+  std::vector<TensorView> decode_batch(const std::vector<BatchPart>& parts) override {
+    std::vector<FakeExecutor*> members;
+    int64_t num_tokens = 0;
+    for (const BatchPart& part : parts) {
+      members.push_back(dynamic_cast<FakeExecutor*>(part.conversation));
+      if (members.back() == nullptr || !goes_with(*members.back()))
+        throw std::logic_error("a batch of several models");
+      num_tokens += part.num_tokens;
+    }
+    if (num_tokens > contract_.max_batch_tokens)
+      throw std::logic_error("a batch that is too large");
+    model_->batch_sizes.push_back(static_cast<int64_t>(parts.size()));
+    for (const FakeExecutor* member : members) {
+      if (member->spoils_batches) throw Error(ErrorCode::kExecution, "text_decoder: told to fail");
+    }
+    std::vector<TensorView> rows;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const BatchPart& part = parts[i];
+      const TensorView row = members[i]->decode_tokens(part.ids, part.num_tokens, part.position);
+      members[i]->logits_.assign(static_cast<const float*>(row.data),
+                                 static_cast<const float*>(row.data) + row.size());
+      rows.push_back({members[i]->logits_.data(), row.dtype, row.shape});
+    }
+    return rows;
+  }
+  // Conversations in each call that several shared; for who has a turn, or when all is over.
+  const std::vector<int64_t>& batch_sizes() const { return model_->batch_sizes; }
+
   TensorView decode_embeddings(const TensorView& embeddings, int64_t position,
                                int64_t placeholder_id) override {
     placeholder_ids.push_back(placeholder_id);
@@ -206,6 +240,7 @@ class FakeExecutor : public Executor, public Memory {
   std::vector<int64_t> placeholder_ids;   // of each call with embeddings
   std::optional<int64_t> num_image_rows;  // rows an image really gives, if other than declared
   int64_t fail_at_call = -1;              // this decoder call throws instead
+  bool spoils_batches = false;            // every call throws that others share
   std::function<void()> before_call;      // runs at the start of each decoder call
   mutable int64_t num_saved = 0;          // snapshots made
 
@@ -215,6 +250,7 @@ class FakeExecutor : public Executor, public Memory {
     TurnQueue turns;
     std::atomic<int> num_calling{0};
     bool is_shared = false;
+    std::vector<int64_t> batch_sizes;
     std::vector<float> lent_logits;  // as a method's own output: of the last call, anybody's
   };
 

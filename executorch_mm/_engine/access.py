@@ -290,6 +290,7 @@ class Access(Generic[SessionT]):
             num_cached_tokens=num_cached,
             num_generated_tokens=timings.num_generated_tokens,
             num_decode_steps=timings.num_decode_steps,
+            num_shared_steps=timings.num_shared_steps,
             num_forced_tokens=timings.num_forced_tokens,
             num_drafted_tokens=timings.num_drafted_tokens,
             num_accepted_tokens=timings.num_accepted_tokens,

@@ -1,7 +1,7 @@
-"""Conversations with one model that decode together: greedy, by token ids.
+"""Conversations with one model that decode together because one caller has them all: greedy, by token ids.
 
-Public sessions are another layer's matter; this is what stands on `Session.step_together`, for tests and
-benchmarks of true batches.
+For tests and benchmarks of true batches. Public sessions need none of this: whichever has its turn takes
+along what the others wait to have read (`Session::read_in_company`).
 """
 
 from __future__ import annotations

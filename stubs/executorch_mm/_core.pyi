@@ -627,6 +627,9 @@ class RequestTimings:
     def num_decode_steps(self) -> int: ...
 
     @property
+    def num_shared_steps(self) -> int: ...
+
+    @property
     def num_generated_tokens(self) -> int: ...
 
     @property
