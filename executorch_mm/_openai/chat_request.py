@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
@@ -230,21 +230,32 @@ def _messages(fields: Fields, max_media: int) -> list[dict[str, Any]]:
     messages = fields.items("messages", schemas.MESSAGE)
     if not messages:
         raise invalid("messages", "expected a list of messages, got none", "missing_required_parameter")
-    num_media = 0
     read: list[dict[str, Any]] = []
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
             raise invalid(f"messages[{index}]", f"expected an object, got {shown(message)}")
-        content = message.get("content")
-        if isinstance(content, list):
-            num_media += sum(map(_num_media, content))
         if message.get("role") == "developer":  # OpenAI's newer word, which templates do not know
             message = {**message, "role": "system"}
         read.append(message)
-    if num_media > max_media:
-        message_ = f"messages: expected at most {max_media} images and audio clips, got {num_media}"
-        raise ApiError(413, message_, "messages", "too_many_media")
+    expect_few_media(read, max_media)
     return read
+
+
+def expect_few_media(messages: Sequence[Mapping[str, Any]], most: int) -> None:
+    """Refuses a conversation with too many images and audio clips.
+
+    Args:
+        messages: The conversation.
+        most: Of them.
+
+    Raises:
+        ApiError: 413.
+    """
+    contents = [content for each in messages if isinstance(content := each.get("content"), list)]
+    num_media = sum(_num_media(part) for content in contents for part in content)
+    if num_media > most:
+        message = f"messages: expected at most {most} images and audio clips, got {num_media}"
+        raise ApiError(413, message, "messages", "too_many_media")
 
 
 def _num_media(part: object) -> int:

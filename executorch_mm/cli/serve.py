@@ -83,6 +83,8 @@ def add_parser(commands: Commands) -> None:
         ("--max-models", None, "models that are loaded at a time (default: all that are asked for)"),
         ("--max-body", 64, "MiB of a request (default: 64)"),
         ("--max-media", 16, "images and audio clips in a request (default: 16)"),
+        ("--max-stored", 256, "responses that are kept for clients to go on from; 0 for none (default: 256)"),
+        ("--max-stored-mb", 64, "MiB of them (default: 64)"),
     ):
         limits.add_argument(flag, metavar="N", type=int, default=default, help=what)
     limits.add_argument(
@@ -187,6 +189,8 @@ def _options(arguments: argparse.Namespace) -> ServerOptions:
             max_tokens=arguments.max_tokens,
             max_body_bytes=arguments.max_body * _MIB,
             max_media=arguments.max_media,
+            max_stored=arguments.max_stored,
+            max_stored_bytes=arguments.max_stored_mb * 2**20,
             max_models=arguments.max_models,
             idle=arguments.idle,
             media_folder=arguments.media_folder,

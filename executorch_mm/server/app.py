@@ -26,7 +26,7 @@ from executorch_mm.server.guard import Guard
 from executorch_mm.server.models import Loader
 from executorch_mm.server.options import ServerOptions
 from executorch_mm.server.page import PAGE
-from executorch_mm.server.responses import RESPONSES
+from executorch_mm.server.responses import RESPONSES, STORED
 from executorch_mm.server.speech import TRANSCRIPTIONS, TRANSLATIONS
 from executorch_mm.server.state import Served, ServerState
 
@@ -117,6 +117,7 @@ ENDPOINTS: tuple[Endpoint[Any] | Page, ...] = (
     CHAT,
     COMPLETIONS,
     RESPONSES,
+    *STORED,
     DECISIONS,
     EMBEDDINGS,
     TRANSCRIPTIONS,

@@ -25,6 +25,8 @@ class ServerOptions:
         max_tokens: Tokens of an answer at most, whatever the request says; None for what the context holds.
         max_body_bytes: Bytes of a request's body.
         max_media: Images and audio clips in a request.
+        max_stored: Responses that are kept in memory; the one that was used longest ago goes.
+        max_stored_bytes: Bytes of them, with their conversations.
         max_models: Models that are loaded at a time; another makes the one go that has not been used for
             longest. None for all.
         idle: Seconds after which a model that nobody uses is dropped, to be loaded again when it is asked
@@ -49,6 +51,8 @@ class ServerOptions:
     max_tokens: int | None = None
     max_body_bytes: int = 64 * 2**20
     max_media: int = 16
+    max_stored: int = 256
+    max_stored_bytes: int = 64 * 2**20
     max_models: int | None = None
     idle: float | None = None
     media_folder: str | os.PathLike[str] | None = None
@@ -71,7 +75,8 @@ class ServerOptions:
             if getattr(self, name) is not None:
                 _check_int(name, getattr(self, name), 1)
         _check_int("max_body_bytes", self.max_body_bytes, 1)
-        _check_int("max_media", self.max_media, 0)
+        for name in ("max_media", "max_stored", "max_stored_bytes"):
+            _check_int(name, getattr(self, name), 0)
         if not isinstance(self.page, bool):
             raise InputError(f"page: expected True or False, got {shown(self.page)}")
         _check_seconds("grace", self.grace)

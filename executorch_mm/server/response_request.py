@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from executorch_mm._openai import schemas
 from executorch_mm._openai.chat_request import LABELS
@@ -20,8 +20,24 @@ _SCHEMAS: dict[str, Schema] = {
 _TEXTS = ("input_text", "output_text", "text")
 
 
-def as_chat(fields: Fields) -> Fields:
-    """The same as fields of a chat completion.
+class Keeping(NamedTuple):
+    """What a request says of what is kept.
+
+    Attributes:
+        previous: The id of the response from which it goes on; None for a new conversation.
+        stores: Whether its own response is kept.
+        instructions: The message that begins its prompt and is not kept; None where there is none.
+        metadata: What the client notes with it.
+    """
+
+    previous: str | None
+    stores: bool
+    instructions: str | None
+    metadata: dict[str, Any]
+
+
+def as_chat(fields: Fields) -> tuple[Fields, Keeping]:
+    """The same as fields of a chat completion, without instructions and what went before.
 
     Args:
         fields: Of the request's body.
@@ -41,22 +57,27 @@ def as_chat(fields: Fields) -> Fields:
     text = fields.fields("text")
     if text is not None and (wanted := text.fields("format")) is not None:
         given["response_format"] = _format(wanted.values)
-    for name in ("previous_response_id", "conversation", "prompt"):
-        fields.refuse(name, "nothing is kept here: send the whole conversation as input")
+    metadata = fields.fields("metadata")
+    keeping = Keeping(
+        fields.text("previous_response_id"),
+        fields.flag("store", default=True),
+        fields.text("instructions"),
+        {} if metadata is None else dict(metadata.values),
+    )
+    for name in ("conversation", "prompt"):
+        fields.refuse(name, "expected none: previous_response_id names what is kept here")
     fields.refuse("background", "answers are given at once", False)
     fields.refuse("reasoning", "expected none: chat_template_kwargs has what the model knows", {})
     fields.ignore(*LABELS, "include", "truncation", "max_tool_calls", "stream_options")
     fields.finish()
-    return Fields({name: value for name, value in given.items() if value is not None})
+    return Fields({name: value for name, value in given.items() if value is not None}), keeping
 
 
 def _messages(fields: Fields) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
-    if (instructions := fields.text("instructions")) is not None:
-        messages.append({"role": "system", "content": instructions})
     given = fields.take("input", schemas.RESPONSE_INPUT)
     if isinstance(given, str):
-        return [*messages, {"role": "user", "content": given}]
+        return [{"role": "user", "content": given}]
     if given is None:
         raise invalid("input", "expected a text or items, got none", "missing_required_parameter")
     if not isinstance(given, list) or not given:

@@ -1,49 +1,113 @@
-"""/v1/responses: the same answers as chat completions, as items and their events. Nothing is kept."""
+"""/v1/responses: the same answers as chat completions, as items and their events; those before are kept."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from executorch_mm import GenerationResult, ToolCall
-from executorch_mm._openai.chat_request import ChatRequest, read_chat
-from executorch_mm._openai.failures import ApiError, as_api_error
+from executorch_mm._openai.chat_request import ChatRequest, expect_few_media, read_chat
+from executorch_mm._openai.completion import message_of
+from executorch_mm._openai.failures import ApiError, as_api_error, invalid
 from executorch_mm._openai.fields import Fields
+from executorch_mm.errors import shown
 from executorch_mm.server.answering import Answering, Piece, Question
 from executorch_mm.server.chat import ChatPrompt
 from executorch_mm.server.connection import EventStream
-from executorch_mm.server.endpoints import Endpoint
+from executorch_mm.server.endpoints import Endpoint, Page
 from executorch_mm.server.options import ServerOptions
-from executorch_mm.server.response_request import as_chat
+from executorch_mm.server.response_request import Keeping, as_chat
 from executorch_mm.server.state import Served, ServerState
+from executorch_mm.server.stored import StoredResponse
+
+_SAID = ("role", "content", "tool_calls")  # of an answer, to whoever reads it next
 
 
-def _read(fields: Fields, options: ServerOptions) -> ChatRequest:
-    return read_chat(as_chat(fields), options, is_served=True)
+@dataclass(frozen=True)
+class _Asked:
+    """What a request asks for.
+
+    Attributes:
+        chat: The same as a chat, without instructions and what went before.
+        keeping: What is kept.
+    """
+
+    chat: ChatRequest
+    keeping: Keeping
+
+    @property
+    def model(self) -> str:
+        """The name of the model."""
+        return self.chat.model
 
 
-async def _answer(asked: ChatRequest, request: Request, state: ServerState, served: Served) -> Response:
+def _read(fields: Fields, options: ServerOptions) -> _Asked:
+    chat, keeping = as_chat(fields)
+    return _Asked(read_chat(chat, options, is_served=True), keeping)
+
+
+async def _answer(asked: _Asked, request: Request, state: ServerState, served: Served) -> Response:
+    chat, keeping = asked.chat, asked.keeping
+    kept = [*_kept(keeping.previous, state), *chat.messages]
+    expect_few_media(kept, state.options.max_media)
+    system = [] if keeping.instructions is None else [{"role": "system", "content": keeping.instructions}]
     model = await state.models.language_model(asked.model, served)
-    options = replace(asked.chat_options, fetch=state.fetch, stream_arguments=asked.is_streamed)
-    question = Question(ChatPrompt(asked.messages, asked.tools, options), asked.config)
+    options = replace(chat.chat_options, fetch=state.fetch, stream_arguments=chat.is_streamed)
+    question = Question(ChatPrompt([*system, *kept], chat.tools, options), chat.config)
     answering = Answering([question], model, state, served)
-    events = _Events(asked, served)
-    if not asked.is_streamed:
+
+    def keep(response: dict[str, Any], result: GenerationResult) -> None:
+        if keeping.stores:
+            said = {name: value for name, value in message_of(result).items() if name in _SAID}
+            state.stored.put(response["id"], StoredResponse(response, [*kept, said]))
+
+    events = _Events(asked, served, keep)
+    if not chat.is_streamed:
         (result,) = await state.work.run(request.receive, answering.results())
         for _ in events.whole(result):
             pass
-        return JSONResponse(events.response(result))
+        return JSONResponse(events.ended(result))
     items = answering.pieces()
     first = await state.work.run(request.receive, anext(items))  # what is wrong has a status then
     return EventStream(state.work, _stream(first[1], items, events, served))
+
+
+def _kept(name: str | None, state: ServerState) -> Sequence[dict[str, Any]]:
+    """The conversation that a response ended."""
+    if name is None:
+        return ()
+    found = state.stored.get(name)
+    if found is None:
+        message = f"there is no response {shown(name)} any more: send the whole conversation as input"
+        raise invalid("previous_response_id", message, "previous_response_not_found")
+    return found.messages
+
+
+async def _show(request: Request, state: ServerState, _served: Served) -> Response:
+    found = state.stored.get(request.path_params["response_id"])
+    if found is None:
+        raise _unknown(request)
+    return JSONResponse(found.response)
+
+
+async def _delete(request: Request, state: ServerState, _served: Served) -> Response:
+    name: str = request.path_params["response_id"]
+    if not state.stored.forget(name):
+        raise _unknown(request)
+    return JSONResponse({"id": name, "object": "response", "deleted": True})
+
+
+def _unknown(request: Request) -> ApiError:
+    message = f"response_id: there is no response {shown(request.path_params['response_id'])}"
+    return ApiError(404, message, "response_id", "not_found")
 
 
 async def _stream(
@@ -69,17 +133,28 @@ class _Events:
     Args:
         asked: The request.
         served: Knows what it cost.
+        keep: Takes the response when it is complete.
     """
 
-    def __init__(self, asked: ChatRequest, served: Served) -> None:
-        self._asked = asked
+    def __init__(
+        self, asked: _Asked, served: Served, keep: Callable[[dict[str, Any], GenerationResult], object]
+    ) -> None:
+        self._asked = asked.chat
+        self._keeping = asked.keeping
+        self._keep = keep
         self._served = served
         self._head = {"id": _new_id("resp"), "object": "response", "created_at": time.time()}
         self._items: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None  # the item that text is added to
         self._number = 0
 
-    def response(self, result: GenerationResult | None) -> dict[str, object]:
+    def ended(self, result: GenerationResult) -> dict[str, Any]:
+        """The answer, which is complete, and is kept where that is wanted."""
+        response = self.response(result)
+        self._keep(response, result)
+        return response
+
+    def response(self, result: GenerationResult | None) -> dict[str, Any]:
         """The answer so far.
 
         Args:
@@ -94,6 +169,10 @@ class _Events:
             "status": status,
             "model": self._asked.model,
             "output": self._items,
+            "previous_response_id": self._keeping.previous,
+            "store": self._keeping.stores,
+            "instructions": self._keeping.instructions,
+            "metadata": self._keeping.metadata,
             "parallel_tool_calls": True,
             "tool_choice": self._asked.chat_options.tool_choice or "auto",
             "tools": tools,
@@ -123,7 +202,7 @@ class _Events:
             if not self._items:
                 yield from self._text("message", "")
             yield from self._close()
-            response = self.response(item)
+            response = self.ended(item)
             yield self._event(f"response.{response['status']}", response=response)
         elif isinstance(item, str):
             yield from self._text("message", item)
@@ -229,6 +308,11 @@ RESPONSES = Endpoint(
     "The next message of a chat, as items and events",
     _read,
     _answer,
-    {"model": "demo", "input": "hi", "text": {"format": {"type": "text"}}},
+    {"model": "demo", "input": "hi", "text": {"format": {"type": "text"}}, "metadata": {}},
     ("application/json", "text/event-stream"),
+)
+_PATH = "/v1/responses/{response_id}"
+STORED = (
+    Page(_PATH, "A response that is kept", _show),
+    Page(_PATH, "Lets it go", _delete, method="DELETE"),
 )

@@ -15,6 +15,7 @@ from executorch_mm.server.models import Loader, Models
 from executorch_mm.server.options import ServerOptions
 from executorch_mm.server.places import Places
 from executorch_mm.server.requests import Bodies
+from executorch_mm.server.stored import StoredResponses
 
 LOG = logging.getLogger("executorch_mm.server")
 
@@ -35,6 +36,7 @@ class ServerState:
         self.models: Models = Models(loaders, options.idle, options.max_models)
         self.places: Places = Places(options.max_running, options.max_waiting)
         self.bodies: Bodies = Bodies(options.max_body_bytes)
+        self.stored: StoredResponses = StoredResponses(options.max_stored, options.max_stored_bytes)
         self.work: Work = Work()
         self.fetch: Fetcher | None = None
         if options.media_domains:

@@ -10,6 +10,10 @@ from executorch_mm.demo import QA, Scene
 from serving import ask, audio_part, image_part, said
 
 openai = pytest.importorskip("openai")
+pytest.importorskip("uvicorn", reason="the extra executorch_mm[server] is not installed")
+pytest.importorskip("starlette", reason="the extra executorch_mm[server] is not installed")
+
+from executorch_mm.server.stored import StoredResponse, StoredResponses  # noqa: E402
 
 
 def test_a_response_says_what_a_completion_says(client: Any, questions: list[tuple[Scene, QA]]) -> None:
@@ -81,3 +85,88 @@ def test_a_wrong_field_is_named(fields: dict[str, Any], param: str, server: Any)
     answer = ask(server.url, "/v1/responses", {"model": "demo", "input": "hi", **fields})
 
     assert (answer.status, answer.json["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_a_conversation_goes_on_from_a_response_that_is_kept(client: Any, is_streamed: bool) -> None:
+    first = client.responses.create(
+        model="demo", input="how many", instructions="be short", max_output_tokens=4
+    )
+    options: dict[str, Any] = {"model": "demo", "max_output_tokens": 4}
+    messages = [
+        {"role": "user", "content": "how many"},
+        {"role": "assistant", "content": first.output_text},
+        {"role": "user", "content": "and now"},
+    ]
+
+    more: Any = {"input": "and now", "previous_response_id": first.id, "metadata": {"a": "b"}, **options}
+    if is_streamed:
+        second = list(client.responses.create(**more, stream=True))[-1].response
+    else:
+        second = client.responses.create(**more)
+    whole = client.responses.create(input=messages, **options)
+
+    assert second.previous_response_id == first.id
+    assert second.metadata == {"a": "b"}
+    assert second.usage.input_tokens == whole.usage.input_tokens  # without the first one's instructions
+    assert second.output_text == whole.output_text
+    again = client.responses.retrieve(second.id)
+    assert again.model_dump() == second.model_dump()
+    third = client.responses.create(input="?", previous_response_id=second.id, **options)
+    assert third.usage.input_tokens > second.usage.input_tokens
+
+
+def test_a_response_can_be_let_go_or_not_kept(client: Any) -> None:
+    options: dict[str, Any] = {"model": "demo", "input": "hi", "max_output_tokens": 1}
+    kept = client.responses.create(**options)
+    unkept = client.responses.create(**options, store=False)
+
+    client.responses.delete(kept.id)
+
+    for name in (kept.id, unkept.id):
+        with pytest.raises(openai.NotFoundError, match="there is no response"):
+            client.responses.retrieve(name)
+        with pytest.raises(openai.BadRequestError, match="send the whole conversation") as caught:
+            client.responses.create(**options, previous_response_id=name)
+        assert caught.value.code == "previous_response_not_found"
+    with pytest.raises(openai.NotFoundError):
+        client.responses.delete(kept.id)
+
+
+def test_images_of_earlier_turns_count_too(client: Any, questions: list[tuple[Scene, QA]]) -> None:
+    url = image_part(questions[0][0])["image_url"]["url"]
+    part = {"type": "input_image", "image_url": url}
+    options: dict[str, Any] = {"model": "demo", "max_output_tokens": 1}
+    first = client.responses.create(input=[{"role": "user", "content": [part]}], **options)
+
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.responses.create(
+            input=[{"role": "user", "content": [part] * 16}], previous_response_id=first.id, **options
+        )
+
+    assert (caught.value.status_code, caught.value.code) == (413, "too_many_media")
+
+
+def test_what_is_kept_is_bounded_in_number_and_bytes() -> None:
+    few = StoredResponses(2, 10**6)
+    for name in "abc":
+        few.put(name, StoredResponse({"id": name}, []))
+        few.get("a")
+    assert [few.get(name) is not None for name in "abc"] == [True, False, True]
+    few.put("a", StoredResponse({"id": "a", "output": ["x" * 100]}, []))
+    assert few.forget("a")
+    assert few.forget("c")
+    assert not few.forget("c")
+    assert (len(few), few.num_bytes) == (0, 0)
+
+    small = StoredResponses(100, 20_000)
+    for index in range(100):
+        small.put(str(index), StoredResponse({}, [{"content": "\u00e4" * 1000}]))
+        assert small.num_bytes <= 20_000
+    assert 2 <= len(small) <= 4
+    small.put("large", StoredResponse({}, [{"content": "x" * 30_000}]))
+    assert small.get("large") is None
+    assert len(small) >= 2
+    none = StoredResponses(0, 20_000)
+    none.put("a", StoredResponse({}, []))
+    assert len(none) == 0
