@@ -3,21 +3,27 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/fork.h"
 #include "runtime/transducer_decoder.h"
 
 namespace emm::bindings {
 namespace {
 
-void begin_samples(TransducerDecoder& decoder, const Array& samples) {
+void begin_samples(TransducerDecoder& decoder, const Array& samples, int64_t deadline_ns) {
   const TensorView view = to_view(samples);
   const ReleaseGil released;
-  decoder.begin_samples(view);
+  decoder.begin_samples(view, deadline_ns);
 }
 
-void begin_features(TransducerDecoder& decoder, const Array& columns, int64_t length) {
+void begin_features(TransducerDecoder& decoder, const Array& columns, int64_t length,
+                    int64_t deadline_ns) {
   const TensorView view = to_view(columns);
   const ReleaseGil released;
-  decoder.begin_features({view, length});
+  decoder.begin_features({view, length}, deadline_ns);
+}
+
+std::shared_ptr<TransducerDecoder> another(TransducerDecoder& decoder) {
+  return kept_in_children(decoder.another());
 }
 
 }  // namespace
@@ -56,15 +62,22 @@ void bind_transducer(nb::module_& module) {
       .def_prop_ro("is_cancelled", &TransducerDecoder::is_cancelled)
       .def("begin_request", &TransducerDecoder::begin_request,
            "Starts the clocks and forgets the clip before and its cancellation.")
-      .def("begin_samples", begin_samples, "samples"_a,
-           "Runs preprocessor and encoder over floats (num_samples).")
-      .def("begin_features", begin_features, "columns"_a, "length"_a,
+      .def(
+          "begin_samples", begin_samples, "samples"_a, "deadline_ns"_a = kNever,
+          "Runs preprocessor and encoder over floats (num_samples); nothing where the deadline of\n"
+          "now_ns() comes before its turn.")
+      .def("begin_features", begin_features, "columns"_a, "length"_a, "deadline_ns"_a = kNever,
            "Runs the encoder over floats (1, num_bins, num_columns), `length` of which are no "
            "padding.")
-      .def("next", &TransducerDecoder::next, WithoutGil(),
-           "The next symbol; None at the end of the clip, after cancel() and after an error.")
+      .def("next", &TransducerDecoder::next, "deadline_ns"_a = kNever, WithoutGil(),
+           "The next symbol; None at the end of the clip, after cancel(), after an error, and\n"
+           "where the deadline comes before its turn.")
       .def("cancel", &TransducerDecoder::cancel,
-           "Ends the running request before its next call of the model; from any thread.")
+           "Ends the running request before its next call of the model, and its wait for a turn;\n"
+           "from any thread.")
+      .def("another", another, WithoutGil(), "For other clips, with the same weights.")
+      .def_prop_rw("priority", &TransducerDecoder::priority, &TransducerDecoder::set_priority,
+                   "Of those that wait for the model the one with the lowest goes first.")
       .def("write_profile", &TransducerDecoder::write_profile, WithoutGil(), "As in Session.");
 }
 

@@ -38,30 +38,43 @@ void expect_at_most(const char* method, int64_t count, int64_t most, const char*
 
 }  // namespace
 
-EtTransducer::EtTransducer(std::unique_ptr<EtProgram> program, int64_t num_threads)
-    : contract_(read_transducer(program->take_structure())), program_(std::move(program)) {
-  program_->use_threads(num_threads > 0 ? num_threads
-                                        : untried_num_threads(program_->file_bytes()));
+EtTransducer::Model::Model(std::unique_ptr<EtProgram> opened)
+    : contract(read_transducer(opened->take_structure())), program(std::move(opened)) {}
+
+void EtTransducer::Kept::keep(const TensorView& given) {
+  bytes.resize(given.size_bytes());
+  if (!bytes.empty()) std::memcpy(bytes.data(), given.data, bytes.size());
+  view = {bytes.data(), given.dtype, given.shape};
+}
+
+EtTransducer::EtTransducer(std::unique_ptr<EtProgram> opened, int64_t num_threads)
+    : model_(std::make_shared<Model>(std::move(opened))) {
+  EtProgram& program = *model_->program;
+  program.use_threads(num_threads > 0 ? num_threads : untried_num_threads(program.file_bytes()));
   for (const char* name : {"preprocessor", "encoder", "decoder_step", "joint"}) {
-    if (const MethodSpec* method = contract_.find(name)) program_->load_method(*method);
+    if (const MethodSpec* method = contract().find(name)) program.load_method(*method);
   }
 }
 
 std::vector<TensorView> EtTransducer::run(const std::string& method, std::vector<TensorView> inputs,
                                           ErrorCode input_error) {
-  const MethodSpec& spec = contract_.methods.at(method);
+  const MethodSpec& spec = contract().methods.at(method);
   auto& buffers = converted_[method];
   buffers.resize(inputs.size());
   for (size_t i = 0; i < inputs.size(); ++i) {
     inputs[i] =
         convert(inputs[i], spec.inputs[i].dtype, buffers[i], place_name(spec, Side::kInput, i));
   }
-  return program_->run(method, inputs, input_error);
+  EtProgram& program = *model_->program;
+  const int64_t before = program.copied_input_bytes();
+  auto outputs = program.run(method, inputs, input_error);
+  copied_bytes_ += program.copied_input_bytes() - before;
+  return outputs;
 }
 
 std::vector<TensorView> EtTransducer::run_on_clip(const std::string& method, const TensorView& clip,
                                                   int64_t length) {
-  const MethodSpec& spec = contract_.methods.at(method);
+  const MethodSpec& spec = contract().methods.at(method);
   if (!spec.inputs[0].may_be(clip.shape)) {
     throw Error(ErrorCode::kInput,
                 "audio: " + method + " expects " +
@@ -70,20 +83,19 @@ std::vector<TensorView> EtTransducer::run_on_clip(const std::string& method, con
   }
   if (!all_finite(clip))
     throw Error(ErrorCode::kInput, "audio: expected finite values, got NaN or infinity");
-  if (clip.dtype != spec.inputs[0].dtype)
-    converted_clip_bytes_ += static_cast<int64_t>(clip.size_bytes());
+  if (clip.dtype != spec.inputs[0].dtype) copied_bytes_ += static_cast<int64_t>(clip.size_bytes());
   Shape one(spec.inputs[1].shape.size(), 1);
   return run(method, {clip, {&length, DType::kInt64, std::move(one)}}, ErrorCode::kInput);
 }
 
 TransducerExecutor::Features EtTransducer::preprocess(const TensorView& samples) {
-  if (!contract_.has_preprocessor()) {
+  if (!contract().has_preprocessor()) {
     throw Error(ErrorCode::kInput, "audio: the model has no preprocessor: expected features (1, " +
-                                       std::to_string(contract_.num_bins) +
+                                       std::to_string(contract().num_bins) +
                                        ", columns), got samples");
   }
-  expect_at_most("preprocessor", samples.size(), contract_.max_samples, "samples",
-                 1.0 / static_cast<double>(contract_.sample_rate));
+  expect_at_most("preprocessor", samples.size(), contract().max_samples, "samples",
+                 1.0 / static_cast<double>(contract().sample_rate));
   const auto outputs = run_on_clip("preprocessor", samples, samples.size());
   return {outputs[0], to_int("preprocessor", outputs[1])};
 }
@@ -91,37 +103,38 @@ TransducerExecutor::Features EtTransducer::preprocess(const TensorView& samples)
 int64_t EtTransducer::encode(const Features& features) {
   const TensorView& columns = features.columns;
   const int64_t num_columns = columns.shape.empty() ? 0 : columns.shape.back();
-  expect_at_most("encoder", num_columns, contract_.max_columns, "columns of features",
-                 contract_.window_stride);
+  expect_at_most("encoder", num_columns, contract().max_columns, "columns of features",
+                 contract().window_stride);
   if (features.length < 0 || features.length > num_columns) {
     throw Error(ErrorCode::kInput, "audio: expected a length of 0 to " +
                                        std::to_string(num_columns) + " columns, got " +
                                        std::to_string(features.length));
   }
   const auto outputs = run_on_clip("encoder", columns, features.length);
-  frames_ = outputs[0];
+  const TensorView& frames = outputs[0];
   const int64_t num_frames = to_int("encoder", outputs[1]);
-  if (frames_.shape.size() != 3 || num_frames < 0 || num_frames > frames_.shape[1]) {
+  if (frames.shape.size() != 3 || num_frames < 0 || num_frames > frames.shape[1]) {
     throw Error(ErrorCode::kExecution, "encoder: it says that it made " +
                                            std::to_string(num_frames) + " frames, but gave " +
-                                           frames_.describe());
+                                           frames.describe());
   }
+  frames_.keep(frames);
   return num_frames;
 }
 
 void EtTransducer::restart() {
-  const MethodSpec& predictor = contract_.methods.at("decoder_step");
+  const MethodSpec& predictor = contract().methods.at("decoder_step");
   const auto zeros = [](const TensorSpec& spec) {
     return std::vector<uint8_t>(
         static_cast<size_t>(num_elements(spec.shape)) * dtype_size(spec.dtype), 0);
   };
   hidden_ = zeros(predictor.inputs[1]);
   cell_ = zeros(predictor.inputs[2]);
-  read(contract_.blank_id);
+  read(contract().blank_id);
 }
 
 void EtTransducer::read(int64_t token) {
-  const auto& inputs = contract_.methods.at("decoder_step").inputs;
+  const auto& inputs = contract().methods.at("decoder_step").inputs;
   const auto outputs = run("decoder_step",
                            {{&token, DType::kInt64, inputs[0].shape},
                             {hidden_.data(), inputs[1].dtype, inputs[1].shape},
@@ -129,15 +142,16 @@ void EtTransducer::read(int64_t token) {
                            ErrorCode::kExecution);
   std::memcpy(hidden_.data(), outputs[1].data, hidden_.size());
   std::memcpy(cell_.data(), outputs[2].data, cell_.size());
-  prediction_ = outputs[0];
+  prediction_.keep(outputs[0]);
 }
 
 JointChoice EtTransducer::choose(int64_t frame) {
-  const int64_t size = frames_.shape[2];
-  const size_t row_bytes = static_cast<size_t>(size) * dtype_size(frames_.dtype);
+  const TensorView& frames = frames_.view;
+  const int64_t size = frames.shape[2];
+  const size_t row_bytes = static_cast<size_t>(size) * dtype_size(frames.dtype);
   const TensorView row{
-      frames_.at_byte(static_cast<size_t>(frame) * row_bytes), frames_.dtype, {1, 1, size}};
-  const auto outputs = run("joint", {row, prediction_}, ErrorCode::kExecution);
+      frames.at_byte(static_cast<size_t>(frame) * row_bytes), frames.dtype, {1, 1, size}};
+  const auto outputs = run("joint", {row, prediction_.view}, ErrorCode::kExecution);
   return {to_int("joint", outputs[0]), outputs.size() > 1 ? to_int("joint", outputs[1]) : 0};
 }
 

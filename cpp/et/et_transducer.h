@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -19,36 +20,54 @@ class EtTransducer final : public TransducerExecutor {
   // Loads every method; num_threads as in LoadOptions. Throws Error(kLoad) or Error(kContract).
   EtTransducer(std::unique_ptr<EtProgram> program, int64_t num_threads);
 
-  const TransducerContract& contract() const override { return contract_; }
+  const TransducerContract& contract() const override { return model_->contract; }
   Features preprocess(const TensorView& samples) override;
   int64_t encode(const Features& features) override;
   void restart() override;
   void read(int64_t token) override;
   JointChoice choose(int64_t frame) override;
-  int64_t copied_input_bytes() const override {
-    return converted_clip_bytes_ + program_->copied_input_bytes();
+  int64_t copied_input_bytes() const override { return copied_bytes_; }
+  int64_t num_threads() const override { return model_->program->num_threads(); }
+  void write_profile() override { model_->program->write_profile(); }
+  TurnQueue* turns() override { return &model_->turns; }
+  std::unique_ptr<TransducerExecutor> another() override {
+    return std::unique_ptr<TransducerExecutor>(new EtTransducer(model_));
   }
-  int64_t num_threads() const override { return program_->num_threads(); }
-  void write_profile() override { program_->write_profile(); }
 
  private:
+  // What is loaded once for all that share it.
+  struct Model {
+    explicit Model(std::unique_ptr<EtProgram> opened);
+
+    TransducerContract contract;  // outlives program, which refers to its methods
+    std::unique_ptr<EtProgram> program;
+    TurnQueue turns;
+  };
+
+  explicit EtTransducer(std::shared_ptr<Model> model) : model_(std::move(model)) {}
+
   // Inputs in the method's dtypes, where theirs are others.
   std::vector<TensorView> run(const std::string& method, std::vector<TensorView> inputs,
                               ErrorCode input_error);
   std::vector<TensorView> run_on_clip(const std::string& method, const TensorView& clip,
                                       int64_t length);
 
-  TransducerContract contract_;  // outlives program_, which refers to its methods
-  std::unique_ptr<EtProgram> program_;
-  std::map<std::string, std::vector<std::vector<uint8_t>>> converted_;
-  int64_t converted_clip_bytes_ = 0;
+  // A copy of what a method gave, which the next call overwrites.
+  struct Kept {
+    std::vector<uint8_t> bytes;
+    TensorView view;
 
-  TensorView frames_;  // the encoder's, (1, num_frames, size)
-  // The predictor's state. decoder_step writes the next one where it may still have to read this
-  // one, so it is copied, once for each symbol; prediction_ is used where decoder_step left it.
+    void keep(const TensorView& given);
+  };
+
+  std::shared_ptr<Model> model_;
+  std::map<std::string, std::vector<std::vector<uint8_t>>> converted_;
+  int64_t copied_bytes_ = 0;
+
+  Kept frames_;  // the encoder's, (1, num_frames, size)
   std::vector<uint8_t> hidden_;
   std::vector<uint8_t> cell_;
-  TensorView prediction_;
+  Kept prediction_;
 };
 
 }  // namespace emm

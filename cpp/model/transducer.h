@@ -5,10 +5,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
+#include "base/error.h"
 #include "base/tensor_view.h"
+#include "base/turns.h"
 #include "model/contract.h"
 
 namespace emm {
@@ -35,9 +38,10 @@ struct JointChoice {
   int64_t duration_index = 0;  // 0 for RNN-T
 };
 
-// Holds one clip's frames and the predictor's state. Not thread safe: its user serialises the
-// calls. Throws Error(kInput) for what the model does not take, Error(kExecution) when a method
-// fails, and then has changed nothing but the frames.
+// Holds one clip's frames and the predictor's state. Several may share what was loaded: another()
+// makes them. Not thread safe: its user serialises the calls, in turns where there are turns.
+// Throws Error(kInput) for what the model does not take, Error(kExecution) when a method fails, and
+// then has changed nothing but the frames.
 class TransducerExecutor {
  public:
   virtual ~TransducerExecutor() = default;
@@ -45,7 +49,7 @@ class TransducerExecutor {
   virtual const TransducerContract& contract() const = 0;
 
   // Samples (num_samples) at contract().sample_rate to features, valid until the next call; their
-  // length is the number of columns that are not padding.
+  // length is the number of columns that are not padding. encode() comes in the same turn.
   struct Features {
     TensorView columns;  // (1, num_bins, num_columns)
     int64_t length = 0;
@@ -68,6 +72,12 @@ class TransducerExecutor {
 
   // As in Executor.
   virtual void write_profile() {}
+  virtual TurnQueue* turns() { return nullptr; }
+  // For another clip with the same weights. Throws Error(kInput) where there can be but one.
+  virtual std::unique_ptr<TransducerExecutor> another() {
+    throw Error(ErrorCode::kInput,
+                "the model hears one clip at a time where it runs: load it again for another");
+  }
 };
 
 }  // namespace emm

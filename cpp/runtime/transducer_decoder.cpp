@@ -9,6 +9,12 @@
 #include "base/exclusive.h"
 
 namespace emm {
+namespace {
+
+// The joint network is small: a hand-over may take as long as one call of it.
+constexpr int64_t kFramesPerTurn = 16;
+
+}  // namespace
 
 TransducerDecoder::TransducerDecoder(std::unique_ptr<TransducerExecutor> executor)
     : executor_(std::move(executor)) {}
@@ -28,20 +34,36 @@ void TransducerDecoder::begin_request() {
 
 void TransducerDecoder::forget_clip() { num_frames_ = frame_ = symbols_on_frame_ = 0; }
 
-void TransducerDecoder::begin_samples(const TensorView& samples) {
+std::unique_ptr<TransducerDecoder> TransducerDecoder::another() {
   const auto lock = enter();
-  const ScopedTimer timer(timings_.encode_audio_ns);
-  if (!is_cancelled_) encode(executor_->preprocess(samples));
+  auto made = std::make_unique<TransducerDecoder>(executor_->another());
+  made->priority_ = priority_.load();
+  return made;
 }
 
-void TransducerDecoder::begin_features(const TransducerExecutor::Features& features) {
+void TransducerDecoder::cancel() {
+  is_cancelled_ = true;
+  if (TurnQueue* const turns = executor_->turns()) turns->look();
+}
+
+void TransducerDecoder::begin_samples(const TensorView& samples, int64_t deadline_ns) {
   const auto lock = enter();
+  forget_clip();
+  const Turn turn = await_turn(deadline_ns);
   const ScopedTimer timer(timings_.encode_audio_ns);
-  encode(features);
+  if (turn.has_come()) encode(executor_->preprocess(samples));
+}
+
+void TransducerDecoder::begin_features(const TransducerExecutor::Features& features,
+                                       int64_t deadline_ns) {
+  const auto lock = enter();
+  forget_clip();
+  const Turn turn = await_turn(deadline_ns);
+  const ScopedTimer timer(timings_.encode_audio_ns);
+  if (turn.has_come()) encode(features);
 }
 
 void TransducerDecoder::encode(const TransducerExecutor::Features& features) {
-  forget_clip();
   if (is_cancelled_) return;
   const int64_t num_frames = executor_->encode(features);
   timings_.copied_input_bytes = executor_->copied_input_bytes() - copied_before_;
@@ -51,11 +73,11 @@ void TransducerDecoder::encode(const TransducerExecutor::Features& features) {
   timings_.prompt_read_ns = now_ns() - timings_.start_ns;
 }
 
-std::optional<Symbol> TransducerDecoder::next() {
+std::optional<Symbol> TransducerDecoder::next(int64_t deadline_ns) {
   const auto lock = enter();
   const ScopedTimer timer(timings_.decode_ns);
   try {
-    return find_symbol();
+    return find_symbol(deadline_ns);
   } catch (...) {
     frame_ = num_frames_;  // what the predictor made may be lost
     throw;
@@ -64,11 +86,22 @@ std::optional<Symbol> TransducerDecoder::next() {
 
 void TransducerDecoder::write_profile() {
   const auto lock = enter();
+  const Turn turn(executor_->turns(), kBeforeOthers);
   executor_->write_profile();
 }
 
-std::optional<Symbol> TransducerDecoder::find_symbol() {
+std::optional<Symbol> TransducerDecoder::find_symbol(int64_t deadline_ns) {
   while (frame_ < num_frames_ && !is_cancelled_) {
+    const Turn turn = await_turn(deadline_ns);
+    if (!turn.has_come()) break;
+    if (const auto symbol = look_at_frames()) return symbol;
+  }
+  return std::nullopt;
+}
+
+// One turn: to the next symbol, or over so many frames without one.
+std::optional<Symbol> TransducerDecoder::look_at_frames() {
+  for (int64_t i = 0; i < kFramesPerTurn && frame_ < num_frames_ && !is_cancelled_; ++i) {
     const JointChoice choice = executor_->choose(frame_);
     ++timings_.num_decode_steps;
     const int64_t duration = duration_of(choice);

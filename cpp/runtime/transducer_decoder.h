@@ -1,5 +1,6 @@
 // Speech to symbols with a transducer, the likeliest at each step: begin_*() runs the encoder over
-// a clip, next() gives one symbol after the other. Serves one thread at a time; a second one gets
+// a clip, next() gives one symbol after the other. Several may share what was loaded (another());
+// their calls of the model then take turns. Serves one thread at a time; a second one gets
 // Error(kBusy). Any thread may cancel().
 #pragma once
 
@@ -23,6 +24,12 @@ struct Symbol {
 class TransducerDecoder {
  public:
   explicit TransducerDecoder(std::unique_ptr<TransducerExecutor> executor);
+  // For other clips, with the same weights. Throws Error(kInput) where the model hears but one.
+  std::unique_ptr<TransducerDecoder> another();
+
+  // Of those that wait for the model the one with the lowest goes first.
+  void set_priority(int64_t priority) { priority_ = priority; }
+  int64_t priority() const { return priority_; }
 
   const TransducerContract& contract() const { return executor_->contract(); }
   int64_t num_threads() const { return executor_->num_threads(); }
@@ -32,17 +39,20 @@ class TransducerDecoder {
 
   // Starts the clocks and forgets the clip before and its cancellation.
   void begin_request();
-  // From any thread: the running request ends before its next call of the model.
-  void cancel() { is_cancelled_ = true; }
+  // From any thread: the running request ends before its next call of the model, and at once where
+  // it waits for its turn.
+  void cancel();
   bool is_cancelled() const { return is_cancelled_; }
 
   // One or the other, once after begin_request(). Throws Error(kInput) for a clip that the model
-  // does not take, which a shorter one may follow.
-  void begin_samples(const TensorView& samples);
-  void begin_features(const TransducerExecutor::Features& features);
+  // does not take, which a shorter one may follow. Nothing is heard where the deadline (of
+  // now_ns()) comes before its turn.
+  void begin_samples(const TensorView& samples, int64_t deadline_ns = kNever);
+  void begin_features(const TransducerExecutor::Features& features, int64_t deadline_ns = kNever);
 
-  // The next symbol, or nothing at the end of the clip, after cancel() and after an error.
-  std::optional<Symbol> next();
+  // The next symbol, or nothing at the end of the clip, after cancel(), after an error, and where
+  // the deadline comes before its turn.
+  std::optional<Symbol> next(int64_t deadline_ns = kNever);
 
   // Ends the profile that was asked for when the model was loaded and writes its file.
   void write_profile();
@@ -50,8 +60,12 @@ class TransducerDecoder {
  private:
   std::unique_lock<std::mutex> enter() const;
   void forget_clip();
+  Turn await_turn(int64_t deadline_ns) const {
+    return Turn(executor_->turns(), priority_, {&is_cancelled_, deadline_ns});
+  }
   void encode(const TransducerExecutor::Features& features);
-  std::optional<Symbol> find_symbol();
+  std::optional<Symbol> find_symbol(int64_t deadline_ns);
+  std::optional<Symbol> look_at_frames();
   int64_t duration_of(const JointChoice& choice) const;
   void move_on(int64_t num_frames);
 
@@ -62,6 +76,7 @@ class TransducerDecoder {
   int64_t copied_before_ = 0;     // bytes, at the request's beginning
   RequestTimings timings_;
   std::atomic<bool> is_cancelled_{false};
+  std::atomic<int64_t> priority_{0};
   mutable std::mutex mutex_;
 };
 

@@ -52,10 +52,12 @@ class FakeTransducer final : public TransducerExecutor {
 
   int64_t copied_input_bytes() const override { return 0; }
   int64_t num_threads() const override { return 1; }
+  TurnQueue* turns() override { return shared_turns; }
 
   // Seen and steered by tests.
   std::vector<int64_t> looked_at;       // frames, in order
   std::function<void()> before_choice;  // runs at the start of each choice
+  TurnQueue* shared_turns = nullptr;
   int64_t num_encoded = 0;
   bool fails_to_encode = false;
   bool fails_to_read = false;

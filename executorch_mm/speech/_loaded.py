@@ -11,7 +11,7 @@ from executorch_mm._loading.admission import Admission
 from executorch_mm._loading.loaded_model import name_source
 from executorch_mm._loading.model import load_model
 from executorch_mm._loading.options import PathLike, RunnerOptions, core_options, optional_path
-from executorch_mm.errors import ContractError, InputError
+from executorch_mm.errors import ContractError
 from executorch_mm.speech._requests import SpeechRequests
 from executorch_mm.speech._transducer import TransducerModel
 from executorch_mm.speech._whisper import WhisperModel
@@ -66,19 +66,12 @@ class LoadedSpeech:
             return SpeechRequests(self.first, self._transducer, self._start_ns, self._load_ns)
         return SpeechRequests(self.first, self._whisper, self._start_ns, self._load_ns)
 
-    def more_requests(self, priority: int) -> WhisperRequests:
-        """Of another session.
-
-        Raises:
-            InputError: The model hears one audio clip at a time where it runs.
-        """
-        if isinstance(self.first, _core.TransducerDecoder):
-            raise InputError(
-                "session: a transducer hears one audio clip at a time: use SpeechRunner, or load it again"
-            )
+    def more_requests(self, priority: int) -> WhisperRequests | TransducerRequests:
+        """Of another session."""
         with self._change:
             session = self.first.another()
         session.priority = priority
-        return SpeechRequests(
-            session, self._whisper, self._start_ns, self._load_ns, "session", self.admission
-        )
+        about = (self._start_ns, self._load_ns, "session", self.admission)
+        if isinstance(session, _core.TransducerDecoder):
+            return SpeechRequests(session, self._transducer, *about)
+        return SpeechRequests(session, self._whisper, *about)

@@ -141,16 +141,16 @@ class TransducerModel:
         """See `Transcriber`."""
         duration = self.seconds(clip)
         progress(0.0, duration)
-        if isinstance(clip, Waveform):
-            session.begin_samples(clip.samples)
-        else:
-            session.begin_features(clip, clip.shape[2])
         timings = session.timings
         end_ns = deadline_ns(config.timeout, timings.start_ns)
+        if isinstance(clip, Waveform):
+            session.begin_samples(clip.samples, end_ns)
+        else:
+            session.begin_features(clip, clip.shape[2], end_ns)
         text = TextStream(self._tokenizer)
         sentence = _Sentence()
         is_late = False
-        while not is_late and (symbol := session.next()) is not None:
+        while not is_late and (symbol := session.next(end_ns)) is not None:
             now_ns = _core.now_ns()
             hearing.token_times_ns.append(now_ns - timings.start_ns)
             piece = text.push(symbol.token)
@@ -168,6 +168,7 @@ class TransducerModel:
             sentence.pieces[-1] += text.finish()
             hearing.segments.append(sentence.segment(config))
             yield hearing.segments[-1]
+        is_late = is_late or _core.now_ns() >= end_ns
         hearing.finish_reason = "timeout" if is_late else "cancelled" if session.is_cancelled else "stop"
         progress(duration, duration)
 

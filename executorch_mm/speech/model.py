@@ -52,12 +52,12 @@ class SpeechSession(SpeechMethods):
 
 
 class SpeechModel(LoadedModel):
-    """A speech model of Whisper's kind, loaded once, and as many transcriptions at a time as are wanted.
+    """A speech model, loaded once, and as many transcriptions at a time as are wanted.
 
-    Weights and program are there once. Each session has a cache of its own and what the encoder made of its
-    clip. Requests of several sessions that run at the same time, in threads or tasks, take turns: one call of
-    encoder or decoder each. What a session hears does not depend on the others. A model cannot be used in a
-    forked child (`ForkError`), pickled or copied.
+    Weights and program are there once. Each session has a cache of its own, or a transducer's state, and what
+    the encoder made of its clip. Requests of several sessions that run at the same time, in threads or tasks,
+    take turns: one call of encoder or decoder each. What a session hears does not depend on the others. A
+    model cannot be used in a forked child (`ForkError`), pickled or copied.
 
     Examples:
         >>> from executorch_mm import SpeechModel
@@ -131,8 +131,7 @@ class SpeechModel(LoadedModel):
             To be closed, by `close()` or at the end of a `with` block.
 
         Raises:
-            InputError: The model hears one audio clip at a time: it is a transducer, or runs in a process of
-                its own.
+            InputError: The model holds one conversation only: its state lies in a delegate.
         """
         session = SpeechSession._of(self._handle.get(), checked_priority(priority))
         self._sessions.add(session)

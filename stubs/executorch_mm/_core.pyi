@@ -1303,23 +1303,38 @@ class TransducerDecoder:
     def begin_request(self) -> None:
         """Starts the clocks and forgets the clip before and its cancellation."""
 
-    def begin_samples(self, samples: Annotated[NDArray, dict(order='C', device='cpu', writable=False)]) -> None:
-        """Runs preprocessor and encoder over floats (num_samples)."""
+    def begin_samples(self, samples: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], deadline_ns: int = 9223372036854775807) -> None:
+        """
+        Runs preprocessor and encoder over floats (num_samples); nothing where the deadline of
+        now_ns() comes before its turn.
+        """
 
-    def begin_features(self, columns: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], length: int) -> None:
+    def begin_features(self, columns: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], length: int, deadline_ns: int = 9223372036854775807) -> None:
         """
         Runs the encoder over floats (1, num_bins, num_columns), `length` of which are no padding.
         """
 
-    def next(self) -> Symbol | None:
+    def next(self, deadline_ns: int = 9223372036854775807) -> Symbol | None:
         """
-        The next symbol; None at the end of the clip, after cancel() and after an error.
+        The next symbol; None at the end of the clip, after cancel(), after an error, and
+        where the deadline comes before its turn.
         """
 
     def cancel(self) -> None:
         """
-        Ends the running request before its next call of the model; from any thread.
+        Ends the running request before its next call of the model, and its wait for a turn;
+        from any thread.
         """
+
+    def another(self) -> TransducerDecoder:
+        """For other clips, with the same weights."""
+
+    @property
+    def priority(self) -> int:
+        """Of those that wait for the model the one with the lowest goes first."""
+
+    @priority.setter
+    def priority(self, arg: int, /) -> None: ...
 
     def write_profile(self) -> None:
         """As in Session."""

@@ -214,3 +214,24 @@ TEST_CASE("another thread's call is refused while the model runs") {
   CHECK(decoding.rest().size() == 2);
   CHECK(refused == "the model is in use by another thread");
 }
+
+TEST_CASE("a wait for the turn ends by cancel() and by its deadline, and others go on") {
+  const auto rule = [](int64_t frame, const std::vector<int64_t>&) {
+    return JointChoice{frame % 2 == 0 ? frame : kBlank, 1};
+  };
+  Decoding d(contract_with({0, 1}), rule);
+  TurnQueue turns;
+  d.fake->shared_turns = &turns;
+  d.begin(8);
+  turns.enter(0);
+  CHECK_FALSE(d.decoder->next(/*deadline_ns=*/1));
+  std::optional<Symbol> symbol;
+  std::thread waiting([&] { symbol = d.decoder->next(); });
+  while (turns.num_waiting() == 0) std::this_thread::yield();
+  d.decoder->cancel();
+  waiting.join();
+  CHECK_FALSE(symbol);
+  turns.leave();
+  d.begin(8);
+  CHECK(d.decoder->next());
+}

@@ -169,12 +169,7 @@ def test_what_ends_with_the_model(kind: str, alone: dict[str, tuple[Segment, ...
         SpeechSession()
 
 
-def test_models_of_one_clip_say_so() -> None:
-    with (
-        SpeechModel(FOLDER.parent / "transducer" / "tdt.pte", num_threads=1) as model,
-        pytest.raises(InputError, match="a transducer hears one audio clip at a time"),
-    ):
-        model.session()
+def test_what_is_no_priority_and_no_number_of_requests_is_refused() -> None:
     with SpeechModel(FOLDER / "kv.pte", num_threads=1) as model:
         for priority in (None, True, 2**40, "first"):
             with pytest.raises(InputError, match="priority: expected"):
