@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from executorch_mm import _core
+from executorch_mm._loading.bundle import in_bundle
 from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
@@ -78,6 +79,7 @@ class ClipModel(LoadedModel):
         """
         if not isinstance(model_path, (str, os.PathLike)):
             raise InputError(f"model_path: expected a path, got {shown(model_path)}")
+        model_path, _ = in_bundle(model_path, ())
         methods, self._admission = load_methods(model_path, **options)
         model = Path(os.fspath(model_path))
         self._image = find_method(methods, _IMAGE_METHODS, "float", (3, 4))

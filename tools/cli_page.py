@@ -22,8 +22,9 @@ INTRODUCTION = f"""# Command line
 
 `{PROGRAM} COMMAND --help` says what stands here. All commands follow the same rules:
 
-- MODEL is a .pte file, a folder with one, or a repository of the Hugging Face Hub as owner/name (extra
-  `hub`). Tokenizer, processor, chat template and .ptd files are found beside it.
+- MODEL is a .pte file, a folder with one, a bundle that `pack` has written, or a repository of the Hugging
+  Face Hub as owner/name (extra `hub`). Tokenizer, processor, chat template and .ptd files are found beside
+  it.
 - `-` stands for standard input where something is read, and for standard output after `--output`.
 - What was asked for goes to stdout, or to the file after `--output`; progress, `--stats` and errors go to
   stderr. An error is one line.

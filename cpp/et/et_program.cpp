@@ -23,10 +23,12 @@
 #include "et/linear_backend.h"
 #include "et/linear_choice.h"
 #include "et/method_values.h"
+#include "et/part_loader.h"
 #include "et/patched_loader.h"
 #include "et/thread_pool.h"
 #include "model/cache_kind.h"
 #include "ops/kernels.h"
+#include "program/file_part.h"
 #include "program/program_check.h"
 
 namespace emm {
@@ -63,10 +65,7 @@ size_t checked_file_bytes(const std::string& path) {
                 path + ": expected a file, got " +
                     (fs::is_directory(status) ? "a directory" : "something that is not a file"));
   }
-  const uintmax_t bytes = fs::file_size(path, error);
-  if (error) throw Error(ErrorCode::kLoad, path + ": " + error.message());
-  if (bytes == 0) throw Error(ErrorCode::kLoad, path + ": the file is empty");
-  return static_cast<size_t>(bytes);
+  return find_part(path).size;
 }
 
 // A whole program starts at an address like those that malloc() gives: what has another one is
@@ -93,6 +92,8 @@ std::unique_ptr<DataLoader> keep(executorch::runtime::Result<Loader> loader,
 
 std::unique_ptr<DataLoader> open_data(const std::string& path, LoadMode mode) {
   const LogCapture log;
+  FilePart part = find_part(path);
+  if (!part.is_whole) return load_part(std::move(part), mode);
   if (mode == LoadMode::kFile) return keep(FileDataLoader::from(path.c_str()), path, log);
   const auto locking = mode == LoadMode::kMmap ? MmapDataLoader::MlockConfig::NoMlock
                                                : MmapDataLoader::MlockConfig::UseMlockIgnoreErrors;
@@ -102,15 +103,20 @@ std::unique_ptr<DataLoader> open_data(const std::string& path, LoadMode mode) {
 // `choice` says which linear layers are ours.
 std::unique_ptr<Module> make_module(const LoadOptions& options, const ModelBytes& bytes,
                                     const ProgramInfo& program, const LinearChoice& choice) {
-  if (bytes.data == nullptr && choice.kernels.empty()) {
+  bool has_paths = bytes.data == nullptr && choice.kernels.empty();
+  if (bytes.data == nullptr) has_paths = has_paths && find_part(options.model_path).is_whole;
+  for (const std::string& path : options.data_paths)
+    has_paths = has_paths && find_part(path).is_whole;
+  if (has_paths) {
     return std::make_unique<Module>(options.model_path, options.data_paths,
                                     to_module_mode(options.load_mode));
   }
   // ExecuTorch's constructors take any number of .ptd files beside a path, but one beside a loader.
   if (options.data_paths.size() > 1) {
-    throw Error(ErrorCode::kInput,
-                "data_path: expected at most one .ptd file for a model in memory, got " +
-                    std::to_string(options.data_paths.size()));
+    throw Error(
+        ErrorCode::kInput,
+        "data_path: expected at most one .ptd file for a model in memory or in a bundle, got " +
+            std::to_string(options.data_paths.size()));
   }
   auto data =
       options.data_paths.empty() ? nullptr : open_data(options.data_paths[0], options.load_mode);

@@ -11,6 +11,7 @@ from executorch_mm import _core
 from executorch_mm._engine.prefix_store import PrefixStore
 from executorch_mm._engine.prompt_encoding import PromptEncoder
 from executorch_mm._loading.admission import Admission
+from executorch_mm._loading.bundle import in_bundle
 from executorch_mm._loading.identity import ModelIdentity
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
@@ -76,6 +77,7 @@ class Loaded:
         has_prefixes = "prefix_cache_bytes" in options
         draft = options.pop("draft_model", None)
         caches = CacheBytes.taken(options, default_caches or CacheBytes())
+        model_path, data_path = in_bundle(model_path, data_path)
         loading = core_options(model_path, data_path, **options)  # type: ignore[misc]
         from executorch_mm._loading.isolated import loader  # here: imports are to be fast
 

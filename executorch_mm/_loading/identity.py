@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from executorch_mm._files.file_part import FilePart, find_part
 from executorch_mm._files.model_files import files_of
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm.errors import StateFileError
@@ -46,7 +47,8 @@ class ModelIdentity:
         self._memory = None if isinstance(model, (str, os.PathLike)) else memoryview(model).cast("B")
         paths = [*([model] if isinstance(model, (str, os.PathLike)) else []), *data]
         files = [file for path in paths for file in files_of(Path(os.fspath(path)))]
-        self._files = [(path, _mark(path.stat())) for path in files]
+        parts = [find_part(path) for path in files]
+        self._files = [(part, _mark(part.path.stat())) for part in parts]
         self._tokenizer = tokenizer
         self._begun: _Hash | None = None
         if self._memory is not None and np.frombuffer(self._memory, np.uint8).ctypes.data % _ALIGNMENT:
@@ -62,8 +64,8 @@ class ModelIdentity:
             StateFileError: A file of it has changed since it was loaded, or is gone.
         """
         digest = self._of_memory() if self._begun is None else self._begun.copy()
-        for path, mark in self._files:
-            self._add_file(digest, path, mark)
+        for part, mark in self._files:
+            self._add_file(digest, part, mark)
         return digest.hexdigest()
 
     def _of_memory(self) -> _Hash:
@@ -96,14 +98,15 @@ class ModelIdentity:
         return (memory[start : start + _BLOCK_BYTES] for start in _starts(memory.nbytes))
 
     @staticmethod
-    def _add_file(digest: _Hash, path: Path, mark: tuple[int, ...]) -> None:
+    def _add_file(digest: _Hash, part: FilePart, mark: tuple[int, ...]) -> None:
+        path, offset, size = part
         try:
             with path.open("rb", buffering=0) as file:
                 status = os.fstat(file.fileno())
                 if _mark(status) != mark:
                     raise StateFileError(f"{path}: the file has changed since the model was loaded from it")
-                size = status.st_size
-                _add(digest, size, (os.pread(file.fileno(), _BLOCK_BYTES, at) for at in _starts(size)))
+                blocks = ((at, min(_BLOCK_BYTES, size - at)) for at in _starts(size))
+                _add(digest, size, (os.pread(file.fileno(), count, offset + at) for at, count in blocks))
         except OSError as error:
             raise StateFileError(f"{path}: cannot be read: {error.strerror or error}") from error
 

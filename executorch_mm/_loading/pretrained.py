@@ -12,6 +12,7 @@ from typing import Protocol, cast
 from executorch_mm._files.extras import import_extra, no_panic
 from executorch_mm._files.model_files import EXPORT_FILE, is_export_folder
 from executorch_mm._files.paths import checked_path
+from executorch_mm._loading.bundle import is_bundle, unpack
 from executorch_mm._loading.options import PathLike
 from executorch_mm._tokenizers.detect import find_in
 from executorch_mm.errors import ModelLoadError, TokenizerError
@@ -83,6 +84,8 @@ def find_model(
 ) -> ModelFiles:
     """The files of a model, downloaded where they are not here; see `MultimodalRunner.from_pretrained`."""
     folder = checked_path(name, "name", ModelLoadError)
+    if is_bundle(folder):
+        folder = unpack(folder)
     if model_file is None and not folder.is_dir() and (folder.suffix == ".pte" or folder.is_file()):
         folder, model_file = folder.parent, folder.name
         model = folder / model_file  # the loader says what is wrong with it

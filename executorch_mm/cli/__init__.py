@@ -10,7 +10,18 @@ import sys
 from collections.abc import Callable, Sequence
 
 from executorch_mm import ExecutorchMMError, __version__
-from executorch_mm.cli import batch, chat, completion, demo, doctor, generate, inspect, serve, transcribe
+from executorch_mm.cli import (
+    batch,
+    chat,
+    completion,
+    demo,
+    doctor,
+    generate,
+    inspect,
+    pack,
+    serve,
+    transcribe,
+)
 from executorch_mm.cli.errors import PROGRAM, UsageError, complain
 from executorch_mm.cli.grammar import Commands, add_command
 from executorch_mm.cli.output import forget, use_streams
@@ -38,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands: Commands = parser.add_subparsers(
         title="commands", dest="command", required=True, metavar="COMMAND"
     )
-    for module in (demo, generate, chat, transcribe, batch, serve, inspect, doctor):
+    for module in (demo, generate, chat, transcribe, batch, serve, inspect, pack, doctor):
         module.add_parser(commands)
     completion.add_parser(commands, build_parser)
     version = add_command(commands, "version", "print the version", "Print the version.")

@@ -47,13 +47,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _lines(report: ModelReport) -> Iterator[str]:
-    yield f"{report.path}: {_size(report.file_bytes)}, {report.kind} model"
+    yield f"{report.path}: {shown_size(report.file_bytes)}, {report.kind} model"
     if report.kind != "other":
         rewind = "can" if report.can_rewind else "cannot"
         yield f"context: {report.capacity or 'unknown'} positions, {report.max_chunk} a call, {rewind} rewind"
     if report.copied_step_bytes is not None:
         components = ", ".join(method.name for method in report.methods)
-        yield f"components: {components}; each step copies {_size(report.copied_step_bytes)} of inputs"
+        yield f"components: {components}; each step copies {shown_size(report.copied_step_bytes)} of inputs"
     for method in report.methods:
         yield from _method_lines(method)
     if report.metadata:
@@ -67,13 +67,13 @@ def _method_lines(method: MethodReport) -> Iterator[str]:
     yield method.name
     yield from (f"  in   {_describe(tensor)}" for tensor in method.inputs)
     yield from (f"  out  {_describe(tensor)}" for tensor in method.outputs)
-    memory = ", ".join(map(_size, method.arena_bytes)) or "none"
-    shared = f" ({_size(method.shared_bytes)} shared by all methods)" if method.shared_bytes else ""
-    yield f"  planned memory {memory}{shared}; cache {method.cache} ({_size(method.cache_bytes)})"
+    memory = ", ".join(map(shown_size, method.arena_bytes)) or "none"
+    shared = f" ({shown_size(method.shared_bytes)} shared by all methods)" if method.shared_bytes else ""
+    yield f"  planned memory {memory}{shared}; cache {method.cache} ({shown_size(method.cache_bytes)})"
     yield f"  {method.num_instructions} instructions, {method.delegated_share:.0%} of the calls delegated"
     for delegate in method.delegates:
         missing = "" if delegate.is_linked else ", MISSING"
-        yield f"  {delegate.calls:5} {delegate.backend} ({_size(delegate.bytes)}{missing})"
+        yield f"  {delegate.calls:5} {delegate.backend} ({shown_size(delegate.bytes)}{missing})"
     for operator in method.operators:
         source = "MISSING" if operator.source == "missing" else operator.source
         yield f"  {operator.calls:5} {operator.name} ({source})"
@@ -86,7 +86,8 @@ def _describe(tensor: TensorReport) -> str:
     return f"{tensor.dtype} {bound}{list(tensor.shape)}{', planned' if tensor.is_planned else ''}"
 
 
-def _size(count: int) -> str:
+def shown_size(count: int) -> str:
+    """A number of bytes with one decimal."""
     if count < 1 << 10:
         return f"{count} B"
     return f"{count / (1 << 10):.1f} KiB" if count < 1 << 20 else f"{count / (1 << 20):.1f} MiB"

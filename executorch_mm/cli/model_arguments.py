@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from executorch_mm._loading.options import NumThreads
     from executorch_mm._loading.pretrained import ModelFiles
 
-MODEL = "a .pte file, a folder with one, or a Hugging Face repository as owner/name"
+MODEL = "a .pte file, a folder with one, a bundle, or a Hugging Face repository as owner/name"
 
 
 def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> argparse._ArgumentGroup:

@@ -207,7 +207,9 @@ def _name(model: str | None) -> str:
     if model is None:
         return "demo"
     path = Path(model)
-    return (path.resolve().name if path.exists() else model).removesuffix(".pte") or model
+    return (path.resolve().name if path.exists() else model).removesuffix(".pte").removesuffix(
+        ".bundle"
+    ) or model
 
 
 def _load(arguments: argparse.Namespace, threads: NumThreads) -> Model:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from executorch_mm import _core
 from executorch_mm._files.paths import checked_path
+from executorch_mm._loading.bundle import is_bundle, unpack
 from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.methods import load_methods
@@ -46,6 +47,8 @@ class TextEncoder(LoadedModel):
         **options: Unpack[MethodOptions],
     ) -> None:
         model = checked_path(model_path, "model_path")
+        if is_bundle(model):
+            model = unpack(model)
         if model.is_dir():
             programs = [path.name for path in model.iterdir()]
             model = model / choose_model(programs, None, str(model))

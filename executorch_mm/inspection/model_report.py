@@ -10,6 +10,7 @@ from math import prod
 from typing import Literal, TypeAlias
 
 from executorch_mm import _core
+from executorch_mm._loading.bundle import in_bundle
 from executorch_mm._loading.export_folder import core_folder, is_export_folder
 from executorch_mm.errors import ContractError, ModelLoadError
 
@@ -169,7 +170,7 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelReport:
     """Reads what a .pte file consists of, without loading it.
 
     Args:
-        path: The file, or a folder that transformers' exporter wrote.
+        path: The file, a bundle, or a folder that transformers' exporter wrote.
 
     Raises:
         ModelLoadError: It is no .pte file, or its structure cannot be followed; the folder's export.json is
@@ -177,6 +178,7 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelReport:
         ContractError: The folder is no export of a model that writes text.
         InputError: `path` is no path.
     """
+    path, _ = in_bundle(path, ())
     if is_export_folder(path):
         return _inspect_folder(os.fspath(path))
     program = _core.read_program(path)

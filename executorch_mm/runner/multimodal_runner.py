@@ -49,8 +49,8 @@ class MultimodalRunner(Conversation, CacheMethods):
         """Loads a model. The GIL is released meanwhile.
 
         Args:
-            model_path: The .pte file, or a folder that transformers' exporter wrote (export.json); or the
-                content of a file: bytes, bytearray, memoryview, mmap or anything else
+            model_path: The .pte file, a bundle, or a folder that transformers' exporter wrote (export.json);
+                or the content of a file: bytes, bytearray, memoryview, mmap or anything else
                 with the buffer protocol. Memory is used in place, kept alive and must not change; it is
                 copied only where it does not start at a multiple of 16.
             tokenizer_path: tokenizer.json, SentencePiece .model, tiktoken or llama2c .bin file, a folder with
@@ -105,8 +105,8 @@ class MultimodalRunner(Conversation, CacheMethods):
         """Loads a model with what was published with it: tokenizer, processor, chat template, .ptd files.
 
         Args:
-            name: A folder, a .pte file, or a repository of the Hugging Face Hub as "owner/name", which is
-                downloaded to the Hub's cache and taken from there when there is no connection.
+            name: A folder, a .pte file, a bundle, or a repository of the Hugging Face Hub as "owner/name",
+                which is downloaded to the Hub's cache and taken from there when there is no connection.
             model_file: The .pte file in it, where there are several.
             audio_preprocessor: The .pte file in it that makes features of audio, where several have
                 "preprocess" in their names; see the constructor.

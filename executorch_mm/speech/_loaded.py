@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from executorch_mm import _core
 from executorch_mm._loading.admission import Admission
+from executorch_mm._loading.bundle import in_bundle
 from executorch_mm._loading.loaded_model import name_source
 from executorch_mm._loading.model import load_model
 from executorch_mm._loading.options import PathLike, RunnerOptions, core_options, optional_path
@@ -42,6 +43,7 @@ class LoadedSpeech:
         **options: Unpack[RunnerOptions],
     ) -> None:
         self._start_ns = _core.now_ns()
+        model_path, data_path = in_bundle(model_path, data_path)
         loading = core_options(model_path, data_path, **options)
         from executorch_mm._loading.isolated import loader  # here: imports are to be fast
 

@@ -25,6 +25,7 @@ NAMES = [
     "batch",
     "serve",
     "inspect",
+    "pack",
     "doctor",
     "completion",
     "version",
