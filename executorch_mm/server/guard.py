@@ -15,6 +15,7 @@ from executorch_mm.server.connection import ClientGone
 from executorch_mm.server.failures import response_of
 from executorch_mm.server.page import PAGE
 from executorch_mm.server.state import Served, ServerState
+from executorch_mm.server.tracing import Tracing
 
 _OPEN = ("/health", *(each.path for each in PAGE))  # a probe has no key, and the page asks for it
 
@@ -33,6 +34,7 @@ class Guard:
     def __init__(self, app: ASGIApp, state: ServerState) -> None:
         self._app = app
         self._state = state
+        self._tracing = Tracing()
         options = state.options
         self._key = None if options.api_key is None else _digest(options.api_key)
         self._hosts: set[str] | None = None
@@ -55,20 +57,22 @@ class Guard:
                 served.status = message["status"]
             await send(message)
 
-        try:
-            path = scope["path"].removeprefix(scope.get("root_path", ""))  # what it is mounted under
-            self._check(Headers(scope=scope), path)
-            await self._app(scope, receive, note_status)
-        except ClientGone:
-            pass
-        except Exception as error:  # noqa: BLE001 (a server goes on)
-            failure = as_api_error(error)
-            served.fails(failure, error)
-            if served.status == 499:
-                await response_of(failure)(scope, receive, note_status)
-        finally:
-            served.end()
-            self._state.note(served)
+        headers = Headers(scope=scope)
+        with self._tracing.span(served, headers):
+            try:
+                path = scope["path"].removeprefix(scope.get("root_path", ""))  # what it is mounted under
+                self._check(headers, path)
+                await self._app(scope, receive, note_status)
+            except ClientGone:
+                pass
+            except Exception as error:  # noqa: BLE001 (a server goes on)
+                failure = as_api_error(error)
+                served.fails(failure, error)
+                if served.status == 499:
+                    await response_of(failure)(scope, receive, note_status)
+            finally:
+                served.end()
+                self._state.note(served)
 
     def _check(self, headers: Headers, path: str) -> None:
         host = headers.get("host", "")
