@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,19 @@ Loader: TypeAlias = Callable[[], Model]
 _LOG = logging.getLogger("executorch_mm.server")
 
 
+def resident_bytes() -> int:
+    """The resident memory of this process.
+
+    Raises:
+        InputError: The system does not tell it.
+    """
+    try:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        raise InputError("max_memory: expected None: this system does not tell what a process has") from None
+
+
 class Models:
     """Loads models when they are first asked for, lends them, and drops those that nobody needs.
 
@@ -41,6 +55,9 @@ class Models:
         loaders: By the names that clients use. What they return is closed by the server.
         idle: Seconds after which a model that nobody uses is dropped; None for never.
         most: Models that are loaded at a time; None for all.
+        max_bytes: Of resident memory that the process may have; above it models that nobody uses are dropped,
+            but for the last one. None for any.
+        resident: Tells how much it has.
 
     Attributes:
         created: When the server began, in seconds of Unix time.
@@ -48,10 +65,17 @@ class Models:
         is_ready: Whether the first model has been loaded.
 
     Raises:
-        InputError: There is none, or one without a name.
+        InputError: There is none, or one without a name; the memory of a process is not told here.
     """
 
-    def __init__(self, loaders: Mapping[str, Loader], idle: float | None, most: int | None) -> None:
+    def __init__(
+        self,
+        loaders: Mapping[str, Loader],
+        idle: float | None,
+        most: int | None,
+        max_bytes: int | None = None,
+        resident: Callable[[], int] = resident_bytes,
+    ) -> None:
         given: object = loaders
         if not isinstance(given, Mapping) or not given:
             raise InputError(f"loaders: expected a mapping of names to functions, got {shown(given)}")
@@ -61,6 +85,10 @@ class Models:
         self._loaders = dict(loaders)
         self._idle = idle
         self._most = most
+        self._max_bytes = max_bytes
+        self._resident = resident
+        if max_bytes is not None:
+            resident()
         self._loaded: dict[str, _Loaded] = {}  # the one that was used last at the end
         self.created: int = int(time.time())
         self.on_first: Callable[[BaseException | None], object] = _ignore
@@ -165,19 +193,33 @@ class Models:
             self._loaded.pop(name, None)  # the next request tries again
         else:
             _LOG.info("%s is loaded", name)
+            self._shrink(but=name)
 
     def _make_room(self) -> None:
-        if self._most is None or len(self._loaded) < self._most:
-            return
+        has_room = self._most is None or len(self._loaded) < self._most or self._drop_one()
+        if not has_room or (not self._shrink() and self._loaded):
+            message = "all models that may be loaded at a time are in use: try again later"
+            raise ApiError(503, message, code="no_room", retry_after=5)
+
+    def _drop_one(self, but: str | None = None) -> bool:
+        """Drops the model that nobody has used for longest; says whether there was one."""
         for name, loaded in list(self._loaded.items()):
-            if not loaded.num_users and loaded.task.done():
+            if name != but and not loaded.num_users and loaded.task.done():
                 self._drop(name, loaded)
-                return
-        message = "all models that may be loaded at a time are in use: try again later"
-        raise ApiError(503, message, code="no_room", retry_after=5)
+                return True
+        return False
+
+    def _shrink(self, but: str | None = None) -> bool:
+        """Drops models until the process has no more memory than it may; says whether that helped."""
+        while self._max_bytes is not None and self._resident() > self._max_bytes:
+            if not self._drop_one(but):
+                return False
+        return True
 
     def _give_back(self, name: str, loaded: _Loaded) -> None:
         loaded.num_users -= 1
+        if self._loaded.get(name) is loaded:
+            self._shrink(but=name)
         if not loaded.num_users and self._idle is not None:
             loaded.num_idle += 1
             asyncio.get_running_loop().call_later(self._idle, self._expire, name, loaded, loaded.num_idle)

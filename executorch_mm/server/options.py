@@ -29,6 +29,8 @@ class ServerOptions:
         max_stored_bytes: Bytes of them, with their conversations.
         max_models: Models that are loaded at a time; another makes the one go that has not been used for
             longest. None for all.
+        max_memory: Bytes of resident memory of the whole process, above which models that nobody uses are
+            dropped, those first that have not been used for longest; the last one stays. None for any.
         idle: Seconds after which a model that nobody uses is dropped, to be loaded again when it is asked
             for; None for never.
         media_folder: Folder of which messages may name image and audio files; None for none.
@@ -54,6 +56,7 @@ class ServerOptions:
     max_stored: int = 256
     max_stored_bytes: int = 64 * 2**20
     max_models: int | None = None
+    max_memory: int | None = None
     idle: float | None = None
     media_folder: str | os.PathLike[str] | None = None
     media_domains: tuple[str, ...] = ()
@@ -71,7 +74,7 @@ class ServerOptions:
         for name in ("timeout", "idle"):
             if getattr(self, name) is not None:
                 _check_seconds(name, getattr(self, name))
-        for name in ("max_tokens", "max_models"):
+        for name in ("max_tokens", "max_models", "max_memory"):
             if getattr(self, name) is not None:
                 _check_int(name, getattr(self, name), 1)
         _check_int("max_body_bytes", self.max_body_bytes, 1)

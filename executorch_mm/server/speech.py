@@ -65,7 +65,7 @@ def _read(fields: Fields, *, translates: bool) -> _Asked:
     options: dict[str, Any] = {"task": "translate"} if translates else {"language": fields.text("language")}
     if temperature := _number(fields.text("temperature")):
         options["temperature"] = temperature
-    is_streamed = not translates and fields.text("stream") == "true"
+    is_streamed = fields.text("stream") == "true"
     fields.ignore("stream", "chunking_strategy")
     config = SpeechConfig(prompt=fields.text("prompt"), timestamps=shape not in ("json", "text"), **options)
     fields.finish()

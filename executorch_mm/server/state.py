@@ -33,7 +33,7 @@ class ServerState:
 
     def __init__(self, loaders: Mapping[str, Loader], options: ServerOptions) -> None:
         self.options: ServerOptions = options
-        self.models: Models = Models(loaders, options.idle, options.max_models)
+        self.models: Models = Models(loaders, options.idle, options.max_models, options.max_memory)
         self.places: Places = Places(options.max_running, options.max_waiting)
         self.bodies: Bodies = Bodies(options.max_body_bytes)
         self.stored: StoredResponses = StoredResponses(options.max_stored, options.max_stored_bytes)

@@ -106,6 +106,20 @@ def test_speech_is_streamed(several: Any, speech: SpeechRunner, clip_of_speech: 
     assert events[-1].type == "transcript.text.done"
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # by OpenAI, for translations
+def test_a_translation_is_streamed(several: Any, speech: SpeechRunner, clip_of_speech: bytes) -> None:
+    expected = speech.transcribe(clip_of_speech, task="translate").text
+
+    with several.audio.translations.with_streaming_response.create(
+        model="whisper", file=("a.wav", clip_of_speech), extra_body={"stream": "true"}
+    ) as response:
+        lines = [line for line in response.iter_lines() if line]
+
+    events = [json.loads(line.removeprefix("data: ")) for line in lines]
+    assert "".join(event["delta"] for event in events[:-1]) == expected == events[-1]["text"]
+    assert events[-1]["type"] == "transcript.text.done"
+
+
 def test_words_have_times_where_the_model_tells(several: Any, clip_of_speech: bytes) -> None:
     options: dict[str, Any] = {"response_format": "verbose_json", "timestamp_granularities": ["word"]}
     with LOADERS["transducer"]() as runner:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import logging
@@ -28,7 +29,9 @@ pytest.importorskip("starlette", reason="the extra executorch_mm[server] is not 
 
 from executorch_mm._openai.failures import ApiError  # noqa: E402
 from executorch_mm.server import BackgroundServer, ServerOptions, make_app, serve  # noqa: E402
+from executorch_mm.server.models import Models, resident_bytes  # noqa: E402
 from executorch_mm.server.places import Places  # noqa: E402
+from executorch_mm.server.state import Served  # noqa: E402
 
 LONG: dict[str, Any] = {
     "model": "slow",
@@ -423,6 +426,53 @@ def test_a_model_in_use_makes_no_room() -> None:
         when(lambda: answer_of(server.url, "b").status == 200)
 
 
+def test_models_go_when_the_process_has_too_much_memory() -> None:
+    loaders = {name: Counted() for name in "abcd"}
+
+    def resident() -> int:
+        return 10 + sum(load.num_open for load in loaders.values())
+
+    async def main() -> None:
+        models = Models(loaders, None, None, 12, resident)
+        models.start()
+
+        async def use(name: str) -> list[int]:
+            served = Served("test")
+            await models.lend(name, served)
+            served.end()
+            return [load.num_open for load in loaders.values()]
+
+        while not models.is_ready:
+            with contextlib.suppress(ApiError):
+                await use("a")
+            await asyncio.sleep(0.01)
+        assert await use("b") == [1, 1, 0, 0]
+        assert await use("a") == [1, 1, 0, 0]
+        assert await use("c") == [1, 0, 1, 0]  # a has been used since
+        one, two, three = (Served("test") for _ in range(3))
+        await models.lend("a", one)
+        await models.lend("c", two)
+        await models.lend("d", three)  # nobody can go: there is more than may be until one does
+        assert resident() == 13
+        with pytest.raises(ApiError) as caught:
+            await models.lend("b", Served("test"))
+        assert (caught.value.status, caught.value.code) == (503, "no_room")
+        one.end()
+        two.end()
+        three.end()
+        assert resident() == 12
+        await models.close()
+        assert resident() == 10
+
+    asyncio.run(main())
+
+
+def test_a_process_knows_its_memory() -> None:
+    before = resident_bytes()
+    block = b"x" * (64 << 20)
+    assert resident_bytes() - before > len(block) // 2
+
+
 def test_a_model_that_nobody_uses_is_dropped_until_it_is_asked_for() -> None:
     loader = Counted()
     with BackgroundServer({"a": loader}, ServerOptions(port=0, idle=0.1)) as server:
@@ -484,6 +534,7 @@ def test_a_port_that_is_taken_is_said(server: Any) -> None:
         {"grace": float("inf")},
         {"idle": 0},
         {"max_models": 0},
+        {"max_memory": 0},
     ],
 )
 def test_options_out_of_range_are_named(options: dict[str, Any]) -> None:
