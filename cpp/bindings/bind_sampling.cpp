@@ -77,6 +77,8 @@ void bind_sampling(nb::module_& module) {
       .def(nb::init<const SamplingOptions&>(), "options"_a)
       .def("sample", sample, nb::arg("logits").noconvert(), "history"_a,
            "The next token, given logits (vocab_size) and the token ids before them.")
+      .def_prop_ro("top_logprobs", &Sampler::top_logprobs, nb::rv_policy::copy,
+                   "What the last Session.rank() found, falling.")
       .def("probabilities", probabilities, nb::arg("logits").noconvert(), "history"_a,
            "What sample() would draw from.");
 }

@@ -355,6 +355,14 @@ void bind_session(nb::module_& module) {
                   "Samples the next token of each of several sessions over one model, after one "
                   "call of it for all that they have pending; needs "
                   "Contract.max_batch_tokens > 1.")
+      .def("rank", &Session::rank, "sampler"_a, "num_tokens"_a, "deadline_ns"_a = kNever,
+           WithoutGil(),
+           "Reads what is pending; what may follow an answer of so many tokens is then in the\n"
+           "sampler's top_logprobs. Returns what is added to turn these into ln p in the model's "
+           "own\n"
+           "distribution; None where it was cancelled before its turn or the deadline came first.")
+      .def("append", &Session::append, "token"_a, "deadline_ns"_a = kNever, WithoutGil(),
+           "Takes a token for the next one; the model reads it later.")
       .def("limit_chunks", &Session::limit_chunks, "num_positions"_a,
            "A call reads at most so many positions of a prompt.")
       .def_prop_rw("priority", &Session::priority, &Session::set_priority,

@@ -476,6 +476,16 @@ std::optional<int32_t> Session::step(Sampler& sampler, const SampleHooks& hooks,
   return token;
 }
 
+std::optional<double> Session::rank(Sampler& sampler, int64_t num_tokens, int64_t deadline_ns) {
+  const auto lock = enter();
+  expect_idle();
+  expect_prompt();
+  if (!read_pending(deadline_ns)) return std::nullopt;
+  const ScopedTimer timer(timings_.sample_ns);
+  return sampler.rank(static_cast<const float*>(logits_.data), logits_.size(), history_,
+                      static_cast<size_t>(std::max<int64_t>(num_tokens, 0)));
+}
+
 void Session::reset() {
   const auto lock = enter();
   chunks_.clear();

@@ -141,6 +141,10 @@ class Session {
   std::optional<int32_t> step(Sampler& sampler, const SampleHooks& hooks = {},
                               const std::vector<int64_t>& guesses = {},
                               int64_t deadline_ns = kNever);
+  // Feeds the pending tokens, if any, and ranks what may follow an answer of so many tokens; see
+  // Sampler::rank(), whose result it returns. Nothing is pending then. Nothing where it was
+  // cancelled before its turn or the deadline came first.
+  std::optional<double> rank(Sampler& sampler, int64_t num_tokens, int64_t deadline_ns = kNever);
   // Whether the next step calls the model.
   bool needs_call() const;
   // Steps of others need not wait for the next one of this session: there is none for now.

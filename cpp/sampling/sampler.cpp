@@ -96,6 +96,15 @@ void Sampler::follow(const Sampler& other) {
   if (has_penalty(options_) && vocab_size_ >= 0) counts_.resize(vocab_size_);  // counts anew
 }
 
+double Sampler::rank(const float* logits, int64_t vocab_size, const std::vector<int64_t>& history,
+                     size_t num_tokens) {
+  prepare(vocab_size);
+  num_sampled_ = num_tokens;
+  const float* row = edited(logits, history, {});
+  note_logprobs(row, likeliest(row));
+  return row == logits ? 0.0 : log_sum_exp(row, vocab_size) - log_sum_exp(logits, vocab_size);
+}
+
 void Sampler::distribution(const float* logits, int64_t vocab_size,
                            const std::vector<int64_t>& history, const SampleHooks& hooks,
                            double* probabilities) {

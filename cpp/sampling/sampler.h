@@ -48,6 +48,12 @@ class Sampler {
   // Chooses the next tokens as another sampler with these options would, which has come as far.
   void follow(const Sampler& other);
 
+  // The likeliest num_logprobs tokens that may follow an answer whose `num_tokens` end `history`,
+  // in top_logprobs(). Returns what turns these numbers into ln p in the model's own distribution.
+  // Throws as sample() does.
+  double rank(const float* logits, int64_t vocab_size, const std::vector<int64_t>& history,
+              size_t num_tokens);
+
   // What sample() would draw from: the probability of each token, (vocab_size).
   void distribution(const float* logits, int64_t vocab_size, const std::vector<int64_t>& history,
                     const SampleHooks& hooks, double* probabilities);

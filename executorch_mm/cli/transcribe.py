@@ -56,6 +56,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--temperature", metavar="X", type=float, help="use only this one; 0 takes the likeliest tokens"
     )
+    parser.add_argument(
+        "--beam-size", metavar="N", type=int, default=1, help="texts that are followed at a time (default: 1)"
+    )
     parser.add_argument("--seed", metavar="N", type=int, help="the same seed gives the same text")
     silence = parser.add_mutually_exclusive_group()
     silence.add_argument("--vad", action="store_true", help="leave out what is no louder than its background")
@@ -290,6 +293,7 @@ def _config(arguments: argparse.Namespace) -> SpeechConfig:
             timestamps=arguments.format != "txt",
             word_timestamps=arguments.words,
             vad_filter=arguments.vad,
+            beam_size=arguments.beam_size,
             seed=arguments.seed,
         )
         return config if arguments.temperature is None else config.replace(temperature=arguments.temperature)

@@ -107,13 +107,14 @@ class SpeechRequests(Access[SessionT], Generic[SessionT, ClipT]):
                 hearing.prepare_ns = _core.now_ns() - start_ns
                 yield from self._hear_parts(session, parts, duration, config, hearing, progress)
         finally:
-            self.stats = self.make_stats(
+            stats = self.make_stats(
                 session,
                 finish_reason=hearing.finish_reason,
                 token_times_ns=tuple(hearing.token_times_ns),
                 prepare_ns=hearing.prepare_ns,
                 input_notes=clip.notes if isinstance(clip, Waveform) else (),
             )
+            self.stats = hearing.costs.added_to(stats)
             made.append(
                 Transcription(
                     text="".join(segment.text for segment in hearing.segments),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
+from executorch_mm import _core
 from executorch_mm._engine.access import CoreSession
 from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import Segment, SpeechEvent
+from executorch_mm.stats import Stats
 
 if TYPE_CHECKING:
     from executorch_mm.inputs import ArrayLike
@@ -22,6 +25,36 @@ SpeechProgress: TypeAlias = Callable[[float, float], object]
 
 
 @dataclass
+class SearchCosts:
+    """What a search has cost beside what the request's session counts; fields as in `RequestTimings`."""
+
+    num_generated_tokens: int = 0
+    num_forced_tokens: int = 0
+    num_decode_steps: int = 0
+    decode_ns: int = 0
+    sample_ns: int = 0
+
+    def add(self, timings: _core.RequestTimings | SearchCosts) -> None:
+        """Adds the model's calls that another session has made."""
+        if isinstance(timings, SearchCosts):
+            self.num_generated_tokens += timings.num_generated_tokens
+            self.num_forced_tokens += timings.num_forced_tokens
+        self.num_decode_steps += timings.num_decode_steps
+        self.decode_ns += timings.decode_ns
+        self.sample_ns += timings.sample_ns
+
+    def added_to(self, stats: Stats) -> Stats:
+        """The costs of all."""
+        return dataclasses.replace(
+            stats,
+            **{
+                field.name: getattr(stats, field.name) + getattr(self, field.name)
+                for field in dataclasses.fields(self)
+            },
+        )
+
+
+@dataclass
 class Hearing:
     """What is known of an audio clip so far.
 
@@ -32,6 +65,7 @@ class Hearing:
         prepare_ns: Time for making features.
         token_times_ns: As in `Stats`.
         context: Tokens of what was said, for a model that goes by them.
+        costs: Of other sessions that took part.
     """
 
     language: str | None = None
@@ -40,6 +74,7 @@ class Hearing:
     prepare_ns: int = 0
     token_times_ns: list[int] = field(default_factory=list)
     context: list[int] | None = None
+    costs: SearchCosts = field(default_factory=SearchCosts)
 
     def of_part(self) -> Hearing:
         """For a part of the clip, behind what has been heard of it."""
@@ -56,6 +91,7 @@ class Hearing:
         self.segments += map(placed, part.segments)
         self.prepare_ns += part.prepare_ns
         self.token_times_ns += part.token_times_ns
+        self.costs.add(part.costs)
 
 
 SessionT_contra = TypeVar("SessionT_contra", bound=CoreSession, contravariant=True)

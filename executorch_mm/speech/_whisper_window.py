@@ -16,6 +16,7 @@ from executorch_mm.config import GenerationConfig
 from executorch_mm.preprocess.steps import FloatArray
 from executorch_mm.sampling import deadline_ns, generation_options
 from executorch_mm.speech._transcriber import Hearing
+from executorch_mm.speech._whisper_beams import Beam, BeamSearch
 from executorch_mm.speech._whisper_tokens import WhisperTokens
 from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import Partial
@@ -123,6 +124,8 @@ class WindowDecoder:
     ) -> Generator[Partial, None, Attempt]:
         if not self._begin(window, is_first):
             return Attempt(interruption="cancelled" if self._session.is_cancelled else "timeout")
+        if self._config.beam_size > 1 and temperature == 0:
+            return (yield from self._search(window))
         generation = _core.Generation(self._session, self._options(window, temperature))
         stream = TextStream(self._tokenizer)
         tokens: list[int] = []
@@ -149,6 +152,43 @@ class WindowDecoder:
             interruption=reason if reason in ("timeout", "cancelled") else None,
             probabilities=tuple(math.exp(record.logprob) for record in records[: len(tokens)]),
             alignment=tuple(alignment),
+        )
+
+    def _search(self, window: Window) -> Generator[Partial, None, Attempt]:
+        """An attempt with several beams."""
+        config, session = self._config, self._session
+        options = self._options(window, 0.0)
+        search = BeamSearch(
+            session,
+            options.sampling,
+            config,
+            self._tokens.ends,
+            min(options.max_new_tokens, self._num_positions - session.position),
+            self._end_ns,
+            wants_alignment=config.word_timestamps,
+        )
+        beams, said = search.search(), ""
+        try:
+            while True:
+                # A character may be said in part.
+                text = text_of(next(beams), self._tokenizer, self._tokens).rstrip("\ufffd")
+                if text != said:
+                    said = text
+                    yield Partial(text, window.start, 0.0)
+        except StopIteration as end:
+            best: Beam = end.value
+        finally:
+            beams.close()
+            self._hearing.costs.add(search.costs)
+        self._hearing.token_times_ns += search.times_ns
+        return Attempt(
+            tokens=best.tokens,
+            avg_logprob=sum(best.logprobs) / (len(best.tokens) + 1),
+            compression_ratio=compression_ratio(text_of(best.tokens, self._tokenizer, self._tokens)),
+            no_speech_prob=self._no_speech_prob,
+            interruption=search.interruption,
+            probabilities=tuple(math.exp(logprob) for logprob in best.logprobs[: len(best.tokens)]),
+            alignment=best.alignment,
         )
 
     def _begin(self, window: Window, is_first: bool) -> bool:

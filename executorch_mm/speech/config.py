@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from executorch_mm.speech.vad import VoiceActivityDetector
 
+_MOST_BEAMS = 32
+_MOST_PENALTY = 10
+
 Task: TypeAlias = Literal["transcribe", "translate"]
 
 
@@ -28,6 +31,9 @@ class SpeechOptions(TypedDict, total=False):
     word_timestamps: bool
     prompt: str | None
     temperature: float | Sequence[float]
+    beam_size: int
+    patience: float | None
+    length_penalty: float
     compression_ratio_threshold: float | None
     logprob_threshold: float | None
     no_speech_threshold: float | None
@@ -44,6 +50,7 @@ _OTHER_NAMES = {
     "initial_prompt": "prompt",
     "without_timestamps": "timestamps",
     "return_timestamps": "timestamps",
+    "num_beams": "beam_size",
     "vad": "vad_filter",
     "vad_model": "vad_filter",
     "vad_parameters": "vad_filter",
@@ -69,6 +76,13 @@ class SpeechConfig:
         prompt: Text that the model takes for what was said before: names, spellings, style.
         temperature: 0 takes the likeliest token. With several, the next one is tried where the text repeats
             itself or is too unlikely.
+        beam_size: Texts that are followed at a time at temperature 0, of which the likeliest is taken: a
+            beam search with the rules of transformers' `num_beams`. 1 takes the likeliest token each time.
+        patience: The search ends when beam_size * patience texts have ended; 1.0 is transformers'
+            `early_stopping=True`. None goes on while one that has not ended is better, as transformers does
+            by default.
+        length_penalty: The sum of a text's ln p is divided by its number of tokens to this power: above 0
+            longer texts gain, below 0 shorter ones.
         compression_ratio_threshold: Text that compresses better than this repeats itself; None never tries
             again for that.
         logprob_threshold: Mean logarithm of the tokens' probabilities below which a text is too unlikely;
@@ -95,6 +109,9 @@ class SpeechConfig:
     word_timestamps: bool = False
     prompt: str | None = None
     temperature: float | Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    beam_size: int = 1
+    patience: float | None = None
+    length_penalty: float = 1.0
     compression_ratio_threshold: float | None = 2.4
     logprob_threshold: float | None = -1.0
     no_speech_threshold: float | None = 0.6
@@ -120,11 +137,24 @@ class SpeechConfig:
             raise InputError(
                 f"temperature: expected a number of 0 or more, or several, got {shown(self.temperature)}"
             )
+        self._check_search()
         GenerationConfig(max_new_tokens=self.max_new_tokens, seed=self.seed, timeout=self.timeout)  # checks
         for name in ("compression_ratio_threshold", "logprob_threshold", "no_speech_threshold"):
             value = getattr(self, name)
             if value is not None and not is_finite(value):
                 raise InputError(f"{name}: expected a finite number or None, got {shown(value)}")
+
+    def _check_search(self) -> None:
+        size: object = self.beam_size
+        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _MOST_BEAMS:
+            raise InputError(f"beam_size: expected an int of 1 to {_MOST_BEAMS}, got {shown(size)}")
+        if self.patience is not None and not (is_finite(self.patience) and self.patience > 0):
+            raise InputError(f"patience: expected a number above 0 or None, got {shown(self.patience)}")
+        if not is_finite(self.length_penalty) or abs(self.length_penalty) > _MOST_PENALTY:
+            raise InputError(
+                f"length_penalty: expected a number of -{_MOST_PENALTY} to {_MOST_PENALTY}, got "
+                f"{shown(self.length_penalty)}"
+            )
 
     @property
     def temperatures(self) -> tuple[float, ...]:

@@ -811,6 +811,16 @@ class Session:
         Samples the next token of each of several sessions over one model, after one call of it for all that they have pending; needs Contract.max_batch_tokens > 1.
         """
 
+    def rank(self, sampler: Sampler, num_tokens: int, deadline_ns: int = 9223372036854775807) -> float | None:
+        """
+        Reads what is pending; what may follow an answer of so many tokens is then in the
+        sampler's top_logprobs. Returns what is added to turn these into ln p in the model's own
+        distribution; None where it was cancelled before its turn or the deadline came first.
+        """
+
+    def append(self, token: int, deadline_ns: int = 9223372036854775807) -> bool:
+        """Takes a token for the next one; the model reads it later."""
+
     def limit_chunks(self, num_positions: int) -> None:
         """A call reads at most so many positions of a prompt."""
 
@@ -1055,6 +1065,10 @@ class Sampler:
         """
         The next token, given logits (vocab_size) and the token ids before them.
         """
+
+    @property
+    def top_logprobs(self) -> list[TokenLogprob]:
+        """What the last Session.rank() found, falling."""
 
     def probabilities(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], history: Sequence[int]) -> Annotated[NDArray[numpy.float64], dict(shape=(None,))]:
         """What sample() would draw from."""

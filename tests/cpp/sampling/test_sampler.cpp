@@ -253,6 +253,34 @@ TEST_CASE("logprobs are those of the model, whatever the options do to them") {
   }
 }
 
+TEST_CASE("what may follow is ranked after the rules, with what leads back to the model's own") {
+  std::vector<float> row = {1.0f, 3.0f, 2.0f, 0.5f};
+  SamplingOptions options;
+  options.num_logprobs = 2;
+  options.suppress_tokens = {1};
+  options.begin_suppress_tokens = {2};
+  Sampler sampler(options);
+  const auto rank = [&](size_t num_tokens) {
+    return sampler.rank(row.data(), 4, {9, 9}, num_tokens);
+  };
+  const auto log_sum = [&](std::vector<size_t> of) {
+    double sum = 0.0;
+    for (const size_t i : of) sum += std::exp(double{row[i]});
+    return std::log(sum);
+  };
+  const double first = rank(0);
+  REQUIRE(sampler.top_logprobs().size() == 2);
+  CHECK(sampler.top_logprobs()[0].token == 0);
+  CHECK(sampler.top_logprobs()[0].value == doctest::Approx(1.0 - log_sum({0, 3})).epsilon(1e-5));
+  CHECK(first == doctest::Approx(log_sum({0, 3}) - log_sum({0, 1, 2, 3})).epsilon(1e-5));
+  const double later = rank(1);  // in any order of answers
+  CHECK(sampler.top_logprobs()[0].token == 2);
+  CHECK(later == doctest::Approx(log_sum({0, 2, 3}) - log_sum({0, 1, 2, 3})).epsilon(1e-5));
+  CHECK(rank(0) == first);
+  row = {kForbidden, 3.0f, kForbidden, kForbidden};
+  CHECK_THROWS_AS(rank(1), Error);
+}
+
 TEST_CASE("more logprobs than tokens are all of them") {
   SamplingOptions options;
   options.num_logprobs = 10;
