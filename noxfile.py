@@ -284,6 +284,14 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def lm_eval(session: nox.Session) -> None:
+    """The tests with EleutherAI's lm-evaluation-harness (a download of about 150 MB)."""
+    install_package(session, "test")
+    session.install("lm-eval>=0.4.13")
+    session.run("pytest", "tests/python/compat/test_lm_eval.py", *session.posargs)
+
+
+@nox.session
 def ray(session: nox.Session) -> None:
     """The tests of batches on Ray and of Ray Serve (a download of about 150 MB)."""
     install_package(session, "test", "ray", "ray-serve")

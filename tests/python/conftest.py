@@ -30,6 +30,7 @@ SKIP_GROUPS = {
     ),
     "Ray": (r"could not import 'ray'|executorch_mm\[ray\]", "nox -s ray"),
     "browser": (r"selenium|chromium", "nox -s browser"),
+    "lm-evaluation-harness": (r"lm_eval", "nox -s lm_eval"),
     "extras": (r"could not import|the extra executorch_mm\[|is not read here|reads no AVIF", "nox -s tests"),
     "other machines": (
         r"this (machine|system)|Linux|one core|reads /proc|binutils|ELF|always full",
