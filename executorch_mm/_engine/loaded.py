@@ -84,12 +84,12 @@ class Loaded:
         self.is_isolated = options.get("isolate", False)
         load = loader(_core.Session.load, model_path, data_path, options)
         session, self.tokenizer, search_folders = load_model(loading, tokenizer_path, load)
-        self.prefixes = PrefixStore(0 if self.is_isolated else caches.prefixes)
+        self.prefixes = PrefixStore(caches.prefixes)
         self.encoded = _core.EncoderCache(caches.encoders)
         if caches.encoders > 0:
             session.keep_encoded(self.encoded)
         if has_prefixes and caches.prefixes > 0:
-            _expect_siblings(session, self.is_isolated)
+            _expect_siblings(session)
         contract = session.contract
         _expect_kind(contract, is_seq2seq)
         processor = optional_path(processor_path, "processor_path")
@@ -148,9 +148,7 @@ class Loaded:
         return Constraints(self.tokenizer, self.eos_ids, self._vocab_size)
 
 
-def _expect_siblings(session: _core.Session, is_isolated: bool) -> None:
-    if is_isolated:
-        raise InputError("prefix_cache_bytes: expected 0 for a model in a process of its own")
+def _expect_siblings(session: _core.Session) -> None:
     try:
         session.another()
     except InputError as error:

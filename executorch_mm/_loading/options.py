@@ -157,8 +157,8 @@ class ConversationOptions(RunnerOptions, total=False):
         prefix_cache_bytes: Memory for what was read at the ends of prompts and answers, so that a prompt that
             begins as an earlier one did, also in another session, is read from where they differ. What was
             not used for longest goes first. 0 keeps nothing: the default of `MultimodalRunner`. Of
-            `MultimodalModel` it is 256 MiB. A model that holds one conversation only, or runs in a process of
-            its own, keeps none (`InputError` where it is asked for).
+            `MultimodalModel` it is 256 MiB. A model that holds one conversation only keeps none (`InputError`
+            where it is asked for).
             More: https://executorch-mm.example/docs/caches.html
         encoder_cache_bytes: Memory for what the encoders made of images and audio, so that the same content
             is encoded once, whatever stands before it. 0 keeps nothing: the default of `MultimodalRunner`.

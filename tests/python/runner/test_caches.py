@@ -263,14 +263,23 @@ def test_bytes_that_are_none_are_refused(name: str, given: object) -> None:
         load(**{name: given})
 
 
-def test_a_model_elsewhere_has_no_prefix_cache() -> None:
-    with pytest.raises(
-        InputError, match="prefix_cache_bytes: expected 0 for a model in a process of its own"
-    ):
-        load_runner(prefix_cache_bytes=1 << 20, isolate=True)
-    with load(isolate=True) as model, model.session() as session:
-        session.prefill(make_token_input(TOKENS[:20]))
-        assert model.cache_info()[:3] == (0, 0, 0)
+def test_sessions_of_a_model_in_a_process_of_its_own_go_on_from_what_others_have_read() -> None:
+    with load_runner() as runner:
+        expected = answer(runner, TOKENS[:24])
+    with load(isolate=True, prefix_cache_bytes=1 << 16) as model:
+        for reused in (0, 23, 23):
+            with model.session() as session:
+                assert answer(session, TOKENS[:24]) == expected
+                assert session.stats.num_cached_tokens == reused
+        assert 0 < model.cache_info().prefix_bytes <= 1 << 16
+        for number in range(20):  # what was not used for longest goes, there too
+            with model.session() as session:
+                answer(session, [3 + number, *TOKENS[:20]])
+        info = model.cache_info()
+        assert 0 < info.prefix_entries < 20
+        assert info.prefix_bytes <= 1 << 16
+        model.clear_cache()
+        assert model.cache_info()[:2] == (0, 0)
 
 
 @pytest.mark.parametrize("name", ["aya_vision", "gpt2", "llama", "llava", "qwen3", "voxtral"])
