@@ -18,7 +18,9 @@ from executorch_mm.cli import (
     doctor,
     generate,
     inspect,
+    list_models,
     pack,
+    pull,
     serve,
     transcribe,
 )
@@ -49,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands: Commands = parser.add_subparsers(
         title="commands", dest="command", required=True, metavar="COMMAND"
     )
-    for module in (demo, generate, chat, transcribe, batch, serve, inspect, pack, doctor):
+    for module in (demo, generate, chat, transcribe, batch, serve, inspect, pack, pull, list_models, doctor):
         module.add_parser(commands)
     completion.add_parser(commands, build_parser)
     version = add_command(commands, "version", "print the version", "Print the version.")

@@ -26,6 +26,8 @@ NAMES = [
     "serve",
     "inspect",
     "pack",
+    "pull",
+    "list",
     "doctor",
     "completion",
     "version",
