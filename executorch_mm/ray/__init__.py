@@ -2,7 +2,8 @@
 
     from executorch_mm.ray import EmmPredictor, EmmServer
 
-    rows.map_batches(EmmPredictor, fn_constructor_kwargs={"model": "model.pte"}, concurrency=4, num_cpus=1)
+    actors = ray.data.ActorPoolStrategy(size=4)
+    rows.map_batches(EmmPredictor, fn_constructor_kwargs={"model": "model.pte"}, compute=actors, num_cpus=1)
     serve.run(serve.deployment(EmmServer).options(num_replicas=2).bind("model.pte"))
 
 Nothing here imports Ray, so `EmmPredictor` also serves other engines that call a function with columns.

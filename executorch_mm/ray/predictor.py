@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, Literal
 
@@ -59,6 +59,10 @@ class EmmPredictor:
             the model.
         sha256: Of the .pte file, see `fetch_model`.
         cache_dir: Where models from URLs are kept, see `fetch_model`.
+        reuse_prefixes: Whether what a row has in common with the one before it, such as a long system
+            message, is not read again. The rest of the row is then rounded otherwise, so that a close choice
+            between two tokens can fall otherwise by which row came before; without it an answer is the same
+            whichever actor gives it.
 
     Raises:
         InputError: An argument is wrong.
@@ -75,6 +79,7 @@ class EmmPredictor:
         num_threads: int | None = None,
         sha256: str | None = None,
         cache_dir: str | None = None,
+        reuse_prefixes: bool = False,
     ) -> None:
         if not isinstance(model, str):
             raise InputError(f"model: expected a path, a repository or a URL as a str, got {shown(model)}")
@@ -86,6 +91,7 @@ class EmmPredictor:
         self._num_threads = num_threads
         self._sha256 = sha256
         self._cache_dir = cache_dir
+        self._reuses = reuse_prefixes
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_runner"}
@@ -120,7 +126,14 @@ class EmmPredictor:
         requests = (request for request in made if isinstance(request, BatchRequest))
         on_error: Literal["raise", "return"] = "return" if self._continues else "raise"
         answers = self._runner.map(requests, prefetch=1, on_error=on_error)
-        return [next(answers) if isinstance(request, BatchRequest) else request for request in made]
+        return [self._next(answers) if isinstance(request, BatchRequest) else request for request in made]
+
+    def _next(
+        self, answers: Iterator[GenerationResult | ExecutorchMMError]
+    ) -> GenerationResult | ExecutorchMMError:
+        if not self._reuses:
+            self._runner.reset()
+        return next(answers)
 
     def _request(self, batch: Mapping[str, Any], index: int) -> BatchRequest | ExecutorchMMError:
         try:

@@ -62,7 +62,7 @@ def test_rows_come_back_with_the_answers_of_one_machine(
     mixed = [{**row, "sampling_params": {"max_tokens": 3} if row["id"] == 1 else None} for row in rows]
     mixed[2] = {**mixed[2], "prompt": None}
 
-    made = answered(mixed, EmmPredictor, concurrency=2)
+    made = answered(mixed, EmmPredictor, compute=ray.data.ActorPoolStrategy(size=2))
 
     assert [row["id"] for row in made] == list(range(len(rows)))
     assert len(made[1]["generated_tokens"]) == made[1]["num_generated_tokens"] == 3
@@ -84,7 +84,7 @@ def test_a_worker_that_is_killed_loses_no_row(
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().__call__(batch)
 
-    made = answered(rows, Dying, concurrency=2)
+    made = answered(rows, Dying, compute=ray.data.ActorPoolStrategy(size=2))
 
     assert mark.exists()
     assert [row["generated_text"] for row in made] == expected

@@ -231,3 +231,11 @@ def test_a_model_behind_a_url_is_copied_once_for_all_processes_of_a_machine(
     with pytest.raises(ModelLoadError, match="FileNotFoundError"):
         fetch_model((tmp_path / "none").as_uri(), cache_dir=str(tmp_path))
     assert [path for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+
+
+@pytest.mark.parametrize("reuses", [False, True])
+def test_a_row_is_read_as_alone_unless_prefixes_are_reused(reuses: bool) -> None:
+    predictor = EmmPredictor(str(MODEL), num_threads=1, reuse_prefixes=reuses)
+    predictor({"prompt": ["how many shapes are there?", "how many shapes are red?"]})
+    assert (predictor._runner.stats.num_cached_tokens > 0) == reuses
+    predictor._runner.close()
