@@ -142,11 +142,14 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--interval", type=float, default=0.05)
     given = parser.parse_args()
     # Without a prefix cache: a prompt of which only the last token is read again is rounded otherwise.
     cache = {"prefix_cache_bytes": 0} if given.clients else {}
     model = MultimodalModel.from_pretrained(given.model, num_threads=given.threads, **cache)
-    with BackgroundServer({"m": lambda: model}, ServerOptions(port=0, max_waiting=4096)) as server:
+    with BackgroundServer(
+        {"m": lambda: model}, ServerOptions(port=0, max_waiting=4096, stream_interval=given.interval)
+    ) as server:
         if given.clients:
             return int(not soak(model, server.url, given.clients, given.seconds, given.tokens))
         overhead(model, server.url, server.thread_id or 0, given.tokens, given.rounds)

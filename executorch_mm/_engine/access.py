@@ -210,7 +210,7 @@ class Access(Generic[SessionT]):
         channel: Channel[PieceT] = Channel(self._turnstile)
         is_over: list[bool] = []
         pieces = self._read_pieces(channel, prepare, request, timeout, is_over)
-        return AsyncStream(pieces, channel.leave, lambda: find_result() if is_over else None)
+        return AsyncStream(pieces, channel, lambda: find_result() if is_over else None)
 
     async def _read_pieces(
         self,

@@ -137,10 +137,15 @@ class Channel(Generic[PieceT]):
 
     Args:
         turnstile: Of the runner.
+
+    Attributes:
+        is_ahead: Whether that holds always: for a reader who takes several at a time.
     """
 
     def __init__(self, turnstile: Turnstile) -> None:
         self._turnstile = turnstile
+        self.is_ahead: bool = False
+        self._resting: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed = threading.Condition()
         self._pieces: deque[PieceT] = deque()
@@ -180,10 +185,30 @@ class Channel(Generic[PieceT]):
                 self._reader = reader = self._loop.create_future()
             await reader
 
+    @property
+    def has_next(self) -> bool:
+        """Whether `get` has a piece without waiting."""
+        return bool(self._pieces)
+
+    async def rest(self, seconds: float) -> None:
+        """Waits so long without being woken by pieces, for the task; no longer than they come."""
+        loop = asyncio.get_running_loop()
+        with self._changed:
+            if self._is_complete:
+                return
+            self._resting = resting = loop.create_future()
+        timer = loop.call_later(seconds, _set, resting)
+        try:
+            await resting
+        finally:
+            timer.cancel()
+
     def complete(self) -> None:
         """No more pieces come."""
         with self._changed:
             self._is_complete = True
+            self._wake()
+            self._reader, self._resting = self._resting, None
             self._wake()
 
     def leave(self) -> None:
@@ -199,7 +224,8 @@ class Channel(Generic[PieceT]):
     def _is_wanted(self, deadline_ns: int) -> bool:
         with self._changed:
             while not self._is_left and (self._loop is None or not self._loop.is_closed()):
-                if self._reader is not None or (self._turnstile.is_awaited and len(self._pieces) < AHEAD):
+                is_early = self.is_ahead or self._turnstile.is_awaited
+                if self._reader is not None or (is_early and len(self._pieces) < AHEAD):
                     return True
                 seconds = (deadline_ns - _core.now_ns()) / 1e9
                 if seconds <= 0:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+
+if TYPE_CHECKING:
+    from executorch_mm._engine.jobs import Channel
 
 PieceT = TypeVar("PieceT")
 ResultT = TypeVar("ResultT")
@@ -80,7 +83,7 @@ class AsyncStream(AsyncGenerator[PieceT, None], Generic[PieceT, ResultT]):
 
     Args:
         pieces: Gives them out.
-        leave: Called when nobody reads any more.
+        channel: On which they come.
         find_result: Gives the result, if there is one by then.
 
     Example:
@@ -97,11 +100,11 @@ class AsyncStream(AsyncGenerator[PieceT, None], Generic[PieceT, ResultT]):
     def __init__(
         self,
         pieces: AsyncGenerator[PieceT, None],
-        leave: Callable[[], object],
+        channel: Channel[PieceT],
         find_result: Callable[[], ResultT | None],
     ) -> None:
         self._pieces = pieces
-        self._leave = leave
+        self._channel = channel
         self._find_result = find_result
 
     @property
@@ -128,7 +131,7 @@ class AsyncStream(AsyncGenerator[PieceT, None], Generic[PieceT, ResultT]):
         await self._pieces.aclose()
 
     def __del__(self) -> None:
-        self._leave()
+        self._channel.leave()
 
     def __repr__(self) -> str:
         return f"<AsyncStream: {_shown(self.result)}>"

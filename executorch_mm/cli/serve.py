@@ -102,6 +102,13 @@ def add_parser(commands: Commands) -> None:
         help="seconds after which a model that nobody uses is dropped until it is asked for (default: never)",
     )
     limits.add_argument(
+        "--stream-interval",
+        metavar="S",
+        type=float,
+        default=0.05,
+        help="seconds between two writes of a stream at least; 0 for each piece alone (default: 0.05)",
+    )
+    limits.add_argument(
         "--grace",
         metavar="S",
         type=float,
@@ -195,6 +202,7 @@ def _options(arguments: argparse.Namespace) -> ServerOptions:
             max_models=arguments.max_models,
             max_memory=None if arguments.max_memory is None else arguments.max_memory * 2**20,
             idle=arguments.idle,
+            stream_interval=arguments.stream_interval,
             media_folder=arguments.media_folder,
             media_domains=tuple(arguments.media_domain),
             page=not arguments.no_page,

@@ -78,6 +78,7 @@ class Answering:
         self._state = state
         self._served = served
         self._room = asyncio.Semaphore(_TOGETHER)
+        self._stream: Pieces | None = None  # of the one answer that is asked for
 
     async def results(self) -> list[GenerationResult]:
         """All answers, those to the first prompt first."""
@@ -85,6 +86,17 @@ class Answering:
             self._served.begins()
             answers = await together([self._answers(question) for question in self._questions])
         return [answer for several in answers for answer in several]
+
+    @property
+    def has_next(self) -> bool:
+        """Whether the next piece is there already."""
+        return self._stream is not None and self._stream._channel.has_next
+
+    async def rest(self) -> None:
+        """Lets the model work for a while; what it writes then can be sent together."""
+        seconds = self._state.options.stream_interval
+        if self._stream is not None and seconds > 0:
+            await self._stream._channel.rest(seconds)
 
     async def pieces(self) -> AsyncGenerator[tuple[int, Piece | GenerationResult], None]:
         """The pieces of all answers, with the number of the answer; the result of each ends it."""
@@ -94,6 +106,8 @@ class Answering:
                 (question,) = self._questions
                 with conversation(self._model) as talk:
                     stream = question.prompt.stream(talk, self._in_time(question.config))
+                    stream._channel.is_ahead = self._state.options.stream_interval > 0
+                    self._stream = stream
                     async with aclosing(self._read(0, stream, has_read=True)) as items:
                         async for item in items:
                             yield item

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -14,6 +14,8 @@ from executorch_mm._openai.failures import ApiError
 from executorch_mm.server.failures import response_of
 
 ResultT = TypeVar("ResultT")
+
+_MOST_TOGETHER = 1 << 16  # bytes
 
 
 class ClientGone(Exception):  # noqa: N818 (no error: nobody is left to be told)
@@ -86,20 +88,35 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
+class Pace(Protocol):
+    """When what is written is sent."""
+
+    @property
+    def has_next(self) -> bool:
+        """Whether the next event comes without being waited for."""
+        ...
+
+    async def rest(self) -> None:
+        """Waits before the next is looked for."""
+        ...
+
+
 class EventStream(Response):
     """Server-sent events.
 
     Args:
         work: Of the server.
         events: Each ready to be sent; closed in the end, also where the client goes away.
+        pace: Says which are sent together; None for each by itself.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, work: Work, events: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, work: Work, events: AsyncGenerator[bytes, None], pace: Pace | None = None) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         self._work = work
         self._events = events
+        self._pace = pace
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Sends them."""
@@ -115,8 +132,17 @@ class EventStream(Response):
 
     async def _send(self, send: Send) -> None:
         async with aclosing(self._events) as events:
+            data = b""
             async for event in events:
-                await send_event(send, event)
+                data += event
+                if self._pace is not None and self._pace.has_next and len(data) < _MOST_TOGETHER:
+                    continue
+                await send_event(send, data)
+                data = b""
+                if self._pace is not None:
+                    await self._pace.rest()
+            if data:
+                await send_event(send, data)
 
 
 def send_event(send: Send, event: bytes) -> Awaitable[None]:

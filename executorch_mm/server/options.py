@@ -25,6 +25,9 @@ class ServerOptions:
         max_tokens: Tokens of an answer at most, whatever the request says; None for what the context holds.
         max_body_bytes: Bytes of a request's body.
         max_media: Images and audio clips in a request.
+        stream_interval: Seconds between two writes to the client of a streamed answer at least; what comes in
+            between is sent together, in events of their own. The first piece and the end do not wait. 0 to
+            send each by itself.
         max_stored: Responses that are kept in memory; the one that was used longest ago goes.
         max_stored_bytes: Bytes of them, with their conversations.
         max_models: Models that are loaded at a time; another makes the one go that has not been used for
@@ -53,6 +56,7 @@ class ServerOptions:
     max_tokens: int | None = None
     max_body_bytes: int = 64 * 2**20
     max_media: int = 16
+    stream_interval: float = 0.05
     max_stored: int = 256
     max_stored_bytes: int = 64 * 2**20
     max_models: int | None = None
@@ -83,6 +87,8 @@ class ServerOptions:
         if not isinstance(self.page, bool):
             raise InputError(f"page: expected True or False, got {shown(self.page)}")
         _check_seconds("grace", self.grace)
+        if self.stream_interval != 0 or isinstance(self.stream_interval, bool):
+            _check_seconds("stream_interval", self.stream_interval)
         self._check_folder()
 
     def _check_hosts(self) -> None:

@@ -93,7 +93,7 @@ async def reply(
     items = answering.pieces()
     first = await state.work.run(request.receive, anext(items))  # what is wrong has a status then
     head["object"] = shape.chunk
-    return EventStream(state.work, _events(head, first, items, shape, served, has_usage=has_usage))
+    return EventStream(state.work, _events(head, first, items, shape, served, has_usage=has_usage), answering)
 
 
 async def _events(

@@ -77,7 +77,7 @@ async def _answer(asked: _Asked, request: Request, state: ServerState, served: S
         return JSONResponse(events.ended(result))
     items = answering.pieces()
     first = await state.work.run(request.receive, anext(items))  # what is wrong has a status then
-    return EventStream(state.work, _stream(first[1], items, events, served))
+    return EventStream(state.work, _stream(first[1], items, events, served), answering)
 
 
 def _kept(name: str | None, state: ServerState) -> Sequence[dict[str, Any]]:
