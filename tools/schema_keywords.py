@@ -109,7 +109,8 @@ PROBES: dict[str, list[Probe]] = {
     ],
     "unevaluatedProperties": [Probe({**A, "unevaluatedProperties": False}, ({"a": 3},), ({"b": 1},))],
     "propertyNames": [
-        Probe({"type": "object", "propertyNames": {"maxLength": 1}}, ({"a": 3},), ({"ab": 3},))
+        Probe({"type": "object", "propertyNames": {"maxLength": 1}}, ({"a": 3},), ({"ab": 3},)),
+        Probe({"type": "object", "propertyNames": {"enum": ["a"]}}, ({"a": 3},), ({"ab": 3},)),
     ],
     "dependentRequired": [
         Probe({**draft, **A, "dependentRequired": {"a": ["b"]}}, ({"a": 3, "b": 1},), ({"a": 3},))
@@ -190,6 +191,7 @@ LIMITS = {
     "minProperties": "most that stand beside `properties` of which not all are in `required`",
     "prefixItems": "those of drafts before 2020-12, and those beside `additionalItems`",
 }
+LIMITS["propertyNames"] = "all but `enum`, `const` or `pattern` alone, without `properties` beside it"
 LIMITS["maxProperties"] = LIMITS["minProperties"]
 
 

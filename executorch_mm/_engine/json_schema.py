@@ -30,6 +30,7 @@ _NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multi
 _ANNOTATIONS = frozenset(("default", "examples"))  # of any value, also one that llguidance cannot take
 _NOTHING_IF_TRUE = ("propertyNames", "unevaluatedItems", "unevaluatedProperties")
 _NOTHING_IF_EMPTY = (*_NOTHING_IF_TRUE, "dependencies", "dependentRequired", "dependentSchemas")
+_TOLD_OF_NAMES = frozenset(("$defs", "definitions", "description", "title", "type"))
 _OLD_DRAFTS = re.compile(r"/draft-0\d/|/2019-09/")
 
 
@@ -48,6 +49,7 @@ def prepare(schema: Schema, knows_format: Callable[[str], bool]) -> None:
     draft = schema.get("$schema")
     is_old = isinstance(draft, str) and _OLD_DRAFTS.search(draft) is not None
     for path, part in _reachable(schema):
+        _translate(part, schema)
         _drop_what_says_nothing(part, knows_format)
         refused = sorted(NOT_ENFORCED & part.keys())
         if refused and not is_lenient:
@@ -147,6 +149,25 @@ def _in_map(path: str, schemas: object) -> Iterator[tuple[str, Schema]]:
         for name, schema in schemas.items():
             if isinstance(schema, dict):
                 yield f"{path}/{_escaped(name)}", schema
+
+
+def _translate(part: Schema, root: Schema) -> None:
+    """Says in place what llguidance does not know by what it does."""
+    names, keys = part.get("propertyNames"), ("properties", "patternProperties")
+    values = part.get("additionalProperties", {})
+    if isinstance(names, dict) and values is not False and not any(part.get(key) for key in keys):
+        if isinstance(target := target_of(names.get("$ref"), root), dict):
+            names = target
+        wanted = {key: names[key] for key in names if key not in _TOLD_OF_NAMES}
+        allowed = [names["const"]] if "const" in names else names.get("enum")
+        if isinstance(allowed, list) and wanted.keys() <= {"const", "enum"}:
+            part["properties"] = {name: values for name in allowed if isinstance(name, str)}
+        elif wanted.keys() == {"pattern"} and isinstance(wanted["pattern"], str):
+            part["patternProperties"] = {wanted["pattern"]: values}
+        else:
+            return
+        part["additionalProperties"] = False
+        del part["propertyNames"]
 
 
 def _drop_what_says_nothing(part: Schema, knows_format: Callable[[str], bool]) -> None:

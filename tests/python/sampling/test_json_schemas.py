@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Literal
 
 import pytest
 
@@ -91,6 +92,32 @@ def test_known_formats_are_enforced_beside_unknown_ones(runner: MultimodalRunner
         written(runner, '["x", "x"]', response_format=schema)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [{"enum": ["ab", "c"]}, {"const": "ab"}, {"$ref": "#/$defs/Key"}, {"pattern": "^[a-c]{1,2}$"}],
+    ids=str,
+)
+def test_names_that_are_listed_are_enforced(runner: MultimodalRunner, names: Schema) -> None:
+    """As pydantic describes a dictionary whose keys are a Literal, an Enum or a text with a pattern."""
+    schema: Schema = {
+        "type": "object",
+        "additionalProperties": {"type": "integer"},
+        "propertyNames": names,
+        "$defs": {"Key": {"enum": ["ab", "c"], "title": "Key", "type": "string"}},
+    }
+    assert written(runner, '{"ab": 3}', response_format=schema).parsed == {"ab": 3}
+    for wrong in ('{"x": 3}', '{"ab": "x"}'):
+        with pytest.raises(ExecutionError, match="no option forbids"):
+            written(runner, wrong, response_format=schema)
+
+
+def test_a_dictionary_of_pydantic_s_with_listed_keys_is_parsed(runner: MultimodalRunner) -> None:
+    pydantic = pytest.importorskip("pydantic")
+    model = pydantic.create_model("Counts", by=(dict[Literal["a", "b"], int], ...))
+    parsed = written(runner, '{"by": {"a": 1, "b": 2}}', response_format=model).parsed
+    assert parsed.by == {"a": 1, "b": 2}
+
+
 # What cannot be enforced is refused with its path.
 
 
@@ -102,7 +129,7 @@ def test_known_formats_are_enforced_beside_unknown_ones(runner: MultimodalRunner
         ({"properties": {"a/b": {"items": {"uniqueItems": True}}}}, "#/properties/a~1b/items", "'uniqueIt"),
         ({"anyOf": [{"type": "null"}, {"if": {}, "then": {"minLength": 1}}]}, "#/anyOf/1", "'if'"),
         ({"$ref": "#/$defs/x", "$defs": {"x": {"contains": {}}}}, "#/$defs/x", "'contains'"),
-        ({"additionalProperties": {"propertyNames": {"pattern": "a"}}}, "#/additionalProperties", "'prop"),
+        ({"additionalProperties": {"propertyNames": {"maxLength": 2}}}, "#/additionalProperties", "'prop"),
         # Dropped in silence by llguidance 1.9.1.
         (
             {
