@@ -285,7 +285,7 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def lm_eval(session: nox.Session) -> None:
-    """The tests with EleutherAI's lm-evaluation-harness (a download of about 150 MB)."""
+    """The tests with EleutherAI's lm-evaluation-harness (740 MB when it is installed)."""
     install_package(session, "test")
     session.install("lm-eval>=0.4.13")
     session.run("pytest", "tests/python/compat/test_lm_eval.py", *session.posargs)

@@ -39,7 +39,8 @@ def ask(index):
         prompt = (index + turn) % len(prompts)
         turn += 1
         body = {"model": "m", "messages": [{"role": "user", "content": prompts[prompt]}], "stream": True,
-                "max_tokens": tokens, "ignore_eos": True, "stream_options": {"include_usage": True}}
+                "max_tokens": tokens, "temperature": 0, "ignore_eos": True,
+                "stream_options": {"include_usage": True}}
         start = time.monotonic()
         kind = {"Content-Type": "application/json"}
         connection.request("POST", "/v1/chat/completions", json.dumps(body), kind)
