@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from queue import Queue
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from executorch_mm import errors
@@ -41,7 +41,7 @@ class Answer(NamedTuple):
     is_error: bool
 
 
-Answers: TypeAlias = "Queue[Answer | BaseException | None]"
+Answers: TypeAlias = "SimpleQueue[Answer | BaseException | None]"
 """Answers, what ends the whole of it, and None when there are no more for now."""
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from queue import Empty, Queue
+from queue import Empty, SimpleQueue
+from types import FrameType
 from typing import Any
 
 from executorch_mm._files.paths import checked_path
@@ -129,7 +132,8 @@ class Batch:
         self._num_answered = self._num_before = self._num_errors = self._num_repeated = 0
         self._total: int | None = None
         self._processes = ""
-        self._answers: Answers = Queue()
+        self._is_interrupted = False
+        self._answers: Answers = SimpleQueue()
         self._waiting: dict[int, Answer] = {}
         self._start = self._told = time.monotonic()
         self._marks: deque[tuple[float, int]] = deque()  # when so many had been answered
@@ -141,7 +145,7 @@ class Batch:
             self._total = count_rows(self._source)
         self._journal = Journal(self._target, drops_errors=self._options.retry_errors)
         rows = self._fresh()
-        with closing(self._journal):
+        with self._noting_interrupts(), closing(self._journal):
             first = next(rows, None)
             if first is not None:
                 left = None if self._total is None else self._total - self._num_before
@@ -155,6 +159,24 @@ class Batch:
         self._total = self._num_before + self._num_answered + self._num_repeated
         self._marks.clear()
         return self._tell()
+
+    @contextmanager
+    def _noting_interrupts(self) -> Iterator[None]:
+        """Ctrl-C ends the block also where what it raises is lost, as in a destructor."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self._is_interrupted = True
+            signal.default_int_handler(number, frame)
+
+        is_main = threading.current_thread() is threading.main_thread()
+        if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield  # it is the matter of whoever has another handler
+            return
+        signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _fresh(self) -> Generator[Row, None, None]:
         """Rows that have no result yet."""
@@ -213,6 +235,8 @@ class Batch:
         pool.run(self._feed, self._answers)
         self._tell()
         while True:
+            if self._is_interrupted:
+                raise KeyboardInterrupt
             try:
                 answer = self._answers.get(timeout=_TELL_SECONDS)
             except Empty:

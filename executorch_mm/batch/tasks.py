@@ -272,13 +272,15 @@ class _Vectors(Task["tuple[list[str], str | None, bool]"]):
         """As OpenAI's API has it, or one vector."""
         texts, model, _ = ready
         vectors = [[float(number) for number in vector] for vector in self._model.encode(texts)]
+        count = sum(map(self._model.count_tokens, texts))
+        usage = {"prompt_tokens": count, "total_tokens": count}
         if model is None:
-            return {"embedding": vectors[0]}
+            return {"embedding": vectors[0], "usage": usage}
         data = [
             {"object": "embedding", "index": index, "embedding": vector}
             for index, vector in enumerate(vectors)
         ]
-        return {"object": "list", "data": data, "model": model}
+        return {"object": "list", "data": data, "model": model, "usage": usage}
 
 
 class _Texts(Task["tuple[Any, SpeechConfig, str | None]"]):

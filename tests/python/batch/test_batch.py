@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import json
 import os
@@ -349,15 +348,39 @@ def test_ctrl_c_ends_it_and_its_processes(tmp_path: Path, media: Path) -> None:
     with subprocess.Popen(asked, stderr=subprocess.PIPE, text=True) as process:
         while not (target.exists() and target.stat().st_size):
             time.sleep(0.02)
-        for _ in range(5):  # one may come where Python can only report it, as in a destructor
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                _, said = process.communicate(timeout=3)
-                break
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
 
     assert process.returncode == 130
     assert said.splitlines() == ["2 processes with 1 thread each", "executorch-mm: interrupted"]
     assert 0 < len(results_in(target)) < 2000
+
+
+def test_ctrl_c_that_comes_in_a_destructor_ends_it_too(
+    tmp_path: Path, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There Python can only report what is raised."""
+    lost: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: lost.append(told.exc_type))
+
+    class Pressed:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def look(progress: BatchProgress) -> None:
+        if not lost:
+            Pressed()
+
+    source, target = write_rows(tmp_path / "in.jsonl", map(short, range(200))), tmp_path / "out.jsonl"
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(
+            source, target, MODEL, options=BatchOptions(media_folder=media, workers=1), on_progress=look
+        )
+
+    assert lost == [KeyboardInterrupt]
+    assert len(results_in(target)) < 200
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_rows_may_come_on_standard_input_and_results_go_to_standard_output(

@@ -67,6 +67,10 @@ def test_texts_are_embedded_as_the_model_embeds_them(vectors: Task[Any]) -> None
     assert (body["object"], body["model"]) == ("list", "m")
     np.testing.assert_allclose([item["embedding"] for item in body["data"]], alone, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(short["embedding"], alone[0], rtol=1e-5, atol=1e-6)
+    model: Any = vectors
+    counts = [model._model.count_tokens(text) for text in ("a red circle", "a dog")]
+    assert short["usage"] == {"prompt_tokens": counts[0], "total_tokens": counts[0]}
+    assert body["usage"] == {"prompt_tokens": sum(counts), "total_tokens": sum(counts)}
 
 
 @pytest.mark.parametrize(
