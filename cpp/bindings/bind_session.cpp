@@ -262,6 +262,7 @@ void bind_timings(nb::module_& module) {
       .def_ro("sample_ns", &RequestTimings::sample_ns)
       .def_ro("copied_input_bytes", &RequestTimings::copied_input_bytes)
       .def_ro("num_prompt_positions", &RequestTimings::num_prompt_positions)
+      .def_ro("num_prompt_calls", &RequestTimings::num_prompt_calls)
       .def_ro("num_encoder_hits", &RequestTimings::num_encoder_hits)
       .def_ro("num_decode_steps", &RequestTimings::num_decode_steps)
       .def_ro("num_shared_steps", &RequestTimings::num_shared_steps)

@@ -217,6 +217,7 @@ void EtFolder::read_from(const EtFolder& other, int64_t num_flat_rows) {
   embedded_.assign(other.embedded_.begin(),
                    other.embedded_.begin() + static_cast<std::ptrdiff_t>(known));
   num_known_ = std::min(other.num_known_, num_flat_rows);
+  num_read_ = num_flat_rows;
 }
 
 // Some models multiply the rows of their table: what decode does with two tokens tells.
@@ -458,6 +459,13 @@ TensorView EtFolder::decode_tokens(const int64_t* ids, int64_t num_tokens, int64
 TensorView EtFolder::decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
                                  int64_t num_rows) {
   remember_tokens(ids, num_tokens, position);
+  const int64_t end = position + num_tokens;
+  const bool is_put_off = position > num_read_;
+  if (is_put_off && num_rows == 1 && num_known_ >= end &&
+      end <= model_->folder.language_model->max_tokens)
+    return lent(read_embeddings(end), last_logits_);
+  if (is_put_off) read_hidden(position);
+  num_read_ = end;  // once this has succeeded; else the prompt is taken back to where it began
   const int64_t most = model_->folder.contract.max_chunk;
   if (position == 0 && model_->folder.prefill && (num_tokens > most || needs_start()))
     return lent(last_logits(model_->parts.at("prefill"), {ids, {}, num_tokens, 0}, num_rows),
@@ -479,8 +487,12 @@ bool EtFolder::needs_start() const {
                      [](const CacheTensor& tensor) { return tensor.grows; });
 }
 
-// language_model knows no cache that is in use: it reads the conversation from its beginning.
 TensorView EtFolder::read_embeddings(int64_t num_rows) {
+  return last_logits(model_->parts.at("lm_head"), {nullptr, read_hidden(num_rows), 0, 0}, 1);
+}
+
+// language_model knows no cache that is in use: it reads the conversation from its beginning.
+TensorView EtFolder::read_hidden(int64_t num_rows) {
   const FolderCall& call = *model_->folder.language_model;
   if (num_rows > call.max_tokens) {
     throw Error(ErrorCode::kInput,
@@ -500,7 +512,31 @@ TensorView EtFolder::read_embeddings(int64_t num_rows) {
   hidden.shape.erase(hidden.shape.begin());
   TensorView last = row_range(hidden, hidden.shape[0] - 1, 1);
   last.shape.insert(last.shape.begin(), 1);
-  return last_logits(model_->parts.at("lm_head"), {nullptr, last, 0, 0}, 1);
+  num_read_ = num_rows;
+  return last;
+}
+
+bool EtFolder::can_put_off(int64_t position, int64_t num_rows) const {
+  const auto& call = model_->folder.language_model;
+  return call && position <= num_known_ && position + num_rows <= call->max_tokens;
+}
+
+// Without media only at the beginning: elsewhere decode has less to read than language_model.
+bool EtFolder::put_off_tokens(const int64_t* ids, int64_t num_tokens, int64_t position,
+                              bool has_media) {
+  if (!model_->folder.embeddings || !can_put_off(position, num_tokens)) return false;
+  if (!has_media && position > 0 && position <= num_read_) return false;
+  remember_tokens(ids, num_tokens, position);
+  num_read_ = std::min(num_read_, position);
+  return true;
+}
+
+bool EtFolder::put_off_embeddings(const TensorView& embeddings, int64_t position) {
+  if (!can_put_off(position, embeddings.shape[0])) return false;
+  remember(embeddings, position);
+  num_known_ = position + embeddings.shape[0];
+  num_read_ = std::min(num_read_, position);
+  return true;
 }
 
 DType EtFolder::embedding_dtype() const {
@@ -661,7 +697,7 @@ void EtFolder::reset_state() {
     if (model_->folder.cache[i].grows) cache_[i].rows = 0;
   }
   embedded_.clear();
-  num_known_ = 0;
+  num_known_ = num_read_ = 0;
 }
 
 // Calls visit(memory, rows in it, rows to copy, how they lie) for each tensor of the state.
@@ -719,15 +755,18 @@ void EtFolder::load_state(int64_t num_flat_rows, ByteSpan bytes) {
 
 void EtFolder::write_state(int64_t num_flat_rows, const uint8_t* bytes) {
   bring_in();
-  kept_->num_rows = num_flat_rows;
+  const bool has_rows = num_flat_rows > 0;  // else what is not a row alone is put back
+  if (has_rows) kept_->num_rows = num_flat_rows;
   for (size_t i = 0; i < cache_.size(); ++i) {
-    if (model_->folder.cache[i].grows) cache_[i].rows = num_flat_rows;
+    if (has_rows && model_->folder.cache[i].grows) cache_[i].rows = num_flat_rows;
   }
   for_each_tensor(num_flat_rows, [&](uint8_t* data, int64_t there, int64_t kept, const Rows& rows) {
     copy_rows(rows, bytes, kept, data, there, kept);
     bytes += static_cast<size_t>(kept * rows.heads) * rows.row_bytes;
   });
+  if (!has_rows) return;
   num_known_ = 0;
+  num_read_ = num_flat_rows;
   if (!model_->folder.embeddings) return;
   embedded_.assign(bytes, bytes + static_cast<size_t>(num_flat_rows) * embedding_bytes());
   num_known_ = num_flat_rows;

@@ -32,6 +32,9 @@ class EtFolder final : public Executor {
                          int64_t num_rows) override;
   TensorView decode_embeddings(const TensorView& embeddings, int64_t position,
                                int64_t placeholder_id) override;
+  bool put_off_tokens(const int64_t* ids, int64_t num_tokens, int64_t position,
+                      bool has_media) override;
+  bool put_off_embeddings(const TensorView& embeddings, int64_t position) override;
   TensorView encode_image(const MediaView& image) override;
   TensorView encode_audio(const MediaView& audio) override;
   void reset_state() override;
@@ -110,6 +113,8 @@ class EtFolder final : public Executor {
 
   // Embeddings of the conversation so far, which language_model reads from its beginning.
   TensorView read_embeddings(int64_t num_rows);
+  TensorView read_hidden(int64_t num_rows);  // (1, 1, hidden_size) of the last position
+  bool can_put_off(int64_t position, int64_t num_rows) const;
   DType embedding_dtype() const;
   size_t embedding_bytes() const;  // of a position
   void remember(const TensorView& rows, int64_t position, float scale = 1.0F);
@@ -126,6 +131,7 @@ class EtFolder final : public Executor {
   std::shared_ptr<Kept> kept_ = std::make_shared<Kept>();
   std::vector<uint8_t> embedded_;  // (positions, hidden_size) as language_model takes them
   int64_t num_known_ = 0;          // positions whose embeddings are in it
+  int64_t num_read_ = 0;           // positions that are in the cache; what is behind was put off
   std::vector<uint8_t> converted_media_;
   std::vector<uint8_t> converted_rows_;
   // Of the last calls, where the model is shared.

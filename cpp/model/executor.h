@@ -123,6 +123,17 @@ class Executor {
   virtual TensorView decode_embeddings(const TensorView& embeddings, int64_t position,
                                        int64_t placeholder_id) = 0;
 
+  // Part of a prompt that more of the same prompt follows: what comes next reads it along, where a
+  // call reads more at once so. False where it has to be read now, and then nothing has happened.
+  // `has_media`: images, clips or embeddings are in the prompt.
+  virtual bool put_off_tokens(const int64_t* /*ids*/, int64_t /*num_tokens*/, int64_t /*position*/,
+                              bool /*has_media*/) {
+    return false;
+  }
+  virtual bool put_off_embeddings(const TensorView& /*embeddings*/, int64_t /*position*/) {
+    return false;
+  }
+
   // One image or clip, with or without the batch dimension. Returns (num_tokens, hidden_size), rows
   // of several tiles one below the other, without those that the encoder says do not count. Samples
   // (num_samples) are a clip where the program makes features of them.

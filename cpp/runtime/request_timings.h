@@ -16,6 +16,7 @@ struct RequestTimings {
   int64_t sample_ns = 0;
   int64_t copied_input_bytes = 0;  // of image and audio data, on the way to an encoder
   int64_t num_prompt_positions = 0;
+  int64_t num_prompt_calls = 0;  // decoder calls over the prompt
   int64_t num_encoder_hits = 0;  // images and clips that were encoded before
   int64_t num_decode_steps = 0;
   int64_t num_shared_steps = 0;      // those of them in a call with other sessions

@@ -180,8 +180,9 @@ void Session::abort_prefill() {
 
 void Session::back_to_checkpoint() {
   const bool has_state = checkpoint_.state != nullptr;
+  std::optional<Turn> turn;
   if (has_state) {
-    const Turn turn(executor_->turns(), kBeforeOthers);  // the request is over
+    turn.emplace(executor_->turns(), kBeforeOthers);  // the request is over
     executor_->restore_state(*checkpoint_.state);
   }
   checkpoint_.state.reset();
@@ -210,23 +211,56 @@ void Session::run_chunk(const Chunk& chunk) {
   TensorView logits;
   {
     const ScopedTimer timer(timings_.prefill_ns);
+    if (put_off(chunk)) return;
+    ++timings_.num_prompt_calls;
     if (chunk.kind == Chunk::Kind::kTokens) {
       logits = decode_ids(std::get<TokenInput>(prompt_[chunk.input]).ids.data() + chunk.first_row,
                           chunk.num_rows);
     } else {
-      const auto* given = std::get_if<EmbeddingInput>(&prompt_[chunk.input]);
       position_.begin_write(chunk.num_rows);
-      logits = executor_->decode_embeddings(
-          row_range(given != nullptr ? given->rows : encoded_, chunk.first_row, chunk.num_rows),
-          position_.used(), placeholder_id(prompt_[chunk.input], contract()));
-      advance(nullptr, chunk.num_rows);
-      const std::lock_guard books(books_);
-      if (chunk.first_row == 0)
-        media_.push_back({position_.used() - chunk.num_rows, 0, content_of(prompt_[chunk.input])});
-      media_.back().num_rows += chunk.num_rows;
+      logits = executor_->decode_embeddings(embeddings_of(chunk), position_.used(),
+                                            placeholder_id(prompt_[chunk.input], contract()));
+      advance_media(chunk);
     }
   }
   if (chunks_.empty()) keep_logits(logits);
+}
+
+TensorView Session::embeddings_of(const Chunk& chunk) const {
+  const auto* given = std::get_if<EmbeddingInput>(&prompt_[chunk.input]);
+  return row_range(given != nullptr ? given->rows : encoded_, chunk.first_row, chunk.num_rows);
+}
+
+void Session::advance_media(const Chunk& chunk) {
+  advance(nullptr, chunk.num_rows);
+  const std::lock_guard books(books_);
+  if (chunk.first_row == 0)
+    media_.push_back({position_.used() - chunk.num_rows, 0, content_of(prompt_[chunk.input])});
+  media_.back().num_rows += chunk.num_rows;
+}
+
+// Whether what comes next in the prompt reads this along.
+bool Session::put_off(const Chunk& chunk) {
+  const bool has_media = std::any_of(prompt_.begin(), prompt_.end(), [](const Input& input) {
+    return !std::holds_alternative<TokenInput>(input);
+  });
+  const int64_t position = position_.used();
+  const bool is_short = has_media || position + chunk.num_rows < chunk_limit();
+  if (chunks_.empty() || !is_short) return false;
+  const bool is_tokens = chunk.kind == Chunk::Kind::kTokens;
+  const int64_t* const ids =
+      is_tokens ? std::get<TokenInput>(prompt_[chunk.input]).ids.data() + chunk.first_row : nullptr;
+  const bool is_put_off = is_tokens
+                              ? executor_->put_off_tokens(ids, chunk.num_rows, position, has_media)
+                              : executor_->put_off_embeddings(embeddings_of(chunk), position);
+  if (!is_put_off) return false;
+  position_.begin_write(chunk.num_rows);
+  if (is_tokens) {
+    advance(ids, chunk.num_rows);
+  } else {
+    advance_media(chunk);
+  }
+  return true;
 }
 
 void Session::encode(const Chunk& chunk) {

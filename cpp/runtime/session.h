@@ -229,6 +229,9 @@ class Session {
   void expect_intact() const;
   void expect_prompt() const;
   void run_chunk(const Chunk& chunk);
+  bool put_off(const Chunk& chunk);
+  TensorView embeddings_of(const Chunk& chunk) const;
+  void advance_media(const Chunk& chunk);
   void encode(const Chunk& chunk);
   // Of num_tokens ids and as many guesses as follow them: the logits after the last id and after
   // each guess.

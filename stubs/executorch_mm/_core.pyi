@@ -621,6 +621,9 @@ class RequestTimings:
     def num_prompt_positions(self) -> int: ...
 
     @property
+    def num_prompt_calls(self) -> int: ...
+
+    @property
     def num_encoder_hits(self) -> int: ...
 
     @property

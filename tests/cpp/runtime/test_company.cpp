@@ -31,6 +31,7 @@ int64_t digest(const std::vector<int64_t>& cache) {
 void prefill(Session& session, std::vector<int64_t> ids) {
   session.begin_prefill({TokenInput{std::move(ids)}});
   while (session.step_prefill()) {
+    if (session.is_cancelled()) session.begin_request();  // or it would never end
   }
 }
 

@@ -101,6 +101,51 @@ def test_half_a_surrogate_in_a_name_is_a_load_error(old: str, tmp_path: Path) ->
             read(tmp_path / "llama")
 
 
+def prompt_calls(runner: MultimodalRunner) -> int:
+    """Calls of decoders over the prompt that was read last."""
+    return runner._session.timings.num_prompt_calls
+
+
+@pytest.mark.parametrize("name", ["aya_vision", "llava", "voxtral"])
+def test_a_prompt_is_read_in_one_call_however_many_images_it_has(name: str) -> None:
+    with load(name) as runner:
+        several = inputs(name, ["media0", [9, 4, 8]]) * 2
+        for prompt, tokens in expected(name)["lone"]:
+            assert answer(runner, name, prompt, len(tokens)) == tokens
+            assert prompt_calls(runner) == 1
+            runner.reset()
+        runner.generate_text([*inputs(name, [[5, 6]]), *several], max_new_tokens=1)
+        assert prompt_calls(runner) == 1
+        runner.reset()
+        (first, _), (text, _), (later, _) = expected(name)["turns"]
+        # Text at a later position is decode's, the last token of the answer before it apart.
+        text_calls = 1 + (len(text[0]) if runner.contract.max_chunk == 1 else 1)
+        for prompt, calls in ((first, 1), (text, text_calls), (later, 1)):
+            answer(runner, name, prompt, 2)
+            assert prompt_calls(runner) == calls
+
+
+@pytest.mark.parametrize("name", ["aya_vision", "llava", "voxtral"])
+def test_a_prompt_that_is_stopped_before_its_call_leaves_nothing(name: str) -> None:
+    (first, tokens), (second, others), *_ = expected(name)["turns"]
+    with load(name) as runner:
+        assert answer(runner, name, first, len(tokens)) == tokens
+        position = runner.position
+        seen: list[str] = []
+
+        def stop(done: int, total: int, phase: str) -> None:
+            seen.append(phase)
+            if len(seen) == 4:
+                runner.stop()
+
+        prompt = [*inputs(name, [[8, 9], "media0", [7, 6, 5]]), *inputs(name, ["media1", [4, 3, 2]])]
+        assert list(runner.stream(prompt, max_new_tokens=3, progress=stop)) == []
+        assert len(seen) == 4
+        assert prompt_calls(runner) == 0
+        assert runner.position == position
+        assert answer(runner, name, second, len(others)) == others
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_going_back_gives_the_same_tokens(name: str) -> None:
     (prompt, tokens), *_ = expected(name)["turns"]
