@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from executorch_mm import ExecutorchMMError, __version__
 from executorch_mm.cli import (
     batch,
+    bench,
     chat,
     completion,
     demo,
@@ -51,7 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands: Commands = parser.add_subparsers(
         title="commands", dest="command", required=True, metavar="COMMAND"
     )
-    for module in (demo, generate, chat, transcribe, batch, serve, inspect, pack, pull, list_models, doctor):
+    answering = (demo, generate, chat, transcribe, batch, serve)
+    for module in (*answering, inspect, pack, pull, list_models, bench, doctor):
         module.add_parser(commands)
     completion.add_parser(commands, build_parser)
     version = add_command(commands, "version", "print the version", "Print the version.")

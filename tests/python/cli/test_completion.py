@@ -28,6 +28,7 @@ NAMES = [
     "pack",
     "pull",
     "list",
+    "bench",
     "doctor",
     "completion",
     "version",

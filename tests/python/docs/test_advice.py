@@ -63,7 +63,7 @@ FOREIGN_NAMES |= {
 }  # ExecutorchConfig of transformers
 # Methods that only show an object, or write what another program reads.
 NO_ADVICE = {"__repr__", "__str__", "_repr_html_", "_shown"}
-NO_ADVICE_IN = {"cli/completion.py", "compat", "demo", "_pyinstaller"}
+NO_ADVICE_IN = {"cli/completion.py", "cli/bench/svg.py", "compat", "demo", "_pyinstaller"}
 
 
 class Text(typing.NamedTuple):
