@@ -67,7 +67,7 @@ def read_format(value: object) -> dict[str, object] | Regex | LarkGrammar | None
         return value
     if is_model(value):
         try:
-            value = value.model_json_schema()
+            value = _of_model(value.model_json_schema())
         except (RuntimeError, TypeError, ValueError) as error:  # pydantic's own are RuntimeErrors
             raise InputError(f"response_format: {shown(value)} has no JSON schema: {error}") from error
     if not isinstance(value, Mapping):
@@ -88,6 +88,17 @@ def read_format(value: object) -> dict[str, object] | Regex | LarkGrammar | None
 def is_model(value: object) -> TypeGuard[type[SchemaModel]]:
     """Whether it is a class that knows its JSON schema."""
     return isinstance(value, type) and isinstance(value, SchemaModel)
+
+
+def _of_model(schema: object) -> object:
+    """A class's schema without `uniqueItems`: a set of pydantic's takes duplicates."""
+    if isinstance(schema, list):
+        return [_of_model(each) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    is_set = schema.get("type") == "array" and schema.get("uniqueItems") is True
+    kept = {key: value for key, value in schema.items() if not (is_set and key == "uniqueItems")}
+    return {key: _of_model(value) for key, value in kept.items()}
 
 
 def _plain(schema: Mapping[str, object]) -> dict[str, object]:

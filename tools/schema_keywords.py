@@ -103,7 +103,10 @@ PROBES: dict[str, list[Probe]] = {
     "contains": [Probe({"type": "array", "contains": {"type": "null"}}, ([1, None],), ([1],))],
     "minContains": [Probe({"type": "array", "contains": {"const": 1}, "minContains": 2}, ([1, 1],), ([1],))],
     "maxContains": [Probe({"type": "array", "contains": {"const": 1}, "maxContains": 1}, ([1],), ([1, 1],))],
-    "uniqueItems": [Probe({"type": "array", "uniqueItems": True}, ([1, 2],), ([1, 1],))],
+    "uniqueItems": [
+        Probe({"type": "array", "uniqueItems": True}, ([1, 2],), ([1, 1],)),
+        Probe({"type": "array", "uniqueItems": True, "items": {"enum": [1, 2]}}, ([1, 2],), ([1, 1],)),
+    ],
     "unevaluatedItems": [
         Probe({"type": "array", "prefixItems": [{}], "unevaluatedItems": False}, ([1],), ([1, 2],))
     ],
@@ -192,6 +195,7 @@ LIMITS = {
     "prefixItems": "those of drafts before 2020-12, and those beside `additionalItems`",
 }
 LIMITS["propertyNames"] = "all but `enum`, `const` or `pattern` alone, without `properties` beside it"
+LIMITS["uniqueItems"] = "all but arrays of at most five listed values, which come in their order"
 LIMITS["maxProperties"] = LIMITS["minProperties"]
 
 

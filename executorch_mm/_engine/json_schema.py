@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
+from itertools import combinations
+from typing import TypeGuard
 
 from executorch_mm.errors import InputError
 
@@ -31,6 +34,7 @@ _ANNOTATIONS = frozenset(("default", "examples"))  # of any value, also one that
 _NOTHING_IF_TRUE = ("propertyNames", "unevaluatedItems", "unevaluatedProperties")
 _NOTHING_IF_EMPTY = (*_NOTHING_IF_TRUE, "dependencies", "dependentRequired", "dependentSchemas")
 _TOLD_OF_NAMES = frozenset(("$defs", "definitions", "description", "title", "type"))
+_MOST_OF_SET = 5  # values, of which all sets are tried
 _OLD_DRAFTS = re.compile(r"/draft-0\d/|/2019-09/")
 
 
@@ -153,6 +157,42 @@ def _in_map(path: str, schemas: object) -> Iterator[tuple[str, Schema]]:
 
 def _translate(part: Schema, root: Schema) -> None:
     """Says in place what llguidance does not know by what it does."""
+    _translate_names(part, root)
+    _translate_set(part, root)
+
+
+def _translate_set(part: Schema, root: Schema) -> None:
+    """A set of few listed values, which an answer may then hold in their order alone."""
+    most = part.get("maxItems", math.inf)
+    if part.get("uniqueItems") is not True or part.get("type") != "array" or not _is_number(most):
+        return
+    if most <= 1:
+        del part["uniqueItems"]
+        return
+    items, least = part.get("items"), part.get("minItems", 0)
+    if isinstance(items, dict) and isinstance(target := target_of(items.get("$ref"), root), dict):
+        items = target
+    values = items.get("enum") if isinstance(items, dict) and "anyOf" not in part else None
+    if not isinstance(values, list) or not 1 <= len(values) <= _MOST_OF_SET or not _is_number(least):
+        return
+    if not isinstance(items, dict) or items.keys() - _TOLD_OF_NAMES - {"enum"}:
+        return
+    sets = [each for size in range(len(values) + 1) for each in combinations(values, size)]
+    chosen = [list(each) for each in sets if least <= len(each) <= most]
+    for keyword in ("uniqueItems", "items", "minItems", "maxItems"):
+        part.pop(keyword, None)
+    part["anyOf"] = [
+        {
+            "type": "array",
+            "prefixItems": [{"const": value} for value in each],
+            "items": False,
+            "minItems": len(each),
+        }
+        for each in chosen
+    ]
+
+
+def _translate_names(part: Schema, root: Schema) -> None:
     names, keys = part.get("propertyNames"), ("properties", "patternProperties")
     values = part.get("additionalProperties", {})
     if isinstance(names, dict) and values is not False and not any(part.get(key) for key in keys):
@@ -208,6 +248,10 @@ def _integers(value: object) -> Iterator[int]:
 
 def _is_exact(number: int) -> bool:
     return -(2**63) <= number < 2**64 and int(float(number)) == number
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _escaped(step: str) -> str:

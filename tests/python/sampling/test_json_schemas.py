@@ -118,6 +118,45 @@ def test_a_dictionary_of_pydantic_s_with_listed_keys_is_parsed(runner: Multimoda
     assert parsed.by == {"a": 1, "b": 2}
 
 
+@pytest.mark.parametrize(
+    ("extra", "right", "wrong"),
+    [
+        ({}, ["[]", '["a"]', '["a", "c"]', '["a", "b", "c"]'], ['["a", "a"]', '["d"]', "[1]"]),
+        ({"minItems": 1, "maxItems": 2}, ['["c"]', '["b", "c"]'], ["[]", '["a", "b", "c"]', '["c", "c"]']),
+        ({"items": {"$ref": "#/$defs/Tag"}, "maxItems": 2}, ['["a", "c"]'], ['["a", "a"]']),
+        ({"items": {"type": "string"}, "maxItems": 1}, ['["x"]', "[]"], ['["x", "y"]']),
+    ],
+    ids=str,
+)
+def test_sets_of_few_listed_values_are_enforced(
+    runner: MultimodalRunner, extra: Schema, right: list[str], wrong: list[str]
+) -> None:
+    schema: Schema = {
+        "type": "array",
+        "uniqueItems": True,
+        "items": {"enum": ["a", "b", "c"], "type": "string"},
+        "$defs": {"Tag": {"enum": ["a", "c"], "title": "Tag", "type": "string"}},
+        **extra,
+    }
+    for text in right:
+        runner.reset()
+        assert written(runner, text, response_format=schema).parsed == json.loads(text)
+    for text in wrong:
+        runner.reset()
+        with pytest.raises(ExecutionError, match="no option forbids"):
+            written(runner, text, response_format=schema)
+
+
+def test_a_set_of_pydantic_s_takes_what_pydantic_takes(runner: MultimodalRunner) -> None:
+    pydantic = pytest.importorskip("pydantic")
+    model = pydantic.create_model("Found", numbers=(set[int], ...), uniqueItems=(bool, ...))
+    text = '{"numbers": [1, 2, 1], "uniqueItems": true}'
+    parsed = written(runner, text, response_format=model).parsed
+    assert (parsed.numbers, parsed.uniqueItems) == ({1, 2}, True)
+    with pytest.raises(InputError, match=r"at #/properties/numbers: 'uniqueItems' cannot be enforced"):
+        runner.generate_text(PROMPT, response_format=model.model_json_schema())
+
+
 # What cannot be enforced is refused with its path.
 
 
