@@ -16,6 +16,9 @@ from executorch_mm.errors import ExecutorchMMError
 _UNIT = 16  # bytes, for a token or for what an image, a clip or embeddings hold
 _MOST_ENTRIES = 256  # each may keep a file open
 _WORTH = 16  # positions: fewer are read as fast as they are taken over
+# Units read at the least, where they are text and others are left: attention over a few tokens sums in
+# another order than over many, and these give the bits that the prompt has where nothing was there.
+_READ_AGAIN = 9
 _UNLIKE = b"\xff" * _UNIT  # what no context holds
 
 _Reader = tuple[str, int]  # the method and the number of the weights
@@ -74,7 +77,6 @@ class _Entry:
         self.units = units
         self.reader = reader
         self.goes_back = session.lowest_rewind <= 1  # to any position
-        self.has_logits = not self.goes_back
         self._media = session.media
         self.places: dict[int, int] = {}  # bytes of each place in memory
 
@@ -91,9 +93,22 @@ class _Entry:
         """So many units of a prompt it can stand for; something is left to read, or logits are at hand."""
         num_common = _common(self.units, wanted)
         num_wanted = len(wanted) // _UNIT
-        if num_common * _UNIT == len(self.units) and (num_common < num_wanted or self.has_logits):
-            return num_common
-        return min(num_common, num_wanted - 1) if self.goes_back else 0
+        if not self.goes_back:  # it has logits, then
+            return num_common if num_common * _UNIT == len(self.units) else 0
+        most = num_wanted - _READ_AGAIN
+        most = max(most, self._behind_media(num_common)) if most >= _WORTH else num_wanted - 1
+        return min(num_common, most, num_wanted - 1)
+
+    def _behind_media(self, num_units: int) -> int:
+        """So many of the first units end with the last image, clip or block of embeddings among them."""
+        behind = num_rows_before = 0
+        for start, num_rows in self._media:
+            unit = start - num_rows_before
+            if unit >= num_units:
+                break
+            behind = unit + 1
+            num_rows_before += num_rows - 1
+        return behind
 
 
 class PrefixStore:

@@ -77,8 +77,23 @@ def test_a_prompt_that_begins_as_another_sessions_is_read_from_where_they_differ
         assert info.prefix_hits + info.prefix_misses == len(prompts)
         if model.contract.is_recurrent or model.contract.ring_rows:  # the ends of prompts, with logits
             assert reused == [0, 0, 32, 32, 0]
-        else:
-            assert reused == [0, 30, 31, 32, 19]
+        else:  # nine tokens are read, where others are left
+            assert reused == [0, 24, 23, 25, 19]
+
+
+@pytest.mark.parametrize("name", [FLAT, "optimum/llama.pte", "export_llm/llama_xnnpack_8da4w.pte"])
+def test_a_cached_prompt_has_the_bits_of_one_that_is_read(name: str) -> None:
+    with load(name) as model, load_runner(name) as runner:
+        for length in (26, 30, 37):
+            prompt = make_token_input((TOKENS * 3)[:length])
+            runner.reset()
+            runner.prefill(prompt)
+            expected = runner.save()._state.logits
+            for _ in range(2):
+                with model.session() as session:
+                    session.prefill(prompt)
+                    np.testing.assert_array_equal(session.save()._state.logits, expected)
+            assert session.stats.num_cached_tokens == length - 9
 
 
 def test_a_ring_goes_back_as_far_after_a_hit_as_without() -> None:
@@ -103,15 +118,15 @@ def test_an_answer_is_kept_too_and_a_session_goes_on_from_it() -> None:
         longer = [*spoken, 5, 6]
         with model.session() as other:
             assert answer(other, longer) == answer(runner, longer)
-            assert other.stats.num_cached_tokens == 25  # the last token of an answer has not been read
+            assert other.stats.num_cached_tokens == len(longer) - 9
         with model.session() as other:  # nothing but what was read
             assert answer(other, spoken[:25]) == answer_after_reset(runner, spoken[:25])
-            assert other.stats.num_cached_tokens == 24
+            assert other.stats.num_cached_tokens == 25 - 9
         # One that stands in the middle of the same conversation, too.
         with model.session() as third:
             third.prefill(make_token_input(TOKENS[:3]))
             assert answer(third, longer[3:]) == answer_after_reset(runner, longer)
-            assert third.stats.num_cached_tokens == len(longer) - 1 - 3
+            assert third.stats.num_cached_tokens == len(longer) - 9 - 3
             assert third.stats.num_prompt_tokens == len(longer) - 3
             assert third.history[: len(longer)] == longer
 
@@ -144,7 +159,7 @@ def test_a_prompt_that_is_not_read_to_its_end_leaves_the_session_as_it_was() -> 
         assert session.history == before
         with load_runner() as runner:
             assert answer(session, TOKENS[5:30]) == answer(runner, TOKENS[:30])
-        assert session.stats.num_cached_tokens == 24
+        assert session.stats.num_cached_tokens == 30 - 9 - 5
 
         # At its beginning, where nothing was before.
         session.reset()
