@@ -127,7 +127,7 @@ std::unique_ptr<Module> make_module(const LoadOptions& options, const ModelBytes
     model = std::make_unique<executorch::extension::BufferDataLoader>(bytes.data, bytes.size);
   }
   if (!choice.kernels.empty())
-    model = rename_linear_delegates(std::move(model), program, choice.only_int4, kLinearBackend);
+    model = rename_linear_delegates(std::move(model), program, choice, kLinearBackend);
   return std::make_unique<Module>(std::move(model), nullptr, nullptr, nullptr, std::move(data));
 }
 
@@ -189,11 +189,13 @@ EtProgram::EtProgram(const LoadOptions& options) : openvino_library_(options.ope
   std::string& kernels = choice.kernels;
   // Beside several .ptd files ExecuTorch takes no loader of ours.
   const size_t count =
-      options.data_paths.size() > 1 ? 0 : count_linear_delegates(structure_, choice.only_int4);
+      options.data_paths.size() > 1 ? 0 : count_linear_delegates(structure_, choice);
   if (count == 0) kernels.clear();
   if (!kernels.empty()) {
     register_linear_backend();
     ET_LOG(Info, "%zu graphs are linear layers of ours (%s)", count, kernels.c_str());
+    ET_LOG(Info, "%zu graphs compute number by number with loops of ours",
+           count_pointwise_delegates(structure_, choice));
   }
   module_ = make_module(options, model_bytes_, structure_, choice);
 

@@ -13,10 +13,13 @@
 #include <vector>
 
 #include "base/error.h"
+#include "et/pointwise_call.h"
+#include "et/taken_graph.h"
 #include "linear/kernels.h"
 #include "linear/linear.h"
 #include "ops/parallel.h"
 #include "program/linear_graph.h"
+#include "program/pointwise_graph.h"
 #include "program/xnnpack_graph.h"
 
 namespace emm {
@@ -45,20 +48,33 @@ linear::TaskRunner pool_runner() {
           }};
 }
 
-// The layers of one graph, and what keeps their weights in memory.
-class LinearGraph {
+// Named data, looked up once and kept.
+class NamedData {
  public:
-  LinearGraph(et::BackendInitContext& context, FreeableBuffer& processed) : named_(context) {
+  explicit NamedData(et::BackendInitContext& context) : map_(context.get_named_data_map()) {}
+  // Null where nobody has it.
+  const FreeableBuffer* find(std::string_view key) {
+    const auto found = buffers_.find(key);
+    if (found != buffers_.end()) return &found->second;
+    if (map_ == nullptr || key.empty()) return nullptr;
+    auto data = map_->get_data(key);
+    if (!data.ok()) return nullptr;
+    return &buffers_.emplace(std::string(key), std::move(*data)).first->second;
+  }
+
+ private:
+  const et::NamedDataMap* map_;
+  std::map<std::string, FreeableBuffer, std::less<>> buffers_;
+};
+
+// The layers of one graph, and what keeps their weights in memory.
+class LinearGraph final : public TakenGraph {
+ public:
+  LinearGraph(NamedData named, const std::vector<LinearNode>& nodes, const linear::Kernels& kernels,
+              FreeableBuffer& processed)
+      : named_(std::move(named)) {
     const auto* data = static_cast<const uint8_t*>(processed.data());
     const std::string what = "linear layers";
-    // The file was checked before, but not these bytes: somebody may have written to it since.
-    check_xnnpack_graph(data, processed.size(), what,
-                        [this](std::string_view key) -> std::optional<uint64_t> {
-                          const FreeableBuffer* buffer = named_.find(key);
-                          return buffer ? std::optional<uint64_t>(buffer->size()) : std::nullopt;
-                        });
-    auto nodes = read_linear_graph(data, processed.size(), what);
-    if (!nodes) throw emm::Error(ErrorCode::kLoad, what + ": the graph holds something else");
     bool in_place = false;
     const auto locate = [&](const LinearData& part) {
       if (part.key.empty()) {
@@ -79,7 +95,7 @@ class LinearGraph {
       return static_cast<const uint8_t*>(buffer->data());
     };
     std::vector<linear::Part> parts;
-    for (const LinearNode& node : *nodes) {
+    for (const LinearNode& node : nodes) {
       linear::Layer layer;
       layer.format = to_format(node.format);
       layer.inputs = node.inputs;
@@ -94,10 +110,10 @@ class LinearGraph {
       output_args_.push_back(node.output_arg);
     }
     if (!in_place) processed.Free();
-    parts_ = std::make_unique<linear::LinearParts>(std::move(parts), kernels(context));
+    parts_ = std::make_unique<linear::LinearParts>(std::move(parts), kernels);
   }
 
-  Error run(Span<EValue*> args) {
+  Error run(Args args) override {
     std::vector<const float*> inputs;
     std::vector<int64_t> rows;
     for (const Input& input : inputs_) {
@@ -146,25 +162,6 @@ class LinearGraph {
     int64_t columns;
   };
 
-  // Named data, looked up once and kept.
-  class NamedData {
-   public:
-    explicit NamedData(et::BackendInitContext& context) : map_(context.get_named_data_map()) {}
-    // Null where nobody has it.
-    const FreeableBuffer* find(std::string_view key) {
-      const auto found = buffers_.find(key);
-      if (found != buffers_.end()) return &found->second;
-      if (map_ == nullptr || key.empty()) return nullptr;
-      auto data = map_->get_data(key);
-      if (!data.ok()) return nullptr;
-      return &buffers_.emplace(std::string(key), std::move(*data)).first->second;
-    }
-
-   private:
-    const et::NamedDataMap* map_;
-    std::map<std::string, FreeableBuffer, std::less<>> buffers_;
-  };
-
   static linear::Format to_format(LinearFormat format) {
     switch (format) {
       case LinearFormat::kFloat32:
@@ -179,30 +176,12 @@ class LinearGraph {
     return linear::Format::kInt4Groups;
   }
 
-  static const linear::Kernels& kernels(et::BackendInitContext& context) {
-    const auto name = context.get_runtime_spec<const char*>(kLinearKernelsOption);
-    const linear::Kernels* found = name.ok() ? linear::find_kernels(*name) : nullptr;
-    return found ? *found : *linear::usable_kernels().front();
-  }
-
   size_t input_index(const LinearNode& node) {
     for (size_t i = 0; i < inputs_.size(); ++i) {
       if (inputs_[i].arg == node.input_arg) return i;
     }
     inputs_.push_back({node.input_arg, node.inputs});
     return inputs_.size() - 1;
-  }
-
-  // Of floats in the plain order; null for anything else.
-  static const Tensor* tensor_at(Span<EValue*> args, uint32_t index) {
-    if (index >= args.size() || !args[index]->isTensor()) return nullptr;
-    const Tensor& tensor = args[index]->toTensor();
-    if (tensor.scalar_type() != ScalarType::Float) return nullptr;
-    const auto order = tensor.dim_order();
-    for (size_t i = 0; i < order.size(); ++i) {
-      if (order[i] != i) return nullptr;
-    }
-    return &tensor;
   }
 
   NamedData named_;
@@ -212,6 +191,31 @@ class LinearGraph {
   linear::TaskRunner runner_ = pool_runner();
 };
 
+const linear::Kernels& kernels(et::BackendInitContext& context) {
+  const auto name = context.get_runtime_spec<const char*>(kLinearKernelsOption);
+  const linear::Kernels* found = name.ok() ? linear::find_kernels(*name) : nullptr;
+  return found ? *found : *linear::usable_kernels().front();
+}
+
+std::unique_ptr<TakenGraph> take(et::BackendInitContext& context, FreeableBuffer& processed) {
+  const auto* data = static_cast<const uint8_t*>(processed.data());
+  const std::string what = "a graph of ours";
+  NamedData named(context);
+  // The file was checked before, but not these bytes: somebody may have written to it since.
+  check_xnnpack_graph(data, processed.size(), what,
+                      [&named](std::string_view key) -> std::optional<uint64_t> {
+                        const FreeableBuffer* buffer = named.find(key);
+                        return buffer ? std::optional<uint64_t>(buffer->size()) : std::nullopt;
+                      });
+  if (const auto nodes = read_linear_graph(data, processed.size(), what)) {
+    return std::make_unique<LinearGraph>(std::move(named), *nodes, kernels(context), processed);
+  }
+  const auto graph = read_pointwise_graph(data, processed.size(), what);
+  if (!graph) throw emm::Error(ErrorCode::kLoad, what + ": it holds something else");
+  processed.Free();
+  return make_pointwise_call(*graph, *kernels(context).pointwise);
+}
+
 // ExecuTorch may be built without exceptions: none leaves these functions.
 class LinearBackend final : public et::BackendInterface {
  public:
@@ -219,7 +223,7 @@ class LinearBackend final : public et::BackendInterface {
 
   Result<et::DelegateHandle*> init(et::BackendInitContext& context, FreeableBuffer* processed,
                                    ArrayRef<et::CompileSpec> /*compile_specs*/) const override try {
-    return static_cast<et::DelegateHandle*>(new LinearGraph(context, *processed));
+    return static_cast<et::DelegateHandle*>(take(context, *processed).release());
   } catch (const std::exception& error) {
     ET_LOG(Error, "%s", error.what());
     return Error::InvalidProgram;
@@ -227,14 +231,14 @@ class LinearBackend final : public et::BackendInterface {
 
   Error execute(et::BackendExecutionContext& /*context*/, et::DelegateHandle* handle,
                 Span<EValue*> args) const override try {
-    return static_cast<LinearGraph*>(handle)->run(args);
+    return static_cast<TakenGraph*>(handle)->run(args);
   } catch (const std::exception& error) {
     ET_LOG(Error, "linear: %s", error.what());
     return Error::MemoryAllocationFailed;
   }
 
   void destroy(et::DelegateHandle* handle) const override {
-    delete static_cast<LinearGraph*>(handle);
+    delete static_cast<TakenGraph*>(handle);
   }
 };
 

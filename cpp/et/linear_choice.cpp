@@ -13,6 +13,20 @@ std::vector<std::string> linear_kernel_names() {
   return names;
 }
 
+namespace {
+
+bool is_pointwise_ours() {
+  const char* variable = std::getenv("EXECUTORCH_MM_POINTWISE");
+  if (variable == nullptr || variable[0] == '\0') return true;
+  const std::string name = variable;
+  if (name == "own") return true;
+  if (name == "xnnpack") return false;
+  throw Error(ErrorCode::kInput,
+              "EXECUTORCH_MM_POINTWISE: expected 'own', 'xnnpack', got '" + name + "'");
+}
+
+}  // namespace
+
 LinearChoice choose_linear(const std::string& wish) {
   std::string name = wish;
   std::string of = "linear";
@@ -25,10 +39,10 @@ LinearChoice choose_linear(const std::string& wish) {
   }
   const std::string best = linear::usable_kernels().front()->name;
   // Ours where they were measured to be faster (benchmarks/LOG.md).
-  if (name == "auto" && best == "avx2") return {best, true};
+  if (name == "auto" && best == "avx2") return {best, is_pointwise_ours(), true};
   if (name == "auto" || name == "xnnpack") return {};
-  if (name == "own") return {best};
-  if (linear::find_kernels(name) != nullptr) return {name};
+  if (name == "own") return {best, is_pointwise_ours()};
+  if (linear::find_kernels(name) != nullptr) return {name, is_pointwise_ours()};
   std::string known = "'auto', 'xnnpack', 'own'";
   for (const std::string& kernels : linear_kernel_names()) known += ", '" + kernels + "'";
   throw Error(ErrorCode::kInput, of + ": expected " + known + ", got '" + name + "'");

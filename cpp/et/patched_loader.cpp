@@ -22,9 +22,23 @@ constexpr size_t kProgramSizeAt = 16;  // in the file's header
 // Larger structures hold weights: such files are from before segments.
 constexpr uint64_t kMaxProgramBytes = uint64_t{64} << 20;
 
-bool is_taken(const ProgramInfo& program, const ProgramDelegate& delegate, bool only_int4) {
-  return (only_int4 ? delegate.is_int4 : delegate.is_linear) &&
+bool is_layer(const ProgramDelegate& delegate, const LinearChoice& choice) {
+  return choice.only_int4 ? delegate.is_int4 : delegate.is_linear;
+}
+
+bool is_taken(const ProgramInfo& program, const ProgramDelegate& delegate,
+              const LinearChoice& choice) {
+  return (is_layer(delegate, choice) || (choice.pointwise && delegate.is_pointwise)) &&
          delegate.id_at + sizeof(uint32_t) <= program.program_bytes;
+}
+
+size_t count(const ProgramInfo& program, const LinearChoice& choice, bool layers) {
+  size_t count = 0;
+  for (const ProgramMethod& method : program.methods) {
+    for (const ProgramDelegate& delegate : method.delegates)
+      count += is_taken(program, delegate, choice) && is_layer(delegate, choice) == layers;
+  }
+  return count;
 }
 
 class PatchedLoader final : public DataLoader {
@@ -55,18 +69,17 @@ class PatchedLoader final : public DataLoader {
 
 }  // namespace
 
-size_t count_linear_delegates(const ProgramInfo& program, bool only_int4) {
-  if (program.segment_base == 0 || program.program_bytes > kMaxProgramBytes) return 0;
-  size_t count = 0;
-  for (const ProgramMethod& method : program.methods) {
-    for (const ProgramDelegate& delegate : method.delegates)
-      count += is_taken(program, delegate, only_int4);
-  }
-  return count;
+size_t count_linear_delegates(const ProgramInfo& program, const LinearChoice& choice) {
+  return count(program, choice, /*layers=*/true);
+}
+
+size_t count_pointwise_delegates(const ProgramInfo& program, const LinearChoice& choice) {
+  return count(program, choice, /*layers=*/false);
 }
 
 std::unique_ptr<DataLoader> rename_linear_delegates(std::unique_ptr<DataLoader> inner,
-                                                    const ProgramInfo& program, bool only_int4,
+                                                    const ProgramInfo& program,
+                                                    const LinearChoice& choice,
                                                     const char* backend) {
   // The structure, then our name as a FlatBuffer's string: length, letters, a zero.
   const auto bytes = static_cast<size_t>(program.program_bytes);
@@ -94,7 +107,7 @@ std::unique_ptr<DataLoader> rename_linear_delegates(std::unique_ptr<DataLoader> 
   put(kProgramSizeAt, static_cast<uint64_t>(size));
   for (const ProgramMethod& method : program.methods) {
     for (const ProgramDelegate& delegate : method.delegates) {
-      if (is_taken(program, delegate, only_int4))
+      if (is_taken(program, delegate, choice))
         put(static_cast<size_t>(delegate.id_at), static_cast<uint32_t>(name_at - delegate.id_at));
     }
   }

@@ -8,17 +8,21 @@
 #include <cstddef>
 #include <memory>
 
+#include "et/linear_choice.h"
 #include "program/program_file.h"
 
 namespace emm {
 
-// How many graphs there are to take over: `only_int4` as in LinearChoice.
-size_t count_linear_delegates(const ProgramInfo& program, bool only_int4);
+// How many graphs of linear layers there are to take over.
+size_t count_linear_delegates(const ProgramInfo& program, const LinearChoice& choice);
+
+// How many graphs that compute number by number go with them.
+size_t count_pointwise_delegates(const ProgramInfo& program, const LinearChoice& choice);
 
 // Reads everything but the program's structure from `inner`. `program` is what check_program()
 // found in the same bytes. Throws Error(kLoad) where they cannot be read.
 std::unique_ptr<executorch::runtime::DataLoader> rename_linear_delegates(
     std::unique_ptr<executorch::runtime::DataLoader> inner, const ProgramInfo& program,
-    bool only_int4, const char* backend);
+    const LinearChoice& choice, const char* backend);
 
 }  // namespace emm

@@ -262,16 +262,21 @@ void tile_floats(const Tile& tile, int64_t i) {
 
 template <int kM>
 void some_tile(const Tile& tile, int64_t i) {
-  switch (tile.layer->format) {
-    case Format::kFloat32:
-      return tile_floats<kM>(tile, i);
-    case Format::kInt8:
-      return tile_int8<kM>(tile, i);
-    case Format::kInt4:
-      return tile_int4<kM, Groups::kNone>(tile, i);
-    case Format::kInt4Groups:
-      if (tile.layer->group == kGroupUnit) return tile_int4<kM, Groups::kOfOneUnit>(tile, i);
-      return tile_int4<kM, Groups::kOfUnits>(tile, i);
+  const Layer& layer = *tile.layer;
+  if (layer.format == Format::kInt4Groups) {
+    if (layer.group == kGroupUnit) return tile_int4<kM, Groups::kOfOneUnit>(tile, i);
+    return tile_int4<kM, Groups::kOfUnits>(tile, i);
+  }
+  // Only for the format that is used by default there is code for each number of rows.
+  if constexpr (kM > 1 && kM < kTileRows) {
+    some_tile<1>(tile, i);
+    some_tile<kM - 1>(tile, i + 1);
+  } else if (layer.format == Format::kFloat32) {
+    tile_floats<kM>(tile, i);
+  } else if (layer.format == Format::kInt8) {
+    tile_int8<kM>(tile, i);
+  } else {
+    tile_int4<kM, Groups::kNone>(tile, i);
   }
 }
 

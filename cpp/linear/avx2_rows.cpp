@@ -319,16 +319,15 @@ void float_rows(const Layer& layer, const Activations& in, int64_t i, int64_t be
 template <int kM>
 void some_rows(const Layer& layer, const Activations& in, int64_t i, const float* sums,
                int64_t begin, int64_t end, float* out) {
-  switch (layer.format) {
-    case Format::kFloat32:
-      return float_rows<kM>(layer, in, i, begin, end, out);
-    case Format::kInt8:
-      return int8_rows<kM>(layer, in, i, sums, begin, end, out);
-    case Format::kInt4:
-      return int4_rows<kM>(layer, in, i, sums, begin, end, out);
-    case Format::kInt4Groups:
-      if (layer.group == 32) return rows_of_groups<kM, true>(layer, in, i, sums, begin, end, out);
-      return rows_of_groups<kM, false>(layer, in, i, sums, begin, end, out);
+  if (layer.format == Format::kInt4Groups) {
+    if (layer.group == 32) return rows_of_groups<kM, true>(layer, in, i, sums, begin, end, out);
+    return rows_of_groups<kM, false>(layer, in, i, sums, begin, end, out);
+  }
+  // Only for the format that is used by default there is code for two rows.
+  for (int m = 0; m < kM; ++m) {
+    if (layer.format == Format::kFloat32) float_rows<1>(layer, in, i + m, begin, end, out);
+    if (layer.format == Format::kInt8) int8_rows<1>(layer, in, i + m, sums, begin, end, out);
+    if (layer.format == Format::kInt4) int4_rows<1>(layer, in, i + m, sums, begin, end, out);
   }
 }
 

@@ -150,7 +150,8 @@ void finish_four(const Layer& layer, const RowScale& scale, const float* sums, i
 
 // The bfloat16 scales of four groups of four outputs as floats, an output each in the 128 bits of a
 // group. `count` of the groups are there.
-__m512 scales_of_four(const uint8_t* const (&scales)[kRowsAtOnce], int64_t count) {
+inline __attribute__((always_inline)) __m512
+scales_of_four(const uint8_t* const (&scales)[kRowsAtOnce], int64_t count) {
   const auto load = [&](int r) {
     if (count >= 4) return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales[r]));
     return _mm_maskz_loadu_epi16(static_cast<__mmask8>((1u << count) - 1), scales[r]);
@@ -387,8 +388,15 @@ void float_rows(const Layer& layer, const Activations& in, int64_t i, int64_t be
 }
 
 template <int kM>
-void some_rows(const Layer& layer, const Activations& in, int64_t i, const float* sums,
-               int64_t begin, int64_t end, float* out) {
+void group_rows(const Layer& layer, const Activations& in, int64_t i, const float* sums,
+                int64_t begin, int64_t end, float* out) {
+  if (layer.group == 32) return int4_rows<kM, Groups::kOf32>(layer, in, i, sums, begin, end, out);
+  return int4_rows<kM, Groups::kLarger>(layer, in, i, sums, begin, end, out);
+}
+
+template <int kM>
+void rows_of_any(const Layer& layer, const Activations& in, int64_t i, const float* sums,
+                 int64_t begin, int64_t end, float* out) {
   switch (layer.format) {
     case Format::kFloat32:
       return float_rows<kM>(layer, in, i, begin, end, out);
@@ -397,9 +405,20 @@ void some_rows(const Layer& layer, const Activations& in, int64_t i, const float
     case Format::kInt4:
       return int4_rows<kM, Groups::kNone>(layer, in, i, sums, begin, end, out);
     case Format::kInt4Groups:
-      if (layer.group == 32)
-        return int4_rows<kM, Groups::kOf32>(layer, in, i, sums, begin, end, out);
-      return int4_rows<kM, Groups::kLarger>(layer, in, i, sums, begin, end, out);
+      return group_rows<kM>(layer, in, i, sums, begin, end, out);
+  }
+}
+
+template <int kM>
+void some_rows(const Layer& layer, const Activations& in, int64_t i, const float* sums,
+               int64_t begin, int64_t end, float* out) {
+  // Only for the format that is used by default there is code for each number of rows.
+  if constexpr (kM == 2) {
+    if (layer.format == Format::kInt4Groups)
+      return group_rows<kM>(layer, in, i, sums, begin, end, out);
+    for (int m = 0; m < kM; ++m) some_rows<1>(layer, in, i + m, sums, begin, end, out);
+  } else {
+    return rows_of_any<kM>(layer, in, i, sums, begin, end, out);
   }
 }
 
@@ -407,8 +426,10 @@ void rows(const Layer& layer, const Activations& in, const float* sums, int64_t 
           float* out) {
   int64_t i = 0;
   for (; i + 4 <= in.rows; i += 4) some_rows<4>(layer, in, i, sums, begin, end, out);
-  if (in.rows - i == 3) some_rows<3>(layer, in, i, sums, begin, end, out);
-  if (in.rows - i == 2) some_rows<2>(layer, in, i, sums, begin, end, out);
+  if (in.rows - i >= 2) {
+    some_rows<2>(layer, in, i, sums, begin, end, out);
+    i += 2;
+  }
   if (in.rows - i == 1) some_rows<1>(layer, in, i, sums, begin, end, out);
 }
 
@@ -643,15 +664,16 @@ void tile_floats(const Tile& tile, int64_t i) {
 
 template <int kM>
 void some_tile(const Tile& tile, int64_t i) {
-  switch (tile.layer->format) {
-    case Format::kFloat32:
-      return tile_floats<kM>(tile, i);
-    case Format::kInt8:
-      return tile_rows<kM, Format::kInt8>(tile, i);
-    case Format::kInt4:
-      return tile_rows<kM, Format::kInt4>(tile, i);
-    case Format::kInt4Groups:
-      return tile_rows<kM, Format::kInt4Groups>(tile, i);
+  if (tile.layer->format == Format::kInt4Groups) return tile_rows<kM, Format::kInt4Groups>(tile, i);
+  if constexpr (kM > 2 && kM < kTileRows) {  // as in some_rows()
+    some_tile<2>(tile, i);
+    some_tile<kM - 2>(tile, i + 2);
+  } else if (tile.layer->format == Format::kFloat32) {
+    tile_floats<kM>(tile, i);
+  } else if (tile.layer->format == Format::kInt8) {
+    tile_rows<kM, Format::kInt8>(tile, i);
+  } else {
+    tile_rows<kM, Format::kInt4>(tile, i);
   }
 }
 
@@ -690,7 +712,7 @@ void columns(const Layer& layer, const Activations& in, const float* sums, int64
 
 }  // namespace
 
-const Kernels kAvx512VnniKernels = {"avx512vnni", 128,           8, 4, kBlock, quantise, rows,
-                                    columns,      column_scratch};
+const Kernels kAvx512VnniKernels = {
+    "avx512vnni", 128, 8, 4, kBlock, quantise, rows, columns, column_scratch, &kAvx512Loops};
 
 }  // namespace emm::linear

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "linear/layer.h"
+#include "linear/pointwise.h"
 #include "linear/quantise.h"
 
 namespace emm::linear {
@@ -43,6 +44,8 @@ struct Kernels {
   void (*columns)(const Layer& layer, const Activations& in, const float* sums, int64_t begin,
                   int64_t end, uint8_t* scratch, float* out);
   int64_t (*column_scratch)(const Layer& layer);
+
+  const PointwiseLoops* pointwise;
 };
 
 extern const Kernels kReferenceKernels;

@@ -9,6 +9,7 @@
 #include "program/linear_graph.h"
 #include "program/mapped_file.h"
 #include "program/method_check.h"
+#include "program/pointwise_graph.h"
 
 namespace emm {
 namespace {
@@ -107,6 +108,10 @@ ProgramInfo check_program(const uint8_t* data, size_t size, const std::string& n
             nodes && std::all_of(nodes->begin(), nodes->end(), [](const LinearNode& node) {
               return node.format == LinearFormat::kInt4Groups;
             });
+        delegate.is_pointwise = !nodes && read_pointwise_graph(data + *delegate.offset,
+                                                               static_cast<size_t>(delegate.bytes),
+                                                               "method " + method.name)
+                                              .has_value();
       }
     }
     return program;

@@ -66,9 +66,10 @@ struct ProgramDelegate {
   // Where in the file its data lies; absent if the index leads nowhere.
   std::optional<uint64_t> offset;
   uint64_t bytes = 0;
-  uint64_t id_at = 0;      // where in the file the distance to its id lies
-  bool is_linear = false;  // linear layers that we can run ourselves: found by check_program()
-  bool is_int4 = false;    // all of them with 4-bit weights in groups
+  uint64_t id_at = 0;         // where in the file the distance to its id lies
+  bool is_linear = false;     // linear layers that we can run ourselves: found by check_program()
+  bool is_int4 = false;       // all of them with 4-bit weights in groups
+  bool is_pointwise = false;  // number by number (pointwise_graph.h): the same
 };
 
 struct ProgramMethod {

@@ -1,0 +1,89 @@
+"""Graphs that compute number by number, with our loops against XNNPACK's delegate."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from executorch_mm import ExecutorchMMError, InputError, MultimodalRunner, XnnpackOptions, make_token_input
+from executorch_mm._loading.methods import load_methods
+from model_set import MODELS
+from number_tokenizer import NumberTokenizer
+
+MODEL = MODELS / "export_llm" / "llama_xnnpack_8da4w.pte"
+OWN = XnnpackOptions(linear="own")
+VARIABLE = "EXECUTORCH_MM_POINTWISE"
+
+
+def logits(tokens: list[int]) -> np.ndarray:  # type: ignore[type-arg]
+    methods, _ = load_methods(MODEL, xnnpack=OWN)
+    rows = [
+        np.array(methods.run("forward", [np.array([[token]]), np.array([position])]))
+        for position, token in enumerate(tokens)
+    ]
+    return np.concatenate(rows)
+
+
+def test_logits_differ_from_those_of_xnnpack_by_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = [3, 17, 40, 8, 25, 1]
+    ours = logits(tokens)
+    monkeypatch.setenv(VARIABLE, "xnnpack")
+    theirs = logits(tokens)
+
+    # The inputs of a layer are rounded to 8 bits: a last bit may become a step of one input.
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=0.02 * np.abs(theirs).max())
+    assert (ours.argmax(-1) == theirs.argmax(-1)).all()
+
+
+@pytest.mark.parametrize(("value", "is_ours"), [("", True), ("own", True), ("xnnpack", False)])
+def test_the_environment_switches_them_off(
+    value: str, is_ours: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="executorch_mm")
+    monkeypatch.setenv(VARIABLE, value)
+
+    load_methods(MODEL, xnnpack=OWN)
+
+    found = re.search(r"(\d+) graphs compute number by number", caplog.text)
+    assert found is not None
+    assert (int(found[1]) > 0) == is_ours
+
+
+def test_an_unknown_word_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "fast")
+
+    with pytest.raises(InputError, match=f"{VARIABLE}: expected 'own', 'xnnpack', got 'fast'"):
+        load_methods(MODEL, xnnpack=OWN)
+
+
+def test_a_prompt_read_at_once_or_token_by_token() -> None:
+    with MultimodalRunner(MODEL, NumberTokenizer(), xnnpack=OWN) as runner:
+        tokens = [3, 17, 40, 8, 25]
+        at_once = runner.generate_text(make_token_input(tokens), max_new_tokens=8, ignore_eos=True)
+        runner.reset()
+        for token in tokens[:-1]:
+            runner.prefill(make_token_input([token]))
+        one_by_one = runner.generate_text(make_token_input(tokens[-1:]), max_new_tokens=8, ignore_eos=True)
+
+    assert at_once == one_by_one
+
+
+def test_damage_in_a_graph_is_an_error_or_an_answer(tmp_path: Path) -> None:
+    original = MODEL.read_bytes()
+    graphs = [at for at in range(len(original)) if original.startswith(b"XH00", at)]
+    choose = random.Random(5)
+    for _ in range(60):
+        data = bytearray(original)
+        data[choose.choice(graphs) + choose.randrange(600)] = choose.randrange(256)
+        path = tmp_path / "damaged.pte"
+        path.write_bytes(data)
+        try:
+            methods, _ = load_methods(path, xnnpack=OWN)
+            methods.run("forward", [np.array([[3]]), np.array([0])])
+        except ExecutorchMMError:
+            pass
