@@ -108,6 +108,8 @@ class TransducerModel:
             raise InputError(
                 f"temperature: a transducer takes the likeliest symbol, got {config.temperature!r}"
             )
+        if config.short_windows:
+            raise InputError("short_windows: a transducer hears what there is")
         if config.beam_size != 1:
             raise InputError(f"beam_size: a transducer follows one text, got {config.beam_size}")
         if config.max_new_tokens >= 0:

@@ -25,6 +25,8 @@ from executorch_mm.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from executorch_mm.speech._transcriber import Speech
 
+# A window's length is a multiple of this where the encoder takes shorter ones.
+_LENGTH_SECONDS = 10
 # What was sampled at a higher temperature is no model for what follows.
 _MAX_TEMPERATURE_OF_CONTEXT = 0.5
 
@@ -55,7 +57,8 @@ class WhisperModel:
         self._tokens = WhisperTokens.read(folders, tokenizer, contract)
         self._has_alignment = contract.num_alignment_heads > 0
         self._num_positions = min(contract.capacity, self._tokens.num_positions)
-        taken = contract.methods["encoder"].inputs[0].shape[1:]
+        features = contract.methods["encoder"].inputs[0]
+        taken = features.shape[1:]
         found = FoundProcessors(folders, processor_path).feature_extractor
         self._processor = found or AudioProcessor(LogMelConfig(bins=taken[0]))
         config = self._processor.config
@@ -65,6 +68,11 @@ class WhisperModel:
         made = (config.bins, config.chunk_seconds * config.sampling_rate // config.hop)
         if taken != made:
             raise ContractError(f"encoder: expected features {made} as the processor makes, got {taken}")
+        shortest = contract.metadata.get("min_audio_frames")
+        self._lengths: tuple[int, ...] = ()
+        if features.is_dynamic and isinstance(shortest, int):
+            step = _LENGTH_SECONDS * config.sampling_rate // config.hop
+            self._lengths = tuple(length for length in range(step, made[1], step) if length >= shortest)
 
     @property
     def sampling_rate(self) -> int:
@@ -102,6 +110,11 @@ class WhisperModel:
                 "word_timestamps: the program does not tell what its decoder looks at: expected a second "
                 "output of text_decoder, (1, heads, frames), as tools/whisper exports it"
             )
+        if config.short_windows and not self._lengths:
+            raise InputError(
+                "short_windows: the program's encoder takes whole windows: expected a dynamic length and "
+                "min_audio_frames in the metadata, as tools/whisper exports them"
+            )
         if (config.timestamps or config.word_timestamps) and tokens.first_time is None:
             raise InputError("timestamps: the model has no tokens for times")
         if config.prompt and tokens.previous is None:
@@ -125,7 +138,7 @@ class WhisperModel:
     ) -> Generator[SpeechEvent, None, None]:
         """See `Transcriber`."""
         start_ns = _core.now_ns()
-        windows = Windows(clip, self._processor)
+        windows = Windows(clip, self._processor, self._lengths if config.short_windows else ())
         hearing.prepare_ns += _core.now_ns() - start_ns
         if config.language is not None:
             hearing.language = language_code(config.language, self._tokens.languages)
@@ -141,7 +154,8 @@ class WhisperModel:
             progress(start, windows.duration)
             attempt = Attempt()
             if not windows.is_silent(frame):
-                window = Window(start, windows.features(frame), context, first_time)
+                whole = windows.features(frame)
+                window = Window(start, windows.shortest(frame, whole), context, first_time, whole)
                 attempt = yield from decoder.decode(window)
             steps = None
             if not attempt.is_silence(config):
@@ -169,10 +183,10 @@ class WhisperModel:
         if not attempt.alignment:  # one token at most
             return [start] * len(attempt.tokens)
         length = attempt.alignment[0].shape[1]
-        size = self._window_seconds * self.sampling_rate / self._processor.config.hop  # frames of features
-        starts = token_starts(attempt.alignment, int(num_frames * length / size))
+        starts = token_starts(attempt.alignment, num_frames * length // attempt.num_frames)
         starts += [starts[-1]] * (len(attempt.tokens) - len(starts))
-        return [min(start + frame * self._window_seconds / length, end) for frame in starts]
+        seconds = attempt.num_frames * self._processor.config.hop / self.sampling_rate
+        return [min(start + frame * seconds / length, end) for frame in starts]
 
     def _add_segments(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,15 +29,17 @@ class Window:
 
     Attributes:
         start: In seconds.
-        features: float32 (bins, frames).
+        features: float32 (bins, frames); no more of the window than the audio fills.
         context: Tokens of what was said before.
         first_time: The token of the time 0; None for a text without times.
+        whole: The features of all of the window.
     """
 
     start: float
     features: FloatArray
     context: Sequence[int]
     first_time: int | None
+    whole: FloatArray
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Attempt:
         probabilities: Of each token.
         alignment: What the decoder's heads look at with each token, (heads, frames), where words are wanted;
             the last token's may be missing.
+        num_frames: Of the features that the encoder was given.
     """
 
     tokens: tuple[int, ...] = ()
@@ -64,6 +67,7 @@ class Attempt:
     interruption: str | None = None
     probabilities: tuple[float, ...] = ()
     alignment: tuple[FloatArray, ...] = ()
+    num_frames: int = 0
 
     def is_silence(self, config: SpeechConfig) -> bool:
         """Whether it is no text, but what the model makes of a window without speech."""
@@ -111,18 +115,26 @@ class WindowDecoder:
         self._no_speech_prob = 0.0
 
     def decode(self, window: Window) -> Generator[Partial, None, Attempt]:
-        """The first good attempt, or the last; yields what the text is meanwhile."""
+        """The first good attempt, or the last; yields what the text is meanwhile.
+
+        Whisper has learned from whole windows: what is not good is heard again in one.
+        """
         attempt = Attempt()
-        for number, temperature in enumerate(self._config.temperatures):
-            attempt = yield from self._attempt(window, temperature, is_first=number == 0)
+        encoded: FloatArray | None = None
+        for temperature in self._config.temperatures:
+            features = window.features if encoded is None else window.whole
+            is_new = features is not encoded
+            encoded = features
+            attempt = yield from self._attempt(window, temperature, features if is_new else None)
+            attempt = replace(attempt, num_frames=features.shape[1])
             if attempt.interruption is not None or attempt.is_good(self._config):
                 break
         return attempt
 
     def _attempt(
-        self, window: Window, temperature: float, *, is_first: bool
+        self, window: Window, temperature: float, features: FloatArray | None
     ) -> Generator[Partial, None, Attempt]:
-        if not self._begin(window, is_first):
+        if not self._begin(window, features):
             return Attempt(interruption="cancelled" if self._session.is_cancelled else "timeout")
         if self._config.beam_size > 1 and temperature == 0:
             return (yield from self._search(window))
@@ -191,11 +203,11 @@ class WindowDecoder:
             alignment=best.alignment,
         )
 
-    def _begin(self, window: Window, is_first: bool) -> bool:
-        """Reads what comes before the window's tokens; the clip only the first time, the model keeps it."""
+    def _begin(self, window: Window, features: FloatArray | None) -> bool:
+        """Reads what comes before the window's tokens, and the clip where the model has not kept it."""
         session, tokens = self._session, self._tokens
         session.reset()
-        clip = [_core.PreparedInput.audio(window.features)] if is_first else []
+        clip = [] if features is None else [_core.PreparedInput.audio(features)]
         if tokens.languages and self._hearing.language is None:
             if not self._read([*clip, _ids([tokens.start])]):
                 return False

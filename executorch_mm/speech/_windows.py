@@ -21,6 +21,7 @@ class Windows:
     Args:
         waveform: At the processor's rate.
         processor: Makes the features; a chunk of it is a window.
+        lengths: Frames that the encoder may be given instead of a window's, rising.
 
     Attributes:
         duration: Of the audio, in seconds.
@@ -28,8 +29,9 @@ class Windows:
         size: Frames of a window.
     """
 
-    def __init__(self, waveform: Waveform, processor: AudioProcessor) -> None:
+    def __init__(self, waveform: Waveform, processor: AudioProcessor, lengths: Sequence[int] = ()) -> None:
         config = processor.config
+        self._lengths = lengths
         self._hop = config.hop
         self._rate = config.sampling_rate
         self._samples = waveform.samples
@@ -51,6 +53,12 @@ class Windows:
         if chunk + 1 < len(self._chunks):
             window[:, self.size - offset :] = self._chunks[chunk + 1][:, :offset]
         return window
+
+    def shortest(self, start: int, window: FloatArray) -> FloatArray:
+        """As much of the window from this frame on as the encoder has to hear of the audio."""
+        num_frames = self.end(start) - start
+        length = next((length for length in self._lengths if length >= num_frames), self.size)
+        return window if length >= self.size else np.ascontiguousarray(window[:, :length])
 
     def end(self, start: int) -> int:
         """The frame behind the window from this one on."""

@@ -34,6 +34,7 @@ class SpeechOptions(TypedDict, total=False):
     beam_size: int
     patience: float | None
     length_penalty: float
+    short_windows: bool
     compression_ratio_threshold: float | None
     logprob_threshold: float | None
     no_speech_threshold: float | None
@@ -83,6 +84,8 @@ class SpeechConfig:
             by default.
         length_penalty: The sum of a text's ln p is divided by its number of tokens to this power: above 0
             longer texts gain, below 0 shorter ones.
+        short_windows: Let a Whisper hear 10 or 20 s where the audio ends within them, instead of 30: several
+            times as fast with short clips. It has learned from 30 s, and a word may come out otherwise.
         compression_ratio_threshold: Text that compresses better than this repeats itself; None never tries
             again for that.
         logprob_threshold: Mean logarithm of the tokens' probabilities below which a text is too unlikely;
@@ -112,6 +115,7 @@ class SpeechConfig:
     beam_size: int = 1
     patience: float | None = None
     length_penalty: float = 1.0
+    short_windows: bool = False
     compression_ratio_threshold: float | None = 2.4
     logprob_threshold: float | None = -1.0
     no_speech_threshold: float | None = 0.6
@@ -128,7 +132,7 @@ class SpeechConfig:
         task: object = self.task
         if not isinstance(task, str) or task not in ("transcribe", "translate"):
             raise InputError(f"task: expected 'transcribe' or 'translate', got {shown(self.task)}")
-        for name in ("timestamps", "word_timestamps", "condition_on_previous_text"):
+        for name in ("timestamps", "word_timestamps", "short_windows", "condition_on_previous_text"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name}: expected True or False, got {shown(getattr(self, name))}")
         if not isinstance(self.vad_filter, bool) and not callable(self.vad_filter):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 QUANTIZED = "8-bit"
+SHORTEST_FRAMES = 100  # of features: one second
 
 
 class Attention(nn.Module):
@@ -93,7 +94,10 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Features float32 [1, bins, 2 * T] to each decoder layer's keys and values, [1, T, heads, size]."""
+    """Features float32 [1, bins, 2 * T] to each decoder layer's keys and values, [1, T, heads, size].
+
+    A window of less than 30 seconds has the first T positions.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -114,7 +118,8 @@ class Encoder(nn.Module):
 
     def forward(self, input_features: Tensor) -> list[Tensor]:
         x = nn.functional.gelu(self.conv1(input_features))
-        x = nn.functional.gelu(self.conv2(x)).transpose(1, 2) + self.positions
+        x = nn.functional.gelu(self.conv2(x)).transpose(1, 2)
+        x = x + self.positions[: x.shape[1]]
         for layer in self.layers:
             x = layer(x)
         x = self.norm(x)
@@ -172,10 +177,11 @@ class Decoder(nn.Module):
         return (logits, torch.cat(shown, 2).transpose(1, 2)) if self.has_alignment else logits
 
 
-def metadata(model: nn.Module) -> dict[str, object]:
+def metadata(model: nn.Module, *, takes_short: bool) -> dict[str, object]:
     """What the program says of itself, under the names that exporters use."""
     config = model.config
-    return {
+    shortest = {"min_audio_frames": SHORTEST_FRAMES} if takes_short else {}
+    return shortest | {
         "get_bos_id": config.bos_token_id,
         "get_eos_id": config.eos_token_id,
         "get_eos_ids": [config.eos_token_id],
@@ -207,8 +213,12 @@ def quantize(encoder: nn.Module, decoder: nn.Module) -> None:
 
 
 @torch.no_grad()
-def export(model: nn.Module, path: Path, precision: str = "fp32") -> None:
-    """Writes the .pte of a WhisperForConditionalGeneration, which `precision` "8-bit" changes in place."""
+def export(model: nn.Module, path: Path, precision: str = "fp32", *, takes_short: bool = True) -> None:
+    """Writes the .pte of a WhisperForConditionalGeneration, which `precision` "8-bit" changes in place.
+
+    With `takes_short` its encoder takes windows of any length from a second on, so that a short clip does not
+    pay for 30 seconds.
+    """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
         XnnpackDynamicallyQuantizedPartitioner,
         XnnpackPartitioner,
@@ -225,12 +235,15 @@ def export(model: nn.Module, path: Path, precision: str = "fp32") -> None:
     states = encoder(features)
     ids, position = torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, dtype=torch.long)
     tokens = torch.export.Dim("tokens", min=1, max=decoder.length)
+    frames = torch.export.Dim("frames", min=SHORTEST_FRAMES // 2, max=model.config.max_source_positions)
+    of_features = {2: 2 * frames} if takes_short else None
+    of_state = {1: frames} if takes_short else None
     programs = {
-        "encoder": torch.export.export(encoder, (features,), strict=True),
+        "encoder": torch.export.export(encoder, (features,), dynamic_shapes=(of_features,), strict=True),
         "text_decoder": torch.export.export(
             decoder,
             (ids, states, position),
-            dynamic_shapes=({1: tokens}, [None] * len(states), None),
+            dynamic_shapes=({1: tokens}, [of_state] * len(states), None),
             strict=True,
         ),
     }
@@ -238,7 +251,7 @@ def export(model: nn.Module, path: Path, precision: str = "fp32") -> None:
         programs,
         partitioner=[XnnpackDynamicallyQuantizedPartitioner(), XnnpackPartitioner()],
         compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
-        constant_methods=metadata(model),
+        constant_methods=metadata(model, takes_short=takes_short),
     )
     # Inputs without memory of their own: the runtime takes the caller's pointers.
     planning = MemoryPlanningPass(alloc_graph_input=False)

@@ -57,7 +57,7 @@ def attempt_at(runner: SpeechRunner, request: dict[str, Any], config: SpeechConf
         session, model._tokenizer, model._tokens, model._num_positions, config, Hearing(language="en")
     )
     made = features(model, request["clip"], request["seconds"])
-    return returned(decoder.decode(Window(0.0, made, [], first_time)))
+    return returned(decoder.decode(Window(0.0, made, [], first_time, made)))
 
 
 def returned(pieces: Generator[Partial, None, Attempt]) -> Attempt:
