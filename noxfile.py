@@ -295,6 +295,7 @@ def lm_eval(session: nox.Session) -> None:
 def ray(session: nox.Session) -> None:
     """The tests of batches on Ray and of Ray Serve (a download of about 150 MB)."""
     install_package(session, "test", "ray", "ray-serve")
+    session.install("daft")  # Spark's example runs where pyspark is; it is a download of 450 MB
     session.run("pytest", "tests/python/ray", "-W", "default", *session.posargs)
 
 

@@ -28,7 +28,7 @@ SKIP_GROUPS = {
         r"EXECUTORCH_MM_TEST_\w+ names another|no model in|does not exist|is not the file of the record",
         "nox -s real_model; real_models.yml makes the files",
     ),
-    "Ray": (r"could not import 'ray'|executorch_mm\[ray\]", "nox -s ray"),
+    "Ray": (r"could not import '(ray|daft|pyspark)'|executorch_mm\[ray", "nox -s ray"),
     "browser": (r"selenium|chromium", "nox -s browser"),
     "lm-evaluation-harness": (r"lm_eval", "nox -s lm_eval"),
     "extras": (r"could not import|the extra executorch_mm\[|is not read here|reads no AVIF", "nox -s tests"),
