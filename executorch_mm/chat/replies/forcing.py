@@ -11,6 +11,7 @@ from executorch_mm.chat.replies.patterns import Literals
 from executorch_mm.chat.replies.reader import TemplateReader
 from executorch_mm.chat.replies.regions import Regions
 from executorch_mm.chat.replies.template import THINKING, ReplyField, ReplyTemplate
+from executorch_mm.chat.replies.xml_arguments import xml_arguments
 from executorch_mm.errors import InputError, shown
 from executorch_mm.tokenizer import Tokenizer
 
@@ -34,6 +35,7 @@ _OBJECT = _Form('\n{"name": ', ', "arguments": ', "}\n")
 _LIST = _Form('{"name": ', ', "arguments": ', "}", "[", ", ", "]")
 _PARAMETERS = _Form('{"name": ', ', "parameters": ', "}")
 _NAMED = _Form("", "[ARGS]", "")
+_XML = _Form("\n<function=", ">\n", "</function>\n")
 
 
 class Forcing:
@@ -61,12 +63,13 @@ class Forcing:
         form = None if calls is None else self._find_form(calls, source)
         if calls is None or form is None:
             raise InputError(
-                "tool_choice: expected a model whose files say how it writes calls as JSON (templates of "
-                "Hermes, Qwen 3, Mistral, Llama 3 or Granite, or a response_template), got another"
+                "tool_choice: expected a model whose files say how it writes calls as JSON or XML (templates "
+                "of Hermes, Qwen, Mistral, Llama 3 or Granite, or a response_template), got another"
             )
         self._form = form
-        self._opening = _first(calls.opening)
-        self._closing = self._unless_end(_first(calls.closing))
+        is_xml = form is _XML
+        self._opening = "<tool_call>" if is_xml else _first(calls.opening)
+        self._closing = self._unless_end("</tool_call>" if is_xml else _first(calls.closing))
 
     def grammar(self, tools: Sequence[Mapping[str, object]], *, is_required: bool, most: int) -> str:
         """Answers with calls of these tools alone, in llguidance's dialect of Lark.
@@ -85,9 +88,12 @@ class Forcing:
         for index, tool in enumerate(tools):
             name, schema = _name_and_schema(tool, f"tools[{index}]")
             before, between, after = map(_literal, self._form[:3])
-            written = _literal(name if self._form is _NAMED else json.dumps(name, ensure_ascii=False))
+            written = _literal(name if self._form in (_NAMED, _XML) else json.dumps(name, ensure_ascii=False))
             rules.append(f"item_{index}: {before}{written}{between}arguments_{index}{after}")
-            rules.append(f"arguments_{index}: %json {json.dumps(schema)}")
+            if self._form is _XML:
+                rules += xml_arguments(f"arguments_{index}", schema, f"tools[{index}] ({name})")
+            else:
+                rules.append(f"arguments_{index}: %json {json.dumps(schema)}")
             names.append(f"item_{index}")
         return "\n".join([*rules, f"item: {' | '.join(names)}", ""])
 
@@ -147,7 +153,11 @@ class Forcing:
             reader.finish()
             if [(call.name, call.arguments) for call in reader.reply().tool_calls] == [("f", {"a": 1})]:
                 return form
-        return None
+        reader = TemplateReader(self._template, "")
+        reader.push("<tool_call>\n<function=f>\n<parameter=a>\nx\n</parameter>\n</function>\n</tool_call>")
+        reader.finish()
+        found = [(call.name, call.arguments) for call in reader.reply().tool_calls]
+        return _XML if found == [("f", {"a": "x"})] else None
 
     def _unless_end(self, delimiter: str) -> str:
         """A delimiter that is not the end of the answer anyway."""

