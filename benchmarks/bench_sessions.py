@@ -9,10 +9,12 @@ answers between rounds of one answer alone.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from executorch_mm import MultimodalModel, Session, make_token_input
@@ -59,26 +61,29 @@ def fork(model: MultimodalModel) -> dict[str, float]:
     return {"median_ms": statistics.median(times), "most_ms": max(times), "growth_mib": max(growth)}
 
 
-def answer(session: Session, waits: list[float]) -> None:
-    last = time.perf_counter()
+def answer(session: Session, waits: list[tuple[float, int]], tokens: Iterator[int]) -> None:
+    """Notes between two tokens how long it took and how many of all sessions came."""
+    last, before = time.perf_counter(), next(tokens)
     for _ in session.stream([], max_new_tokens=NEW, ignore_eos=True, temperature=0.0):
-        now = time.perf_counter()
-        waits.append(now - last)
-        last = now
+        now, count = time.perf_counter(), next(tokens)
+        waits.append((now - last, count - before))
+        last, before = now, count
 
 
 def speed(model: MultimodalModel, rounds: int) -> dict[str, float]:
-    ratios, waits, steps = [], [], []
+    ratios, waits, steps, alone, counts = [], [], [], [], []
     for _ in range(rounds):
         rates = []
         for count in (1, SESSIONS):
             sessions = [model.session() for _ in range(count)]
             for seed, session in enumerate(sessions):
                 read(session, 128, seed)
-                answer(session, [])
-            each: list[list[float]] = [[] for _ in sessions]
+                answer(session, [], itertools.count())
+            each: list[list[tuple[float, int]]] = [[] for _ in sessions]
+            tokens = itertools.count()
             threads = [
-                threading.Thread(target=answer, args=pair) for pair in zip(sessions, each, strict=True)
+                threading.Thread(target=answer, args=(session, waited, tokens))
+                for session, waited in zip(sessions, each, strict=True)
             ]
             start = time.perf_counter()
             for thread in threads:
@@ -87,15 +92,24 @@ def speed(model: MultimodalModel, rounds: int) -> dict[str, float]:
                 thread.join()
             rates.append(count * NEW / (time.perf_counter() - start))
             if count == 1:
-                steps.append(statistics.median(each[0][1:]))
+                alone += [wait for wait, _ in each[0][1:]]
+                steps.append(statistics.median(wait for wait, _ in each[0][1:]))
             else:
-                waits += [wait for pieces in each for wait in pieces[1:]]
+                waits += [wait for pieces in each for wait, _ in pieces[1:]]
+                counts += [count for pieces in each for _, count in pieces[1:]]
             for session in sessions:
                 session.close()
         ratios.append(rates[1] / rates[0])
     step = statistics.median(steps)
-    late = statistics.quantiles(waits, n=100)[98]
-    return {"ratio": statistics.median(ratios), "step_ms": step * 1e3, "wait_p99_steps": late / step}
+    late, late_alone, late_count = (statistics.quantiles(of, n=100)[98] for of in (waits, alone, counts))
+    return {
+        "ratio": statistics.median(ratios),
+        "step_ms": step * 1e3,
+        "step_p99_steps": late_alone / step,
+        "wait_p99_steps": late / step,
+        "wait_p99_tokens": late_count,
+        "wait_most_tokens": max(counts),
+    }
 
 
 def main() -> None:
