@@ -42,6 +42,7 @@ from executorch_mm.errors import (
 
 if TYPE_CHECKING:
     from executorch_mm._engine.decisions import Decision
+    from executorch_mm._engine.progress_bar import ProgressBar
     from executorch_mm._engine.reply import CallPiece, Delta, ToolCall
     from executorch_mm._engine.result import GenerationResult
     from executorch_mm._engine.score import Score
@@ -121,6 +122,7 @@ _LATER = {
     "MultimodalModel": "executorch_mm.runner",
     "MultimodalRunner": "executorch_mm.runner",
     "Partial": "executorch_mm.speech",
+    "ProgressBar": "executorch_mm._engine.progress_bar",
     "RankedDocument": "executorch_mm.embeddings",
     "Regex": "executorch_mm.response_format",
     "Reranker": "executorch_mm.embeddings",
@@ -200,6 +202,7 @@ __all__ = [
     "MultimodalModel",
     "MultimodalRunner",
     "Partial",
+    "ProgressBar",
     "QueueFullError",
     "RankedDocument",
     "Regex",

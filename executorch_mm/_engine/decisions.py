@@ -78,6 +78,17 @@ class Decision(Generic[AnswerT]):
         shares = ", ".join(f"{answer!r}: {share:.3f}" for answer, share in self.probabilities.items())
         return f"<Decision: {shares}>"
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the answers with their probabilities, as bars."""
+        from html import escape  # here: only notebooks need it
+
+        rows = "".join(
+            f"<tr><th>{escape(str(answer))}</th><td>{share:.3f}</td>"
+            f"<td><meter min='0' max='1' value='{share:.4f}'></meter></td></tr>"
+            for answer, share in self.probabilities.items()
+        )
+        return f"<table>{rows}</table>"
+
 
 def read_answers(answers: object) -> Mapping[Any, tuple[str, ...]]:
     """How each answer may be spelled.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
@@ -42,6 +43,10 @@ class Stream(itertools.chain[PieceT], Generator[PieceT, None, None], Generic[Pie
         stream = super().__new__(cls, pieces)
         stream._pieces = pieces
         stream._find_result = find_result
+        if "IPython" in sys.modules:
+            from executorch_mm._engine.notebooks import remember  # here: only notebooks need it
+
+            remember(stream)
         return stream
 
     @property

@@ -165,6 +165,12 @@ class ModelReport:
         """All fields, ready for JSON."""
         return asdict(self)
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the methods and the problems, as tables."""
+        from executorch_mm.inspection.report_html import report_html  # here: only notebooks need it
+
+        return report_html(self)
+
 
 def inspect_model(path: str | os.PathLike[str]) -> ModelReport:
     """Reads what a .pte file consists of, without loading it.
