@@ -9,6 +9,7 @@ results = lm_eval.simple_evaluate(make_lm(MultimodalRunner("model.pte", "tokeniz
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -26,12 +27,26 @@ class Request(Protocol):
         ...
 
 
-def make_lm(runner: MultimodalRunner, *, max_gen_toks: int = 256) -> Any:
+class Template(Protocol):
+    """What makes prompts of messages: a `ChatTemplate`."""
+
+    @property
+    def source(self) -> str:
+        """Its text."""
+        ...
+
+    def render(self, messages: Any, *, add_generation_prompt: bool = True) -> str:
+        """A prompt."""
+        ...
+
+
+def make_lm(runner: MultimodalRunner, *, max_gen_toks: int = 256, template: Template | None = None) -> Any:
     """A model for `lm_eval.simple_evaluate` and `lm_eval.evaluate`.
 
     Args:
         runner: Answers. Its conversation is overwritten.
         max_gen_toks: Tokens of an answer at most, where the task does not say.
+        template: What `apply_chat_template=True` of the harness applies: a `ChatTemplate`.
 
     Returns:
         An `lm_eval.api.model.LM` with the methods of `LmEvalRequests`.
@@ -46,7 +61,9 @@ def make_lm(runner: MultimodalRunner, *, max_gen_toks: int = 256) -> Any:
         raise MissingDependencyError(
             f"executorch_mm.compat.lm_eval needs the package 'lm_eval': pip install lm-eval ({error})"
         ) from error
-    return type("ExecutorchMMLM", (LmEvalRequests, base), {})(runner, max_gen_toks=max_gen_toks)
+    return type("ExecutorchMMLM", (LmEvalRequests, base), {})(
+        runner, max_gen_toks=max_gen_toks, template=template
+    )
 
 
 class LmEvalRequests:
@@ -57,13 +74,17 @@ class LmEvalRequests:
     Args:
         runner: Answers. Its conversation is overwritten.
         max_gen_toks: Tokens of an answer at most, where the task does not say.
+        template: Of chats.
 
     Raises:
         InputError: The tokenizer has neither a beginning-of-text token nor an end token.
     """
 
-    def __init__(self, runner: MultimodalRunner, *, max_gen_toks: int = 256) -> None:
+    def __init__(
+        self, runner: MultimodalRunner, *, max_gen_toks: int = 256, template: Template | None = None
+    ) -> None:
         super().__init__()
+        self._template = template
         self._runner = runner
         self._max_gen_toks = max_gen_toks
         self._read: list[int] | None = None  # what the conversation holds
@@ -154,6 +175,46 @@ class LmEvalRequests:
             results.append(self._runner.generate_text([make_token_input(ids)], config))
             self._remember("generate_until", request, results[-1])
         return results
+
+    @property
+    def tokenizer_name(self) -> str:
+        """By which the harness tells its caches of requests apart.
+
+        Raises:
+            InputError: There is no template.
+        """
+        return f"executorch_mm {hashlib.sha256(self._chats().source.encode()).hexdigest()[:16]}"
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The source of the template, for the harness's report; None where none is applied.
+
+        Raises:
+            InputError: There is no template.
+        """
+        return self._chats().source if chat_template else None
+
+    def apply_chat_template(
+        self, chat_history: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
+    ) -> str:
+        """A prompt of messages.
+
+        Args:
+            chat_history: The messages.
+            add_generation_prompt: End with the beginning of an answer; else the last message is gone on with.
+
+        Raises:
+            InputError: There is no template, or it refuses the messages.
+        """
+        text = self._chats().render(list(chat_history), add_generation_prompt=add_generation_prompt)
+        if add_generation_prompt:
+            return text
+        last = str(chat_history[-1]["content"]).strip()
+        return text[: text.rindex(last) + len(last)]
+
+    def _chats(self) -> Template:
+        if self._template is None:
+            raise InputError("apply_chat_template: expected make_lm(runner, template=ChatTemplate(...))")
+        return self._template
 
     def _encode(self, text: str) -> list[int]:
         ids = self._runner.tokenizer.encode(text)

@@ -35,7 +35,7 @@ def _file(path: str, name: str, kind: str) -> Page:
     return Page(path, "A page for people", answer, kind, is_described=False)
 
 
-PAGE = (
+PAGE: tuple[Page, ...] = (
     _file("/", "index.html", "text/html"),
     _file("/page/style.css", "style.css", "text/css"),
     _file("/page/page.js", "page.js", "text/javascript"),

@@ -16,6 +16,7 @@ from executorch_mm import (
     MultimodalRunner,
     UnknownOptionError,
 )
+from executorch_mm.chat import ChatTemplate
 from executorch_mm.compat.lm_eval import LmEvalRequests, make_lm
 from executorch_mm.inputs import make_token_input
 
@@ -145,6 +146,24 @@ def test_answers_end_as_the_task_says(lm: LmEvalRequests, runner: MultimodalRunn
     assert lm.generate_until([asked("how many shapes are there?", {"max_gen_toks": 6})]) == [plain]
 
 
+TEMPLATE = ChatTemplate(
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+CHAT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b: "}]
+
+
+def test_chats_become_prompts_by_the_template(runner: MultimodalRunner) -> None:
+    lm = LmEvalRequests(runner, template=TEMPLATE)
+
+    assert lm.apply_chat_template(CHAT[:1]) == "<user>a</s><assistant>"
+    assert lm.apply_chat_template(CHAT, add_generation_prompt=False) == "<user>a</s><assistant>b:"
+    assert (lm.chat_template(True), lm.chat_template()) == (TEMPLATE.source, None)
+    assert lm.tokenizer_name != LmEvalRequests(runner, template=ChatTemplate("")).tokenizer_name
+    with pytest.raises(InputError, match="template=ChatTemplate"):
+        LmEvalRequests(runner).apply_chat_template(CHAT)
+
+
 @pytest.mark.skipif(HARNESS, reason="lm_eval is installed")
 def test_the_harness_is_named_where_it_is_missing(runner: MultimodalRunner) -> None:
     with pytest.raises(MissingDependencyError, match="pip install lm-eval"):
@@ -258,6 +277,12 @@ def test_the_harness_evaluates_a_runner(
         assert found is not None
         return {key: value for key, value in found["results"][name].items() if isinstance(value, float)}
 
+    chats = lm_eval.simple_evaluate(
+        make_lm(runner, template=TEMPLATE), tasks=[config], bootstrap_iters=0, apply_chat_template=True
+    )
+    assert chats is not None
+    prompts = [sample["arguments"][0][0] for sample in chats["samples"][name]]
+    assert name == "perplexity" or all("<user>" in prompt for prompt in prompts)
     expected, found = evaluate(reference(runner)), evaluate(make_lm(runner))
     assert found == pytest.approx(expected, rel=0.01)
     assert found
