@@ -7,9 +7,7 @@ files in that folder stand for them. To everything else a bundle is a folder.
 from __future__ import annotations
 
 import os
-import shutil
 import struct
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -97,6 +95,8 @@ def unpack(path: Path) -> Path:
             lead elsewhere or come twice, files that overlap or do not lie where they are said to, programs
             that are not aligned; or there is no room for the small files.
     """
+    import tempfile  # here, as below: imports are to be fast
+
     try:
         path = path.resolve()
         status = path.stat()
@@ -120,6 +120,7 @@ def _own_folder() -> str:
     global _own
     if _own is None or _own[0] != os.getpid() or not Path(_own[1]).is_dir():
         import atexit
+        import tempfile
 
         _own = (os.getpid(), tempfile.mkdtemp(prefix="executorch-mm-"))
         _folders.clear()
@@ -129,11 +130,14 @@ def _own_folder() -> str:
 
 def _remove(process: int, folder: str) -> None:
     if os.getpid() == process:
+        import shutil
+
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unpack(path: Path, status: os.stat_result, folder: Path) -> None:
-    import zipfile  # here: imports are to be fast
+    import shutil
+    import zipfile
 
     try:
         with zipfile.ZipFile(path) as file:

@@ -205,6 +205,15 @@ def test_the_folder_of_a_process_ends_with_it(bundle: Path, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_who_opens_no_bundle_imports_nothing_for_it() -> None:
+    program = (
+        "import sys; before = {*sys.modules}; from executorch_mm import MultimodalRunner\n"
+        "print(*{'tempfile', 'zipfile', 'lzma'} & {*sys.modules} - before)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
+
+
 # Bundles of strangers.
 
 MANIFEST = "executorch_mm_bundle.json"
