@@ -374,8 +374,9 @@ def test_random_conversations_are_those_without_a_draft_model(models: Both) -> N
     assert num_accepted > 0
 
 
-def test_sessions_in_threads_draft_each_for_itself() -> None:
-    name = "export_llm/llama_full_logits"
+# The second one reads tokens of several sessions in one call.
+@pytest.mark.parametrize("name", ["export_llm/llama_full_logits", "kvcache/flat"])
+def test_sessions_in_threads_draft_each_for_itself(name: str) -> None:
     draft = DraftModel(path_of(name), cost=CHEAP)
     prompts = [make_token_input([3 + index, 9, 2, 33]) for index in range(6)]
     with load(name, None) as plain:
