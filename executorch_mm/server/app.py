@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from executorch_mm._openai.failures import ApiError
 from executorch_mm.errors import InputError, shown
+from executorch_mm.server import realtime
 from executorch_mm.server.chat import CHAT
 from executorch_mm.server.completions import COMPLETIONS, DETOKENIZE, TOKENIZE
 from executorch_mm.server.decisions import DECISIONS
@@ -59,7 +60,10 @@ def make_app(loaders: Mapping[str, Loader], options: ServerOptions | None = None
             await state.models.close()
 
     app = Starlette(
-        routes=[each.route(state) for each in (*ENDPOINTS, *(PAGE if options.page else ()))],
+        routes=[
+            realtime.route(state),
+            *(each.route(state) for each in (*ENDPOINTS, realtime.PLAIN, *(PAGE if options.page else ()))),
+        ],
         middleware=[Middleware(Guard, state=state)],
         exception_handlers={HTTPException: _refused},
         lifespan=lifespan,

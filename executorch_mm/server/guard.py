@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from executorch_mm._openai.failures import ApiError, as_api_error
 from executorch_mm.errors import shown
@@ -46,10 +47,11 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        served = Served(f"{scope['method']} {scope['path']}")
+        is_socket = scope["type"] == "websocket"
+        served = Served(f"{scope.get('method', 'WS')} {scope['path']}")
         scope.setdefault("state", {})["served"] = served
 
         async def note_status(message: Message) -> None:
@@ -68,7 +70,10 @@ class Guard:
             except Exception as error:  # noqa: BLE001 (a server goes on)
                 failure = as_api_error(error)
                 served.fails(failure, error)
-                if served.status == 499:
+                if served.status == 499 and is_socket:
+                    served.status = failure.status
+                    await WebSocket(scope, receive, send).send_denial_response(response_of(failure))
+                elif served.status == 499:
                     await response_of(failure)(scope, receive, note_status)
             finally:
                 served.end()

@@ -117,7 +117,7 @@ def _config(app: Starlette) -> uvicorn.Config:
         app,
         log_config=None,
         access_log=False,
-        ws="none",
+        ws="auto",
         proxy_headers=False,
         server_header=False,
         lifespan="on",
