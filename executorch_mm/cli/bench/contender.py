@@ -76,11 +76,11 @@ class Contender:
         except BaseException:
             self.close()
             raise
-        self.name = Path(name).name or name
-        self.threads = int(facts["threads"])
-        self.capacity = int(facts["capacity"])
-        self.holds_several = bool(facts["holds_several"])
-        self.load_seconds = facts["load_seconds"]
+        self.name: str = Path(name).name or name
+        self.threads: int = int(facts["threads"])
+        self.capacity: int = int(facts["capacity"])
+        self.holds_several: bool = bool(facts["holds_several"])
+        self.load_seconds: float = facts["load_seconds"]
         self.rounds: list[dict[str, float]] = []
 
     def run(self, task: Task) -> dict[str, float]:

@@ -30,7 +30,7 @@ class Lines:
     """
 
     def __init__(self, *, keeps_history: bool) -> None:
-        self.is_terminal = sys.stdin.isatty()
+        self.is_terminal: bool = sys.stdin.isatty()
         self._readline = _find_readline() if self.is_terminal and sys.stdout.isatty() else None
         self._history = _history_file() if keeps_history and self._readline is not None else None
 

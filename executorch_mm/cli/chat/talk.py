@@ -47,7 +47,7 @@ class Talk:
         self._config = config
         self._shows_thinking = sys.stdout.isatty() if thinking is None else thinking == "show"
         self._has_stats = has_stats
-        self.system = system
+        self.system: str | None = system
         self._messages: list[Message] = []
         self._attached: list[Media] = []
         self._is_stopped = False
