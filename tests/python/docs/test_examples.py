@@ -39,12 +39,18 @@ def test_every_example_is_tested_here() -> None:
         "batch.py",
         "chat.py",
         "describe_image.py",
+        "microphone.py",
         "sessions.py",
         "shared_image.py",
         "streaming.py",
         "text_generation.py",
         "tools.py",
     }
+
+
+def test_the_microphone_needs_a_device_and_a_model_and_says_so() -> None:
+    (line,) = run("microphone.py").splitlines()
+    assert line.startswith(("no microphone: ", "no model: "))
 
 
 def test_text_generation_counts_the_shapes_of_its_scene() -> None:
