@@ -302,7 +302,9 @@ class _Texts(Task["tuple[Any, SpeechConfig, str | None]"]):
             fields.take(name)
         source = fields.take("file")
         source = fields.take("audio") if source is None else source
-        asked = {name: fields.take(name) for name in ("language", "prompt", "temperature", "seed")}
+        asked = {
+            name: fields.take(name) for name in ("language", "prompt", "temperature", "seed", "vad_filter")
+        }
         form = fields.text("response_format") or "json"
         if form not in ("json", "verbose_json"):
             raise invalid("response_format", f"expected json or verbose_json, got {shown(form)}")

@@ -114,6 +114,19 @@ def test_audio_is_written_down_as_the_runner_does_it(texts: tuple[Task[Any], Any
     assert [segment["start"] for segment in whole["segments"]] == [part.start for part in alone.segments]
 
 
+def test_a_row_may_ask_that_silence_is_passed_over(texts: tuple[Task[Any], Any], tmp_path: Path) -> None:
+    silence = tmp_path / "silence.wav"
+    with wave.open(str(silence), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(bytes(2 * 16000))
+    uri = f"data:audio/wav;base64,{base64.b64encode(silence.read_bytes()).decode()}"
+    speech, _ = texts
+
+    assert speech.answer(speech.ready({"audio": uri, "vad_filter": True}))["segments"] == []
+    with pytest.raises(InputError, match="vad_filter"):
+        speech.ready({"audio": uri, "vad_filter": "loud"})
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
