@@ -56,9 +56,20 @@ class SpeechRequests(Access[SessionT], Generic[SessionT, ClipT]):
         super().__init__(session, load_start_ns, load_ns, what, admission)
         self.model = model
 
-    def whole(self, request: SpeechRequest) -> Transcription:
-        """All that is said."""
-        return self.serve(lambda session: self._whole(session, request))
+    def whole(self, request: SpeechRequest, is_stopped: Callable[[], bool] = lambda: False) -> Transcription:
+        """All that is said.
+
+        Args:
+            request: What is asked.
+            is_stopped: Whether a `stop()` came before the request began.
+        """
+
+        def hear(session: SessionT) -> Transcription:
+            if is_stopped():
+                session.cancel()
+            return self._whole(session, request)
+
+        return self.serve(hear)
 
     async def whole_async(self, request: SpeechRequest) -> Transcription:
         """`whole` for a task."""

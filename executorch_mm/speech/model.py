@@ -12,6 +12,7 @@ from executorch_mm._loading.options import SHOWN, PathLike, SpeechModelOptions, 
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm.errors import InputError
 from executorch_mm.speech._loaded import LoadedSpeech
+from executorch_mm.speech._map import SpeechMap
 from executorch_mm.speech._methods import SpeechMethods
 from executorch_mm.stats import counted
 from executorch_mm.tokenizer import Tokenizer
@@ -51,7 +52,7 @@ class SpeechSession(SpeechMethods):
         self._requests.close()
 
 
-class SpeechModel(LoadedModel):
+class SpeechModel(LoadedModel, SpeechMap):
     """A speech model, loaded once, and as many transcriptions at a time as are wanted.
 
     Weights and program are there once. Each session has a cache of its own, or a transducer's state, and what

@@ -9,10 +9,12 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from executorch_mm import (
     BusyError,
+    EnergyVad,
     ExecutorchMMError,
     InputError,
     QueueFullError,
@@ -22,6 +24,8 @@ from executorch_mm import (
     SpeechRunner,
     SpeechSession,
 )
+from executorch_mm.preprocess import Waveform
+from executorch_mm.speech._requests import SpeechRequest
 from speech_cases import FOLDER, KINDS, RATE, clip
 
 CONFIG = SpeechConfig(
@@ -176,3 +180,129 @@ def test_what_is_no_priority_and_no_number_of_requests_is_refused() -> None:
                 model.session(priority=priority)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="max_requests"):
         SpeechModel(FOLDER / "kv.pte", max_requests=0)
+
+
+@pytest.mark.parametrize(("num_sessions", "prefetch"), [(1, 0), (2, 1)])
+def test_many_clips_shared_by_sessions_are_heard_in_order_as_alone(
+    model: SpeechModel, alone: dict[str, tuple[Segment, ...]], num_sessions: int, prefetch: int
+) -> None:
+    names = ["other", *CLIPS]
+    asked = []
+
+    def clips() -> Iterator[Any]:
+        for name in names:
+            asked.append(threading.current_thread())
+            yield clip(name)
+
+    made = model.map(clips(), CONFIG, sampling_rate=RATE, num_sessions=num_sessions, prefetch=prefetch)
+    assert asked == []
+    results = [next(made)]
+    assert len(asked) == num_sessions + prefetch
+    assert {*asked} == {threading.current_thread()}
+    results += made
+
+    assert [result.segments for result in results] == [alone[name] for name in names]
+    assert all("closed" in repr(session) for session in model._sessions)
+
+
+def silent_between(*names: str) -> Any:
+    """Clips with four seconds of silence between them."""
+    silence = np.zeros(4 * RATE, np.float32)
+    return np.concatenate([part for name in names for part in (silence, clip(name))])
+
+
+def test_windows_of_several_clips_are_in_flight_where_silence_is_passed_over() -> None:
+    """Detectors of two clips wait for each other: that ends only where both are heard at the same time."""
+    meeting = threading.Barrier(2)
+
+    def detect(waveform: Waveform) -> list[tuple[float, float]]:
+        meeting.wait(60)
+        return EnergyVad()(waveform)
+
+    clips = [
+        silent_between(*names) for names in (("short", "other"), ("other",), ("short",), ("other", "short"))
+    ]
+    with SpeechModel(FOLDER / "kv.pte", num_threads=1) as model:
+        with model.session() as session:
+            alone = [session.transcribe(one, CONFIG, sampling_rate=RATE, vad_filter=True) for one in clips]
+        results = [
+            *model.map(clips, CONFIG, sampling_rate=RATE, num_sessions=2, prefetch=0, vad_filter=detect)
+        ]
+
+    assert [result.segments for result in results] == [result.segments for result in alone]
+    assert all(result.segments for result in results)
+    assert [result.duration_after_vad for result in results] == [one.duration_after_vad for one in alone]
+    assert all(0 < (result.duration_after_vad or 0) < result.duration - 3 for result in results)
+
+
+def test_errors_of_single_clips_are_values_where_asked_for() -> None:
+    with SpeechModel(FOLDER / "kv.pte", num_threads=1) as model:
+        clips: list[Any] = [clip("short"), "no.wav", clip("other")]
+        options: dict[str, Any] = {"sampling_rate": RATE, "num_sessions": 2}
+        first, none, last = model.map(clips, CONFIG, on_error="return", **options)
+        assert isinstance(none, InputError)
+        for result in (first, last):
+            assert not isinstance(result, ExecutorchMMError)
+            assert result.segments
+
+        results = model.map(clips, CONFIG, **options)
+        assert next(results).segments
+        with pytest.raises(InputError, match=r"no\.wav"):
+            next(results)
+        assert next(results, None) is None
+        assert all("closed" in repr(session) for session in model._sessions)
+
+
+def test_leaving_early_stops_the_clips_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, stopped = threading.Event(), threading.Event()
+    stop = SpeechSession.stop
+
+    def stop_and_tell(session: SpeechSession) -> None:
+        stop(session)
+        stopped.set()
+
+    def detect(waveform: Waveform) -> list[tuple[float, float]]:
+        seconds = len(waveform.samples) / waveform.sampling_rate
+        if seconds > 10:
+            begun.set()
+            assert stopped.wait(60)
+        return [(0.0, seconds)]
+
+    monkeypatch.setattr(SpeechSession, "stop", stop_and_tell)
+    before = threading.active_count()
+    with SpeechModel(FOLDER / "kv.pte", num_threads=1) as model:
+        clips = [clip("short"), *[clip("long")] * 20]
+        results = model.map(clips, CONFIG, sampling_rate=RATE, num_sessions=2, prefetch=0, vad_filter=detect)
+        assert next(results).segments
+        assert begun.wait(60)
+        sessions = [*model._sessions]
+        results.close()
+        assert "cancelled" in {session.stats.finish_reason for session in sessions}
+        assert all("closed" in repr(session) for session in sessions)
+    assert threading.active_count() <= before
+
+
+def test_a_clip_whose_turn_comes_after_a_stop_is_not_heard(
+    model: SpeechModel, alone: dict[str, tuple[Segment, ...]]
+) -> None:
+    request = SpeechRequest(clip("short"), CONFIG, RATE, None)
+    with model.session() as session:
+        stopped = session._requests.whole(request, lambda: True)
+        assert (stopped.segments, stopped.stats.finish_reason) == ((), "cancelled")
+        assert session._requests.whole(request).segments == alone["short"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prefetch": -1}, "prefetch: expected 0 to 1024, got -1"),
+        ({"on_error": "ignore"}, "on_error: expected 'raise' or 'return', got 'ignore'"),
+        ({"num_sessions": True}, "num_sessions: expected 1 to 256, got True"),
+        ({"num_sessions": 257}, "num_sessions: expected 1 to 256, got 257"),
+        ({"clips": "speech.wav"}, "clips: expected an iterable of clips, got 'speech.wav'"),
+        ({"langage": "en"}, "did you mean language"),
+    ],
+)
+def test_wrong_options_of_a_map_are_refused_at_once(options: dict[str, Any], message: str) -> None:
+    with SpeechModel(FOLDER / "kv.pte", num_threads=1) as model, pytest.raises(InputError, match=message):
+        model.map(**({"clips": [clip("short")]} | options))
