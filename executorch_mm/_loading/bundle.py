@@ -79,7 +79,13 @@ def in_bundle(
     Raises:
         ModelLoadError: It is a bundle, and damaged, or holds several programs.
     """
-    if not isinstance(model, (str, os.PathLike)) or not is_bundle(Path(model)):
+    if not isinstance(model, (str, os.PathLike)):
+        return model, data
+    try:
+        path = Path(model)
+    except TypeError:  # of an object whose __fspath__ gives something else, which loading refuses
+        return model, data
+    if not is_bundle(path):
         return model, data
     from executorch_mm._loading.pretrained import find_model
 

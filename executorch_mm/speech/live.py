@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from executorch_mm._engine.ahead import checked_requests
 from executorch_mm.config import is_finite
 from executorch_mm.errors import InputError, QueueFullError, shown
 from executorch_mm.preprocess import Waveform
@@ -209,12 +210,9 @@ class LiveTranscription:
         Raises:
             InputError, BusyError, ExecutionError: As in `feed`.
         """
-        given: object = chunks
-        if not isinstance(given, Iterable) or isinstance(given, (str, bytes)):
-            raise InputError(f"chunks: expected an iterable of chunks, got {shown(given)}")
-        return self._stream(chunks)
+        return self._stream(checked_requests(chunks, "chunks"))
 
-    def _stream(self, chunks: Iterable[object]) -> Generator[SpeechEvent, None, None]:
+    def _stream(self, chunks: Iterator[object]) -> Generator[SpeechEvent, None, None]:
         for chunk in chunks:
             yield from self.feed(chunk)
         yield from self.flush()

@@ -26,6 +26,7 @@ from executorch_mm import (
     TokenizerError,
     UnknownOptionError,
     XnnpackOptions,
+    inspect_model,
     make_token_input,
 )
 from executorch_mm._loading.options import LoadMode
@@ -147,7 +148,9 @@ def test_a_model_in_memory_takes_one_data_file(demo_folder: Path) -> None:
     with MultimodalRunner(content, demo_folder, data_path=folder / "all.ptd") as runner:
         assert continuation(runner, prompt, len(expected)) == expected
     data = [folder / "blocks.ptd", folder / "ends.ptd"]
-    with pytest.raises(InputError, match=r"at most one \.ptd file for a model in memory, got 2"):
+    with pytest.raises(
+        InputError, match=r"at most one \.ptd file for a model in memory or in a bundle, got 2"
+    ):
         MultimodalRunner(content, demo_folder, data_path=data)
 
 
@@ -270,6 +273,16 @@ def test_a_wrong_loading_option_is_named_by_every_class(
         assert isinstance(caught.value, TypeError)
     with pytest.raises(UnknownOptionError, match="profile_path"):
         ClipModel(model, profile_path="x")  # type: ignore[call-arg]
+
+
+def test_an_object_that_lies_about_its_path_is_named() -> None:
+    class Lies:
+        def __fspath__(self) -> Lies:
+            return self
+
+    for load in (MultimodalRunner, SpeechRunner, ClipModel, inspect_model):
+        with pytest.raises(InputError, match="path: expected a"):
+            load(Lies())  # type: ignore[operator]
 
 
 def test_from_pretrained_takes_what_the_constructor_takes(demo_folder: Path, tmp_path: Path) -> None:

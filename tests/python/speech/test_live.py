@@ -309,7 +309,7 @@ def test_what_is_no_chunk_is_refused_and_nothing_is_lost(runner: SpeechRunner, c
         with pytest.raises(InputError):
             transcription.feed(chunk)
         with pytest.raises(InputError, match="chunks: expected"):
-            transcription.stream(chunk if not isinstance(chunk, np.ndarray) else b"")
+            transcription.stream(np.asarray(0.5) if isinstance(chunk, np.ndarray) else chunk)  # type: ignore[arg-type]
         with pytest.raises(InputError, match="chunks: expected an asynchronous"):
             transcription.astream(chunk)
         assert transcription.seconds_behind == 0.2
