@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeGuard, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 from executorch_mm.errors import InputError, shown
 
@@ -67,7 +69,7 @@ def read_format(value: object) -> dict[str, object] | Regex | LarkGrammar | None
         return value
     if is_model(value):
         try:
-            value = _of_model(value.model_json_schema())
+            value = _of_model(_schema_of(value))
         except (RuntimeError, TypeError, ValueError) as error:  # pydantic's own are RuntimeErrors
             raise InputError(f"response_format: {shown(value)} has no JSON schema: {error}") from error
     if not isinstance(value, Mapping):
@@ -88,6 +90,38 @@ def read_format(value: object) -> dict[str, object] | Regex | LarkGrammar | None
 def is_model(value: object) -> TypeGuard[type[SchemaModel]]:
     """Whether it is a class that knows its JSON schema."""
     return isinstance(value, type) and isinstance(value, SchemaModel)
+
+
+def _schema_of(model: type[SchemaModel]) -> object:
+    """A class's schema; where it is one of pydantic's, with formats of ours where there is no other."""
+    modules = (sys.modules.get("pydantic"), sys.modules.get("pydantic.json_schema"))
+    base = getattr(modules[0], "BaseModel", None)
+    if modules[1] is None or not isinstance(base, type) or not issubclass(model, base):
+        return model.model_json_schema()
+    if model.model_json_schema.__func__ is not base.model_json_schema.__func__:  # type: ignore[attr-defined]
+        return model.model_json_schema()
+    return model.model_json_schema(schema_generator=_exact(modules[1].GenerateJsonSchema))  # type: ignore[call-arg]
+
+
+@functools.cache
+def _exact(generator: Any) -> type:
+    """Of pydantic's maker of schemas one that tells date-times without zones and schemes of URLs."""
+
+    class Exact(generator):  # type: ignore[misc]
+        def datetime_schema(self, schema: Mapping[str, object]) -> dict[str, object]:
+            made: dict[str, object] = super().datetime_schema(schema)
+            if schema.get("tz_constraint") == "naive" and made.get("format") == "date-time":
+                made["format"] = "naive-date-time"
+            return made
+
+        def url_schema(self, schema: Mapping[str, object]) -> dict[str, object]:
+            made: dict[str, object] = super().url_schema(schema)
+            schemes = schema.get("allowed_schemes")
+            if isinstance(schemes, list) and schemes != ["file"] and made.get("format") == "uri":
+                made["format"] = f"uri:{'|'.join(schemes)}"
+            return made
+
+    return Exact
 
 
 def _of_model(schema: object) -> object:

@@ -167,9 +167,18 @@ FORMATS = {
     "ipv6": ("::1", "1"),
     "uuid": ("123e4567-e89b-12d3-a456-426614174000", "123"),
     "uri": ("https://a.org/b?c#d", "a b"),
+    "naive-date-time": ("2026-11-28T12:00:00", "2026-11-28T12:00:00Z"),
+    **{
+        f"uuid{version}": (f"123e4567-e89b-{version}2d3-a456-426614174000", "123")
+        for version in (1, 3, 4, 5, 6, 7, 8)
+    },
+    "ipv4interface": ("10.0.0.1/24", "10.0.0.1/33"),
+    "ipv4network": ("10.0.0.0/12", "10.0.0.1/12"),
+    "base64": ("YQ==", "YQ="),
+    "base64url": ("_-==", "/-=="),
     **dict.fromkeys(
         (
-            *("base64", "base64url", "binary", "byte", "color", "directory-path", "file-path", "idn-email"),
+            *("binary", "byte", "color", "directory-path", "file-path", "idn-email"),
             *(
                 "idn-hostname",
                 "int32",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from itertools import combinations
 from typing import TypeGuard
 
+from executorch_mm._engine.json_formats import pattern_of
 from executorch_mm.errors import InputError
 
 Schema = dict[str, object]
@@ -35,6 +37,7 @@ _NOTHING_IF_TRUE = ("propertyNames", "unevaluatedItems", "unevaluatedProperties"
 _NOTHING_IF_EMPTY = (*_NOTHING_IF_TRUE, "dependencies", "dependentRequired", "dependentSchemas")
 _TOLD_OF_NAMES = frozenset(("$defs", "definitions", "description", "title", "type"))
 _MOST_OF_SET = 5  # values, of which all sets are tried
+_MOST_OF_HTTP_URL = 2083  # characters: so pydantic's HttpUrl is told from its other URLs
 _OLD_DRAFTS = re.compile(r"/draft-0\d/|/2019-09/")
 
 
@@ -64,6 +67,9 @@ def prepare(schema: Schema, knows_format: Callable[[str], bool]) -> None:
             rounded = [number for number in _integers(part.get(keyword)) if not _is_exact(number)]
             if rounded:
                 raise _refusal(path, f"{keyword!r}: expected numbers that a float holds, got {rounded[0]}")
+        for keyword in ("const", "enum"):
+            if keyword in part:
+                part[keyword] = _written_out(part[keyword], f"{path}: {keyword!r}")
 
 
 def located(schema: Schema, reason: str, complaint: Complaint) -> InputError:
@@ -159,6 +165,34 @@ def _translate(part: Schema, root: Schema) -> None:
     """Says in place what llguidance does not know by what it does."""
     _translate_names(part, root)
     _translate_set(part, root)
+    name = part.get("format")
+    pattern = pattern_of(name) if isinstance(name, str) else None
+    if name == "uri" and part.get("maxLength") == _MOST_OF_HTTP_URL and part.get("minLength") == 1:
+        pattern = pattern_of("uri:http|https")
+    if pattern is not None and "pattern" not in part:
+        del part["format"]
+        part["pattern"] = pattern
+
+
+def _written_out(value: object, where: str) -> object:
+    """A value of which llguidance writes every number as it is; floats without a fraction come as integers.
+
+    Raises:
+        InputError: The digits of a number in it would be another's.
+    """
+    if isinstance(value, list):
+        return [_written_out(item, where) for item in value]
+    if isinstance(value, dict):
+        return {key: _written_out(item, where) for key, item in value.items()}
+    if not _is_number(value) or not float(value).is_integer():
+        return value
+    if -(2**63) <= value < 2**63:
+        return int(value) if value else value  # -0.0 is written as such
+    if isinstance(value, float) and int(Decimal(repr(value))) == int(value):
+        return value
+    raise InputError(
+        f"response_format: at {where}: expected numbers whose digits can be written out, got {value}"
+    )
 
 
 def _translate_set(part: Schema, root: Schema) -> None:

@@ -190,6 +190,9 @@ def test_a_set_of_pydantic_s_takes_what_pydantic_takes(runner: MultimodalRunner)
         ({"properties": {"n": {"divisibleBy": 2, "type": "integer"}}}, "#/properties/n", "'divisibleBy'"),
         ({"properties": {"id": {"const": 2**53 + 1}}}, "#/properties/id", "'const': .*9007199254740993"),
         ({"items": {"enum": [1, [{"a": 2**70 + 1}]]}}, "#/items", "'enum': .*1180591620717411303425"),
+        ({"properties": {"a/b": {"const": 1e300}}}, "#/properties/a~1b", r"'const': .*1e\+300"),
+        ({"items": {"enum": ["x", [2.0**63]]}}, "#/items", "'enum': .*9.22"),
+        ({"items": {"const": 2**63}}, "#/items", "'const': .*9223372036854775808"),
         ({"items": {"minimum": -(2**60) - 1, "type": "integer"}}, "#/items", "'minimum': "),
         # Refused by llguidance itself, which does not say where.
         ({"properties": {"a": {"type": "strings"}}}, "#/properties/a", "strings"),

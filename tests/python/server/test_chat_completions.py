@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import random
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 
@@ -129,6 +130,30 @@ def test_an_answer_keeps_to_a_schema(client: Any) -> None:
     answer = create(client, said("hi"), response_format={"type": "json_object"}, max_tokens=200, seed=3)
     if answer.choices[0].finish_reason == "stop":
         assert isinstance(json.loads(answer.choices[0].message.content), dict)
+
+
+def test_dates_and_numbers_come_as_pydantic_reads_them(client: Any) -> None:
+    pytest.importorskip("llguidance", reason="the extra executorch_mm[guidance] is not installed")
+    pydantic = pytest.importorskip("pydantic")
+    naive = pydantic.WithJsonSchema({"type": "string", "format": "naive-date-time"})
+
+    class Event(pydantic.BaseModel):  # type: ignore[misc, name-defined]
+        day: dt.date
+        at: pydantic.AwareDatetime  # type: ignore[name-defined]
+        local: Annotated[dt.datetime, naive]
+        length: dt.timedelta
+        number: pydantic.UUID4  # type: ignore[name-defined]
+        weight: Literal[1.0, 2.5]  # type: ignore[valid-type]
+
+    for seed in range(5):
+        answer = client.chat.completions.parse(
+            model="demo", messages=said("hi"), response_format=Event, temperature=50, seed=seed
+        )
+        event = answer.choices[0].message.parsed
+        assert (event.local.tzinfo, type(event.weight)) == (None, float)
+    huge = pydantic.create_model("Huge", weight=(Literal[1e300], ...))  # type: ignore[valid-type]
+    with pytest.raises(openai.BadRequestError, match=r"#/properties/weight: 'const': .* got 1e\+300"):
+        client.chat.completions.parse(model="demo", messages=said("hi"), response_format=huge)
 
 
 def test_several_answers_are_those_of_their_seeds(client: Any, runner: MultimodalRunner) -> None:
