@@ -13,6 +13,7 @@ from typing import cast
 
 from executorch_mm._files.extras import import_extra
 from executorch_mm._files.paths import checked_path
+from executorch_mm._loading.pretrained import find_model
 from executorch_mm.errors import InputError, ModelLoadError, shown
 
 _PART_BYTES = 1 << 20
@@ -27,7 +28,7 @@ def fetch_model(model: str, *, sha256: str | None = None, cache_dir: str | None 
     Args:
         model: A URL of fsspec, such as "s3://bucket/folder" with the model's files in it, or of one .pte
             file. Paths and repositories of the Hugging Face Hub are given back as they are.
-        sha256: Of the .pte file in hexadecimal digits, which is checked then, also of a path.
+        sha256: Of the .pte file in hexadecimal digits, which is checked then, also of a path or a repository.
         cache_dir: Where copies are kept; None for executorch_mm/models in the user's cache folder.
 
     Returns:
@@ -45,7 +46,8 @@ def fetch_model(model: str, *, sha256: str | None = None, cache_dir: str | None 
         raise InputError(f"sha256: expected 64 hexadecimal digits or None, got {shown(sha256)}")
     if "://" not in model:
         if sha256 is not None:
-            _check(Path(model), sha256, model)
+            path = Path(model)
+            _check(path if path.exists() else find_model(model).model, sha256, model)
         return model
     root = _cache(cache_dir)
     target = root / hashlib.sha256(f"{model} {sha256}".encode()).hexdigest()[:32]
@@ -114,6 +116,10 @@ def _cache(cache_dir: str | None) -> Path:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Nobody else on this machine is in the block."""
-    with path.open("w") as file:
+    try:
+        lock = path.open("w")
+    except OSError as error:
+        raise InputError(f"cache_dir: {error.strerror or error}: {path}") from error
+    with lock as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -74,6 +74,54 @@ def media(value: object) -> list[Any]:
     return [value]
 
 
+def images(value: object) -> list[Any]:
+    """The images of a cell, as in `media`; Arrow's lists of lists of numbers are arrays (H, W, C) again.
+
+    Raises:
+        InputError: Such lists have rows of several lengths.
+    """
+    levels = _levels(value)
+    if levels in (2, 3):
+        return [_dense(value, "image")]
+    return [_dense(one, "image") for one in media(value)] if levels == 4 else media(value)
+
+
+def clips(value: object, sampling_rate: object) -> list[tuple[Any, int | None]]:
+    """The clips of a cell, each as `clip` reads it; a list of numbers is the samples of one."""
+    if isinstance(value, (list, tuple)) and _levels(value) == 1:
+        value = np.asarray(value, np.float32)
+    return [clip(one, sampling_rate) for one in media(value)]
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.dtype == object)
+
+
+def _levels(value: Any) -> int:
+    """Of lists that Arrow makes of numbers, the innermost of which may be an array; 0 of all else."""
+    levels = 0
+    while _is_list(value):
+        if not len(value):
+            return 0
+        levels, value = levels + 1, value[0]
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        return levels + 1
+    return levels if isinstance(value, (int, float, np.number)) else 0
+
+
+def _dense(value: Any, name: str) -> Any:
+    def stacked(value: Any) -> Any:
+        is_outer = _is_list(value) and len(value) and not isinstance(value[0], (int, float, np.number))
+        return np.stack([stacked(one) for one in value]) if is_outer else np.asarray(value)
+
+    try:
+        made = stacked(value)
+    except ValueError as error:
+        raise InputError(f"{name}: expected lists of one length at each level: {error}") from error
+    is_byte = made.dtype.kind in "iu" and made.size and made.min() >= 0 and made.max() <= 255
+    return made.astype(np.uint8, copy=False) if is_byte else made
+
+
 def clip(value: Any, sampling_rate: object) -> tuple[Any, int | None]:
     """A clip of a cell and its samples per second.
 
@@ -83,16 +131,28 @@ def clip(value: Any, sampling_rate: object) -> tuple[Any, int | None]:
         value: Samples (frames,) or (channels, frames), the bytes of a file or its path; or a mapping with
             "array" and "sampling_rate", or "bytes" and "path", as data sets store audio.
         sampling_rate: Samples per second of samples; None where `value` says it.
+
+    Raises:
+        InputError: A rate is no whole number, or lists of samples have several lengths.
     """
-    rate = None if sampling_rate is None else int(sampling_rate)  # type: ignore[call-overload]
+    rate = _rate(sampling_rate)
     if isinstance(value, Mapping):
-        if value.get("array") is not None:
-            return clip(np.asarray(value["array"]), value.get("sampling_rate", rate))
+        if (samples := value.get("array")) is not None:
+            samples = samples if _levels(samples) < 2 else _dense(samples, "audio")
+            return clip(np.asarray(samples), value.get("sampling_rate", rate))
         return clip(file_of(value), rate)
     if isinstance(value, np.ndarray):
         mono = value[0] if value.ndim == 2 and len(value) == 1 else value
         return mono, rate
     return value, None
+
+
+def _rate(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, (int, float, np.number)) and float(value).is_integer():
+        return int(value)
+    raise InputError(f"sampling_rate: expected samples per second, got {shown(value)}")
 
 
 def file_of(value: Any) -> Any:

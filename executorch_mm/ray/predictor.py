@@ -24,7 +24,7 @@ from executorch_mm._openai.chat_request import read_config
 from executorch_mm._openai.failures import ApiError
 from executorch_mm._openai.fields import Fields
 from executorch_mm.errors import shown
-from executorch_mm.ray.columns import cell, clip, file_of, media, num_rows, plain, sampling_params
+from executorch_mm.ray.columns import cell, clips, file_of, images, num_rows, plain, sampling_params
 from executorch_mm.ray.resources import num_cpus
 
 ERROR_COLUMN = "__inference_error__"
@@ -40,7 +40,8 @@ class EmmPredictor:
 
     - `messages`: A conversation as in `MultimodalRunner.chat`.
     - `prompt`: Instead of it, a text; with `image` and `audio` before it, one or a list: arrays uint8
-      (height, width, channels), samples (frames,) or (channels, frames), bytes of files, paths, PIL images.
+      (height, width, channels), samples (frames,) or (channels, frames), bytes of files, paths, PIL images;
+      lists of numbers of such an image, or of the samples of one clip.
     - `sampling_rate`: Samples per second of samples.
     - `sampling_params`: Options of the answer, by the names of OpenAI's API and of `GenerationConfig`.
 
@@ -110,16 +111,16 @@ class EmmPredictor:
         answers = [None if isinstance(result, ExecutorchMMError) else result for result in results]
         ids = [[] if answer is None else [*answer.token_ids] for answer in answers]
         stats = [Stats() if answer is None else answer.stats for answer in answers]
-        made: dict[str, list[Any]] = {
-            "generated_text": ["" if answer is None else answer.text for answer in answers],
-            "generated_tokens": ids,
-            "num_input_tokens": [one.num_prompt_tokens for one in stats],
-            "num_generated_tokens": [len(tokens) for tokens in ids],
-            "time_taken_llm": [one.total_seconds for one in stats],
+        made = {  # dtypes are said because a batch may have no rows
+            "generated_text": np.array(["" if one is None else one.text for one in answers], np.str_),
+            "generated_tokens": _lists(ids),
+            "num_input_tokens": np.array([one.num_prompt_tokens for one in stats], np.int64),
+            "num_generated_tokens": np.array([len(tokens) for tokens in ids], np.int64),
+            "time_taken_llm": np.array([one.total_seconds for one in stats], np.float64),
         }
         if self._continues:
-            made[ERROR_COLUMN] = [_said(result) for result in results]
-        return {**batch, **{name: _column(values) for name, values in made.items()}}
+            made[ERROR_COLUMN] = np.array([_said(result) for result in results], np.str_)
+        return {**batch, **made}
 
     def _results(self, batch: Mapping[str, Any], count: int) -> list[GenerationResult | ExecutorchMMError]:
         made = [self._request(batch, index) for index in range(count)]
@@ -150,10 +151,12 @@ class EmmPredictor:
         prompt = row.get("prompt")
         if not isinstance(prompt, str):
             raise InputError(f"prompt: expected a text, or messages in its place, got {shown(prompt)}")
-        clips = [clip(value, row.get("sampling_rate")) for value in media(row.get("audio"))]
         content: list[Any] = [
-            *(make_image_input(file_of(value)) for value in media(row.get("image"))),
-            *(make_audio_input(samples, sampling_rate=rate) for samples, rate in clips),
+            *(make_image_input(file_of(value)) for value in images(row.get("image"))),
+            *(
+                make_audio_input(samples, sampling_rate=rate)
+                for samples, rate in clips(row.get("audio"), row.get("sampling_rate"))
+            ),
             prompt,
         ]
         if not self._runner.has_chat_template:
@@ -184,10 +187,8 @@ def _said(result: GenerationResult | ExecutorchMMError) -> str:
     return f"{type(result).__name__}: {result}" if isinstance(result, ExecutorchMMError) else ""
 
 
-def _column(values: list[Any]) -> Any:
-    """Numbers and texts as they are; lists, which have lengths of their own, as an array of objects."""
-    if not any(isinstance(value, list) for value in values):
-        return np.array(values)
+def _lists(values: list[list[int]]) -> Any:
+    """Lists, which have lengths of their own, as an array of objects."""
     column = np.empty(len(values), dtype=object)
     for index, value in enumerate(values):
         column[index] = value

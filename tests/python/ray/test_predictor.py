@@ -18,9 +18,11 @@ import pytest
 
 import executorch_mm
 from executorch_mm import InputError, ModelLoadError, MultimodalRunner
+from executorch_mm._loading import model_cache
+from executorch_mm._loading.pretrained import find_model
 from executorch_mm.demo import make_scene, render
 from executorch_mm.ray import EmmPredictor, fetch_model
-from executorch_mm.ray.columns import cell, clip, media, num_rows, plain, sampling_params
+from executorch_mm.ray.columns import cell, clip, clips, images, media, num_rows, plain, sampling_params
 
 MODEL = Path(executorch_mm.__file__).parent / "models" / "tiny_vlm"
 IMAGES = [np.asarray(render(make_scene(seed=seed))) for seed in (900_000_000, 900_000_001, 900_000_002)]
@@ -62,6 +64,11 @@ def _png(image: Any) -> bytes:
     return file.getvalue()
 
 
+def arrow_lists(image: Any) -> Any:
+    """What Ray gives for lists of lists of lists: arrays of objects, the innermost of numbers."""
+    return objects(*(objects(*(pixel.astype(np.int64) for pixel in line)) for line in image))
+
+
 def read_only() -> Any:
     stacked = np.stack(IMAGES)
     stacked.setflags(write=False)
@@ -78,8 +85,14 @@ def read_only() -> Any:
         objects(*({"bytes": _png(image), "path": None} for image in IMAGES)),
         objects(*(objects(image) for image in IMAGES)),
         objects(*([image] for image in IMAGES)),
+        objects(*map(arrow_lists, IMAGES)),
+        [image.tolist() for image in IMAGES],
+        [[image.tolist()] for image in IMAGES],
     ],
-    ids=["one read-only array", "arrays", "bytes", "PIL", "bytes in mappings", "arrays of objects", "lists"],
+    ids=[
+        *("one read-only array", "arrays", "bytes", "PIL", "bytes in mappings", "arrays of objects", "lists"),
+        *("lists of numbers from Arrow", "lists of numbers", "lists of lists of numbers"),
+    ],
 )
 def test_images_in_every_form_that_ray_gives_are_seen(
     predictor: EmmPredictor, expected: list[str], column: Any
@@ -155,6 +168,76 @@ def test_a_mono_clip_beside_stereo_ones_is_mono_again() -> None:
     assert clip("a.wav", None) == ("a.wav", None)
 
 
+@pytest.fixture(scope="module")
+def said() -> str:
+    with MultimodalRunner.demo(num_threads=1) as runner:
+        content = [executorch_mm.make_audio_input(TONE, sampling_rate=16000), QUESTION]
+        return runner.chat([{"role": "user", "content": content}], max_new_tokens=8).text
+
+
+TONE = np.sin(np.arange(8000) * 0.1).astype(np.float32)
+PARAMS = {"max_tokens": 8}
+
+
+@pytest.mark.parametrize(
+    ("audio", "rate"),
+    [
+        (TONE, 16000),
+        (TONE[None], 16000.0),
+        (TONE.tolist(), np.int64(16000)),
+        ([TONE], 16000),
+        (objects(TONE.astype(np.float64)), 16000),
+        ({"array": TONE.tolist(), "sampling_rate": 16000}, None),
+        ({"array": objects(TONE, TONE), "sampling_rate": 16000}, None),
+        (np.stack([TONE, TONE]), 16000),
+    ],
+    ids=["mono", "beside stereo", "list", "list of one", "object", "mapping", "stereo mapping", "stereo"],
+)
+def test_clips_in_every_form_that_ray_gives_are_heard(
+    predictor: EmmPredictor, said: str, audio: Any, rate: Any
+) -> None:
+    batch = {"prompt": [QUESTION], "audio": objects(audio), "sampling_rate": objects(rate)}
+
+    made = predictor({**batch, "sampling_params": [PARAMS]})
+
+    assert made["__inference_error__"].tolist() == [""]
+    assert made["generated_text"].tolist() == [said]
+
+
+def test_lists_of_numbers_that_make_no_array_and_rates_that_are_none_are_errors_of_their_rows(
+    predictor: EmmPredictor,
+) -> None:
+    ragged = [[[0, 0, 0], [1, 1, 1]], [[0, 0, 0]]]
+    batch = {
+        "prompt": objects(QUESTION, QUESTION, QUESTION),
+        "image": objects(ragged, None, None),
+        "audio": objects(None, TONE, TONE),
+        "sampling_rate": objects(None, "16k", 16000.5),
+    }
+
+    first, *others = predictor(batch)["__inference_error__"].tolist()
+
+    assert first.startswith("InputError: image: expected lists of one length")
+    assert all(error.startswith("InputError: sampling_rate: expected samples") for error in others)
+
+
+def test_media_are_used_where_they_lie() -> None:
+    column = read_only()
+    assert np.shares_memory(images(column[1])[0], column)
+    stereo = np.zeros((2, 9), np.float32)
+    stereo.setflags(write=False)
+    assert np.shares_memory(clips(stereo[:1], 8000)[0][0], stereo)
+
+
+def test_a_batch_without_rows_has_columns_of_the_same_kinds(predictor: EmmPredictor) -> None:
+    none = predictor({"prompt": objects()})
+    some = predictor({"prompt": ["how"], "sampling_params": [{"max_tokens": 1}]})
+
+    kinds = {name: column.dtype.kind for name, column in some.items() if isinstance(column, np.ndarray)}
+    assert len(kinds) == 6
+    assert {name: none[name].dtype.kind for name in kinds} == kinds
+
+
 def test_cells_are_plain_again() -> None:
     assert plain({"a": objects(1, None), "b": None, "c": np.float64(2)}) == {"a": [1, None], "c": 2.0}
     assert sampling_params({"top_k": -1.0, "max_tokens": np.float64(5), "temperature": 1.0}) == {
@@ -195,6 +278,44 @@ def test_a_path_is_its_own_copy_and_its_checksum_is_looked_at(tmp_path: Path) ->
         fetch_model(str(MODEL / "model.pte"), sha256="0" * 64)
     with pytest.raises(ModelLoadError, match=r"expected one \.pte file to check, got 0"):
         fetch_model(str(tmp_path), sha256=right)
+
+
+def test_the_checksum_of_a_repository_is_looked_at_where_it_was_downloaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def find(name: str) -> Any:
+        asked.append(name)
+        return find_model(MODEL)
+
+    monkeypatch.setattr(model_cache, "find_model", find)
+    right = hashlib.sha256((MODEL / "model.pte").read_bytes()).hexdigest()
+
+    assert fetch_model("owner/name", sha256=right) == "owner/name"
+    assert asked == ["owner/name"]
+    with pytest.raises(ModelLoadError, match="owner/name: sha256: expected 0000"):
+        fetch_model("owner/name", sha256="0" * 64)
+
+
+def test_what_a_kill_has_left_of_a_copy_is_not_used(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec", reason="the extra executorch_mm[ray] is not installed")
+    name = Path(fetch_model(MODEL.as_uri(), cache_dir=str(tmp_path / "first"))).name
+    left = tmp_path / "second" / f"{name}.part"
+    left.mkdir(parents=True)
+    (left / "model.pte").write_bytes(b"half of it")
+    (left / "other.pte").write_bytes(b"")
+
+    made = Path(fetch_model(MODEL.as_uri(), cache_dir=str(tmp_path / "second")))
+
+    assert {path.name for path in made.iterdir()} == {path.name for path in MODEL.iterdir()}
+    assert (made / "model.pte").read_bytes() == (MODEL / "model.pte").read_bytes()
+
+
+def test_a_cache_that_cannot_be_locked_is_named(tmp_path: Path) -> None:
+    (tmp_path / f"{hashlib.sha256(b'memory://m None').hexdigest()[:32]}.lock").mkdir()
+    with pytest.raises(InputError, match="cache_dir: Is a directory"):
+        fetch_model("memory://m", cache_dir=str(tmp_path))
 
 
 def test_a_model_behind_a_url_is_copied_once_for_all_processes_of_a_machine(
