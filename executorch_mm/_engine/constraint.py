@@ -159,7 +159,7 @@ def _complaint(schema: Schema) -> str | None:
     return messages[0] if is_error else None
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)  # names come from clients too
 def _knows_format(name: str) -> bool:
     """Whether llguidance enforces this `format` of a JSON schema."""
     return name != "unknown" and _complaint({"type": "string", "format": name}) is None

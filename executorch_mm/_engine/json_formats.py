@@ -23,7 +23,7 @@ _URLS = "uri:"  # of ours: with these schemes
 _BASE64 = "(?:[{0}]{{4}})*(?:[{0}]{{2}}==|[{0}]{{3}}=)?"
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)  # names come from clients too
 def pattern_of(name: str) -> str | None:
     """The texts that have a format, as a pattern; None for one that has none here."""
     if name.startswith(_URLS):
@@ -38,8 +38,9 @@ def _url_pattern(schemes: list[str]) -> str:
     """URLs with one of these schemes and a host's name."""
     # 63 characters and four labels at the most; no "--": what is behind "xn--" has rules of its own
     part = "[A-Za-z0-9]{1,24}(?:-[A-Za-z0-9]{1,12}){0,3}"
-    host = rf"(?:{part}\.){{0,3}}[A-Za-z][A-Za-z0-9]{{0,23}}"  # a digit there would begin an address
-    path = r"(?:[/?][A-Za-z0-9._~!$&'()*+,;=:@/?-]*)?"
+    last = "[A-Za-z][A-Za-z0-9]{0,23}(?:-[A-Za-z0-9]{1,12}){0,3}"  # a digit would begin an address
+    host = rf"(?:(?:{part}\.){{0,3}}{last}|(?:{_OCTET}\.){{3}}{_OCTET})"
+    path = r"(?:[/?#](?:[A-Za-z0-9._~!$&'()*+,;=:@/?#-]|%[0-9A-Fa-f]{2})*)?"
     scheme = "|".join(map(re.escape, schemes))
     return f"^(?:{scheme})://{host}(?::[1-9][0-9]{{0,3}})?{path}$"
 

@@ -55,7 +55,7 @@ KINDS = {
         ("base64", "YWI= YQ== YWJj", "YWI YQ= YW_j"),
         (
             "uri:http|https",
-            "https://a.org/b?c http://localhost:80",
+            "https://a.org/b?c http://localhost:80 http://my-pc/%20#x http://127.0.0.1/",
             "ftp://a.org http: http://a..b https://1.2.3.999",
         ),
     ],
