@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from executorch_mm import _core
 from executorch_mm._engine.likelihood import Limits, apart, log_probabilities, log_sum, normalized
+from executorch_mm._engine.prefix_store import READ_AGAIN
 from executorch_mm._engine.requests import Request, Requests
 from executorch_mm._tokenizers.inside import encode_inside, expect_texts_of_tokens
 from executorch_mm.errors import InputError, shown
@@ -194,7 +195,8 @@ def decide(requests: Requests, session: _core.Session, request: Request, choices
     """Reads a prompt and tells how likely each choice is, for the one who has been let in."""
     limits = Limits(session, request.config.timeout)
     cache = requests.prefix_cache
-    if not requests.read(session, cache.to_read(request.inputs, session), request.config):
+    # Never one token alone: probabilities do not depend on whether the prompt is there already.
+    if not requests.read(session, cache.to_read(request.inputs, session, READ_AGAIN), request.config):
         limits.check()
     num_prompt_tokens = requests.about_prompt(session)["num_known"] + session.timings.num_prompt_positions
 

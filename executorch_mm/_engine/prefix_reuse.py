@@ -78,19 +78,24 @@ class PrefixCache:
         is_cut = 0 < position < len(is_media) and bool(is_media[position - 1 : position + 1].all())
         del self._media[int(begins[:position].sum()) - is_cut :]
 
-    def to_read(self, inputs: Prompt | ChatPrompt, session: _core.Session) -> list[MultimodalInput]:
+    def to_read(
+        self, inputs: Prompt | ChatPrompt, session: _core.Session, least: int = 1
+    ) -> list[MultimodalInput]:
         """The parts of a prompt that are to be read; the session is taken back to where they go on.
 
         Args:
             inputs: A prompt that continues the context, or a `ChatPrompt`, which stands for the whole of it.
             session: Not reading anything.
+            least: Tokens at the end of a `ChatPrompt` that are read again, where the session can be taken
+                back to anywhere; its last text, if that is shorter.
 
         Raises:
             InputError: A prompt has parts that are no inputs.
         """
         self.num_known = 0
         if isinstance(inputs, ChatPrompt):
-            rest = self._rest(inputs.parts, session)
+            goes_anywhere = least > 1 and session.lowest_rewind <= 1
+            rest = self._rest(inputs.parts, session, least if goes_anywhere else 1)
             self.num_known = session.position
             return rest
         parts = as_parts(inputs)
@@ -98,14 +103,16 @@ class PrefixCache:
             self.forget()
         return parts
 
-    def _rest(self, parts: Sequence[MultimodalInput], session: _core.Session) -> list[MultimodalInput]:
+    def _rest(
+        self, parts: Sequence[MultimodalInput], session: _core.Session, least: int
+    ) -> list[MultimodalInput]:
         segments = list(_segments(parts))
         digests = [_digest(segment) for segment in segments if isinstance(segment, list)]
         history, pending = session.history, session.pending_tokens
-        position, rest = self._common(segments, digests, np.asarray([*history, *pending], dtype=np.int64))
+        position, rest = self._common(segments, digests, [*history, *pending], least)
         if goes_back := position < len(history) + len(pending):
             # What is pending would be read first, but the conversation goes on without it.
-            position, rest = self._common(segments, digests, np.asarray(history, dtype=np.int64))
+            position, rest = self._common(segments, digests, history, least)
         self._media = digests
         if goes_back:
             try:
@@ -116,9 +123,10 @@ class PrefixCache:
         return [part for segment in rest for part in _as_inputs(segment)]
 
     def _common(
-        self, segments: list[_Segment], digests: list[bytes], history: _Ids
+        self, segments: list[_Segment], digests: list[bytes], known_ids: Sequence[int], least: int
     ) -> tuple[int, list[_Segment]]:
         """Positions in common, and the segments behind them: at least one token, whose logits are wanted."""
+        history = np.asarray(known_ids, dtype=np.int64)
         position = num_media = 0
         for index, segment in enumerate(segments):
             is_last = index == len(segments) - 1
@@ -131,7 +139,7 @@ class PrefixCache:
                 position += length
                 continue
             common = _common_length(segment, history[position:])
-            common = min(common, len(segment) - 1) if is_last else common
+            common = min(common, max(len(segment) - least, 0)) if is_last else common
             position += common
             if common < len(segment):
                 return position, [segment[common:], *segments[index + 1 :]]

@@ -196,6 +196,21 @@ def test_every_kind_of_cache_goes_back_to_where_answers_part(name: str) -> None:
         check(again, [*decision.logprobs.values()], 2e-3)
 
 
+@pytest.mark.parametrize("name", ["llama", "llama_xnnpack_8da4w"])
+def test_a_prompt_that_is_there_already_is_decided_on_to_the_bit(name: str) -> None:
+    answers = [*map(spelled, ANSWERS)]
+    with MultimodalRunner(MODELS / "export_llm" / f"{name}.pte", Words()) as runner:
+        for length in (3, 9, 10, 20, 31):
+            prompt = spelled((PROMPT * 8)[:length])
+            runner.reset()
+            fresh = runner.decide(prompt, answers, chat_options=NUMBERS)
+            again = runner.decide(prompt, answers, chat_options=NUMBERS)
+            assert again.logprobs == fresh.logprobs
+            assert again.stats.num_cached_tokens == max(length - 9, 0)
+            runner.generate_result(make_token_input([5, 6]), max_new_tokens=2)
+            assert runner.decide(prompt, answers, chat_options=NUMBERS).logprobs == fresh.logprobs
+
+
 def question(kind: str) -> list[dict[str, object]]:
     scene = make_scene(seed=7)
     media = {"type": "image", "image": render(scene)} if kind == "image" else None
