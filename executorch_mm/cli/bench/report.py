@@ -119,6 +119,10 @@ class Report:
         ]
         return "\n".join(line.rstrip() for line in [*text, self.note()])
 
+    def heading(self) -> str:
+        """What a plot of it shows, for those who cannot see it."""
+        return f"executorch-mm bench: {', '.join(self.names)}"
+
     def note(self) -> str:
         """How it was measured, in one line."""
         rounds = max(len(values) for row in self.rows for values in row.values)

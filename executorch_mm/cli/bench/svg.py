@@ -32,7 +32,7 @@ def draw(report: Report) -> str:
     block = num * (_BAR + 2) + _GAP
     legend = _TOP + num * 18
     height = legend + len(report.rows) * block + 28
-    title = f"executorch-mm bench: {', '.join(report.names)}"
+    title = report.heading()
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">',
         f"<title>{escape(title)}</title>",
