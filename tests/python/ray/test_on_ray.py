@@ -88,3 +88,44 @@ def test_a_worker_that_is_killed_loses_no_row(
 
     assert mark.exists()
     assert [row["generated_text"] for row in made] == expected
+
+
+def test_columns_of_mixed_shapes_and_of_lists_give_the_answers_of_alone() -> None:
+    """Images of several sizes, grey ones beside coloured ones, lists of numbers, mono beside stereo."""
+    large, small = (np.asarray(render(make_scene(seed=seed))) for seed in SCENES[:2])
+    tone = np.sin(np.arange(8000) * 0.1).astype(np.float32)
+    images: dict[str, list[Any]] = {
+        "sizes": [np.kron(large, np.ones((2, 2, 1), np.uint8)), small],
+        "grey": [large[..., 0], small],
+        "lists": [large.tolist(), small.tolist()],
+        "missing": [large, None],
+    }
+    predictor = EmmPredictor(MODEL, num_threads=1, defaults={"max_tokens": 12})
+    rows: list[dict[str, Any]] = []
+    for column in images.values():
+        rows = [{"id": index, "prompt": QUESTION, "image": value} for index, value in enumerate(column)]
+        assert texts(rows) == alone(predictor, rows)
+    rows = [
+        {"id": index, "prompt": QUESTION, "audio": value, "sampling_rate": 16_000}
+        for index, value in enumerate([tone, np.stack([tone, tone]), tone[:4000]])
+    ]
+    assert texts(rows) == alone(predictor, rows)
+
+
+def texts(rows: list[dict[str, Any]]) -> list[str]:
+    options = {"model": MODEL, "num_threads": 1, "defaults": {"max_tokens": 12}}
+    made = ray.data.from_items(rows, override_num_blocks=1).map_batches(
+        EmmPredictor, fn_constructor_kwargs=options, compute=ray.data.ActorPoolStrategy(size=1), num_cpus=1
+    )
+    return [str(row["generated_text"]) for row in sorted(made.take_all(), key=lambda row: int(row["id"]))]
+
+
+def alone(predictor: EmmPredictor, rows: list[dict[str, Any]]) -> list[str]:
+    answers = []
+    for row in rows:
+        value = np.asarray(row["image"], np.uint8) if row.get("image") is not None else None
+        cells = {**row, **({} if value is None else {"image": value})}
+        answers += [
+            str(text) for text in predictor({name: [cell] for name, cell in cells.items()})["generated_text"]
+        ]
+    return answers
