@@ -112,6 +112,22 @@ def test_columns_of_mixed_shapes_and_of_lists_give_the_answers_of_alone() -> Non
     assert texts(rows) == alone(predictor, rows)
 
 
+def test_a_model_has_as_many_threads_as_its_actor_has_cpus() -> None:
+    class Telling(EmmPredictor):
+        def __call__(self, batch: Any) -> dict[str, Any]:
+            made = super().__call__(batch)
+            return {**made, "num_threads": np.full(len(batch["prompt"]), self._runner.stats.num_threads)}
+
+    made = ray.data.from_items([{"prompt": "how many"}]).map_batches(
+        Telling,
+        fn_constructor_kwargs={"model": MODEL, "defaults": {"max_tokens": 1}},
+        compute=ray.data.ActorPoolStrategy(size=1),
+        num_cpus=2,
+    )
+
+    assert [row["num_threads"] for row in made.take_all()] == [2]
+
+
 def texts(rows: list[dict[str, Any]]) -> list[str]:
     options = {"model": MODEL, "num_threads": 1, "defaults": {"max_tokens": 12}}
     made = ray.data.from_items(rows, override_num_blocks=1).map_batches(
