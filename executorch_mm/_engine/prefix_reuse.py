@@ -87,7 +87,8 @@ class PrefixCache:
             inputs: A prompt that continues the context, or a `ChatPrompt`, which stands for the whole of it.
             session: Not reading anything.
             least: Tokens at the end of a `ChatPrompt` that are read again, where the session can be taken
-                back to anywhere; its last text, if that is shorter.
+                back to anywhere; its last text, if that is shorter. If they are more than one, none are
+                where the session stands right behind the prompt.
 
         Raises:
             InputError: A prompt has parts that are no inputs.
@@ -109,6 +110,10 @@ class PrefixCache:
         segments = list(_segments(parts))
         digests = [_digest(segment) for segment in segments if isinstance(segment, list)]
         history, pending = session.history, session.pending_tokens
+        if least > 1 and session.can_generate and not pending:
+            position, rest = self._common(segments, digests, history, 0)
+            if not rest and position == len(history):  # its logits are at hand
+                return []
         position, rest = self._common(segments, digests, [*history, *pending], least)
         if goes_back := position < len(history) + len(pending):
             # What is pending would be read first, but the conversation goes on without it.
@@ -125,7 +130,7 @@ class PrefixCache:
     def _common(
         self, segments: list[_Segment], digests: list[bytes], known_ids: Sequence[int], least: int
     ) -> tuple[int, list[_Segment]]:
-        """Positions in common, and the segments behind them: at least one token, whose logits are wanted."""
+        """Positions in common, and the segments behind them, with `least` tokens whose logits are wanted."""
         history = np.asarray(known_ids, dtype=np.int64)
         position = num_media = 0
         for index, segment in enumerate(segments):
