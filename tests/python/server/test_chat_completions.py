@@ -151,6 +151,12 @@ def test_dates_and_numbers_come_as_pydantic_reads_them(client: Any) -> None:
         )
         event = answer.choices[0].message.parsed
         assert (event.local.tzinfo, type(event.weight)) == (None, float)
+    options = {"model": "demo", "temperature": 50, "extra_body": {"seed": 0}}
+    with client.chat.completions.stream(messages=said("hi"), response_format=Event, **options) as stream:
+        streamed = stream.get_final_completion().choices[0].message.parsed
+    response = client.responses.parse(input="hi", text_format=Event, **options)
+    assert isinstance(response.output_parsed, Event)
+    assert isinstance(streamed, Event)
     huge = pydantic.create_model("Huge", weight=(Literal[1e300], ...))  # type: ignore[valid-type]
     with pytest.raises(openai.BadRequestError, match=r"#/properties/weight: 'const': .* got 1e\+300"):
         client.chat.completions.parse(model="demo", messages=said("hi"), response_format=huge)
