@@ -6,9 +6,7 @@
 
 #include <array>
 #include <cerrno>
-#include <cinttypes>
-#include <cstdio>
-#include <cstring>
+#include <charconv>
 #include <string_view>
 #include <system_error>
 
@@ -19,6 +17,15 @@ namespace {
 
 constexpr std::string_view kMagic = "EMM-PART 1\n";
 constexpr size_t kMostBytes = 8192;
+
+// Reads a number and what follows it.
+template <typename Number>
+bool take(const char*& at, const char* end, Number& number, char separator) {
+  const auto [next, error] = std::from_chars(at, end, number);
+  if (error != std::errc{} || next == end || *next != separator) return false;
+  at = next + 1;
+  return true;
+}
 
 }  // namespace
 
@@ -43,15 +50,14 @@ FilePart find_part(const std::string& path) {
   uint64_t inode = 0;
   uint64_t whole = 0;
   int64_t changed = 0;
-  int end = 0;
-  const char* numbers = text.data() + kMagic.size();
-  const bool is_read =
-      std::sscanf(numbers, "%" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNd64 "%n", &offset,
-                  &bytes, &inode, &whole, &changed, &end) == 5 &&
-      numbers[end] == '\n';
+  const char* at = text.data() + kMagic.size();
+  const char* const end = text.data() + count;
+  const bool is_read = take(at, end, offset, ' ') && take(at, end, bytes, ' ') &&
+                       take(at, end, inode, ' ') && take(at, end, whole, ' ') &&
+                       take(at, end, changed, '\n');
   if (!is_read || bytes == 0 || !is_inside(offset, bytes, whole))
     refuse_program(path + ": it names no part of a file");
-  FilePart part{numbers + end + 1, offset, bytes, false};
+  FilePart part{at, offset, bytes, false};
   struct stat there{};
   if (stat(part.path.c_str(), &there) != 0)
     refuse_program(part.path + ": " + std::generic_category().message(errno));

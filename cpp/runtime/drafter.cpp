@@ -153,7 +153,9 @@ bool Drafter::follow(const std::vector<int64_t>& text, int64_t remaining, int64_
 }
 
 std::vector<int64_t> Drafter::draft(int64_t most, const Sampler& sampler, int64_t deadline_ns) {
-  sampler_->follow(sampler);
+  if (!sampler_) return {};  // no answer has begun
+  Sampler& own = *sampler_;
+  own.follow(sampler);
   std::vector<int64_t> guesses;
   std::vector<double> expected = {1.0};  // tokens, if so many guesses are read
   double sure = 1.0;
@@ -161,12 +163,12 @@ std::vector<int64_t> Drafter::draft(int64_t most, const Sampler& sampler, int64_
   const auto num_drafted = [&] { return static_cast<int64_t>(guesses.size()); };
   do {
     if (session_->is_full()) break;
-    const std::optional<int32_t> token = session_->step(*sampler_, {}, {}, soon(deadline_ns));
+    const std::optional<int32_t> token = session_->step(own, {}, {}, soon(deadline_ns));
     if (!token && (session_->is_cancelled() || now_ns() >= deadline_ns)) break;
     if (!token) continue;
     if (!guesses.empty()) spent += cost_;
     guesses.push_back(*token);
-    drafted_.push_back(class_of(std::exp(double{sampler_->logprob()})));
+    drafted_.push_back(class_of(std::exp(double{own.logprob()})));
     sure *= chances_[drafted_.back()];
     expected.push_back(expected.back() + sure);
   } while (num_drafted() < most &&

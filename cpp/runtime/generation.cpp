@@ -104,7 +104,7 @@ std::vector<int64_t> Generation::guess(const CheckGuesses& check) {
     const int64_t num_right = timings.num_accepted_tokens - num_accepted_;
     if (has_drafted_)
       drafter_->learn(num_right, num_right < num_drafted);
-    else
+    else if (lookup_)
       lookup_->learn(num_right, num_right < num_drafted);
   }
   num_drafted_ = timings.num_drafted_tokens;
