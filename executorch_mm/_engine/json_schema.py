@@ -165,6 +165,8 @@ def _translate(part: Schema, root: Schema) -> None:
     """Says in place what llguidance does not know by what it does."""
     _translate_names(part, root)
     _translate_set(part, root)
+    if part.get("type") == "numeric" and ("const" in part or "enum" in part):
+        part["type"] = "number"  # what older pydantic calls a Literal of floats
     name = part.get("format")
     pattern = pattern_of(name) if isinstance(name, str) else None
     if name == "uri" and part.get("maxLength") == _MOST_OF_HTTP_URL and part.get("minLength") == 1:

@@ -100,6 +100,8 @@ def test_floats_in_literals_are_read_as_floats(runner: MultimodalRunner) -> None
     parsed = written(runner, text, response_format=model).parsed
     assert (parsed.one, parsed.half, parsed.big) == (1.0, 2.0, 2.0**60)
     assert {type(value) for value in (parsed.one, parsed.half, parsed.big)} == {float}
+    old = {"const": 2.5, "type": "numeric"}  # as pydantic 2.8 has it
+    assert written(runner, "2.5", response_format=old).parsed == 2.5
     model = pydantic.create_model("M", huge=(list[Literal[1e300]], ...))  # type: ignore[valid-type]
     with pytest.raises(InputError, match=r"at #/properties/huge/items: 'const': .* got 1e\+300"):
         runner.generate_text(PROMPT, response_format=model)
