@@ -33,9 +33,12 @@ def encode_inside(tokenizer: Tokenizer, text: str) -> list[int] | None:
     Args:
         tokenizer: One whose tokens have a text each.
         text: Not the beginning of another, where some tokenizers add a space.
+
+    Raises:
+        TokenizerError: The text has a lone surrogate.
     """
+    ids = tokenizer.encode(text)  # which refuses halves of surrogate pairs
     wanted = text.encode("utf-8")
-    ids = tokenizer.encode(text)
     if _spells(tokenizer, ids, wanted):
         return ids
     # Tokenizers that begin a text with a space, which they do only there.

@@ -13,6 +13,18 @@ from executorch_mm.errors import InputError
 _PART_BYTES = 1 << 20
 
 
+def json_line(value: object) -> bytes:
+    """A value as a line of JSON, with escapes where texts hold lone surrogates, which JSON can write.
+
+    Args:
+        value: Of what JSON can hold.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(value).encode() + b"\n"
+
+
 class Journal:
     """A file of results, one JSON object a line, to which results are added.
 
@@ -62,7 +74,7 @@ class Journal:
         Raises:
             OSError: It cannot be written; then nothing of it is there.
         """
-        line = memoryview(json.dumps(result, ensure_ascii=False).encode() + b"\n")
+        line = memoryview(json_line(result))
         start = os.lseek(self._file, 0, os.SEEK_END) if self._is_file else 0
         try:
             while line:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from queue import Queue
 from typing import IO, Any, NamedTuple
 
+from executorch_mm.batch.journal import json_line
 from executorch_mm.batch.tasks import Task, TaskOptions, failure_of, result_of
 from executorch_mm.errors import ExecutorchMMError
 
@@ -64,5 +65,5 @@ def _answer(task: Task[Any], ready: _Ready) -> tuple[dict[str, Any], bool]:
 
 
 def _write(answers: IO[bytes], value: object) -> None:
-    answers.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+    answers.write(json_line(value))
     answers.flush()

@@ -251,7 +251,7 @@ class _Connection:
 
     async def _send(self, kind: str, **fields: object) -> None:
         event = {"type": kind, "event_id": _new_id("event"), **fields}
-        await self._socket.send_text(json.dumps(event, ensure_ascii=False))
+        await self._socket.send_text(json.dumps(event))  # in ASCII: ids of clients may be no Unicode
 
 
 def _parsed(text: str | bytes) -> Event:

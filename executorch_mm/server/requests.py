@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn, TypeVar
@@ -23,6 +24,7 @@ ResultT = TypeVar("ResultT")
 _MOST_FIELDS = 64  # of a form
 _BODIES = 4  # of the largest size may be in memory at a time
 _SECONDS = 60.0  # that a body may take to arrive
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # of a surrogate pair, perhaps with the other one beside it
 _IN_THREAD = 1 << 18  # bytes above which JSON is read beside the event loop
 
 
@@ -155,7 +157,13 @@ def _expect_type(request: Request, wanted: str) -> None:
 
 def _parse(data: bytes) -> object:
     try:
-        return json.loads(data, parse_constant=_refuse)
+        value = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse)
+        if _HALF.search(data):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError:
+        message = "body: expected texts of Unicode, got one with half of a surrogate pair"
+        raise ApiError(400, message, "body", "invalid_json") from None
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"body: expected JSON ({error})", "body", "invalid_json") from None
 

@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
@@ -113,7 +114,7 @@ class BackgroundServer:
 
 def _config(app: Starlette) -> uvicorn.Config:
     """The application checks hosts and sizes, logs requests and reads no address that a proxy claims."""
-    return uvicorn.Config(
+    config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
@@ -122,6 +123,10 @@ def _config(app: Starlette) -> uvicorn.Config:
         server_header=False,
         lifespan="on",
     )
+    with warnings.catch_warnings():  # older uvicorns import what websockets has deprecated
+        warnings.simplefilter("ignore", DeprecationWarning)
+        config.load()
+    return config
 
 
 class _Server(uvicorn.Server):

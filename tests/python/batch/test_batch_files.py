@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from executorch_mm import InputError
-from executorch_mm.batch.journal import Journal
+from executorch_mm.batch.journal import Journal, json_line
 from executorch_mm.batch.rows import count_rows, read_rows
 from executorch_mm.batch.tasks import endpoint_of
 
@@ -194,7 +195,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
     program = f"""
 import resource, signal
 from pathlib import Path
-from executorch_mm.batch.journal import Journal
+from executorch_mm.batch.journal import Journal, json_line
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -221,3 +222,12 @@ def test_a_file_that_may_not_be_written_is_the_systems_error(tmp_path: Path) -> 
 
     with pytest.raises(PermissionError):
         Journal(path)
+
+
+def test_half_a_surrogate_pair_is_written_as_json_can(tmp_path: Path) -> None:
+    with closing(Journal(tmp_path / "out.jsonl")) as journal:
+        journal.write("\ud800", {"id": "\ud800", "text": "ä"}, is_error=False)
+    with closing(Journal(tmp_path / "out.jsonl")) as again:
+        assert again.ids == {"\ud800"}
+    assert json.loads((tmp_path / "out.jsonl").read_bytes()) == {"id": "\ud800", "text": "ä"}
+    assert json_line({"text": "ä"}) == '{"text": "ä"}\n'.encode()

@@ -159,11 +159,12 @@ def test_a_replica_is_ill_where_three_requests_in_a_row_have_failed_and_well_aft
 def test_threads_follow_the_replicas_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     import executorch_mm.ray.serving as module
 
+    asked: list[object] = []  # a process has the number of threads of its first model
     monkeypatch.setattr(module, "num_cpus", lambda: 2)
-    server = EmmServer({"demo": MODEL})
-    model: Any = server._state.models._loaders["demo"]()
-    with model, model.session() as session:
-        assert session._requests.session.num_threads == 2
+    monkeypatch.setattr(module, "load_model", lambda *_, num_threads, **__: asked.append(num_threads))
+    EmmServer({"demo": MODEL})
+    EmmServer({"demo": MODEL}, num_threads=1)
+    assert asked == [2, 1]
 
 
 def test_outside_of_ray_nobody_knows_cpus() -> None:

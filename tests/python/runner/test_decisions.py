@@ -20,6 +20,7 @@ from executorch_mm import (
     MultimodalModel,
     MultimodalRunner,
     RequestStoppedError,
+    TokenizerError,
     make_token_input,
 )
 from executorch_mm._engine import likelihood
@@ -290,6 +291,8 @@ def test_answers_that_are_none_are_refused(answers: Any, message: str) -> None:
     with MultimodalRunner.demo(num_threads=1) as runner:
         with pytest.raises(InputError, match=message):
             runner.decide("how many?", answers)
+        with pytest.raises(TokenizerError, match="lone surrogate"):
+            runner.decide("how many?", ["one", "\ud800"])
         assert runner.position == 0
         assert sum(runner.decide("how many?", ["one", "two"]).probabilities.values()) == pytest.approx(1)
 
