@@ -4,8 +4,8 @@
     pip install schemathesis==4.32.5            # in an environment of its own
     python tools/fuzz_server.py http://127.0.0.1:8000 --count 10000 --model /v1/embeddings=clip
 
-Half of the cases keep to the description, half do not. Exit code 1 where an answer has status 500 or more, no
-answer comes, or a body that the description calls wrong is taken.
+Half of the cases keep to the description, half do not. Exit code 1 where an answer has status 500 or more or
+none comes.
 """
 
 from __future__ import annotations
