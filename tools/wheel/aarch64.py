@@ -102,7 +102,7 @@ def cross_build(version: str, interpreter: Path) -> Path:
     # The strip of this machine knows no other's files.
     run(*command, *options, "-Cinstall.strip=false", "--outdir", FOLDER / "raw", ".", env=env)
     wheel = only(FOLDER / "raw", "*.whl")
-    run(sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", FOLDER / "repaired", wheel)
+    run(sys.executable, "-m", "auditwheel", "repair", "-z", "9", "--wheel-dir", FOLDER / "repaired", wheel)
     return only(FOLDER / "repaired", "*.whl")
 
 

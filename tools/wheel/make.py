@@ -59,7 +59,7 @@ def build_wheel(version: str, interpreter: Path, source: Path) -> Path:
     settings += ["--config-settings=cmake.define.EMM_WERROR=ON"]
     run(python, "-m", "pip", "wheel", "--quiet", "--no-deps", *settings, "--wheel-dir", raw, source)
     repaired = FOLDER / f"repaired-{version}"
-    run(sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", repaired, only(raw, "*.whl"))
+    run(sys.executable, "-m", "auditwheel", "repair", "-z", "9", "--wheel-dir", repaired, only(raw, "*.whl"))
     return only(repaired, "*.whl")
 
 

@@ -6,6 +6,7 @@ import sys
 import sysconfig
 import types
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import emm_build
 import pytest
@@ -43,6 +44,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> RecordingBackend:
     monkeypatch.setitem(sys.modules, "scikit_build_core.build", recorder)
     monkeypatch.setattr(sdk, "check_cmake", lambda: None)
     monkeypatch.delenv(sdk.OVERRIDE, raising=False)
+    monkeypatch.setattr(emm_build, "compress", lambda _: None)
     return recorder
 
 
@@ -119,3 +121,22 @@ def test_a_too_old_cmake_is_reported_by_the_first_hook_that_pip_calls(
 
     with pytest.raises(SystemExit, match=r"^executorch_mm: CMake 3\.28 or newer is needed\.$"):
         getattr(emm_build, hook)("metadata")
+
+
+def test_a_wheel_is_made_smaller_and_stays_what_it_was(tmp_path: Path) -> None:
+    content = bytes(i * i % 251 for i in range(1 << 18)) + bytes(1 << 16)
+    wheel = tmp_path / "some.whl"
+    with ZipFile(wheel, "w", ZIP_DEFLATED, compresslevel=1) as file:
+        file.writestr("module.so", content)
+        file.writestr(ZipInfo("RECORD", (2020, 1, 2, 3, 4, 6)), b"x")
+        before = file.infolist()
+    size = wheel.stat().st_size
+
+    emm_build.compress(wheel)
+
+    assert wheel.stat().st_size < size
+    assert [path.name for path in tmp_path.iterdir()] == ["some.whl"]
+    with ZipFile(wheel) as file:
+        assert file.read("module.so") == content
+        kept = [(info.filename, info.date_time, info.external_attr, info.CRC) for info in file.infolist()]
+        assert kept == [(info.filename, info.date_time, info.external_attr, info.CRC) for info in before]
