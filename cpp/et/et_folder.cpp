@@ -40,6 +40,7 @@ Rows rows_of(const CacheTensor& tensor) {
 void copy_rows(const Rows& rows, const uint8_t* from, int64_t from_rows, uint8_t* to,
                int64_t to_rows, int64_t num_rows) {
   const size_t bytes = static_cast<size_t>(num_rows) * rows.row_bytes;
+  if (bytes == 0) return;  // there may be no memory yet
   for (int64_t head = 0; head < rows.heads; ++head) {
     std::memmove(to + static_cast<size_t>(head * to_rows) * rows.row_bytes,
                  from + static_cast<size_t>(head * from_rows) * rows.row_bytes, bytes);
@@ -729,7 +730,7 @@ std::unique_ptr<StateSnapshot> EtFolder::save_state(int64_t num_flat_rows) const
     const size_t size = static_cast<size_t>(num_flat_rows) * embedding_bytes();
     const size_t begin = bytes.size();
     bytes.resize(begin + size);  // of rows that were never embedded: zeros
-    std::memcpy(bytes.data() + begin, embedded_.data(), std::min(size, embedded_.size()));
+    std::copy_n(embedded_.begin(), std::min(size, embedded_.size()), bytes.data() + begin);
   }
   return snapshot;
 }
