@@ -6,6 +6,7 @@ import importlib.util
 import os
 import random
 import re
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ from executorch_mm.demo import QA, Scene, ask, make_scene
 
 ROOT = Path(__file__).resolve().parents[2]
 GREEDY = GenerationConfig(max_new_tokens=40)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # What skipped tests stand for, by words of their reasons, and the session that runs them.
