@@ -42,6 +42,10 @@ SANITIZED_TESTS = [
     ),
     "--ignore=tests/python/runner/test_failing_allocations.py",  # preloads a malloc() of its own
     # The sanitizer takes the signal that should end the process.
+    (
+        "--deselect=tests/python/batch/test_batch.py::test_a_row_that_ends_its_process_is_an_error_of_that_row_"
+        "alone[True-guilty0]"
+    ),
     "--deselect=tests/python/runner/test_isolated.py::test_a_process_that_ends_is_an_error_that_says_how[11]",
     (
         "--deselect=tests/python/runner/test_isolated.py::test_a_process_that_ends_in_the_midst_of_an_answer_"
