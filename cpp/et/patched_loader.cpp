@@ -33,6 +33,7 @@ bool is_taken(const ProgramInfo& program, const ProgramDelegate& delegate,
 }
 
 size_t count(const ProgramInfo& program, const LinearChoice& choice, bool layers) {
+  if (program.segment_base == 0 || program.program_bytes > kMaxProgramBytes) return 0;
   size_t count = 0;
   for (const ProgramMethod& method : program.methods) {
     for (const ProgramDelegate& delegate : method.delegates)
