@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from executorch_mm import _core
-from executorch_mm._files.model_files import files_of, is_export_folder
+from executorch_mm._files.model_files import is_export_folder, num_bytes
 from executorch_mm._files.paths import checked_path
 from executorch_mm._loading.identity import ModelIdentity
 from executorch_mm._loading.isolated import loader
@@ -185,4 +185,4 @@ def _num_bytes(model: PathLike | Buffer, data: PathLike | Sequence[PathLike]) ->
     data = [data] if isinstance(data, (str, os.PathLike)) else data
     paths = [*([model] if isinstance(model, (str, os.PathLike)) else []), *data]
     total = 0 if isinstance(model, (str, os.PathLike)) else memoryview(model).nbytes
-    return total + sum(file.stat().st_size for path in paths for file in files_of(Path(os.fspath(path))))
+    return total + sum(num_bytes(Path(os.fspath(path))) for path in paths)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from executorch_mm._files.file_part import find_part
+
 EXPORT_FILE = "export.json"
 
 
@@ -20,3 +22,12 @@ def files_of(model: Path) -> list[Path]:
     if not is_export_folder(model):
         return [model]
     return [model / EXPORT_FILE, *sorted(model.glob("*.pte"))]
+
+
+def num_bytes(model: Path) -> int:
+    """The bytes of them all; of a file that stands for a part of another, the part's.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    return sum(find_part(file).size for file in files_of(model))

@@ -8,8 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
-from executorch_mm._files.file_part import find_part
-from executorch_mm._files.model_files import files_of
+from executorch_mm._files.model_files import num_bytes
 from executorch_mm.errors import ExecutorchMMError
 
 if TYPE_CHECKING:
@@ -55,5 +54,5 @@ def name_source(model: str | os.PathLike[str] | Buffer) -> str:
     """A model's file and size, as `repr` says them."""
     if isinstance(model, (str, os.PathLike)):
         path = Path(os.fspath(model))
-        return f"{path.name} ({sum(find_part(file).size for file in files_of(path)) / 1e6:.1f} MB)"
+        return f"{path.name} ({num_bytes(path) / 1e6:.1f} MB)"
     return f"{memoryview(model).nbytes / 1e6:.1f} MB in memory"

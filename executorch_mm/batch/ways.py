@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from executorch_mm._files.file_part import find_part
+from executorch_mm._files.model_files import num_bytes
 from executorch_mm._loading.pretrained import ModelFiles
 from executorch_mm.batch.options import BatchOptions
 
@@ -62,5 +62,5 @@ def _have_room(files: ModelFiles, count: int) -> bool:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):  # a system that does not tell
         return True
-    size = sum(find_part(Path(path)).size for path in (files.model, *files.data) if Path(path).exists())
+    size = sum(num_bytes(Path(path)) for path in (files.model, *files.data) if Path(path).exists())
     return _ROOM * size * count < free

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import shutil
 import struct
 import subprocess
 import sys
@@ -61,6 +62,18 @@ def test_a_bundle_answers_as_its_folder_does(
     if not options:
         with MultimodalRunner.from_pretrained(bundle) as runner:
             assert runner.chat(MESSAGES).text == expected.text
+
+
+def test_what_a_draft_costs_is_told_by_the_sizes_in_a_bundle(tmp_path: Path, demo_folder: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    shutil.copy(MODELS / "export_llm" / "llama_full_logits.pte", folder / "model.pte")
+    shutil.copy(demo_folder / "tokenizer.json", folder)
+    model = pack(folder, tmp_path / "full_logits.bundle")
+    draft = MODELS / "export_llm" / "llama_full_logits.pte"
+    with MultimodalRunner(model, NumberTokenizer(), draft_model=draft) as runner:
+        assert runner._loaded.drafting is not None
+        assert runner._loaded.drafting.cost == 1.0
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not say what is mapped")
