@@ -103,11 +103,9 @@ std::unique_ptr<DataLoader> open_data(const std::string& path, LoadMode mode) {
 // `choice` says which linear layers are ours.
 std::unique_ptr<Module> make_module(const LoadOptions& options, const ModelBytes& bytes,
                                     const ProgramInfo& program, const LinearChoice& choice) {
-  bool has_paths = bytes.data == nullptr && choice.kernels.empty();
-  if (bytes.data == nullptr) has_paths = has_paths && find_part(options.model_path).is_whole;
-  for (const std::string& path : options.data_paths)
-    has_paths = has_paths && find_part(path).is_whole;
-  if (has_paths) {
+  const auto is_whole = [](const std::string& path) { return find_part(path).is_whole; };
+  if (bytes.data == nullptr && choice.kernels.empty() && is_whole(options.model_path) &&
+      std::all_of(options.data_paths.begin(), options.data_paths.end(), is_whole)) {
     return std::make_unique<Module>(options.model_path, options.data_paths,
                                     to_module_mode(options.load_mode));
   }

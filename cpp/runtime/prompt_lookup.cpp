@@ -5,8 +5,8 @@
 
 namespace emm {
 
-// Measured on 4-bit linear layers of XNNPACK,
-// which work by blocks of eight rows; where weights are larger, more tokens cost less.
+// Measured on 4-bit linear layers of XNNPACK, which work by blocks of eight rows; where weights are
+// larger, more tokens cost less.
 double call_cost(int64_t num_tokens) {
   if (num_tokens == 1) return 1.0;
   const int64_t further_blocks = (num_tokens - 1) / 8;

@@ -307,7 +307,7 @@ TensorView Session::run_encoder(const Input& input) {
 }
 
 TensorView Session::decode_ids(const int64_t* ids, int64_t num_tokens, int64_t num_guesses,
-                               const Step* own) {
+                               Step* own) {
   ahead_.clear();
   expect_intact();
   position_.begin_write(num_tokens + num_guesses);

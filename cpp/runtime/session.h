@@ -236,10 +236,10 @@ class Session {
   // Of num_tokens ids and as many guesses as follow them: the logits after the last id and after
   // each guess.
   TensorView decode_ids(const int64_t* ids, int64_t num_tokens, int64_t num_guesses = 0,
-                        const Step* own = nullptr);
+                        Step* own = nullptr);
   // The decoder call of whoever has the turn, which takes steps of others along where the model
   // allows it.
-  TensorView decode_in_company(const BatchPart& part, const Step* own);
+  TensorView decode_in_company(const BatchPart& part, Step* own);
   // What is pending, in a turn of its own or in another's.
   bool read_in_company(int64_t deadline_ns);
   ReadToken score(const float* logits, int64_t id) const;

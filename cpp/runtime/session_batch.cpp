@@ -35,7 +35,7 @@ struct Session::Step final : Errand {
   BatchPart part;
   TensorView logits;  // once it is done, as is the next one
   int64_t call_ns = 0;
-  mutable bool is_shared = false;
+  bool is_shared = false;
 };
 
 void Session::step_aside() {
@@ -72,7 +72,7 @@ bool Session::read_in_company(int64_t deadline_ns) {
   return true;
 }
 
-TensorView Session::decode_in_company(const BatchPart& part, const Step* own) {
+TensorView Session::decode_in_company(const BatchPart& part, Step* own) {
   const auto decode = [&] {
     return executor_->decode_tokens(part.ids, part.num_tokens, part.position);
   };

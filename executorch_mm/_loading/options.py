@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from executorch_mm import _core
 from executorch_mm._files.model_files import is_export_folder
 from executorch_mm._files.paths import checked_path, refuse_pipe
-from executorch_mm._loading.bundle import is_bundle
+from executorch_mm._loading.bundle import in_bundle
 from executorch_mm._loading.shown_options import parameters_of
 from executorch_mm.errors import InputError, UnknownOptionError, shown
 
@@ -333,12 +333,8 @@ def core_options(
     """
     UnknownOptionError._check(options, RunnerOptions.__annotations__, {})
     options = {**_DEFAULTS, **options}
+    model, data_path = in_bundle(model, data_path)
     model_path, model_bytes = _path_or_bytes(model)
-    if model_path and is_bundle(Path(model_path)):
-        from executorch_mm._loading.pretrained import find_model
-
-        files = find_model(model_path)
-        model_path, data_path = str(files.model), data_path or files.data
     xnnpack = options["xnnpack"]
     if xnnpack is None:
         xnnpack = XnnpackOptions()
