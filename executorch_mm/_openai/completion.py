@@ -21,7 +21,7 @@ def completion(model: str, result: GenerationResult) -> dict[str, object]:
     """
     choice = {"message": message_of(result), "logprobs": None, "finish_reason": reason_of(result)}
     return {
-        "id": new_id(),
+        "id": new_id("chatcmpl-"),
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
@@ -64,6 +64,10 @@ def usage_of(stats: Stats) -> dict[str, object]:
     }
 
 
-def new_id() -> str:
-    """A name for an answer."""
-    return f"chatcmpl-{secrets.token_hex(12)}"
+def new_id(kind: str) -> str:
+    """A name for an answer, or for a part of one.
+
+    Args:
+        kind: That it begins with, such as "chatcmpl-".
+    """
+    return f"{kind}{secrets.token_hex(12)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from executorch_mm import (
     make_image_input,
 )
 from executorch_mm._openai.chat_request import read_chat, read_config
-from executorch_mm._openai.completion import completion, reason_of, usage_of
+from executorch_mm._openai.completion import completion, new_id, reason_of, usage_of
 from executorch_mm._openai.failures import ApiError, as_api_error, invalid
 from executorch_mm._openai.fields import Fields
 from executorch_mm.errors import shown
@@ -343,7 +342,7 @@ def result_of(row: Mapping[str, Any], row_id: str, answer: dict[str, Any]) -> di
     """
     if not is_openai(row):
         return {"id": row.get("id", row_id), **answer}
-    request = f"batch_req_{secrets.token_hex(12)}"
+    request = new_id("batch_req_")
     response = {"status_code": 200, "request_id": request, "body": answer}
     return {"id": request, "custom_id": row.get("custom_id", row_id), "response": response, "error": None}
 
@@ -363,6 +362,6 @@ def failure_of(row: Mapping[str, Any], row_id: str, error: Exception) -> dict[st
     told = {"type": kind.__name__, "code": failure.code, "param": failure.param, "message": str(failure)}
     if not is_openai(row):
         return {"id": row.get("id", row_id), "error": told}
-    request = f"batch_req_{secrets.token_hex(12)}"
+    request = new_id("batch_req_")
     response = {"status_code": failure.status, "request_id": request, "body": failure.body}
     return {"id": request, "custom_id": row.get("custom_id", row_id), "response": response, "error": told}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from executorch_mm.cli.errors import UsageError
 from executorch_mm.cli.grammar import Commands, add_command
 from executorch_mm.cli.media_arguments import MARKS, add_media, place_media, read_media
-from executorch_mm.cli.model_arguments import add_model, add_threads, expect_no_model, find_files, num_threads
+from executorch_mm.cli.model_arguments import add_model, add_threads, load_runner
 from executorch_mm.cli.output import add_json, add_output, opened
 from executorch_mm.cli.progress import PromptProgress
 from executorch_mm.cli.sampling_arguments import add_sampling, sampling_config
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("generate: standard input can be read once only, got - more than once")
     text = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     parts = place_media(text, read_media(arguments))
-    with _runner(arguments) as runner:
+    with load_runner(arguments) as runner:
         progress = PromptProgress(sys.stderr)
         with closing(_stream(arguments, runner, parts, config, progress)) as stream:
             first = next(stream, "")  # no file is made where the prompt cannot be read
@@ -92,17 +92,6 @@ def _ending_in_a_line_break(pieces: Iterable[str]) -> Iterator[str]:
         last = piece or last
     if last and not last.endswith("\n"):
         yield "\n"
-
-
-def _runner(arguments: argparse.Namespace) -> MultimodalRunner:
-    from executorch_mm import MultimodalRunner
-
-    threads = num_threads(arguments)
-    if arguments.model is None:
-        expect_no_model(arguments)
-        return MultimodalRunner.demo(num_threads=threads)
-    files = find_files(arguments)
-    return MultimodalRunner(files.model, files.tokenizer, data_path=files.data, num_threads=threads)
 
 
 def _stream(

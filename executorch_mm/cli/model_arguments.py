@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from executorch_mm.cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from executorch_mm import MultimodalRunner
     from executorch_mm._loading.options import NumThreads
     from executorch_mm._loading.pretrained import ModelFiles
 
@@ -115,3 +116,20 @@ def num_threads(arguments: argparse.Namespace) -> NumThreads:
     if threads < 1:
         raise UsageError(f"{arguments.command}: --threads: expected 1 or more, got {threads}")
     return threads
+
+
+def load_runner(arguments: argparse.Namespace) -> MultimodalRunner:
+    """The model that is named, or the small one in the wheel.
+
+    Raises:
+        UsageError: As in `expect_no_model` and `num_threads`.
+        ExecutorchMMError: It cannot be loaded.
+    """
+    from executorch_mm import MultimodalRunner
+
+    threads = num_threads(arguments)
+    if arguments.model is None:
+        expect_no_model(arguments)
+        return MultimodalRunner.demo(num_threads=threads)
+    files = find_files(arguments)
+    return MultimodalRunner(files.model, files.tokenizer, data_path=files.data, num_threads=threads)

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import binascii
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, cast
@@ -17,6 +16,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from executorch_mm import LiveTranscription, Segment, SpeechModel, SpeechRunner, SpeechSession
+from executorch_mm._openai.completion import new_id
 from executorch_mm._openai.failures import ApiError, as_api_error, invalid
 from executorch_mm.errors import shown
 from executorch_mm.server.endpoints import Page
@@ -87,7 +87,7 @@ class _Connection:
         self._live: LiveTranscription | None = None
         self._has_audio = False
         self._texts: list[str] = []
-        self._item = _new_id("item")
+        self._item = new_id("item_")
         self._last_item: str | None = None
         self._seconds = 0.0  # until the last item's end
 
@@ -238,19 +238,19 @@ class _Connection:
         await self._send(
             f"{_TRANSCRIPTION}.completed", item_id=item, content_index=0, transcript=text, usage=usage
         )
-        self._last_item, self._item = item, _new_id("item")
+        self._last_item, self._item = item, new_id("item_")
         self._texts, self._seconds = [], end
 
     def _session(self) -> Event:
         return {
-            "id": _new_id("sess"),
+            "id": new_id("sess_"),
             "object": "realtime.transcription_session",
             "type": "transcription",
             "audio": {"input": self._input},
         }
 
     async def _send(self, kind: str, **fields: object) -> None:
-        event = {"type": kind, "event_id": _new_id("event"), **fields}
+        event = {"type": kind, "event_id": new_id("event_"), **fields}
         await self._socket.send_text(json.dumps(event))  # in ASCII: ids of clients may be no Unicode
 
 
@@ -287,7 +287,3 @@ def _check(given: Mapping[str, object]) -> None:
     for name, value in _object(given.get("transcription"), "transcription").items():
         if name in ("model", "language", "prompt") and not isinstance(value, str):
             raise invalid(f"transcription.{name}", f"expected a text, got {shown(value)}")
-
-
-def _new_id(kind: str) -> str:
-    return f"{kind}_{secrets.token_hex(12)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -13,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from executorch_mm import GenerationResult
-from executorch_mm._openai.completion import reason_of
+from executorch_mm._openai.completion import new_id, reason_of
 from executorch_mm._openai.failures import as_api_error
 from executorch_mm.server.answering import Answering, Piece, Question
 from executorch_mm.server.connection import EventStream, error_event
@@ -82,7 +81,7 @@ async def reply(
         ClientGone: Nobody waits for the answer.
     """
     answering = Answering(questions, model, state, served)
-    head = {"id": f"{shape.kind}-{secrets.token_hex(12)}", "created": int(time.time()), "model": served.model}
+    head = {"id": new_id(f"{shape.kind}-"), "created": int(time.time()), "model": served.model}
     if not is_streamed:
         results = await state.work.run(request.receive, answering.results())
         choices = [

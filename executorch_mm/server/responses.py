@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
@@ -15,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from executorch_mm import GenerationResult, ToolCall
 from executorch_mm._openai.chat_request import ChatRequest, expect_few_media, read_chat
-from executorch_mm._openai.completion import message_of
+from executorch_mm._openai.completion import message_of, new_id
 from executorch_mm._openai.failures import ApiError, as_api_error, invalid
 from executorch_mm._openai.fields import Fields
 from executorch_mm.errors import shown
@@ -143,7 +142,7 @@ class _Events:
         self._keeping = asked.keeping
         self._keep = keep
         self._served = served
-        self._head = {"id": _new_id("resp"), "object": "response", "created_at": time.time()}
+        self._head = {"id": new_id("resp_"), "object": "response", "created_at": time.time()}
         self._items: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None  # the item that text is added to
         self._number = 0
@@ -223,7 +222,7 @@ class _Events:
             yield from self._close()
             more: dict[str, Any] = {"annotations": []} if kind == "message" else {}
             part = {"type": part_kind, "text": "", **more}
-            new: dict[str, Any] = {"id": _new_id("rs" if kind == "reasoning" else "msg"), "type": kind}
+            new: dict[str, Any] = {"id": new_id("rs_" if kind == "reasoning" else "msg_"), "type": kind}
             new["summary" if kind == "reasoning" else "role"] = [] if kind == "reasoning" else "assistant"
             self._open = {**new, "status": "in_progress", "content": []}
             self._items.append(self._open)
@@ -263,7 +262,7 @@ class _Events:
     def _call(self, call_id: str, name: str, arguments: str) -> Iterator[bytes]:
         if self._open is None or self._open.get("call_id") != call_id:
             yield from self._close()
-            item = {"id": _new_id("fc"), "type": "function_call", "call_id": call_id, "name": name}
+            item = {"id": new_id("fc_"), "type": "function_call", "call_id": call_id, "name": name}
             self._open = {**item, "arguments": "", "status": "in_progress"}
             self._items.append(self._open)
             yield self._of_item("response.output_item.added", item=self._open)
@@ -297,10 +296,6 @@ class _Events:
 
 def _no_logprobs(kind: str) -> dict[str, object]:
     return {"logprobs": []} if kind == "message" else {}
-
-
-def _new_id(kind: str) -> str:
-    return f"{kind}_{secrets.token_hex(12)}"
 
 
 RESPONSES = Endpoint(

@@ -10,7 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from executorch_mm import __version__
-from executorch_mm.stats import duration
+from executorch_mm.stats import counted, duration
 
 if TYPE_CHECKING:
     from executorch_mm.cli.bench.contender import Contender, Task
@@ -154,7 +154,7 @@ class Report:
 
 
 def _names(contenders: Sequence[Contender]) -> tuple[str, ...]:
-    return tuple(f"{one.name}, {one.threads} thread{'s' * (one.threads != 1)}" for one in contenders)
+    return tuple(f"{one.name}, {counted(one.threads, 'thread')}" for one in contenders)
 
 
 def _ratio(own: Sequence[float], first: Sequence[float]) -> float:

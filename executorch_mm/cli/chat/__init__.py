@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from executorch_mm.cli.errors import UsageError, complain
 from executorch_mm.cli.grammar import Commands, add_command
-from executorch_mm.cli.model_arguments import (
-    add_model_argument,
-    add_threads,
-    expect_no_model,
-    find_files,
-    num_threads,
-)
+from executorch_mm.cli.model_arguments import add_model_argument, add_threads, load_runner
 from executorch_mm.cli.sampling_arguments import add_sampling, sampling_config
-
-if TYPE_CHECKING:
-    from executorch_mm import MultimodalRunner
 
 
 def add_parser(commands: Commands) -> None:
@@ -62,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from executorch_mm.cli.chat.talk import Talk
 
     config = sampling_config(arguments)
-    with _runner(arguments) as runner:
+    with load_runner(arguments) as runner:
         if not runner.has_chat_template:
             raise UsageError(
                 "chat: expected a model with a chat template, got none beside tokenizer or model"
@@ -82,14 +72,3 @@ def run(arguments: argparse.Namespace) -> int:
                         raise
                     complain("interrupted" if isinstance(error, KeyboardInterrupt) else error)
     return 0
-
-
-def _runner(arguments: argparse.Namespace) -> MultimodalRunner:
-    from executorch_mm import MultimodalRunner
-
-    threads = num_threads(arguments)
-    if arguments.model is None:
-        expect_no_model(arguments)
-        return MultimodalRunner.demo(num_threads=threads)
-    files = find_files(arguments)
-    return MultimodalRunner(files.model, files.tokenizer, data_path=files.data, num_threads=threads)

@@ -211,7 +211,7 @@ def test_failures_become_an_exit_code_and_one_line(
             yield "some"
             raise error
 
-    monkeypatch.setattr(generate, "_runner", lambda _: Failing())
+    monkeypatch.setattr(generate, "load_runner", lambda _: Failing())
     assert cli.main(["generate", "--raw", "hello"]) == code
     captured = capsys.readouterr()
     assert captured.out == "some"

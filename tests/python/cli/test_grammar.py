@@ -178,7 +178,7 @@ def test_images_and_audio_keep_the_order_of_the_command_line(
             seen.append(parts)
             yield "done"
 
-    monkeypatch.setattr("executorch_mm.cli.generate._runner", lambda _: Seeing())
+    monkeypatch.setattr("executorch_mm.cli.generate.load_runner", lambda _: Seeing())
     call("generate", "--audio", SPOKEN_FILE, "--image", image, "--audio", SPOKEN_FILE, "what?")
     call("generate", "--image", image, "--audio", SPOKEN_FILE, "this: <audio>")
     kinds = [[part if isinstance(part, str) else part.is_image() for part in parts] for parts in seen]
