@@ -79,6 +79,15 @@ struct Memory {
   int64_t summary = 0;                                  // recurrent
 };
 
+// A rule that never says the same after the same: no guess is right for long.
+inline int64_t without_repeats(const std::vector<int64_t>& cache) {
+  uint64_t known = cache.size() * 0x9E3779B97F4A7C15ull;  // SplitMix64
+  known = (known ^ (known >> 30)) * 0xBF58476D1CE4E5B9ull;
+  known = (known ^ (known >> 27)) * 0x94D049BB133111EBull;
+  known ^= known >> 31;
+  return static_cast<int64_t>(known % 14) + 2;
+}
+
 class FakeExecutor : public Executor, public Memory {
  public:
   // What the next token is, given everything in the cache (-1 for rows that are no tokens).

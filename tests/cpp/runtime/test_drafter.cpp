@@ -14,6 +14,7 @@ using namespace emm;
 using emm::testing::fake_contract;
 using emm::testing::FakeExecutor;
 using emm::testing::FakeSession;
+using emm::testing::without_repeats;
 
 namespace {
 
@@ -26,20 +27,12 @@ Contract contract_of(int64_t capacity, bool all_logits) {
   return contract;
 }
 
-int64_t mixed(const Ids& cache) {
-  uint64_t known = cache.size() * 0x9E3779B97F4A7C15ull;  // SplitMix64
-  known = (known ^ (known >> 30)) * 0xBF58476D1CE4E5B9ull;
-  known = (known ^ (known >> 27)) * 0x94D049BB133111EBull;
-  known ^= known >> 31;
-  return static_cast<int64_t>(known % 14) + 2;
-}
-
 // Wrong wherever the length is a multiple of six.
 int64_t mostly_right(const Ids& cache) {
-  return cache.size() % 6 == 0 ? (mixed(cache) - 1) % 14 + 2 : mixed(cache);
+  return cache.size() % 6 == 0 ? (without_repeats(cache) - 1) % 14 + 2 : without_repeats(cache);
 }
 
-int64_t wrong(const Ids& cache) { return (mixed(cache) - 1) % 14 + 2; }
+int64_t wrong(const Ids& cache) { return (without_repeats(cache) - 1) % 14 + 2; }
 
 GenerationOptions options_with(int64_t max_new_tokens, int64_t num_assistant_tokens) {
   GenerationOptions options;
@@ -59,7 +52,7 @@ std::vector<int32_t> answer(FakeSession& f, GenerationOptions options,
 
 struct Pair {
   explicit Pair(FakeExecutor::Rule rule, double cost = 0.05, int64_t draft_capacity = 600)
-      : main(contract_of(600, true), mixed),
+      : main(contract_of(600, true), without_repeats),
         draft(contract_of(draft_capacity, false), std::move(rule)),
         drafter(std::make_shared<Drafter>(draft.session, cost)) {}
 
@@ -73,9 +66,9 @@ const RequestTimings& timings(const FakeSession& f) { return f.session->timings(
 }  // namespace
 
 TEST_CASE("whatever is drafted the answer is the same, over turns and rewinds") {
-  for (const auto& rule : {mixed, mostly_right, wrong}) {
+  for (const auto& rule : {without_repeats, mostly_right, wrong}) {
     for (const int64_t num_tokens : {1, 4, 40}) {
-      FakeSession plain(contract_of(600, true), mixed);
+      FakeSession plain(contract_of(600, true), without_repeats);
       Pair pair(rule);
       for (int turn = 0; turn < 4; ++turn) {
         for (FakeSession* f : {&plain, &pair.main}) {
@@ -94,7 +87,7 @@ TEST_CASE("whatever is drafted the answer is the same, over turns and rewinds") 
 }
 
 TEST_CASE("right guesses save calls, wrong ones are made more and more seldom") {
-  Pair right(mixed);
+  Pair right(without_repeats);
   right.main.prefill({TokenInput{{3, 4, 5}}});
   answer(right.main, options_with(200, 8), right.drafter);
   CHECK(timings(right.main).num_drafted_tokens == timings(right.main).num_accepted_tokens);
@@ -114,7 +107,7 @@ TEST_CASE("right guesses save calls, wrong ones are made more and more seldom") 
 }
 
 TEST_CASE("a draft model reads each token once, and what was wrong anew") {
-  Pair pair(mixed);
+  Pair pair(without_repeats);
   pair.main.prefill({TokenInput{{3, 4, 5}}});
   answer(pair.main, options_with(60, 8), pair.drafter);
   int64_t num_read = 0;
@@ -126,14 +119,14 @@ TEST_CASE("a draft model reads each token once, and what was wrong anew") {
 }
 
 TEST_CASE("a draft model whose calls take too long is never asked") {
-  Pair pair(mixed, /*cost=*/1.0);
+  Pair pair(without_repeats, /*cost=*/1.0);
   pair.main.prefill({TokenInput{{3, 4, 5}}});
   answer(pair.main, options_with(60, 8), pair.drafter);
   CHECK(pair.draft.fake->call_sizes.empty());
 }
 
 TEST_CASE("a long text is not read for an answer that it cannot shorten by as much") {
-  Pair pair(mixed, /*cost=*/0.3);
+  Pair pair(without_repeats, /*cost=*/0.3);
   pair.main.prefill({TokenInput{Ids(400, 3)}});
   answer(pair.main, options_with(6, 8), pair.drafter);
   CHECK(pair.draft.fake->call_sizes.empty());
@@ -142,17 +135,17 @@ TEST_CASE("a long text is not read for an answer that it cannot shorten by as mu
 }
 
 TEST_CASE("beyond the draft model's own context and vocabulary nothing is drafted") {
-  FakeSession plain(contract_of(600, true), mixed);
+  FakeSession plain(contract_of(600, true), without_repeats);
   plain.prefill({TokenInput{{3, 4, 5}}});
   const auto expected = answer(plain, options_with(100, 0), nullptr);
-  Pair pair(mixed, 0.05, /*draft_capacity=*/40);
+  Pair pair(without_repeats, 0.05, /*draft_capacity=*/40);
   pair.main.prefill({TokenInput{{3, 4, 5}}});
   CHECK(answer(pair.main, options_with(100, 8), pair.drafter) == expected);
   CHECK(pair.main.session->position() > 90);
 }
 
 TEST_CASE("cancel() ends the wait for the turn of a draft model that others use") {
-  Pair pair(mixed);
+  Pair pair(without_repeats);
   pair.main.session->begin_request();
   pair.main.prefill({TokenInput{{3, 4, 5}}});
   TurnQueue& turns = *pair.draft.fake->turns();
@@ -167,7 +160,7 @@ TEST_CASE("cancel() ends the wait for the turn of a draft model that others use"
 }
 
 TEST_CASE("a deadline ends it too") {
-  Pair pair(mixed);
+  Pair pair(without_repeats);
   pair.main.session->begin_request();
   pair.main.prefill({TokenInput{{3, 4, 5}}});
   TurnQueue& turns = *pair.draft.fake->turns();
@@ -182,7 +175,7 @@ TEST_CASE("a deadline ends it too") {
 }
 
 TEST_CASE("an error of the draft model says whose it is, and the answer can go on without it") {
-  Pair pair(mixed);
+  Pair pair(without_repeats);
   pair.main.prefill({TokenInput{{3, 4, 5}}});
   pair.draft.fake->fail_at_call = 1;
   Generation generation(pair.main.session, options_with(60, 8), pair.drafter);

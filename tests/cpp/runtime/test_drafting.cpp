@@ -12,6 +12,7 @@ using namespace emm;
 using emm::testing::fake_contract;
 using emm::testing::FakeExecutor;
 using emm::testing::FakeSession;
+using emm::testing::without_repeats;
 
 namespace {
 
@@ -28,15 +29,6 @@ Contract contract_with(CacheLimits limits, int64_t capacity = 200) {
   contract.all_logits = true;
   if (limits.ring_rows > 0) contract.max_chunk = limits.ring_window;
   return contract;
-}
-
-// Never the same after the same: no guess is right for long.
-int64_t without_repeats(const Ids& cache) {
-  uint64_t known = cache.size() * 0x9E3779B97F4A7C15ull;  // SplitMix64
-  known = (known ^ (known >> 30)) * 0xBF58476D1CE4E5B9ull;
-  known = (known ^ (known >> 27)) * 0x94D049BB133111EBull;
-  known ^= known >> 31;
-  return static_cast<int64_t>(known % 14) + 2;
 }
 
 // Repeats itself, but for every seventh token.

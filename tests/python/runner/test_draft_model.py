@@ -28,6 +28,7 @@ from executorch_mm import (
     make_token_input,
 )
 from number_tokenizer import NumberTokenizer
+from outcomes import outcome_of
 from stateful_models import MODELS
 
 # Logits for each token of a call, over each kind of cache that can be gone back in.
@@ -107,20 +108,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def outcome(runner: MultimodalRunner | Session, prompt: object = PROMPT, **options: Any) -> dict[str, Any]:
-    result = runner.generate_result(
-        prompt,  # type: ignore[arg-type]
-        **{"max_new_tokens": 24, "ignore_eos": True, "logprobs": 2, **options},
-    )
-    return {
-        "text": result.text,
-        "tokens": result.token_ids,
-        "reason": result.finish_reason,
-        "stopped_by": result.stopped_by,
-        "history": runner.history,
-        "position": runner.position,
-        "logprobs": result.logprobs,
-        "stats": result.stats,
-    }
+    return outcome_of(runner, prompt, **options)
 
 
 def expect_same(got: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from executorch_mm import GenerationConfig, InputError, MultimodalRunner, make_token_input
-from executorch_mm.inputs import MultimodalInput
 from number_tokenizer import NumberTokenizer
+from outcomes import outcome_of
 from stateful_models import MODELS
 
 # Logits for each token of a call, over each kind of cache that can be gone back in.
@@ -68,31 +68,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def outcome(runner: MultimodalRunner, prompt: MultimodalInput, **options: Any) -> dict[str, Any]:
-    result = runner.generate_result(
-        prompt, **{"max_new_tokens": 24, "ignore_eos": True, "logprobs": 2, **options}
-    )
-    return {
-        "text": result.text,
-        "tokens": result.token_ids,
-        "reason": result.finish_reason,
-        "stopped_by": result.stopped_by,
-        "history": runner.history,
-        "position": runner.position,
-        "logprobs": result.logprobs,
-        "stats": result.stats,
-    }
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_answer_is_the_one_without_guesses(model: MultimodalRunner, name: str) -> None:
     model.reset()
     # Two turns where the context is long enough.
     prompts = [PROMPT, make_token_input([5, 9, 2])] if name == "sampled, repeating" else [PROMPT]
     options = {"max_new_tokens": 12 if len(prompts) > 1 else 24, **CONFIGS[name]}
-    expected = [outcome(model, prompt, **options) for prompt in prompts]
+    expected = [outcome_of(model, prompt, **options) for prompt in prompts]
     model.reset()
-    got = [outcome(model, prompt, **options, prompt_lookup_num_tokens=6) for prompt in prompts]
+    got = [outcome_of(model, prompt, **options, prompt_lookup_num_tokens=6) for prompt in prompts]
     for one, other in zip(got, expected, strict=True):
         stats, plain = one.pop("stats"), other.pop("stats")
         assert plain.num_drafted_tokens == plain.num_accepted_tokens == 0
@@ -107,7 +91,7 @@ def test_the_answer_is_the_one_without_guesses(model: MultimodalRunner, name: st
 
 def test_a_text_that_repeats_itself_takes_few_calls(model: MultimodalRunner) -> None:
     model.reset()
-    stats = outcome(model, PROMPT, prompt_lookup_num_tokens=6, logits_processors=[repeat])["stats"]
+    stats = outcome_of(model, PROMPT, prompt_lookup_num_tokens=6, logits_processors=[repeat])["stats"]
     assert stats.num_accepted_tokens >= 4
     assert stats.tokens_per_step == (stats.num_generated_tokens - 1) / stats.num_decode_steps > 1.2
     assert stats.to_dict()["num_drafted_tokens"] == stats.num_drafted_tokens
@@ -133,7 +117,7 @@ def test_a_stream_that_is_left_leaves_what_one_without_guesses_does(
 
 def test_an_exception_of_a_processor_leaves_the_conversation_to_go_on(model: MultimodalRunner) -> None:
     model.reset()
-    expected = outcome(model, PROMPT, logits_processors=[repeat])["tokens"]
+    expected = outcome_of(model, PROMPT, logits_processors=[repeat])["tokens"]
     model.reset()
     calls = iter(range(100))
 
@@ -142,7 +126,7 @@ def test_an_exception_of_a_processor_leaves_the_conversation_to_go_on(model: Mul
             raise ValueError("no more")
 
     with pytest.raises(ValueError, match="no more"):
-        outcome(model, PROMPT, logits_processors=[repeat, fail], prompt_lookup_num_tokens=6)
+        outcome_of(model, PROMPT, logits_processors=[repeat, fail], prompt_lookup_num_tokens=6)
     assert model.generate_result([], max_new_tokens=8, logits_processors=[repeat], ignore_eos=True).token_ids
     said = model.history[8:]
     assert len(said) == 8 + 7  # the last one has not been read
