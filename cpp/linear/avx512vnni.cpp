@@ -47,13 +47,20 @@ RowScale quantise(const float* x, int64_t inputs, int64_t chunk, int8_t* plain,
   const __m512 highest = _mm512_set1_ps(static_cast<float>(127 - row.zero_point));
   const __m512 lowest = _mm512_set1_ps(static_cast<float>(-128 - row.zero_point));
   const __m512i zero = _mm512_set1_epi32(row.zero_point);
-  for (k = 0; k < stride; k += 16) {
+  const auto quantised = [&](__m512 v) {
+    v = _mm512_max_ps(_mm512_min_ps(_mm512_mul_ps(v, inverse), highest), lowest);
+    return _mm512_add_epi32(_mm512_cvtps_epi32(v), zero);
+  };
+  const auto store = [&](__mmask16 mask, __m512i q) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(natural + k), _mm512_maskz_cvtepi32_epi8(mask, q));
+  };
+  for (k = 0; k + 16 <= inputs; k += 16) store(0xFFFF, quantised(_mm512_loadu_ps(x + k)));
+  if (k < inputs) {
     const __mmask16 mask = lanes(inputs - k);
-    __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + std::min(k, inputs)), inverse);
-    v = _mm512_max_ps(_mm512_min_ps(v, highest), lowest);
-    const __m512i q = _mm512_maskz_add_epi32(mask, _mm512_cvtps_epi32(v), zero);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(natural + k), _mm512_cvtepi32_epi8(q));
+    store(mask, quantised(_mm512_maskz_loadu_ps(mask, x + k)));
+    k += 16;
   }
+  for (; k < stride; k += 16) store(0, zero);
 
   const __m512i ones = _mm512_set1_epi8(1);
   __m512i total = _mm512_setzero_si512();
@@ -468,7 +475,7 @@ Square load_square(const uint8_t* const* row, int64_t at, int64_t bytes) {
            _mm512_unpacklo_epi64(ab_high, cd_high), _mm512_unpackhi_epi64(ab_high, cd_high)}};
 }
 
-// Returns how many times four inputs there are.
+// Returns how many times four inputs there are, zeros behind them included: an even number.
 int64_t expand(const Layer& layer, int64_t begin, int64_t end, uint8_t* to) {
   const int64_t bytes = layer.row_bytes();
   const __m512i low_half = _mm512_set1_epi8(15);
@@ -497,7 +504,7 @@ int64_t expand(const Layer& layer, int64_t begin, int64_t end, uint8_t* to) {
       }
     }
   }
-  return is_int4(layer.format) ? (layer.inputs + 7) / 8 * 2 : (layer.inputs + 3) / 4;
+  return (layer.inputs + 7) / 8 * 2;
 }
 
 void expand_scales(const Layer& layer, int64_t begin, int64_t end, float* to) {
@@ -518,6 +525,11 @@ struct Tile {
   int64_t begin;
   int64_t count;
   float* out;
+
+  __m512 left_sums() const { return _mm512_maskz_loadu_ps(lanes(count), sums + begin); }
+  __m512 right_sums() const {
+    return _mm512_maskz_loadu_ps(lanes(count - 16), sums + begin + std::min<int64_t>(16, count));
+  }
 };
 
 // Per output: bias, clamp, store.
@@ -541,100 +553,118 @@ __m512i four_inputs(const int8_t* from) {
   return _mm512_set1_epi32(four);
 }
 
-template <int kM, Format kFormat>
-void tile_rows(const Tile& tile, int64_t i) {
+// gcc copies sums from register to register around its intrinsic.
+inline __attribute__((always_inline)) void add_product(__m512i& sum, __m512i weights,
+                                                       __m512i value) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(value));
+}
+
+// Sums of products over `quads` times four inputs, a multiple of kStep.
+template <int kM, int kStep>
+inline __attribute__((always_inline)) void add_products(const uint8_t* weights, const int8_t* x,
+                                                        int64_t stride, int64_t quads,
+                                                        __m512i (&left)[kM], __m512i (&right)[kM]) {
+  const uint8_t* const end = weights + quads * 128;
+  for (; weights != end; weights += kStep * 128, x += kStep * 4) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kStep; ++j) {
+      const __m512i w0 = _mm512_load_si512(weights + j * 128);
+      const __m512i w1 = _mm512_load_si512(weights + j * 128 + 64);
+#pragma GCC unroll 8
+      for (int m = 0; m < kM; ++m) {
+        const __m512i value = four_inputs(x + m * stride + j * 4);
+        add_product(left[m], w0, value);
+        add_product(right[m], w1, value);
+      }
+    }
+  }
+}
+
+template <int kM>
+void tile_groups(const Tile& tile, int64_t i) {
   const Activations& in = *tile.in;
   const Layer& layer = *tile.layer;
-  const int8_t* x[kM];
+  __m512 left_total[kM];
+  __m512 right_total[kM];
 #pragma GCC unroll 8
-  for (int m = 0; m < kM; ++m) x[m] = in.values + (i + m) * in.stride;
+  for (int m = 0; m < kM; ++m) {
+    const __m512 zero = _mm512_set1_ps(-static_cast<float>(in.scales[i + m].zero_point));
+    left_total[m] = _mm512_mul_ps(zero, tile.left_sums());
+    right_total[m] = _mm512_mul_ps(zero, tile.right_sums());
+  }
+  const int64_t units = layer.group / kGroupUnit;
+  const int64_t stride = in.stride;
+  const int8_t* x = in.values + i * stride;
+  const int32_t* offsets = in.offsets32 + i * (stride / 32);
+  const uint8_t* weights = tile.weights;
+  const float* scales = tile.scales;
+  const float* const end = scales + layer.groups() * kBlock;
+  for (; scales != end; scales += kBlock) {
+    __m512i left[kM];
+    __m512i right[kM];
+#pragma GCC unroll 8
+    for (int m = 0; m < kM; ++m) {
+      left[m] = _mm512_set1_epi32(offsets[m * (stride / 32)]);
+      right[m] = left[m];
+    }
+    for (int64_t unit = 1; unit < units; ++unit) {
+      ++offsets;
+#pragma GCC unroll 8
+      for (int m = 0; m < kM; ++m) {
+        const __m512i offset = _mm512_set1_epi32(offsets[m * (stride / 32)]);
+        left[m] = _mm512_add_epi32(left[m], offset);
+        right[m] = _mm512_add_epi32(right[m], offset);
+      }
+    }
+    ++offsets;
+    add_products<kM, 8>(weights, x, stride, units * 8, left, right);
+    weights += units * 8 * 128;
+    x += units * 32;
+    const __m512 s0 = _mm512_load_ps(scales);
+    const __m512 s1 = _mm512_load_ps(scales + 16);
+#pragma GCC unroll 8
+    for (int m = 0; m < kM; ++m) {
+      left_total[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(left[m]), s0, left_total[m]);
+      right_total[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(right[m]), s1, right_total[m]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int m = 0; m < kM; ++m) {
+    const __m512 factor = _mm512_set1_ps(in.scales[i + m].scale);
+    store_half(tile, i + m, 0, left_total[m], factor);
+    store_half(tile, i + m, 1, right_total[m], factor);
+  }
+}
+
+// One scale for each output.
+template <int kM, Format kFormat>
+void tile_whole(const Tile& tile, int64_t i) {
+  const Activations& in = *tile.in;
+  const Layer& layer = *tile.layer;
   __m512i left[kM];
   __m512i right[kM];
-  const __mmask16 left_mask = lanes(tile.count);
-  const __mmask16 right_mask = lanes(tile.count - 16);
-  const __m512 left_sums = _mm512_maskz_loadu_ps(left_mask, tile.sums + tile.begin);
-  const __m512 right_sums =
-      _mm512_maskz_loadu_ps(right_mask, tile.sums + tile.begin + std::min<int64_t>(16, tile.count));
-  if constexpr (kFormat == Format::kInt4Groups) {
-    __m512 left_total[kM];
-    __m512 right_total[kM];
+  constexpr int32_t kOffset = kFormat == Format::kInt8 ? 128 : 8;
 #pragma GCC unroll 8
-    for (int m = 0; m < kM; ++m) {
-      const __m512 zero = _mm512_set1_ps(-static_cast<float>(in.scales[i + m].zero_point));
-      left_total[m] = _mm512_mul_ps(zero, left_sums);
-      right_total[m] = _mm512_mul_ps(zero, right_sums);
-    }
-    const int64_t units = layer.group / kGroupUnit;
-    for (int64_t g = 0; g < layer.groups(); ++g) {
-      int32_t offset[kM];
+  for (int m = 0; m < kM; ++m)
+    left[m] = right[m] = _mm512_set1_epi32(-kOffset * in.scales[i + m].sum);
+  add_products<kM, 2>(tile.weights, in.values + i * in.stride, in.stride, tile.quads, left, right);
+  const uint8_t* const scales = layer.scales + tile.begin * 4;
+  const __m512 s0 = _mm512_maskz_loadu_ps(lanes(tile.count), scales);
+  const __m512 s1 =
+      _mm512_maskz_loadu_ps(lanes(tile.count - 16), scales + std::min<int64_t>(16, tile.count) * 4);
+  const __m512i left_integers = _mm512_cvtps_epi32(tile.left_sums());
+  const __m512i right_integers = _mm512_cvtps_epi32(tile.right_sums());
 #pragma GCC unroll 8
-      for (int m = 0; m < kM; ++m) {
-        const int32_t* const of_units = in.offsets32 + (i + m) * (in.stride / 32) + g * units;
-        offset[m] = of_units[0];
-        for (int64_t u = 1; u < units; ++u) offset[m] += of_units[u];
-      }
-#pragma GCC unroll 8
-      for (int m = 0; m < kM; ++m) left[m] = right[m] = _mm512_set1_epi32(offset[m]);
-      for (int64_t quad = g * units * 8; quad < (g + 1) * units * 8; quad += 8) {
-#pragma GCC unroll 8
-        for (int64_t j = 0; j < 8; ++j) {
-          const __m512i w0 = _mm512_load_si512(tile.weights + (quad + j) * 128);
-          const __m512i w1 = _mm512_load_si512(tile.weights + (quad + j) * 128 + 64);
-#pragma GCC unroll 8
-          for (int m = 0; m < kM; ++m) {
-            const __m512i value = four_inputs(x[m] + (quad + j) * 4);
-            left[m] = _mm512_dpbusd_epi32(left[m], w0, value);
-            right[m] = _mm512_dpbusd_epi32(right[m], w1, value);
-          }
-        }
-      }
-      const __m512 s0 = _mm512_load_ps(tile.scales + g * kBlock);
-      const __m512 s1 = _mm512_load_ps(tile.scales + g * kBlock + 16);
-#pragma GCC unroll 8
-      for (int m = 0; m < kM; ++m) {
-        left_total[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(left[m]), s0, left_total[m]);
-        right_total[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(right[m]), s1, right_total[m]);
-      }
-    }
-#pragma GCC unroll 8
-    for (int m = 0; m < kM; ++m) {
-      const __m512 factor = _mm512_set1_ps(in.scales[i + m].scale);
-      store_half(tile, i + m, 0, left_total[m], factor);
-      store_half(tile, i + m, 1, right_total[m], factor);
-    }
-  } else {
-    constexpr int32_t kOffset = kFormat == Format::kInt8 ? 128 : 8;
-#pragma GCC unroll 8
-    for (int m = 0; m < kM; ++m)
-      left[m] = right[m] = _mm512_set1_epi32(-kOffset * in.scales[i + m].sum);
-    for (int64_t quad = 0; quad < tile.quads; ++quad) {
-      const __m512i w0 = _mm512_load_si512(tile.weights + quad * 128);
-      const __m512i w1 = _mm512_load_si512(tile.weights + quad * 128 + 64);
-#pragma GCC unroll 8
-      for (int m = 0; m < kM; ++m) {
-        const __m512i value = four_inputs(x[m] + quad * 4);
-        left[m] = _mm512_dpbusd_epi32(left[m], w0, value);
-        right[m] = _mm512_dpbusd_epi32(right[m], w1, value);
-      }
-    }
-    const uint8_t* const scales = layer.scales + tile.begin * 4;
-    const __m512 s0 = _mm512_maskz_loadu_ps(left_mask, scales);
-    const __m512 s1 =
-        _mm512_maskz_loadu_ps(right_mask, scales + std::min<int64_t>(16, tile.count) * 4);
-    const __m512i left_integers = _mm512_cvtps_epi32(left_sums);
-    const __m512i right_integers = _mm512_cvtps_epi32(right_sums);
-#pragma GCC unroll 8
-    for (int m = 0; m < kM; ++m) {
-      const RowScale& row = in.scales[i + m];
-      const __m512i zero = _mm512_set1_epi32(row.zero_point);
-      const __m512 factor = _mm512_set1_ps(row.scale);
-      const auto scaled = [&](__m512i sum, __m512i weights) {
-        return _mm512_mul_ps(
-            _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_mullo_epi32(zero, weights))), factor);
-      };
-      store_half(tile, i + m, 0, scaled(left[m], left_integers), s0);
-      store_half(tile, i + m, 1, scaled(right[m], right_integers), s1);
-    }
+  for (int m = 0; m < kM; ++m) {
+    const RowScale& row = in.scales[i + m];
+    const __m512i zero = _mm512_set1_epi32(row.zero_point);
+    const __m512 factor = _mm512_set1_ps(row.scale);
+    const auto scaled = [&](__m512i sum, __m512i weights) {
+      return _mm512_mul_ps(
+          _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_mullo_epi32(zero, weights))), factor);
+    };
+    store_half(tile, i + m, 0, scaled(left[m], left_integers), s0);
+    store_half(tile, i + m, 1, scaled(right[m], right_integers), s1);
   }
 }
 
@@ -664,16 +694,16 @@ void tile_floats(const Tile& tile, int64_t i) {
 
 template <int kM>
 void some_tile(const Tile& tile, int64_t i) {
-  if (tile.layer->format == Format::kInt4Groups) return tile_rows<kM, Format::kInt4Groups>(tile, i);
+  if (tile.layer->format == Format::kInt4Groups) return tile_groups<kM>(tile, i);
   if constexpr (kM > 2 && kM < kTileRows) {  // as in some_rows()
     some_tile<2>(tile, i);
     some_tile<kM - 2>(tile, i + 2);
   } else if (tile.layer->format == Format::kFloat32) {
     tile_floats<kM>(tile, i);
   } else if (tile.layer->format == Format::kInt8) {
-    tile_rows<kM, Format::kInt8>(tile, i);
+    tile_whole<kM, Format::kInt8>(tile, i);
   } else {
-    tile_rows<kM, Format::kInt4>(tile, i);
+    tile_whole<kM, Format::kInt4>(tile, i);
   }
 }
 
@@ -683,9 +713,14 @@ void columns(const Layer& layer, const Activations& in, const float* sums, int64
   const int64_t quads = expand(layer, begin, end, scratch);
   if (layer.format == Format::kInt4Groups) expand_scales(layer, begin, end, scales);
   const Tile tile = {&layer, &in, sums, scratch, scales, quads, begin, end - begin, out};
-  // Tiles of nearly the same height.
+  // Tiles of nearly the same height, each of which prefetches its share of the next block.
   int64_t tiles = (in.rows + kTileRows - 1) / kTileRows;
+  const uint8_t* ahead = layer.row(end);
+  const uint8_t* const last = layer.row(std::min(end + kBlock, layer.outputs));
   for (int64_t i = 0; i < in.rows; --tiles) {
+    const uint8_t* const stop = ahead + (last - ahead + tiles - 1) / tiles;
+    for (; ahead < stop; ahead += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
     const int64_t height = (in.rows - i + tiles - 1) / tiles;
     switch (height) {
       case 6:
