@@ -10,6 +10,7 @@
 #include "et/thread_choice.h"
 #include "et/thread_pool.h"
 #include "model/convert.h"
+#include "ops/kernels.h"
 
 namespace emm {
 namespace {
@@ -312,11 +313,11 @@ TensorView EtExecutor::run_decoder(const TensorView& tokens, const TensorView& e
 }
 
 TensorView EtExecutor::decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) {
-  return last_row(decode_rows(ids, num_tokens, position, 1));
+  return last_row(decode_rows(ids, num_tokens, position, 1, false));
 }
 
 TensorView EtExecutor::decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
-                                   int64_t num_rows) {
+                                   int64_t num_rows, bool is_alone) {
   const TensorView tokens{ids, DType::kInt64, {1, num_tokens}};
   if (current_->is_encoder_decoder() && encoder_outputs_ == nullptr) {
     const bool is_speech = current_->kind == ModelKind::kSpeech;
@@ -336,6 +337,7 @@ TensorView EtExecutor::decode_rows(const int64_t* ids, int64_t num_tokens, int64
   } else if (current_->kind == ModelKind::kMultimodal) {
     embeddings = run_embedding(tokens);
   }
+  const ops::RowsAlone scope(is_alone);
   return run_decoder(tokens, embeddings, num_tokens, position, num_rows);
 }
 

@@ -28,8 +28,8 @@ class EtExecutor final : public Executor {
   void use_adapter(const std::string& name, int64_t position) override;
   void drop_adapter(const std::string& name) override;
   TensorView decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) override;
-  TensorView decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
-                         int64_t num_rows) override;
+  TensorView decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position, int64_t num_rows,
+                         bool is_alone) override;
   std::vector<TensorView> decode_batch(const std::vector<BatchPart>& parts) override;
   bool goes_with(const Executor& other) const override;
   TensorView alignment() const override { return alignment_; }

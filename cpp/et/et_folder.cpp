@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "et/thread_pool.h"
 #include "model/convert.h"
+#include "ops/kernels.h"
 
 namespace emm {
 namespace {
@@ -452,13 +453,14 @@ TensorView EtFolder::last_logits(Part& part, const Ask& ask, int64_t num_rows) {
 }
 
 TensorView EtFolder::decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) {
-  TensorView logits = decode_rows(ids, num_tokens, position, 1);
+  TensorView logits = decode_rows(ids, num_tokens, position, 1, false);
   logits.shape.erase(logits.shape.begin());
   return logits;
 }
 
 TensorView EtFolder::decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
-                                 int64_t num_rows) {
+                                 int64_t num_rows, bool is_alone) {
+  const ops::RowsAlone scope(is_alone);
   remember_tokens(ids, num_tokens, position);
   const int64_t end = position + num_tokens;
   const bool is_put_off = position > num_read_;

@@ -96,9 +96,10 @@ class Executor {
   virtual TensorView decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) = 0;
 
   // The same with the last num_rows rows, (num_rows, vocab_size): one for each of the last tokens.
-  // Where contract().all_logits.
+  // Where contract().all_logits. `is_alone`: each token as in a call of its own, bit for bit as far
+  // as that is for us to say, for a little more time.
   virtual TensorView decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
-                                 int64_t num_rows) = 0;
+                                 int64_t num_rows, bool is_alone) = 0;
 
   // decode_tokens() of several conversations in one call of the program: true batches, whose
   // weights are read once. The contract, where contract().max_batch_tokens > 1: the tokens lie one

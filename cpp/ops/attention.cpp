@@ -4,6 +4,7 @@
 
 #include "ops/attention_exact.h"
 #include "ops/isa.h"
+#include "ops/kernels.h"
 #include "ops/parallel.h"
 #include "ops/scratch.h"
 
@@ -72,16 +73,18 @@ struct Plan {
   }
 };
 
-Plan make_plan(const AttentionSpan& span, const IsaKernels& kernels) {
+// `is_alone`: as a call of one token is planned.
+Plan make_plan(const AttentionSpan& span, const IsaKernels& kernels, bool is_alone = false) {
   Plan plan;
   plan.span = &span;
   const AttentionProblem& p = plan.problem();
   plan.rows = p.tokens * p.group();
-  plan.direct = plan.rows <= kernels.direct_rows;
+  plan.direct = (is_alone ? p.group() : plan.rows) <= kernels.direct_rows;
   if (plan.direct) {
     // Heads that lie side by side for each key are read together, which is the order of memory.
     plan.task_heads = p.k.strides.h < p.k.strides.t ? p.kv_heads : 1;
-    plan.task_rows = plan.rows;
+    const int64_t task_tokens = kernels.direct_rows / p.group();
+    plan.task_rows = p.tokens < task_tokens ? plan.rows : task_tokens * p.group();
     int64_t most = kDirectElements / (plan.task_heads * p.head_size);
     most = most < 64 ? 64 : most;
     plan.most_keys = most > kernels.direct_keys ? kernels.direct_keys : most;
@@ -205,11 +208,115 @@ bool run_plans(Plan* plans, int64_t num_plans, const IsaKernels& kernels) {
   return true;
 }
 
+thread_local bool rows_alone = false;
+
+void skip_elements(Matrix& matrix, int64_t elements, Store store) {
+  const int64_t size = store == Store::kFloat32 ? 4 : store == Store::kInt8 ? 1 : 2;
+  matrix.data = static_cast<const char*>(matrix.data) + elements * size;
+}
+
+void skip_keys(Matrix& matrix, int64_t keys, Store store) {
+  skip_elements(matrix, keys * matrix.strides.t, store);
+  if (matrix.scales != nullptr) {
+    matrix.scales += keys * matrix.quant_strides.t;
+    matrix.zeros += keys * matrix.quant_strides.t;
+  }
+}
+
+// A run as token `token` finds it in a call of its own: with the keys that are there by then.
+AttentionProblem alone(const AttentionProblem& p, int64_t token) {
+  AttentionProblem one = p;
+  one.tokens = 1;
+  skip_elements(one.q, token * p.q.strides.t, p.q_store);
+  if (p.q.scales != nullptr) {
+    one.q.scales += token * p.q.quant_strides.t;
+    one.q.zeros += token * p.q.quant_strides.t;
+  }
+  const int64_t out_size = p.out_store == Store::kFloat32 ? 4 : 2;
+  one.out = static_cast<char*>(p.out) + token * p.out_strides.t * out_size;
+  if (p.mask != nullptr) one.mask += token * p.mask_stride;
+  if (p.causal_start == kNotCausal) return one;
+  one.causal_start += token;
+  const int64_t end = one.causal_start + 1;
+  one.keys = end < p.keys ? end : p.keys;
+  const int64_t first = p.window > 0 ? end - p.window : 0;
+  if (first > 0) {
+    skip_keys(one.k, first, p.store);
+    skip_keys(one.v, first, p.store);
+    one.keys -= first;
+    one.causal_start -= first;
+  }
+  return one;
+}
+
+// Spans whose rows come out as in calls of one token each: of single tokens, or of several whose
+// keys are shared out in the same way.
+struct Alone {
+  std::vector<AttentionProblem> runs;
+  std::vector<AttentionSpan> spans;
+  std::vector<size_t> first_runs;
+
+  void add(const AttentionSpan& span, const IsaKernels& kernels) {
+    for (int64_t token = 0; token < span.runs[0].tokens; ++token) {
+      const size_t first = runs.size();
+      for (int64_t run = 0; run < span.num_runs; ++run) {
+        const AttentionProblem one = alone(span.runs[run], token);
+        if (one.keys > 0) runs.push_back(one);
+      }
+      if (token > 0 && join(first, kernels)) continue;
+      first_runs.push_back(first);
+    }
+  }
+
+  // Takes the last token, whose runs begin at `first`, to the one before it.
+  bool join(size_t first, const IsaKernels& kernels) {
+    const size_t before = first_runs.back();
+    const size_t count = runs.size() - first;
+    if (first - before != count || runs[before].group() > kernels.direct_rows) return false;
+    const AttentionSpan one{&runs[first], static_cast<int64_t>(count)};
+    const Plan plan = make_plan(one, kernels, true);
+    for (size_t i = 0; i < count; ++i) {
+      const AttentionProblem& was = runs[before + i];
+      const KeySplit a = plan.split(was.keys);
+      const KeySplit b = plan.split(runs[first + i].keys);
+      if (was.window > 0 || a.tasks != b.tasks || (a.tasks > 1 && a.size != b.size)) return false;
+    }
+    for (size_t i = 0; i < count; ++i) {
+      ++runs[before + i].tokens;
+      runs[before + i].keys = runs[first + i].keys;
+    }
+    runs.resize(first);
+    return true;
+  }
+};
+
+bool attention_alone(const AttentionSpan* spans, int64_t num_spans, const IsaKernels& kernels) {
+  static thread_local Alone single;  // its memory is kept from call to call
+  static thread_local std::vector<Plan> plans;
+  single.runs.clear();
+  single.spans.clear();
+  single.first_runs.clear();
+  plans.clear();
+  for (int64_t i = 0; i < num_spans; ++i) single.add(spans[i], kernels);
+  for (size_t i = 0; i < single.first_runs.size(); ++i) {
+    const size_t first = single.first_runs[i];
+    const size_t end =
+        i + 1 < single.first_runs.size() ? single.first_runs[i + 1] : single.runs.size();
+    single.spans.push_back({&single.runs[first], static_cast<int64_t>(end - first)});
+  }
+  for (const AttentionSpan& span : single.spans) plans.push_back(make_plan(span, kernels, true));
+  return run_plans(plans.data(), static_cast<int64_t>(plans.size()), kernels);
+}
+
 }  // namespace
+
+RowsAlone::RowsAlone(bool is_wanted) : before_(rows_alone) { rows_alone = is_wanted; }
+RowsAlone::~RowsAlone() { rows_alone = before_; }
 
 bool attention(const AttentionProblem& p) {
   const IsaKernels& kernels = isa_kernels();
   const AttentionSpan span{&p, 1};
+  if (rows_alone && p.tokens > 1) return attention_alone(&span, 1, kernels);
   Plan plan = make_plan(span, kernels);
   return run_plans(&plan, 1, kernels);
 }
@@ -219,6 +326,7 @@ bool attention(const AttentionSpan* spans, int64_t num_spans) {
     return true;
   }
   const IsaKernels& kernels = isa_kernels();
+  if (rows_alone) return attention_alone(spans, num_spans, kernels);
   static thread_local std::vector<Plan> plans;  // its memory is kept from call to call
   plans.clear();
   for (int64_t i = 0; i < num_spans; ++i) {

@@ -15,6 +15,19 @@ namespace emm::ops {
 // context; none throws or aborts.
 const std::vector<executorch::ET_RUNTIME_NAMESPACE::Kernel>& llm_kernels();
 
+// While it lives, attention in programs that this thread calls gives each token of a call the bits
+// that it has in a call of its own, for a little more time.
+class RowsAlone {
+ public:
+  explicit RowsAlone(bool is_wanted);
+  ~RowsAlone();
+  RowsAlone(const RowsAlone&) = delete;
+  RowsAlone& operator=(const RowsAlone&) = delete;
+
+ private:
+  bool before_;
+};
+
 // The instruction set that the attention kernels run with on this machine ("avx512", "avx2",
 // "baseline" or "neon").
 const char* instruction_set();

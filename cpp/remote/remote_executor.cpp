@@ -133,11 +133,12 @@ TensorView RemoteExecutor::decode_tokens(const int64_t* ids, int64_t num_tokens,
 }
 
 TensorView RemoteExecutor::decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
-                                       int64_t num_rows) {
+                                       int64_t num_rows, bool is_alone) {
   Message request;
   request.kind = Kind::kDecodeRows;
   request.numbers[0] = position;
   request.numbers[1] = num_rows;
+  request.numbers[2] = is_alone ? 1 : 0;
   put(request, {ids, DType::kInt64, {num_tokens}}, {});
   model_->memory().grow(static_cast<size_t>(num_rows * current_->vocab_size) * sizeof(double));
   return logits(call(request), {num_rows, current_->vocab_size});

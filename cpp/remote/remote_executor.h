@@ -24,8 +24,8 @@ class RemoteExecutor final : public Executor {
   const Contract& contract() const override { return *current_; }
   void use_method(const std::string& name, int64_t position) override;
   TensorView decode_tokens(const int64_t* ids, int64_t num_tokens, int64_t position) override;
-  TensorView decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
-                         int64_t num_rows) override;
+  TensorView decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position, int64_t num_rows,
+                         bool is_alone) override;
   TensorView decode_embeddings(const TensorView& embeddings, int64_t position,
                                int64_t placeholder_id) override;
   TensorView encode_image(const MediaView& image) override;

@@ -75,7 +75,7 @@ class Server {
                                            first(request).size(), a));
       case Kind::kDecodeRows:
         return give(executor.decode_rows(static_cast<const int64_t*>(first(request).data),
-                                         first(request).size(), a, b));
+                                         first(request).size(), a, b, c != 0));
       case Kind::kDecodeEmbeddings:
         return give(executor.decode_embeddings(first(request), a, b));
       case Kind::kEncodeImage:

@@ -307,7 +307,7 @@ TensorView Session::run_encoder(const Input& input) {
 }
 
 TensorView Session::decode_ids(const int64_t* ids, int64_t num_tokens, int64_t num_guesses,
-                               Step* own) {
+                               Step* own, bool is_alone) {
   ahead_.clear();
   expect_intact();
   position_.begin_write(num_tokens + num_guesses);
@@ -324,8 +324,9 @@ TensorView Session::decode_ids(const int64_t* ids, int64_t num_tokens, int64_t n
     position = 0;
   }
   const TensorView logits =
-      num_guesses == 0 ? decode_in_company({executor_.get(), read, num_read, position}, own)
-                       : executor_->decode_rows(read, num_read, position, num_guesses + 1);
+      num_guesses == 0
+          ? decode_in_company({executor_.get(), read, num_read, position}, own)
+          : executor_->decode_rows(read, num_read, position, num_guesses + 1, is_alone);
   advance(ids, num_tokens);
   return logits;
 }
@@ -447,9 +448,11 @@ bool Session::read_pending(int64_t deadline_ns, const std::vector<int64_t>& gues
   const auto num_tokens = static_cast<int64_t>(pending_tokens_.size());
   if (num_tokens == 0) return true;
   check_capacity(num_tokens, position_.available(), contract().capacity);
+  // Several that are pending are read in one call without guesses, and so are they with them.
   const int64_t num_guesses =
-      guesses.empty() ? 0
-                      : std::min<int64_t>(static_cast<int64_t>(guesses.size()), room_for_guesses());
+      guesses.empty() || num_tokens > 1
+          ? 0
+          : std::min<int64_t>(static_cast<int64_t>(guesses.size()), room_for_guesses());
   if (num_guesses == 0) {
     if (!read_in_company(deadline_ns)) return false;
   } else {
@@ -459,7 +462,9 @@ bool Session::read_pending(int64_t deadline_ns, const std::vector<int64_t>& gues
     const std::vector<int64_t> guessed(guesses.begin(), guesses.begin() + num_guesses);
     std::vector<int64_t> ids = pending_tokens_;
     ids.insert(ids.end(), guessed.begin(), guessed.end());
-    const TensorView rows = decode_ids(ids.data(), num_tokens, num_guesses);
+    // Without a cache a call of one token reads all others, too.
+    const bool is_alone = contract().position_style != PositionStyle::kNone;
+    const TensorView rows = decode_ids(ids.data(), num_tokens, num_guesses, nullptr, is_alone);
     ahead_.keep(guessed, row_range(rows, 1, num_guesses));
     TensorView first = row_range(rows, 0, 1);
     first.shape = {first.shape[1]};

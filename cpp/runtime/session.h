@@ -234,9 +234,9 @@ class Session {
   void advance_media(const Chunk& chunk);
   void encode(const Chunk& chunk);
   // Of num_tokens ids and as many guesses as follow them: the logits after the last id and after
-  // each guess.
+  // each guess. `is_alone`: see Executor::decode_rows().
   TensorView decode_ids(const int64_t* ids, int64_t num_tokens, int64_t num_guesses = 0,
-                        Step* own = nullptr);
+                        Step* own = nullptr, bool is_alone = false);
   // The decoder call of whoever has the turn, which takes steps of others along where the model
   // allows it.
   TensorView decode_in_company(const BatchPart& part, Step* own);

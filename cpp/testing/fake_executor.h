@@ -113,8 +113,8 @@ class FakeExecutor : public Executor, public Memory {
     return decode(std::vector<int64_t>(ids, ids + num_tokens), position);
   }
 
-  TensorView decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position,
-                         int64_t num_rows) override {
+  TensorView decode_rows(const int64_t* ids, int64_t num_tokens, int64_t position, int64_t num_rows,
+                         bool /*is_alone*/) override {
     if (!contract_.all_logits) throw std::logic_error("logits that the model does not give");
     TensorView rows = decode(std::vector<int64_t>(ids, ids + num_tokens), position, num_rows);
     rows.shape = {num_rows, contract_.vocab_size};

@@ -196,7 +196,7 @@ TEST_CASE("rows of logits belong to the last tokens of a call") {
   Conversation talk(llama());
   talk.read({1});
   const Ids ids = {5, 9, 4};
-  const TensorView rows = talk.folder.decode_rows(ids.data(), 3, 1, 2);
+  const TensorView rows = talk.folder.decode_rows(ids.data(), 3, 1, 2, false);
   CHECK(rows.shape == Shape{2, 64});
   CHECK(likeliest(row_range(rows, 1, 1)) == kLlama[0]);
 }

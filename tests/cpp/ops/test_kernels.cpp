@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "ops/attention.h"
@@ -94,6 +95,74 @@ TEST_CASE("attention gives every thread that calls it at once the same answer") 
       CHECK(std::memcmp(problem.out.data(), expected.out.data(), problem.out.size() * 4) == 0);
     }
   }
+}
+
+TEST_CASE("rows that are to come out as alone have the bits of calls of one token") {
+  const std::string before = emm::ops::instruction_set();
+  for (const char* isa : {"baseline", "avx2", "avx512", "neon"}) {
+    if (!emm::ops::force_isa(isa)) continue;
+    // Few heads and many, keys of one task and of several, and a border between such within a call.
+    for (const auto& [heads, kv_heads] :
+         {std::pair<int64_t, int64_t>{6, 2}, {9, 3}, {4, 4}, {12, 1}}) {
+      for (const int64_t keys : {14, 170, 180, 300, 900}) {
+        for (const int64_t window : {0, 20}) {
+          for (const int64_t tokens : {2, 3, 7, 13}) {
+            Problem together(tokens, keys, heads, kv_heads, 64);
+            together.description.window = window;
+            {
+              const emm::ops::RowsAlone scope(true);
+              REQUIRE(emm::ops::attention(together.description));
+            }
+            Problem alone(tokens, keys, heads, kv_heads, 64);
+            const auto row = static_cast<size_t>(heads * 64);
+            for (int64_t token = 0; token < tokens; ++token) {
+              emm::ops::AttentionProblem one = alone.description;
+              const auto at = static_cast<size_t>(token) * row;
+              one.tokens = 1;
+              one.q.data = &alone.q[at];
+              one.out = &alone.out[at];
+              one.causal_start = keys - tokens + token;
+              one.keys = one.causal_start + 1;
+              if (window > 0 && one.keys > window) {  // as a ring has it: only what is looked at
+                const int64_t first = one.keys - window;
+                one.k.data = &alone.k[static_cast<size_t>(first * kv_heads * 64)];
+                one.v.data = &alone.v[static_cast<size_t>(first * kv_heads * 64)];
+                one.keys = window;
+                one.causal_start -= first;
+              }
+              one.window = window;
+              REQUIRE(emm::ops::attention(one));
+            }
+            CHECK(together.out == alone.out);
+          }
+        }
+      }
+    }
+  }
+  CHECK(emm::ops::force_isa(before.c_str()));
+}
+
+TEST_CASE("rows that are to come out as alone look at a mask's row each") {
+  const int64_t tokens = 5;
+  const int64_t keys = 400;
+  Problem together(tokens, keys, 9, 3, 64);
+  std::vector<float> mask(static_cast<size_t>(tokens * keys));
+  for (size_t i = 0; i < mask.size(); ++i) mask[i] = i % 7 == 3 ? -INFINITY : 0.0f;
+  together.description.causal_start = emm::ops::kNotCausal;
+  together.description.mask = mask.data();
+  together.description.mask_stride = keys;
+  Problem alone(tokens, keys, 9, 3, 64);
+  for (int64_t token = 0; token < tokens; ++token) {
+    emm::ops::AttentionProblem one = together.description;
+    one.tokens = 1;
+    one.q.data = &alone.q[static_cast<size_t>(token * 9 * 64)];
+    one.out = &alone.out[static_cast<size_t>(token * 9 * 64)];
+    one.mask = &mask[static_cast<size_t>(token * keys)];
+    REQUIRE(emm::ops::attention(one));
+  }
+  const emm::ops::RowsAlone scope(true);
+  REQUIRE(emm::ops::attention(together.description));
+  CHECK(together.out == alone.out);
 }
 
 TEST_CASE("scratch memory grows to the largest request and then stays") {

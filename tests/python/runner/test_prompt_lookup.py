@@ -84,9 +84,27 @@ def test_the_answer_is_the_one_without_guesses(model: MultimodalRunner, name: st
         assert stats.num_decode_steps + stats.num_accepted_tokens == plain.num_decode_steps
         if name == "no sequence twice":
             assert stats.num_drafted_tokens == 0  # they would all be refused
-        # Several tokens at once are rounded differently.
+        # Several tokens at once may be rounded differently where attention is not ours.
         assert one.pop("logprobs") == pytest.approx(other.pop("logprobs"), abs=0.05)
         assert one == other
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("export_llm/llama_full_logits", "optimum/llama_custom_bfloat16", "optimum/gemma3_window_custom"),
+        *("multimodal/gemma3_custom", "kvcache/flat", "kvcache/ring"),
+    ],
+)
+def test_with_our_attention_logprobs_have_the_bits_of_those_without_guesses(name: str) -> None:
+    with MultimodalRunner(MODELS / f"{name}.pte", Words()) as runner:
+        found = []
+        for num_tokens in (None, 6):
+            runner.reset()
+            options = {"max_new_tokens": 40, "logits_processors": [repeat], "temperature": 0.8, "seed": 1}
+            found.append(outcome_of(runner, PROMPT, **options, prompt_lookup_num_tokens=num_tokens))
+        assert found[1].pop("stats").num_drafted_tokens > found[0].pop("stats").num_drafted_tokens == 0
+        assert found[0] == found[1]
 
 
 def test_a_text_that_repeats_itself_takes_few_calls(model: MultimodalRunner) -> None:
