@@ -1,7 +1,9 @@
-// Arrays that Python hands in, as views of the same memory.
+// Arrays that Python hands in, as views of the same memory, and floats that it gets.
 #pragma once
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/tensor_view.h"
@@ -32,6 +34,17 @@ inline TensorView to_view(const Array& array) {
   for (size_t i = 0; i < array.ndim(); ++i)
     view.shape.push_back(static_cast<int64_t>(array.shape(i)));
   return view;
+}
+
+using FloatArray = nb::ndarray<nb::numpy, float>;
+
+// The array takes over the memory of the values.
+inline FloatArray to_array(std::vector<float> values, const Shape& shape) {
+  auto* kept = new std::vector<float>(std::move(values));
+  const nb::capsule owner(
+      kept, [](void* pointer) noexcept { delete static_cast<std::vector<float>*>(pointer); });
+  const std::vector<size_t> sizes(shape.begin(), shape.end());
+  return FloatArray(kept->data(), sizes.size(), sizes.data(), owner);
 }
 
 }  // namespace emm::bindings

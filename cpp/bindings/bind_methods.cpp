@@ -12,19 +12,8 @@
 namespace emm::bindings {
 namespace {
 
-using FloatArray = nb::ndarray<nb::numpy, float>;
-
 std::shared_ptr<MethodRunner> load(const LoadOptions& options) {
   return kept_in_children(std::make_unique<MethodRunner>(options));
-}
-
-// The array takes over the memory of the result.
-FloatArray to_array(FloatTensor tensor) {
-  auto* kept = new std::vector<float>(std::move(tensor.values));
-  const nb::capsule owner(
-      kept, [](void* pointer) noexcept { delete static_cast<std::vector<float>*>(pointer); });
-  const std::vector<size_t> shape(tensor.shape.begin(), tensor.shape.end());
-  return FloatArray(kept->data(), shape.size(), shape.data(), owner);
 }
 
 FloatArray run(MethodRunner& runner, const std::string& method, const std::vector<Array>& inputs,
@@ -36,7 +25,7 @@ FloatArray run(MethodRunner& runner, const std::string& method, const std::vecto
     const ReleaseGil released;
     made = runner.run(method, views, output);
   }
-  return to_array(std::move(made));
+  return to_array(std::move(made.values), made.shape);
 }
 
 std::vector<FloatArray> run_all(MethodRunner& runner, const std::string& method,
@@ -49,7 +38,8 @@ std::vector<FloatArray> run_all(MethodRunner& runner, const std::string& method,
     made = runner.run_all(method, views);
   }
   std::vector<FloatArray> arrays;
-  for (FloatTensor& tensor : made) arrays.push_back(to_array(std::move(tensor)));
+  for (FloatTensor& tensor : made)
+    arrays.push_back(to_array(std::move(tensor.values), tensor.shape));
   return arrays;
 }
 

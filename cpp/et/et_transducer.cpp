@@ -36,6 +36,11 @@ void expect_at_most(const char* method, int64_t count, int64_t most, const char*
                                      "; cut longer audio at a pause");
 }
 
+std::vector<uint8_t> zeros(const TensorSpec& spec) {
+  return std::vector<uint8_t>(
+      static_cast<size_t>(num_elements(spec.shape)) * dtype_size(spec.dtype), 0);
+}
+
 }  // namespace
 
 EtTransducer::Model::Model(std::unique_ptr<EtProgram> opened)
@@ -54,6 +59,28 @@ EtTransducer::EtTransducer(std::unique_ptr<EtProgram> opened, int64_t num_thread
   for (const char* name : {"preprocessor", "encoder", "decoder_step", "joint"}) {
     if (const MethodSpec* method = contract().find(name)) program.load_method(*method);
   }
+  const auto& inputs = contract().methods.at("encoder").inputs;
+  for (size_t i = 2; i < inputs.size(); ++i) model_->caches.push_back(zeros(inputs[i]));
+  for (size_t i = 0; i < contract().encoder_state.size(); ++i)
+    model_->caches.emplace_back(buffer(i), buffer(i) + contract().encoder_state[i].bytes());
+}
+
+std::shared_ptr<TransducerState> EtTransducer::new_state() const {
+  auto state = std::make_shared<State>();
+  state->model = model_.get();
+  return state;
+}
+
+void EtTransducer::use(std::shared_ptr<TransducerState> state) {
+  auto used = std::static_pointer_cast<State>(std::move(state));
+  if (used->model != model_.get())
+    throw Error(ErrorCode::kInput, "stream: expected one of this model, got one of another");
+  state_ = std::move(used);
+}
+
+uint8_t* EtTransducer::buffer(size_t index) const {
+  const StateTensor& tensor = contract().encoder_state[index];
+  return model_->program->methods().at("encoder").arena->at(tensor.arena_buffer, tensor.offset);
 }
 
 std::vector<TensorView> EtTransducer::run(const std::string& method, std::vector<TensorView> inputs,
@@ -84,8 +111,11 @@ std::vector<TensorView> EtTransducer::run_on_clip(const std::string& method, con
   if (!all_finite(clip))
     throw Error(ErrorCode::kInput, "audio: expected finite values, got NaN or infinity");
   if (clip.dtype != spec.inputs[0].dtype) copied_bytes_ += static_cast<int64_t>(clip.size_bytes());
-  Shape one(spec.inputs[1].shape.size(), 1);
-  return run(method, {clip, {&length, DType::kInt64, std::move(one)}}, ErrorCode::kInput);
+  std::vector<TensorView> inputs = {
+      clip, {&length, DType::kInt64, Shape(spec.inputs[1].shape.size(), 1)}};
+  for (size_t i = 2; i < spec.inputs.size(); ++i)
+    inputs.push_back({state_->caches[i - 2].data(), spec.inputs[i].dtype, spec.inputs[i].shape});
+  return run(method, std::move(inputs), ErrorCode::kInput);
 }
 
 TransducerExecutor::Features EtTransducer::preprocess(const TensorView& samples) {
@@ -110,6 +140,11 @@ int64_t EtTransducer::encode(const Features& features) {
                                        std::to_string(num_columns) + " columns, got " +
                                        std::to_string(features.length));
   }
+  const size_t num_buffers = contract().encoder_state.size();
+  auto& caches = state_->caches;
+  const auto cache_of = [&](size_t i) -> auto& { return caches[caches.size() - num_buffers + i]; };
+  for (size_t i = 0; i < num_buffers; ++i)
+    std::memcpy(buffer(i), cache_of(i).data(), cache_of(i).size());
   const auto outputs = run_on_clip("encoder", columns, features.length);
   const TensorView& frames = outputs[0];
   const int64_t num_frames = to_int("encoder", outputs[1]);
@@ -118,18 +153,26 @@ int64_t EtTransducer::encode(const Features& features) {
                                            std::to_string(num_frames) + " frames, but gave " +
                                            frames.describe());
   }
-  frames_.keep(frames);
+  if (contract().takes_chunks() && features.length == contract().max_columns &&
+      num_frames * contract().subsampling != contract().chunk_columns) {
+    throw Error(ErrorCode::kExecution,
+                "encoder: expected " +
+                    std::to_string(contract().chunk_columns / contract().subsampling) +
+                    " frames of a whole chunk, got " + std::to_string(num_frames));
+  }
+  state_->frames.keep(frames);
+  for (size_t i = 2; i < outputs.size(); ++i)
+    std::memcpy(caches[i - 2].data(), outputs[i].data, caches[i - 2].size());
+  for (size_t i = 0; i < num_buffers; ++i)
+    std::memcpy(cache_of(i).data(), buffer(i), cache_of(i).size());
   return num_frames;
 }
 
 void EtTransducer::restart() {
   const MethodSpec& predictor = contract().methods.at("decoder_step");
-  const auto zeros = [](const TensorSpec& spec) {
-    return std::vector<uint8_t>(
-        static_cast<size_t>(num_elements(spec.shape)) * dtype_size(spec.dtype), 0);
-  };
-  hidden_ = zeros(predictor.inputs[1]);
-  cell_ = zeros(predictor.inputs[2]);
+  state_->caches = model_->caches;
+  state_->hidden = zeros(predictor.inputs[1]);
+  state_->cell = zeros(predictor.inputs[2]);
   read(contract().blank_id);
 }
 
@@ -137,21 +180,21 @@ void EtTransducer::read(int64_t token) {
   const auto& inputs = contract().methods.at("decoder_step").inputs;
   const auto outputs = run("decoder_step",
                            {{&token, DType::kInt64, inputs[0].shape},
-                            {hidden_.data(), inputs[1].dtype, inputs[1].shape},
-                            {cell_.data(), inputs[2].dtype, inputs[2].shape}},
+                            {state_->hidden.data(), inputs[1].dtype, inputs[1].shape},
+                            {state_->cell.data(), inputs[2].dtype, inputs[2].shape}},
                            ErrorCode::kExecution);
-  std::memcpy(hidden_.data(), outputs[1].data, hidden_.size());
-  std::memcpy(cell_.data(), outputs[2].data, cell_.size());
-  prediction_.keep(outputs[0]);
+  std::memcpy(state_->hidden.data(), outputs[1].data, state_->hidden.size());
+  std::memcpy(state_->cell.data(), outputs[2].data, state_->cell.size());
+  state_->prediction.keep(outputs[0]);
 }
 
 JointChoice EtTransducer::choose(int64_t frame) {
-  const TensorView& frames = frames_.view;
+  const TensorView& frames = state_->frames.view;
   const int64_t size = frames.shape[2];
   const size_t row_bytes = static_cast<size_t>(size) * dtype_size(frames.dtype);
   const TensorView row{
       frames.at_byte(static_cast<size_t>(frame) * row_bytes), frames.dtype, {1, 1, size}};
-  const auto outputs = run("joint", {row, prediction_.view}, ErrorCode::kExecution);
+  const auto outputs = run("joint", {row, state_->prediction.view}, ErrorCode::kExecution);
   return {to_int("joint", outputs[0]), outputs.size() > 1 ? to_int("joint", outputs[1]) : 0};
 }
 

@@ -21,6 +21,8 @@ class EtTransducer final : public TransducerExecutor {
   EtTransducer(std::unique_ptr<EtProgram> program, int64_t num_threads);
 
   const TransducerContract& contract() const override { return model_->contract; }
+  std::shared_ptr<TransducerState> new_state() const override;
+  void use(std::shared_ptr<TransducerState> state) override;
   Features preprocess(const TensorView& samples) override;
   int64_t encode(const Features& features) override;
   void restart() override;
@@ -42,9 +44,13 @@ class EtTransducer final : public TransducerExecutor {
     TransducerContract contract;  // outlives program, which refers to its methods
     std::unique_ptr<EtProgram> program;
     TurnQueue turns;
+    std::vector<std::vector<uint8_t>> caches;  // as a stream begins, see State
   };
 
   explicit EtTransducer(std::shared_ptr<Model> model) : model_(std::move(model)) {}
+
+  // Where the encoder keeps one of its buffers.
+  uint8_t* buffer(size_t index) const;
 
   // Inputs in the method's dtypes, where theirs are others.
   std::vector<TensorView> run(const std::string& method, std::vector<TensorView> inputs,
@@ -60,14 +66,20 @@ class EtTransducer final : public TransducerExecutor {
     void keep(const TensorView& given);
   };
 
+  struct State : TransducerState {
+    const Model* model = nullptr;  // that made it
+    Kept frames;                   // the encoder's, (1, num_frames, size)
+    // What it gets back with the next chunk: inputs behind the length, or its buffers.
+    std::vector<std::vector<uint8_t>> caches;
+    std::vector<uint8_t> hidden;
+    std::vector<uint8_t> cell;
+    Kept prediction;
+  };
+
   std::shared_ptr<Model> model_;
   std::map<std::string, std::vector<std::vector<uint8_t>>> converted_;
   int64_t copied_bytes_ = 0;
-
-  Kept frames_;  // the encoder's, (1, num_frames, size)
-  std::vector<uint8_t> hidden_;
-  std::vector<uint8_t> cell_;
-  Kept prediction_;
+  std::shared_ptr<State> state_;
 };
 
 }  // namespace emm

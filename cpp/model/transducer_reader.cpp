@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "model/cache_kind.h"
 #include "model/contract_checks.h"
 #include "model/signatures.h"
 
@@ -83,15 +84,50 @@ void expect_one_clip(const MethodSpec& method, Side side) {
                   shape_string(spec.shape));
 }
 
+// NeMo's cache-aware export: what goes in behind the length comes out, for the next call, in the
+// same place.
+void expect_caches(const MethodSpec& encoder) {
+  for (size_t i = 2; i < encoder.inputs.size(); ++i) {
+    const TensorSpec& cache = encoder.inputs[i];
+    const TensorSpec& next = encoder.outputs[i];
+    if (cache.dtype != DType::kOther && cache.dtype == next.dtype && cache.shape == next.shape &&
+        !cache.is_dynamic)
+      continue;
+    refuse_contract(place_name(encoder, Side::kOutput, i) +
+                    ": expected the cache that goes in, of a fixed shape, for the next chunk: " +
+                    dtype_name(cache.dtype) + " " + shape_string(cache.shape) + ", got " +
+                    dtype_name(next.dtype) + " " + shape_string(next.shape));
+  }
+}
+
+void read_chunks(TransducerContract& contract, const MethodSpec& encoder) {
+  contract.subsampling = required_int(contract, "encoder_subsampling_factor", 1);
+  const int64_t window = contract.max_columns;
+  const int64_t chunk = encoder.outputs[0].shape[1] * contract.subsampling;
+  const auto history = one_int(contract, "pre_encode_cache_size");
+  contract.chunk_columns = chunk;
+  contract.history = history.value_or(window - chunk);
+  if (encoder.inputs[0].is_dynamic || contract.history < 0 || contract.history + chunk > window) {
+    refuse_contract("encoder: expected a fixed number of columns for each chunk, at least " +
+                    std::to_string(chunk) + " for its frames" +
+                    (history ? " behind pre_encode_cache_size " + std::to_string(*history) : "") +
+                    ", got " + (encoder.inputs[0].is_dynamic ? "up to " : "") +
+                    std::to_string(window));
+  }
+}
+
 void read_encoder(TransducerContract& contract) {
   const MethodSpec& encoder = required_method(contract, "encoder");
-  expect_counts(encoder, 2, 2, 2);
+  const size_t num_values = std::max<size_t>(2, encoder.inputs.size());  // with caches
+  expect_counts(encoder, num_values, num_values, num_values);
+  expect_caches(encoder);
   expect_one_clip(encoder, Side::kInput);
   expect_scalar(encoder, Side::kInput, 1);
   expect_one_clip(encoder, Side::kOutput);
   expect_scalar(encoder, Side::kOutput, 1);
   contract.num_bins = encoder.inputs[0].shape[1];
   contract.max_columns = encoder.inputs[0].shape[2];
+  if (num_values > 2 || !contract.encoder_state.empty()) return read_chunks(contract, encoder);
   const double columns_per_frame =
       static_cast<double>(contract.max_columns) / static_cast<double>(encoder.outputs[0].shape[1]);
   contract.subsampling = positive_int(contract, "encoder_subsampling_factor",
@@ -154,9 +190,10 @@ void read_preprocessor(TransducerContract& contract) {
 
 }  // namespace
 
-TransducerContract read_transducer(Signatures signatures) {
+TransducerContract read_transducer(Signatures signatures, std::vector<StateTensor> encoder_state) {
   TransducerContract contract;
   static_cast<Signatures&>(contract) = std::move(signatures);
+  contract.encoder_state = std::move(encoder_state);
   contract.blank_id = required_int(contract, "blank_id", 0);
   contract.max_symbols_per_step =
       positive_int(contract, "max_symbols_per_step", contract.max_symbols_per_step);
@@ -170,7 +207,10 @@ TransducerContract read_transducer(Signatures signatures) {
 }
 
 TransducerContract read_transducer(const ProgramInfo& program) {
-  return read_transducer(read_signatures(program));
+  const ProgramMethod* const encoder = program.find("encoder");
+  return read_transducer(read_signatures(program),
+                         encoder == nullptr ? std::vector<StateTensor>{}
+                                            : find_state(find_sharing(program), *encoder, 2));
 }
 
 }  // namespace emm

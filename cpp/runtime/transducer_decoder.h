@@ -1,5 +1,6 @@
 // Speech to symbols with a transducer, the likeliest at each step: begin_*() runs the encoder over
-// a clip, next() gives one symbol after the other. Several may share what was loaded (another());
+// a clip, or hear() over the next chunk of a stream, and next() gives one symbol after the other.
+// Several may share what was loaded (another());
 // their calls of the model then take turns. Serves one thread at a time; a second one gets
 // Error(kBusy). Any thread may cancel().
 #pragma once
@@ -9,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <vector>
 
 #include "model/transducer.h"
 #include "runtime/request_timings.h"
@@ -19,6 +21,16 @@ struct Symbol {
   int64_t token = 0;
   int64_t frame = 0;     // of the encoder, from 0
   int64_t duration = 0;  // frames that the model gives it, perhaps none; always 1 for RNN-T
+};
+
+// How far a clip or stream has been heard. Keeps nothing of the model.
+struct TransducerStream {
+  std::shared_ptr<TransducerState> state;
+  bool is_begun = false;
+  int64_t first_frame = 0;       // of the last ones, behind those of the chunks before
+  int64_t num_frames = 0;        // so far
+  int64_t frame = 0;             // to be looked at next; num_frames or more: none
+  int64_t symbols_on_frame = 0;  // that did not lead away from it
 };
 
 class TransducerDecoder {
@@ -35,7 +47,7 @@ class TransducerDecoder {
   int64_t num_threads() const { return executor_->num_threads(); }
   // Of the clip; times since begin_request().
   const RequestTimings& timings() const { return timings_; }
-  int64_t num_frames() const { return num_frames_; }
+  int64_t num_frames() const { return stream_->num_frames; }
 
   // Starts the clocks and forgets the clip before and its cancellation.
   void begin_request();
@@ -50,6 +62,17 @@ class TransducerDecoder {
   void begin_samples(const TensorView& samples, int64_t deadline_ns = kNever);
   void begin_features(const TransducerExecutor::Features& features, int64_t deadline_ns = kNever);
 
+  // For an encoder that takes chunks; Error(kInput) where it takes whole clips.
+  std::shared_ptr<TransducerStream> new_stream() const;
+  // After begin_request(): hear() and next() go on with this stream, of this decoder.
+  void resume(std::shared_ptr<TransducerStream> stream);
+  // Copies of what the preprocessor makes of samples: floats (1, num_bins, columns) without
+  // padding, none where the deadline or a cancellation comes before its turn.
+  std::optional<std::vector<float>> features(const TensorView& samples, int64_t deadline_ns);
+  // The next chunk of max_columns, of which the first `length` are no padding; frames of the one
+  // before that next() has not got to are left out. False where it was not heard, as above.
+  bool hear(const TransducerExecutor::Features& chunk, int64_t deadline_ns = kNever);
+
   // The next symbol, or nothing at the end of the clip, after cancel(), after an error, and where
   // the deadline comes before its turn.
   std::optional<Symbol> next(int64_t deadline_ns = kNever);
@@ -60,6 +83,8 @@ class TransducerDecoder {
  private:
   std::unique_lock<std::mutex> enter() const;
   void forget_clip();
+  void expect_whole_clips() const;
+  void go_on(std::shared_ptr<TransducerStream> stream);
   Turn await_turn(int64_t deadline_ns) const {
     return Turn(executor_->turns(), priority_, {&is_cancelled_, deadline_ns});
   }
@@ -70,10 +95,8 @@ class TransducerDecoder {
   void move_on(int64_t num_frames);
 
   std::unique_ptr<TransducerExecutor> executor_;
-  int64_t num_frames_ = 0;
-  int64_t frame_ = 0;             // to be looked at next; num_frames_ or more: none
-  int64_t symbols_on_frame_ = 0;  // that did not lead away from it
-  int64_t copied_before_ = 0;     // bytes, at the request's beginning
+  std::shared_ptr<TransducerStream> stream_;  // the clip, or the stream that goes on
+  int64_t copied_before_ = 0;                 // bytes, at the request's beginning
   RequestTimings timings_;
   std::atomic<bool> is_cancelled_{false};
   std::atomic<int64_t> priority_{0};

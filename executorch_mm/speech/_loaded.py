@@ -53,7 +53,7 @@ class LoadedSpeech:
         self.admission = Admission()
         self._change = threading.Lock()
         if isinstance(self.first, _core.TransducerDecoder):
-            self._transducer = TransducerModel(self.first.contract, self.tokenizer)
+            self._transducer = TransducerModel(self.first, self.tokenizer)
         elif not self.first.contract.is_speech:
             other = "Seq2SeqRunner" if self.first.contract.is_seq2seq else "MultimodalRunner"
             raise ContractError(f"the program has no encoder of audio beside its decoder: try {other}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from executorch_mm import _core
 from executorch_mm._engine.ahead import (
@@ -20,8 +20,11 @@ from executorch_mm._loading.loaded_model import LoadedModel
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm.errors import ExecutorchMMError, InputError
 from executorch_mm.speech._live_audio import LiveAudio
+from executorch_mm.speech._live_chunks import ChunkedLive
+from executorch_mm.speech._live_windows import WindowedLive
 from executorch_mm.speech._requests import SpeechRequest, SpeechRequests
 from executorch_mm.speech._transcriber import SpeechProgress, Transcriber
+from executorch_mm.speech._transducer import TransducerModel
 from executorch_mm.speech.config import SHOWN, SpeechConfig, SpeechOptions, with_options
 from executorch_mm.speech.live import LiveTranscription, checked_seconds
 from executorch_mm.speech.segment import SpeechEvent
@@ -218,12 +221,14 @@ class SpeechMethods(LoadedModel):
 
         Args:
             config: As in `transcribe`. Of several temperatures the first is used. `vad_filter` names the
-                detector that finds pauses; True and False stand for `EnergyVad()`. `timeout` is for each
-                time that the model hears.
+                detector that finds pauses; True and False stand for `EnergyVad()`. A transducer whose encoder
+                takes chunks refuses it: it hears all audio, and a pause is a time without symbols. `timeout`
+                is for each time that the model hears.
             sampling_rate: Samples per second of the chunks.
             channels: Of chunks of bytes, 1 to 8; they are averaged.
             step_seconds: How much new audio there must be before the model hears again, 0.1 or more, and
-                a third of what the model hears at a time at most.
+                a third of what the model hears at a time at most. An encoder of chunks hears each when it is
+                complete, whatever this says.
             pause_seconds: A pause of this length makes all before it final, 0.1 to 10.
             max_seconds_behind: How much audio may wait for `step()`, up to 3,600; `push()` refuses more.
             **options: As in `transcribe`.
@@ -244,9 +249,14 @@ class SpeechMethods(LoadedModel):
         pause = checked_seconds(pause_seconds, "pause_seconds", 0.1, 10)
         behind = checked_seconds(max_seconds_behind, "max_seconds_behind", 0.1, 3600)
         audio = LiveAudio(sampling_rate, channels, model.sampling_rate)
+        if isinstance(model, TransducerModel) and model.takes_chunks:
+            if config.vad_filter is not False:
+                raise InputError("vad_filter: an encoder of chunks hears all audio; pauses need no detector")
+            requests = cast("TransducerRequests", self._requests)
+            return ChunkedLive(requests, model, audio, config, pause, behind)
         if is_accepted(model, config.replace(timestamps=True)):
             config = config.replace(timestamps=True)
-        return LiveTranscription(
+        return WindowedLive(
             lambda clip, config: self.transcribe(clip, config, vad_filter=False),
             audio,
             config,

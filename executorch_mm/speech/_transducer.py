@@ -1,80 +1,88 @@
-"""Transducers (RNN-T, TDT): a whole audio clip at once, symbol by symbol, each with its time."""
+"""Transducers (RNN-T, TDT): symbol by symbol, each with its time; whole audio clips, or chunk by chunk."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 
 from executorch_mm import _core
-from executorch_mm._engine.text_stream import TextStream
 from executorch_mm.arrays import AnyArray, to_numpy
-from executorch_mm.errors import InputError
+from executorch_mm.errors import ContractError, InputError
 from executorch_mm.preprocess import Waveform
 from executorch_mm.preprocess.audio import to_waveform
 from executorch_mm.sampling import deadline_ns
+from executorch_mm.speech._chunks import ChunkStream, samples_per_column
+from executorch_mm.speech._feature_stream import find_delay
+from executorch_mm.speech._sentences import Sentences
 from executorch_mm.speech._transcriber import Hearing, SpeechProgress
-from executorch_mm.speech._words import words_of
 from executorch_mm.speech.config import SpeechConfig
-from executorch_mm.speech.segment import Partial, Segment, SpeechEvent
+from executorch_mm.speech.segment import SpeechEvent
 from executorch_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from executorch_mm.speech._feature_stream import Floats
     from executorch_mm.speech._transcriber import Speech
 
 Clip: TypeAlias = "Waveform | AnyArray"
 """An audio clip, or features (1, bins, columns) that the caller has made of one."""
-
-_SENTENCE_ENDS = (".", "?", "!")
-
-
-@dataclass
-class _Sentence:
-    """A segment as far as it has been heard."""
-
-    pieces: list[str] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    times: list[tuple[float, float]] = field(default_factory=list)
-
-    @property
-    def text(self) -> str:
-        return "".join(self.pieces)
-
-    def is_complete_before(self, piece: str) -> bool:
-        """Whether it ends where this text begins: behind a stop, at the next word."""
-        return self.text.endswith(_SENTENCE_ENDS) and piece.startswith(" ")
-
-    @property
-    def partial(self) -> Partial:
-        return Partial(text=self.text, start=self.times[0][0], temperature=0.0)
-
-    def segment(self, config: SpeechConfig, latest: float = math.inf) -> Segment:
-        """It is over: the next sentence begins at `latest`, maybe on the frame of its last symbol."""
-        times = tuple((min(start, latest), min(end, latest)) for start, end in self.times)
-        return Segment(
-            text=self.text,
-            start=times[0][0],
-            end=max(end for _, end in times),
-            tokens=tuple(self.tokens),
-            token_times=times,
-            words=words_of(self.pieces, times, None) if config.word_timestamps else (),
-        )
 
 
 class TransducerModel:
     """Plays files with the methods `encoder`, `decoder_step` and `joint`.
 
     Args:
-        contract: The model's promises.
+        session: Any of the model, which is not kept.
         tokenizer: Of the model.
+
+    Raises:
+        ContractError: Its encoder takes chunks, and its preprocessor does not make of the parts of a clip
+            what it makes of the whole.
     """
 
-    def __init__(self, contract: _core.TransducerContract, tokenizer: Tokenizer) -> None:
-        self._contract = contract
+    def __init__(self, session: _core.TransducerDecoder, tokenizer: Tokenizer) -> None:
+        self._contract = session.contract
         self._tokenizer = tokenizer
+        self._delay = self._found_delay(session) if self.takes_chunks else None
+
+    def _found_delay(self, session: _core.TransducerDecoder) -> int | None:
+        contract = self._contract
+        if not contract.has_preprocessor:
+            return None
+        hop = samples_per_column(contract)
+        if abs(hop - contract.window_stride * contract.sample_rate) > 1e-6 * hop:
+            raise ContractError(
+                f"window_stride: expected whole samples from column to column, for an encoder of chunks, got "
+                f"{contract.window_stride:g} s at {contract.sample_rate} Hz"
+            )
+        return find_delay(session.features, hop, contract.max_samples, contract.max_columns)
+
+    @property
+    def frame_seconds(self) -> float:
+        """From one frame of the encoder to the next."""
+        return self._contract.frame_seconds
+
+    @property
+    def takes_chunks(self) -> bool:
+        """Whether the encoder goes on from chunk to chunk."""
+        return self._contract.takes_chunks
+
+    def stream(self, session: _core.TransducerDecoder, *, of_features: bool = False) -> ChunkStream:
+        """One of the audio that an encoder of chunks hears.
+
+        Args:
+            session: Any of the model, which is not kept.
+            of_features: It gets features and no samples.
+        """
+        return ChunkStream(session, None if of_features else self._delay)
+
+    def sentences(
+        self, config: SpeechConfig, start: float = 0.0, latest: float = math.inf, after: int | None = None
+    ) -> Sentences:
+        """Collects symbols; the parameters are those of `Sentences`."""
+        return Sentences(self._tokenizer, config, self._contract.frame_seconds, start, latest, after)
 
     @property
     def sampling_rate(self) -> int:
@@ -94,6 +102,8 @@ class TransducerModel:
     @property
     def longest_seconds(self) -> float:
         """See `Transcriber`."""
+        if self.takes_chunks and self._contract.has_preprocessor:
+            return math.inf
         return self._contract.max_samples / self._contract.sample_rate
 
     def check(self, config: SpeechConfig) -> None:
@@ -120,6 +130,9 @@ class TransducerModel:
         is_array = isinstance(audio, np.ndarray) or hasattr(audio, "__dlpack__")
         array = to_numpy(audio, "audio") if is_array else None
         if array is not None and array.ndim == 3:
+            bins = self._contract.num_bins
+            if self.takes_chunks and array.shape[:2] != (1, bins):
+                raise InputError(f"audio: expected features (1, {bins}, columns), got {array.shape}")
             return np.ascontiguousarray(array)
         if not self._contract.has_preprocessor:
             raise InputError(
@@ -147,40 +160,57 @@ class TransducerModel:
         progress(0.0, duration)
         timings = session.timings
         end_ns = deadline_ns(config.timeout, timings.start_ns)
-        if isinstance(clip, Waveform):
-            session.begin_samples(clip.samples, end_ns)
-        else:
-            session.begin_features(clip, clip.shape[2], end_ns)
-        text = TextStream(self._tokenizer)
-        sentence = _Sentence()
+        sentences = self.sentences(config, latest=duration)
         is_late = False
-        while not is_late and (symbol := session.next(end_ns)) is not None:
+        for symbol in self._symbols(
+            session, clip, end_ns, lambda done: progress(min(done, duration), duration)
+        ):
             now_ns = _core.now_ns()
             hearing.token_times_ns.append(now_ns - timings.start_ns)
-            piece = text.push(symbol.token)
-            time = self._time(symbol, duration)
-            if sentence.is_complete_before(piece):
-                hearing.segments.append(sentence.segment(config, time[0]))
-                yield hearing.segments[-1]
-                sentence = _Sentence()
-            sentence.pieces.append(piece)
-            sentence.tokens.append(symbol.token)
-            sentence.times.append(time)
-            yield sentence.partial
-            is_late = now_ns >= end_ns
-        if sentence.tokens:
-            sentence.pieces[-1] += text.finish()
-            hearing.segments.append(sentence.segment(config))
-            yield hearing.segments[-1]
+            if (ended := sentences.push(symbol)) is not None:
+                hearing.segments.append(ended)
+                yield ended
+            if (partial := sentences.partial) is not None:
+                yield partial
+            if is_late := now_ns >= end_ns:
+                break
+        if (ended := sentences.finish()) is not None:
+            hearing.segments.append(ended)
+            yield ended
         is_late = is_late or _core.now_ns() >= end_ns
         hearing.finish_reason = "timeout" if is_late else "cancelled" if session.is_cancelled else "stop"
         progress(duration, duration)
 
-    def _time(self, symbol: _core.Symbol, duration: float) -> tuple[float, float]:
-        """Beginning and end in seconds; a symbol without a duration lasts for its frame.
+    def _symbols(
+        self, session: _core.TransducerDecoder, clip: Clip, end_ns: int, heard: Callable[[float], object]
+    ) -> Generator[_core.Symbol, None, None]:
+        """Of a whole clip; `heard` gets the seconds after each chunk."""
+        if self.takes_chunks:
+            yield from self._symbols_of_chunks(session, clip, end_ns, heard)
+            return
+        if isinstance(clip, Waveform):
+            session.begin_samples(clip.samples, end_ns)
+        else:
+            session.begin_features(clip, clip.shape[2], end_ns)
+        while (symbol := session.next(end_ns)) is not None:
+            yield symbol
 
-        The encoder's last frame, and what a duration says, may reach beyond the end of the audio.
-        """
-        frame = self._contract.frame_seconds
-        end = symbol.frame + max(1, symbol.duration)
-        return min(symbol.frame * frame, duration), min(end * frame, duration)
+    def _symbols_of_chunks(
+        self, session: _core.TransducerDecoder, clip: Clip, end_ns: int, heard: Callable[[float], object]
+    ) -> Generator[_core.Symbol, None, None]:
+        stream = self.stream(session, of_features=not isinstance(clip, Waveform))
+        audio = clip.samples if isinstance(clip, Waveform) else cast("Floats", clip)
+        size = self._contract.chunk_columns
+        if isinstance(clip, Waveform):
+            size *= samples_per_column(self._contract)
+        length = audio.shape[-1]
+        for start in range(0, length, size):
+            stream.push(audio[..., start : start + size])
+            is_last = start + size >= length
+            for symbol in stream.symbols(session, end_ns, is_last=is_last):
+                if symbol is None:
+                    heard(stream.num_frames * self._contract.frame_seconds)
+                else:
+                    yield symbol
+            if session.is_cancelled or _core.now_ns() >= end_ns:
+                return

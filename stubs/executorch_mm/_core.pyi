@@ -1284,6 +1284,21 @@ class TransducerContract:
     @property
     def has_preprocessor(self) -> bool: ...
 
+    @property
+    def chunk_columns(self) -> int:
+        """
+        Columns that the frames of a chunk stand for; 0 of an encoder of whole clips.
+        """
+
+    @property
+    def history(self) -> int:
+        """
+        Columns before those that a chunk begins with; zeros at the beginning of a stream.
+        """
+
+    @property
+    def takes_chunks(self) -> bool: ...
+
 class Symbol:
     """A symbol that a transducer emitted."""
 
@@ -1297,6 +1312,13 @@ class Symbol:
     @property
     def duration(self) -> int:
         """Frames that the model gives it, perhaps none; always 1 for RNN-T."""
+
+class TransducerStream:
+    """How far a stream has been heard."""
+
+    @property
+    def num_frames(self) -> int:
+        """So far."""
 
 class TransducerDecoder:
     """Speech to symbols with a transducer. Serves one thread at a time."""
@@ -1329,6 +1351,26 @@ class TransducerDecoder:
     def begin_features(self, columns: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], length: int, deadline_ns: int = 9223372036854775807) -> None:
         """
         Runs the encoder over floats (1, num_bins, num_columns), `length` of which are no padding.
+        """
+
+    def new_stream(self) -> TransducerStream:
+        """For an encoder that takes chunks."""
+
+    def resume(self, stream: TransducerStream) -> None:
+        """
+        After begin_request(): hear() and next() go on with a stream of this decoder.
+        """
+
+    def features(self, samples: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], deadline_ns: int = 9223372036854775807) -> NDArray[numpy.float32] | None:
+        """
+        Floats (1, num_bins, columns) of floats (num_samples), without padding; None where the
+        deadline or cancel() comes before its turn.
+        """
+
+    def hear(self, columns: Annotated[NDArray, dict(order='C', device='cpu', writable=False)], length: int, deadline_ns: int = 9223372036854775807) -> bool:
+        """
+        Runs the encoder over a stream's next max_columns, `length` of which are no padding;
+        False where it was not heard, as in features().
         """
 
     def next(self, deadline_ns: int = 9223372036854775807) -> Symbol | None:

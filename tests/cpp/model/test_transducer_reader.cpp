@@ -63,6 +63,77 @@ TEST_CASE("what the methods' shapes say is read from them, the rest has upstream
   CHECK(contract.max_samples == 1600);
 }
 
+namespace {
+
+// As NeMo's export with caches has it: 3 columns of history and 2 frames of 4 columns.
+void take_chunks(Signatures& signatures) {
+  MethodSpec& encoder = signatures.methods["encoder"];
+  const TensorSpec one = {kInt, {1}};
+  const TensorSpec channel = {kFloat, {1, 2, 6, 5}};
+  const TensorSpec time = {kFloat, {1, 2, 5, 4}};
+  encoder.inputs = {{kFloat, {1, 8, 11}}, one, channel, time, one};
+  encoder.outputs = {{kFloat, {1, 2, 5}}, one, channel, time, one};
+  signatures.metadata["encoder_subsampling_factor"] = int64_t{4};
+}
+
+}  // namespace
+
+TEST_CASE("an encoder with caches takes chunks: columns of its frames, the rest is history") {
+  CHECK(!read_transducer(tdt()).takes_chunks());
+  Signatures signatures = tdt();
+  take_chunks(signatures);
+  TransducerContract contract = read_transducer(signatures);
+  CHECK(contract.takes_chunks());
+  CHECK(contract.chunk_columns == 8);
+  CHECK(contract.history == 3);
+  CHECK(contract.max_columns == 11);
+  CHECK(contract.subsampling == 4);
+  signatures.metadata["pre_encode_cache_size"] = int64_t{1};  // and looks 2 columns ahead
+  contract = read_transducer(signatures);
+  CHECK(contract.chunk_columns == 8);
+  CHECK(contract.history == 1);
+}
+
+TEST_CASE("an encoder that keeps its caches in buffers takes chunks too") {
+  Signatures signatures = tdt();
+  take_chunks(signatures);
+  signatures.methods["encoder"].inputs.resize(2);
+  signatures.methods["encoder"].outputs.resize(2);
+  const TransducerContract contract = read_transducer(signatures, {StateTensor{}});
+  CHECK(contract.chunk_columns == 8);
+  CHECK(contract.encoder_state.size() == 1);
+}
+
+TEST_CASE("chunks that do not fit are refused with what was expected") {
+  const auto refused = [](const std::function<void(Signatures&)>& change) {
+    return refusal([&](Signatures& signatures) {
+      take_chunks(signatures);
+      change(signatures);
+    });
+  };
+  CHECK(refused([](Signatures& s) { s.metadata.erase("encoder_subsampling_factor"); }) ==
+        "encoder_subsampling_factor: expected an int, the program has no such method");
+  CHECK(refused([](Signatures& s) { s.methods["encoder"].outputs.pop_back(); }) ==
+        "encoder: expected 5 inputs and 5 outputs, got 5 and 4");
+  CHECK(refused([](Signatures& s) { s.methods["encoder"].outputs[2].shape[2] = 7; }) ==
+        "encoder: output 2: expected the cache that goes in, of a fixed shape, for the next chunk: "
+        "float32 (1, 2, 6, 5), got float32 (1, 2, 7, 5)");
+  CHECK(refused([](Signatures& s) { s.methods["encoder"].outputs[4].dtype = DType::kInt32; }) ==
+        "encoder: output 4: expected the cache that goes in, of a fixed shape, for the next chunk: "
+        "int64 (1,), got int32 (1,)");
+  CHECK(
+      refused([](Signatures& s) { s.methods["encoder"].inputs[0].is_dynamic = true; }) ==
+      "encoder: expected a fixed number of columns for each chunk, at least 8 for its frames, got "
+      "up to 11");
+  CHECK(
+      refused([](Signatures& s) { s.methods["encoder"].inputs[0].shape[2] = 7; }) ==
+      "encoder: expected a fixed number of columns for each chunk, at least 8 for its frames, got "
+      "7");
+  CHECK(refused([](Signatures& s) { s.metadata["pre_encode_cache_size"] = int64_t{4}; }) ==
+        "encoder: expected a fixed number of columns for each chunk, at least 8 for its frames "
+        "behind pre_encode_cache_size 4, got 11");
+}
+
 TEST_CASE("metadata is followed where there is some") {
   Signatures signatures = tdt();
   signatures.metadata["durations"] = std::vector<int64_t>{0, 2};

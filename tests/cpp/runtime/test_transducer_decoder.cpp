@@ -235,3 +235,105 @@ TEST_CASE("a wait for the turn ends by cancel() and by its deadline, and others 
   d.begin(8);
   CHECK(d.decoder->next());
 }
+
+namespace {
+
+// Hears chunks of so many frames.
+struct Streaming : Decoding {
+  explicit Streaming(TransducerContract contract, FakeTransducer::Rule rule)
+      : Decoding(chunked(std::move(contract)), std::move(rule)) {
+    decoder->begin_request();
+  }
+
+  static TransducerContract chunked(TransducerContract contract) {
+    contract.num_bins = 1;
+    contract.max_columns = contract.chunk_columns = 4;
+    return contract;
+  }
+
+  bool hear(int64_t num_frames, int64_t deadline_ns = kNever) {
+    samples.assign(4, 0.0f);
+    return decoder->hear({{samples.data(), DType::kFloat32, {1, 1, 4}}, num_frames}, deadline_ns);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a stream's frames are counted on from chunk to chunk, and the predictor reads on") {
+  Streaming decoding(contract_with({}), [](int64_t frame, const std::vector<int64_t>& read) {
+    // On the second frame of each chunk, as many symbols as were read so far.
+    if (frame == 1 && read.size() < 3) return JointChoice{static_cast<int64_t>(read.size()), 0};
+    return JointChoice{kBlank, 0};
+  });
+  const auto stream = decoding.decoder->new_stream();
+  decoding.decoder->resume(stream);
+  REQUIRE(decoding.hear(4));
+  CHECK(decoding.rest() == Symbols{{0, 1, 1}, {1, 1, 1}, {2, 1, 1}});
+  REQUIRE(decoding.hear(4));
+  CHECK(decoding.rest().empty());  // three were read already
+  CHECK(stream->num_frames == 8);
+  CHECK(decoding.fake->num_encoded == 2);
+}
+
+TEST_CASE("a duration leads beyond the end of a chunk, into the next ones") {
+  // Index 1 stands for 6 frames.
+  Streaming decoding(contract_with({0, 6}), [](int64_t, const std::vector<int64_t>& read) {
+    return JointChoice{static_cast<int64_t>(read.size()), 1};
+  });
+  decoding.decoder->resume(decoding.decoder->new_stream());
+  Symbols symbols;
+  for (int i = 0; i < 4; ++i) {
+    REQUIRE(decoding.hear(4));
+    for (const auto& symbol : decoding.rest()) symbols.push_back(symbol);
+  }
+  CHECK(symbols == Symbols{{0, 0, 6}, {1, 6, 6}, {2, 12, 6}});
+  CHECK(decoding.fake->looked_at == std::vector<int64_t>{0, 2, 0});
+}
+
+TEST_CASE("streams of one decoder know nothing of each other, and a request leaves them alone") {
+  Streaming decoding(contract_with({}), [](int64_t frame, const std::vector<int64_t>& read) {
+    return frame == 0 && read.size() < 2 ? JointChoice{static_cast<int64_t>(read.size()), 0}
+                                         : JointChoice{kBlank, 0};
+  });
+  const auto one = decoding.decoder->new_stream();
+  const auto other = decoding.decoder->new_stream();
+  decoding.decoder->resume(one);
+  REQUIRE(decoding.hear(4));
+  CHECK(decoding.rest().size() == 2);
+  decoding.decoder->begin_request();
+  decoding.decoder->resume(other);
+  REQUIRE(decoding.hear(2));
+  CHECK(decoding.rest().size() == 2);
+  decoding.decoder->begin_request();
+  decoding.decoder->resume(one);
+  REQUIRE(decoding.hear(4));
+  CHECK(decoding.rest().empty());
+  CHECK(one->num_frames == 8);
+  CHECK(other->num_frames == 2);
+}
+
+TEST_CASE("a chunk is not heard after cancel() and beyond the deadline, and may be heard later") {
+  Streaming decoding(contract_with({}), two_on_even_frames);
+  const auto stream = decoding.decoder->new_stream();
+  decoding.decoder->resume(stream);
+  decoding.decoder->cancel();
+  CHECK(!decoding.hear(4));
+  CHECK(!decoding.decoder->features({decoding.samples.data(), DType::kFloat32, {4}}, kNever));
+  decoding.decoder->begin_request();
+  decoding.decoder->resume(stream);
+  CHECK(decoding.hear(4));
+  CHECK(stream->num_frames == 4);
+  CHECK(
+      decoding.decoder->features({decoding.samples.data(), DType::kFloat32, {4}}, kNever)->size() ==
+      4);
+}
+
+TEST_CASE("clips and streams are refused by the wrong encoder") {
+  Decoding whole(contract_with({}), two_on_even_frames);
+  CHECK_THROWS_WITH(whole.decoder->new_stream(),
+                    "audio: expected an encoder that takes chunks, got one that takes whole clips");
+  Streaming chunks(contract_with({}), two_on_even_frames);
+  CHECK_THROWS_WITH(
+      chunks.begin(4),
+      "audio: expected the chunks of a stream, as the encoder takes them, got a clip");
+}

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from executorch_mm import (
     InputError,
-    LiveTranscription,
     Partial,
     QueueFullError,
     Segment,
@@ -25,6 +24,7 @@ from executorch_mm import (
 )
 from executorch_mm.preprocess import Waveform
 from executorch_mm.speech._live_audio import LiveAudio
+from executorch_mm.speech._live_windows import WindowedLive
 from executorch_mm.speech.transcription import Transcription
 from executorch_mm.stats import Stats
 from speech_cases import FOLDER, RATE, clip
@@ -67,10 +67,10 @@ class Listener:
         return Transcription(text, tuple(segments), "en", seconds, stats)
 
 
-def live(listener: Listener, **options: Any) -> LiveTranscription:
+def live(listener: Listener, **options: Any) -> WindowedLive:
     given = {"longest": 10.0, "step_seconds": 0.5, "pause_seconds": 0.8, "max_seconds_behind": 5.0} | options
     config = given.pop("config", SpeechConfig())
-    return LiveTranscription(
+    return WindowedLive(
         listener, LiveAudio(RATE, 1, RATE), config, RATE, takes_prompt=True, **given
     )  # fmt: skip
 
