@@ -14,12 +14,14 @@
 
 #include "base/error.h"
 #include "et/pointwise_call.h"
+#include "et/rotary_call.h"
 #include "et/taken_graph.h"
 #include "linear/kernels.h"
 #include "linear/linear.h"
 #include "ops/parallel.h"
 #include "program/linear_graph.h"
 #include "program/pointwise_graph.h"
+#include "program/rotary_graph.h"
 #include "program/xnnpack_graph.h"
 
 namespace emm {
@@ -209,6 +211,10 @@ std::unique_ptr<TakenGraph> take(et::BackendInitContext& context, FreeableBuffer
                       });
   if (const auto nodes = read_linear_graph(data, processed.size(), what)) {
     return std::make_unique<LinearGraph>(std::move(named), *nodes, kernels(context), processed);
+  }
+  if (const auto parts = read_rotary_graph(data, processed.size(), what)) {
+    processed.Free();
+    return make_rotary_call(*parts, *kernels(context).pointwise);
   }
   const auto graph = read_pointwise_graph(data, processed.size(), what);
   if (!graph) throw emm::Error(ErrorCode::kLoad, what + ": it holds something else");

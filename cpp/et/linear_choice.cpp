@@ -15,14 +15,17 @@ std::vector<std::string> linear_kernel_names() {
 
 namespace {
 
-bool is_pointwise_ours() {
-  const char* variable = std::getenv("EXECUTORCH_MM_POINTWISE");
-  if (variable == nullptr || variable[0] == '\0') return true;
-  const std::string name = variable;
+bool is_ours(const std::string& variable) {
+  const char* value = std::getenv(variable.c_str());
+  if (value == nullptr || value[0] == '\0') return true;
+  const std::string name = value;
   if (name == "own") return true;
   if (name == "xnnpack") return false;
-  throw Error(ErrorCode::kInput,
-              "EXECUTORCH_MM_POINTWISE: expected 'own', 'xnnpack', got '" + name + "'");
+  throw Error(ErrorCode::kInput, variable + ": expected 'own', 'xnnpack', got '" + name + "'");
+}
+
+LinearChoice with(const std::string& kernels, bool only_int4 = false) {
+  return {kernels, is_ours("EXECUTORCH_MM_POINTWISE"), is_ours("EXECUTORCH_MM_ROTARY"), only_int4};
 }
 
 }  // namespace
@@ -39,10 +42,10 @@ LinearChoice choose_linear(const std::string& wish) {
   }
   const std::string best = linear::usable_kernels().front()->name;
   // Ours where they were measured to be faster (benchmarks/LOG.md).
-  if (name == "auto" && best == "avx2") return {best, is_pointwise_ours(), true};
+  if (name == "auto" && best == "avx2") return with(best, /*only_int4=*/true);
   if (name == "auto" || name == "xnnpack") return {};
-  if (name == "own") return {best, is_pointwise_ours()};
-  if (linear::find_kernels(name) != nullptr) return {name, is_pointwise_ours()};
+  if (name == "own") return with(best);
+  if (linear::find_kernels(name) != nullptr) return with(name);
   std::string known = "'auto', 'xnnpack', 'own'";
   for (const std::string& kernels : linear_kernel_names()) known += ", '" + kernels + "'";
   throw Error(ErrorCode::kInput, of + ": expected " + known + ", got '" + name + "'");

@@ -12,12 +12,13 @@ std::vector<std::string> linear_kernel_names();
 struct LinearChoice {
   std::string kernels;     // empty: XNNPACK runs all graphs
   bool pointwise = false;  // beside them, graphs that compute number by number are ours too
+  bool rotary = false;     // and rotary embeddings, with the copies around them
   bool only_int4 = false;  // our kernels run graphs of 4-bit weights in groups, XNNPACK the others
 };
 
 // `wish` is LoadOptions::linear; where it is "auto", the environment variable EXECUTORCH_MM_LINEAR
-// takes its place. EXECUTORCH_MM_POINTWISE=xnnpack leaves XNNPACK what is no linear layer. Throws
-// Error(kInput).
+// takes its place. EXECUTORCH_MM_POINTWISE=xnnpack and EXECUTORCH_MM_ROTARY=xnnpack leave XNNPACK
+// what is no linear layer. Throws Error(kInput).
 LinearChoice choose_linear(const std::string& wish);
 
 }  // namespace emm

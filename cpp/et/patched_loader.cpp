@@ -1,14 +1,14 @@
 #include "et/patched_loader.h"
 
-#include <algorithm>
+#include <executorch/runtime/platform/log.h>
+
 #include <cstddef>
-#include <cstdlib>
 #include <cstring>
-#include <limits>
-#include <string>
 #include <utility>
 
 #include "base/error.h"
+#include "program/program_patch.h"
+#include "program/short_chain.h"
 
 namespace emm {
 namespace {
@@ -18,7 +18,6 @@ using executorch::runtime::Error;
 using executorch::runtime::FreeableBuffer;
 using executorch::runtime::Result;
 
-constexpr size_t kProgramSizeAt = 16;  // in the file's header
 // Larger structures hold weights: such files are from before segments.
 constexpr uint64_t kMaxProgramBytes = uint64_t{64} << 20;
 
@@ -82,37 +81,32 @@ std::unique_ptr<DataLoader> rename_linear_delegates(std::unique_ptr<DataLoader> 
                                                     const ProgramInfo& program,
                                                     const LinearChoice& choice,
                                                     const char* backend) {
-  // The structure, then our name as a FlatBuffer's string: length, letters, a zero.
-  const auto bytes = static_cast<size_t>(program.program_bytes);
-  const size_t name_at = (bytes + 3) / 4 * 4;
-  const size_t length = std::strlen(backend);
-  const size_t size = name_at + sizeof(uint32_t) + length + 1;
-  constexpr size_t kAlign = 64;
-  const std::shared_ptr<uint8_t> copy(
-      static_cast<uint8_t*>(std::aligned_alloc(kAlign, (size + kAlign - 1) / kAlign * kAlign)),
-      std::free);
-  if (copy == nullptr) throw emm::Error(ErrorCode::kLoad, "program: no memory for its structure");
+  ProgramPatch patch{backend, {}, {}};
+  size_t rotary = 0;
+  for (const ProgramMethod& method : program.methods) {
+    auto& is_renamed = patch.is_renamed.emplace_back();
+    for (const ProgramDelegate& delegate : method.delegates)
+      is_renamed.push_back(is_taken(program, delegate, choice));
+    const ShortChain& chain =
+        patch.chains.emplace_back(choice.rotary ? shorten_chain(method) : ShortChain{});
+    for (const size_t delegate : chain.rotary_delegates) is_renamed[delegate] = true;
+    rotary += chain.rotary_delegates.size();
+  }
+  ProgramCopy copy;
   {
+    const auto bytes = static_cast<size_t>(program.program_bytes);
     auto original =
         inner->load(0, bytes, DataLoader::SegmentInfo(DataLoader::SegmentInfo::Type::Program));
     if (!original.ok() || original->size() < bytes)
       throw emm::Error(ErrorCode::kLoad, "program: its structure cannot be read");
-    std::memcpy(copy.get(), original->data(), bytes);
+    copy = patch_program(static_cast<const uint8_t*>(original->data()), program, patch);
   }
-  std::memset(copy.get() + bytes, 0, size - bytes);
-  const auto put = [&](size_t at, auto value) {
-    std::memcpy(copy.get() + at, &value, sizeof value);
-  };
-  put(name_at, static_cast<uint32_t>(length));
-  std::memcpy(copy.get() + name_at + sizeof(uint32_t), backend, length);
-  put(kProgramSizeAt, static_cast<uint64_t>(size));
-  for (const ProgramMethod& method : program.methods) {
-    for (const ProgramDelegate& delegate : method.delegates) {
-      if (is_taken(program, delegate, choice))
-        put(static_cast<size_t>(delegate.id_at), static_cast<uint32_t>(name_at - delegate.id_at));
-    }
+  if (copy.data == nullptr) {
+    ET_LOG(Info, "none of them: the program's tables lie in each other");
+    return inner;
   }
-  return std::make_unique<PatchedLoader>(std::move(inner), copy, size);
+  ET_LOG(Info, "%zu rotary embeddings are ours", rotary);
+  return std::make_unique<PatchedLoader>(std::move(inner), copy.data, copy.size);
 }
 
 }  // namespace emm

@@ -22,6 +22,9 @@ struct PointwiseLoops {
   Binary multiply;
   One sigmoid;
   One reciprocal_root;
+  // Pairs of numbers that lie side by side, turned: (a, b) becomes (a * cosine - b * sine,
+  // a * sine + b * cosine), each product and sum rounded.
+  void (*rotate)(const float* pairs, const float* cosine, const float* sine, float* to, int64_t n);
 };
 
 extern const PointwiseLoops kPlainLoops;

@@ -68,8 +68,18 @@ void reciprocal_root(const float* a, float* __restrict to, int64_t n) {
   for (int64_t i = 0; i < n; ++i) to[i] = 1.0f / __builtin_sqrtf(a[i]);
 }
 
+void rotate(const float* pairs, const float* cosine, const float* sine, float* __restrict to,
+            int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float a = pairs[2 * i];
+    const float b = pairs[2 * i + 1];
+    to[2 * i] = a * cosine[i] - b * sine[i];
+    to[2 * i + 1] = a * sine[i] + b * cosine[i];
+  }
+}
+
 }  // namespace
 }  // namespace emm::linear
 
 #define EMM_POINTWISE_LOOPS \
-  {binary<Add>(), binary<Subtract>(), binary<Multiply>(), sigmoid, reciprocal_root}
+  {binary<Add>(), binary<Subtract>(), binary<Multiply>(), sigmoid, reciprocal_root, rotate}

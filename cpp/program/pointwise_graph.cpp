@@ -1,17 +1,12 @@
 #include "program/pointwise_graph.h"
 
 #include <algorithm>
-#include <cstring>
-#include <map>
 
-#include "program/flat_buffer.h"
+#include "program/plain_graph.h"
 
 namespace emm {
 namespace {
 
-constexpr int16_t kFp32 = 1;
-constexpr uint32_t kIsInput = 1;
-constexpr uint32_t kIsOutput = 2;
 constexpr size_t kMaxValues = 3 * kMaxPointwiseNodes;
 constexpr uint32_t kMaxColumns = 1u << 28;
 
@@ -38,11 +33,17 @@ std::optional<Operation> operation(uint8_t type) {
 
 class PointwiseReader {
  public:
-  // `graph` is read; `fits` says whether it can be run.
-  explicit PointwiseReader(const FlatTable& graph) {
-    graph.each(2, "xvalues", [this](const FlatTable& entry) { read_value(entry); });
-    fits_ = fits_ && find_shapes();
-    graph.each(1, "xnodes", [this](const FlatTable& entry) { fits_ = fits_ && read_node(entry); });
+  explicit PointwiseReader(const PlainGraph& plain) : plain_(plain) {
+    fits_ = plain.values.size() <= kMaxValues;
+    if (!fits_) return;
+    for (const PlainValue& given : plain.values) {
+      PointwiseValue& value = graph_.values.emplace_back();
+      value.dims = given.dims;
+      if (given.is_input) value.input = given.external;
+      if (given.is_output) value.output = given.external;
+    }
+    fits_ = find_shapes();
+    for (const PlainNode& node : plain.nodes) fits_ = fits_ && read_node(node);
     fits_ = fits_ && is_complete();
   }
 
@@ -52,21 +53,6 @@ class PointwiseReader {
   }
 
  private:
-  void read_value(const FlatTable& entry) {
-    fits_ = fits_ && entry.scalar<uint8_t>(0) == 1 && graph_.values.size() < kMaxValues;
-    if (!fits_) return;
-    const FlatTable tensor = entry.table(1);
-    PointwiseValue value;
-    value.dims = tensor.scalars<uint32_t>(2);
-    const auto flags = tensor.scalar<uint32_t>(5);
-    if (flags == kIsInput) value.input = tensor.scalar<uint32_t>(4);
-    if (flags == kIsOutput) value.output = tensor.scalar<uint32_t>(4);
-    fits_ = tensor.scalar<int16_t>(0) == kFp32 && tensor.scalar<int16_t>(7) == 0 &&
-            tensor.scalar<uint32_t>(3) == 0 && flags <= kIsOutput && !value.dims.empty() &&
-            ids_.emplace(tensor.scalar<uint32_t>(6), graph_.values.size()).second;
-    graph_.values.push_back(std::move(value));
-  }
-
   // Rows are all dimensions but the last one.
   bool find_shapes() {
     std::vector<uint32_t> widest;
@@ -100,27 +86,23 @@ class PointwiseReader {
     return true;
   }
 
-  std::optional<size_t> find(uint32_t id) const {
-    const auto found = ids_.find(id);
-    return found == ids_.end() ? std::nullopt : std::optional<size_t>(found->second);
-  }
-
-  bool read_node(const FlatTable& entry) {
-    const auto known = operation(entry.scalar<uint8_t>(0));
-    if (!known || entry.has(3) || graph_.nodes.size() == kMaxPointwiseNodes) return false;
-    const FlatTable node = entry.table(1);
-    const auto a = find(node.scalar<uint32_t>(0));
-    const auto b = known->has_two ? find(node.scalar<uint32_t>(1)) : a;
-    const auto to = find(node.scalar<uint32_t>(known->has_two ? 2 : 1));
-    if (!a || !b || !to || node.scalar<uint32_t>(known->has_two ? 3 : 2) != 0) return false;
-    if (!is_made_[*a] || !is_made_[*b] || is_made_[*to]) return false;
-    const PointwiseValue& left = graph_.values[*a];
-    const PointwiseValue& right = graph_.values[*b];
-    const PointwiseValue& target = graph_.values[*to];
+  bool read_node(const PlainNode& node) {
+    const auto known = operation(node.type);
+    if (!known || graph_.nodes.size() == kMaxPointwiseNodes) return false;
+    const size_t count = graph_.values.size();
+    const size_t a = plain_.find(node.fields[0]);
+    const size_t b = known->has_two ? plain_.find(node.fields[1]) : a;
+    const size_t to = plain_.find(node.fields[known->has_two ? 2 : 1]);
+    if (a == count || b == count || to == count || node.fields[known->has_two ? 3 : 2] != 0)
+      return false;
+    if (!is_made_[a] || !is_made_[b] || is_made_[to]) return false;
+    const PointwiseValue& left = graph_.values[a];
+    const PointwiseValue& right = graph_.values[b];
+    const PointwiseValue& target = graph_.values[to];
     if (target.has_rows != (left.has_rows || right.has_rows)) return false;
     if (target.has_columns != (left.has_columns || right.has_columns)) return false;
-    is_made_[*to] = is_used_[*a] = is_used_[*b] = true;
-    graph_.nodes.push_back({known->op, *a, *b, *to});
+    is_made_[to] = is_used_[a] = is_used_[b] = true;
+    graph_.nodes.push_back({known->op, a, b, to});
     return true;
   }
 
@@ -138,8 +120,8 @@ class PointwiseReader {
     return has_shape && has_output;
   }
 
+  const PlainGraph& plain_;
   PointwiseGraph graph_;
-  std::map<uint32_t, size_t> ids_;
   std::vector<bool> is_made_;
   std::vector<bool> is_used_;
   bool fits_ = true;
@@ -149,12 +131,8 @@ class PointwiseReader {
 
 std::optional<PointwiseGraph> read_pointwise_graph(const uint8_t* data, size_t size,
                                                    const std::string& what) {
-  const FlatBuffer whole(data, size, what);
-  if (size < 30 || std::memcmp(whole.bytes(4, 4), "XH00", 4) != 0) return std::nullopt;
-  const size_t offset = whole.scalar<uint32_t>(10);
-  const size_t bytes = whole.scalar<uint32_t>(14);
-  FlatBuffer graph(whole.bytes(offset, bytes), bytes, what);
-  return PointwiseReader(FlatTable(graph, graph.follow(0))).result();
+  const auto graph = read_plain_graph(data, size, what);
+  return graph ? PointwiseReader(*graph).result() : std::nullopt;
 }
 
 }  // namespace emm

@@ -10,6 +10,7 @@
 #include "program/mapped_file.h"
 #include "program/method_check.h"
 #include "program/pointwise_graph.h"
+#include "program/rotary_graph.h"
 
 namespace emm {
 namespace {
@@ -112,6 +113,11 @@ ProgramInfo check_program(const uint8_t* data, size_t size, const std::string& n
                                                                static_cast<size_t>(delegate.bytes),
                                                                "method " + method.name)
                                               .has_value();
+        if (nodes || delegate.is_pointwise) continue;
+        delegate.rotary =
+            read_rotary_graph(data + *delegate.offset, static_cast<size_t>(delegate.bytes),
+                              "method " + method.name)
+                .value_or(std::vector<RotaryPart>{});
       }
     }
     return program;

@@ -20,7 +20,7 @@ struct Header {
   uint64_t segment_bytes = 0;
 };
 
-Header read_header(const uint8_t* data, size_t size) {
+Header read_header(const uint8_t* data, size_t size, uint64_t file_bytes) {
   FlatBuffer file(data, size, "program header");
   if (size < kHeaderOffset || std::memcmp(data + 4, "ET12", 4) != 0) {
     file.fail("expected the mark ET12 of an ExecuTorch program at offset 4");
@@ -33,11 +33,12 @@ Header read_header(const uint8_t* data, size_t size) {
                 file.scalar<uint64_t>(kHeaderOffset + 16)};
   if (length >= kHeaderWithSegments)
     header.segment_bytes = file.scalar<uint64_t>(kHeaderOffset + 24);
-  if (header.program_bytes > size || header.segment_base > size ||
-      header.segment_bytes > size - header.segment_base) {
+  if (header.program_bytes > size || header.segment_base > file_bytes ||
+      header.segment_bytes > file_bytes - header.segment_base) {
     file.fail("it says " + std::to_string(header.program_bytes) + " bytes of program and " +
               std::to_string(header.segment_bytes) + " of data from " +
-              std::to_string(header.segment_base) + " on, the file has " + std::to_string(size));
+              std::to_string(header.segment_base) + " on, the file has " +
+              std::to_string(file_bytes));
   }
   return header;
 }
@@ -133,7 +134,7 @@ class Reader {
  public:
   Reader(FlatBuffer& buffer, const Header& header) : buffer_(buffer), header_(header) {}
 
-  ProgramInfo read(size_t file_bytes) {
+  ProgramInfo read(uint64_t file_bytes) {
     const FlatTable program(buffer_, buffer_.follow(0));
     info_.file_bytes = file_bytes;
     info_.program_bytes = header_.program_bytes;
@@ -247,10 +248,11 @@ constexpr std::array<ScalarTypeFacts, 30> kScalarTypes = {{
 
 }  // namespace
 
-ProgramInfo read_program(const uint8_t* data, size_t size) {
-  const Header header = read_header(data, size);
+ProgramInfo read_program(const uint8_t* data, size_t size, std::optional<uint64_t> file_bytes) {
+  const uint64_t whole = file_bytes.value_or(size);
+  const Header header = read_header(data, size, whole);
   FlatBuffer buffer(data, static_cast<size_t>(header.program_bytes), "program");
-  return Reader(buffer, header).read(size);
+  return Reader(buffer, header).read(whole);
 }
 
 size_t scalar_type_bytes(int8_t scalar_type) {

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "program/rotary_graph.h"
+
 namespace emm {
 
 enum class ValueKind : uint8_t {  // numbered as in the schema's union
@@ -70,6 +72,7 @@ struct ProgramDelegate {
   bool is_linear = false;     // linear layers that we can run ourselves: found by check_program()
   bool is_int4 = false;       // all of them with 4-bit weights in groups
   bool is_pointwise = false;  // number by number (pointwise_graph.h): the same
+  std::vector<RotaryPart> rotary;  // what a rotary embedding consists of: the same
 };
 
 struct ProgramMethod {
@@ -129,8 +132,10 @@ struct ProgramInfo {
 };
 
 // Reads a program from the bytes of a .pte. Throws Error(kLoad), which names what is malformed and
-// where; does not check what the program means (see program_check.h).
-ProgramInfo read_program(const uint8_t* data, size_t size);
+// where; does not check what the program means (see program_check.h). `file_bytes` is given where
+// the data is the beginning of a file: its structure without its segments.
+ProgramInfo read_program(const uint8_t* data, size_t size,
+                         std::optional<uint64_t> file_bytes = std::nullopt);
 
 // Bytes of an element of an ExecuTorch ScalarType that kernels know, 0 for any other.
 size_t scalar_type_bytes(int8_t scalar_type);

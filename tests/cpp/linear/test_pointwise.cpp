@@ -108,6 +108,28 @@ TEST_CASE("a sigmoid is right to two units in the last place of what it is compu
   }
 }
 
+TEST_CASE("pairs are turned, each product and sum rounded") {
+  for (const Kernels* kernels : usable_kernels()) {
+    for (const int64_t n : {1, 4, 7, 16, 32, 67}) {
+      CAPTURE(n);
+      const auto count = static_cast<size_t>(n);
+      const auto pairs = numbers(2 * count, -3, 3, 11);
+      const auto cosine = numbers(count, -1, 1, 12);
+      const auto sine = numbers(count, -1, 1, 13);
+      std::vector<float> got(2 * count);
+      kernels->pointwise->rotate(pairs.data(), cosine.data(), sine.data(), got.data(), n);
+      for (size_t i = 0; i < count; ++i) {
+        volatile const float ac = pairs[2 * i] * cosine[i];
+        volatile const float bs = pairs[2 * i + 1] * sine[i];
+        volatile const float as = pairs[2 * i] * sine[i];
+        volatile const float bc = pairs[2 * i + 1] * cosine[i];
+        CHECK(got[2 * i] == ac - bs);
+        CHECK(got[2 * i + 1] == as + bc);
+      }
+    }
+  }
+}
+
 TEST_CASE("numbers at the ends of floats") {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   const std::vector<float> x = {0.0f, -0.0f, kInfinity, -kInfinity, NAN, 3e38f, -3e38f, 1e-45f};
