@@ -18,7 +18,7 @@ if(APPLE)
 else()
   set(_rpath "$ORIGIN")
   # Symbols of the static libraries (ours, nanobind's, libstdc++'s where linked statically) stay inside the module.
-  target_link_options(_core PRIVATE "LINKER:--exclude-libs,ALL" "LINKER:--enable-new-dtags")
+  target_link_options(_core PRIVATE "LINKER:--exclude-libs,ALL" "LINKER:--enable-new-dtags" "LINKER:--gc-sections")
 endif()
 set_target_properties(_core PROPERTIES LIBRARY_OUTPUT_DIRECTORY "${EMM_VENDORED_DIR}" BUILD_WITH_INSTALL_RPATH ON
                                        INSTALL_RPATH "${_rpath}")

@@ -7,7 +7,8 @@ function(emm_compile_settings target)
   target_compile_features(${target} PUBLIC cxx_std_17)
   set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF CXX_VISIBILITY_PRESET hidden
                                              VISIBILITY_INLINES_HIDDEN ON POSITION_INDEPENDENT_CODE ON)
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow $<$<BOOL:${EMM_WERROR}>:-Werror>)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow $<$<BOOL:${EMM_WERROR}>:-Werror>
+                                           -ffunction-sections -fdata-sections)
   if(EMM_SANITIZE)
     # The instrumentation makes gcc see uninitialised members of moved variants where there are none.
     target_compile_options(${target} PRIVATE -fsanitize=${EMM_SANITIZE} -fno-omit-frame-pointer

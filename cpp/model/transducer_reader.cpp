@@ -91,7 +91,7 @@ void expect_caches(const MethodSpec& encoder) {
     const TensorSpec& cache = encoder.inputs[i];
     const TensorSpec& next = encoder.outputs[i];
     if (cache.dtype != DType::kOther && cache.dtype == next.dtype && cache.shape == next.shape &&
-        !cache.is_dynamic)
+        !cache.is_dynamic && !next.is_dynamic)
       continue;
     refuse_contract(place_name(encoder, Side::kOutput, i) +
                     ": expected the cache that goes in, of a fixed shape, for the next chunk: " +

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from executorch_mm import LiveTranscription, Segment, SpeechModel, SpeechRunner, SpeechSession
+from executorch_mm import LiveTranscription, Partial, Segment, SpeechModel, SpeechRunner, SpeechSession
 from executorch_mm._openai.completion import new_id
 from executorch_mm._openai.failures import ApiError, as_api_error, invalid
 from executorch_mm.errors import shown
@@ -87,6 +87,7 @@ class _Connection:
         self._live: LiveTranscription | None = None
         self._has_audio = False
         self._texts: list[str] = []
+        self._told = ""  # of what is not final yet
         self._item = new_id("item_")
         self._last_item: str | None = None
         self._seconds = 0.0  # until the last item's end
@@ -202,7 +203,7 @@ class _Connection:
         return self._live
 
     def _forget(self) -> None:
-        self._live, self._has_audio, self._texts = None, False, []
+        self._live, self._has_audio, self._texts, self._told = None, False, [], ""
         self._seconds = 0.0
 
     @property
@@ -217,19 +218,34 @@ class _Connection:
             return cast(Sequence[object], await asyncio.to_thread(step))
 
     async def _tell(self, events: Sequence[object]) -> None:
-        """Segments are final, as deltas are; each is an item of its own where there are turns."""
+        """Segments are final, as deltas are; each is an item of its own where there are turns.
+
+        So are the whole words of a model that does not change what it has said: a segment never ends within
+        one that a later delta goes on with.
+        """
         for event in events:
+            if isinstance(event, Partial) and self._live is not None and self._live.is_streaming:
+                await self._say(event.text[: max(0, event.text.rfind(" "))], event.start)
             if not isinstance(event, Segment) or not event.text.strip():
                 continue
             self._texts.append(event.text)
-            item = {"item_id": self._item}
-            if self._has_turns:
-                start, end = round(1000 * event.start), round(1000 * event.end)
-                await self._send("input_audio_buffer.speech_started", audio_start_ms=start, **item)
-                await self._send("input_audio_buffer.speech_stopped", audio_end_ms=end, **item)
-            await self._send(f"{_TRANSCRIPTION}.delta", content_index=0, delta=event.text, **item)
+            await self._say(event.text, event.start, event.end)
+            self._told = self._told[len(event.text) :]
             if self._has_turns:
                 await self._complete(event.end)
+
+    async def _say(self, text: str, start: float, end: float | None = None) -> None:
+        """Tells what is new of a segment's text, and with `end` that it is over."""
+        new, item = text[len(self._told) :], {"item_id": self._item}
+        if self._has_turns and new and not self._told:
+            start_ms = round(1000 * start)
+            await self._send("input_audio_buffer.speech_started", audio_start_ms=start_ms, **item)
+        if self._has_turns and end is not None:
+            end_ms = round(1000 * end)
+            await self._send("input_audio_buffer.speech_stopped", audio_end_ms=end_ms, **item)
+        if new:
+            await self._send(f"{_TRANSCRIPTION}.delta", content_index=0, delta=new, **item)
+            self._told = text
 
     async def _complete(self, end: float) -> None:
         item, text = self._item, "".join(self._texts).strip()

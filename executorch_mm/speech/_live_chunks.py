@@ -53,6 +53,13 @@ class ChunkedLive(LiveTranscription):
         self._chunks = model.stream(requests.session)
         self._sentences = model.sentences(config)
         self._partial: Partial | None = None
+        self._is_ending = False  # a flush has begun, which a stop may have kept from its end
+        self._later: list[np.ndarray] = []  # audio behind it
+
+    @property
+    def is_streaming(self) -> bool:
+        """See `LiveTranscription`."""
+        return True
 
     @property
     def _at_once(self) -> int:
@@ -63,18 +70,24 @@ class ChunkedLive(LiveTranscription):
         return max(self._num_waiting, self._step)
 
     def _advance(self, samples: np.ndarray, *, is_last: bool = False) -> list[SpeechEvent]:
-        self._chunks.push(samples)
         self._end += len(samples)
-        if not is_last and not self._chunks.is_ready:
+        if self._is_ending:
+            self._later.append(samples)
+        else:
+            self._chunks.push(samples)
+        self._is_ending |= is_last and self._end > self._begun
+        if not self._is_ending and not self._chunks.is_ready:
             return []
-        return self._requests.serve(lambda session: self._heard(session, is_last=is_last))
+        events = self._requests.serve(self._heard)
+        has_more = is_last and not self._is_ending and self._end > self._begun
+        return events + self._advance(samples[:0], is_last=True) if has_more else events
 
-    def _heard(self, session: _core.TransducerDecoder, *, is_last: bool) -> list[SpeechEvent]:
+    def _heard(self, session: _core.TransducerDecoder) -> list[SpeechEvent]:
         timings = session.timings
         end_ns = deadline_ns(self._config.timeout, timings.start_ns)
         events: list[SpeechEvent] = []
         times: list[int] = []
-        for symbol in self._chunks.symbols(session, end_ns, is_last=is_last):
+        for symbol in self._chunks.symbols(session, end_ns, is_last=self._is_ending):
             if symbol is None:
                 self._after_chunk(events)
                 continue
@@ -83,10 +96,12 @@ class ChunkedLive(LiveTranscription):
                 events.append(ended)
         is_late = _core.now_ns() >= end_ns
         reason = "timeout" if is_late else "cancelled" if session.is_cancelled else "stop"
-        if is_last and reason == "stop":
-            if (ended := self._sentences.finish(self._end / self._rate)) is not None:
+        if self._is_ending and reason == "stop":
+            later = np.concatenate([np.zeros(0, np.float32), *self._later])
+            self._begun = self._end - len(later)
+            if (ended := self._sentences.finish(self._begun / self._rate)) is not None:
                 events.append(ended)
-            self._begin_again(session)
+            self._begin_again(session, later)
         self._requests.stats = self._requests.make_stats(
             session, finish_reason=reason, token_times_ns=tuple(times)
         )
@@ -102,10 +117,11 @@ class ChunkedLive(LiveTranscription):
             events.append(partial)
         self._partial = partial
 
-    def _begin_again(self, session: _core.TransducerDecoder) -> None:
+    def _begin_again(self, session: _core.TransducerDecoder, samples: np.ndarray) -> None:
         """Audio behind a flush is a stream of its own, whose text and times go on."""
-        self._begun = self._end
+        self._is_ending, self._later = False, []
         self._chunks = self._model.stream(session)
+        self._chunks.push(samples)
         self._sentences = self._model.sentences(
             self._config, self._begun / self._rate, after=self._sentences.last_token
         )

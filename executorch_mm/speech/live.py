@@ -69,6 +69,11 @@ class LiveTranscription(ABC):
         return self._num_waiting / self._rate
 
     @property
+    def is_streaming(self) -> bool:
+        """Whether what was said does not change: each `Partial` goes on where the one before ended."""
+        return False
+
+    @property
     def language(self) -> str | None:
         """Its code, once it is known."""
         return None

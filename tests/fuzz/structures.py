@@ -25,6 +25,7 @@ PROGRAMS = (
     MODELS / "speech" / "optimum.pte",
     MODELS / "mel" / "mel_small.pte",
     MODELS / "transducer" / "tdt.pte",
+    MODELS / "transducer_chunks" / "rnnt_caches.pte",
     MODELS / "optimum" / "llama.pte",
     MODELS / "multimodal" / "image_audio.pte",
     MODELS / "optimum" / "gemma3_window.pte",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import chunk_cases
 from executorch_mm import cli
 from executorch_mm.cli.audio_files import audio_files, replaced
 from executorch_mm.cli.errors import UsageError
@@ -145,6 +146,25 @@ def test_standard_input_is_heard_while_it_comes(kind: str, run: Run, monkeypatch
         data = data[:4] + b"\xff" * 4 + data[8:40] + b"\xff" * 4 + data[44:]
     monkeypatch.setattr("sys.stdin", Typed(data))
     assert run("-", *PLAIN, "--live", "--format", "srt") == (0, expected, "")
+
+
+def test_a_model_that_hears_chunks_writes_what_it_says_of_a_file(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = "tdt_buffers"
+    data = (chunk_cases.clip(name, 1) * 32767).astype("<i2").tobytes()
+    file = tmp_path / "clip.wav"
+    with wave.open(str(file), "wb") as writer:
+        writer.setparams((1, 2, 16000, 0, "NONE", ""))
+        writer.writeframes(data)
+    model = str(chunk_cases.FOLDER / f"{name}.pte")
+    options = ("--model", model, "--tokenizer", str(chunk_cases.TOKENIZER), "--threads", "1")
+    of_file = run(str(file), *options)
+    assert of_file[0] == 0
+    assert of_file[1].strip()
+    monkeypatch.setattr("sys.stdin", Typed(data))
+    live = run("-", *options, "--live")
+    assert (live[0], "".join(live[1].split())) == (0, "".join(of_file[1].split()))
 
 
 def test_what_cannot_be_heard_live_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import chunk_cases
 from executorch_mm import Segment, SpeechModel, SpeechRunner
 from serving import ask
 
@@ -34,6 +35,7 @@ def server() -> Iterator[Any]:
 
     loaders = {
         "whisper": lambda: SpeechModel(MODELS / "speech_short" / "short.pte", num_threads=1),
+        "chunks": lambda: chunk_cases.model("rnnt_caches"),
         "demo": lambda: SpeechModel(MODELS / "speech" / "kv.pte", num_threads=1),
     }
     with BackgroundServer(loaders, ServerOptions(port=0, api_key="secret")) as server:
@@ -150,6 +152,48 @@ def test_each_part_between_pauses_is_an_item_where_turns_are_detected(raw: Raw, 
             last = events[4]["item_id"]
         raw.send({"type": "input_audio_buffer.commit"})
     assert raw.take()["type"] == "error"  # nothing is left
+
+
+@pytest.mark.parametrize("turns", [None, {"type": "server_vad"}])
+def test_a_model_that_hears_chunks_says_whole_words_while_audio_comes(
+    server: Any, turns: dict[str, str] | None
+) -> None:
+    samples = chunk_cases.clip("rnnt_caches", 0)
+    data = (samples * 32767).astype("<i2").tobytes()
+    with chunk_cases.runner("rnnt_caches") as runner:
+        events = runner.live(sampling_rate=RATE).stream([data])
+        expected = [event.text for event in events if isinstance(event, Segment)]
+    session = {**settings(turns), "audio": {"input": settings(turns)["audio"]["input"]}}
+    del session["audio"]["input"]["transcription"]["language"]
+    with connect(
+        address(server, "?model=chunks"), additional_headers={"Authorization": "Bearer secret"}
+    ) as socket:
+        raw = Raw(socket)
+        assert raw.take()["type"] == "session.created"
+        raw.send({"type": "session.update", "session": session})
+        assert raw.take()["type"] == "session.updated"
+        kinds, deltas, texts = [], [], []
+        raw.append(data)
+        while not deltas:  # nothing was committed
+            event = raw.take()
+            kinds.append(event["type"])
+            if event["type"] == DELTA:
+                deltas.append(event["delta"])
+        raw.send({"type": "input_audio_buffer.commit"})
+        while len(texts) < (len(expected) if turns else 1):
+            event = raw.take()
+            kinds.append(event["type"])
+            if event["type"] == DELTA:
+                deltas.append(event["delta"])
+            elif event["type"] == COMPLETED:
+                texts.append(event["transcript"])
+    assert len(deltas) > 2
+    assert not any(delta.endswith(" ") for delta in deltas)
+    assert all(delta.startswith(" ") for delta in deltas[1:])  # whole words
+    assert "".join(deltas) == "".join(expected)
+    assert texts == ([text.strip() for text in expected] if turns else ["".join(expected).strip()])
+    for kind in ("speech_started", "speech_stopped"):
+        assert kinds.count(f"input_audio_buffer.{kind}") == (len(expected) if turns else 0)
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,32 @@ def test_a_stop_ends_the_step_and_the_next_one_goes_on(
     assert symbols(events) == [pytest.approx(symbol) for symbol in expected(name, 0)]
 
 
+def test_audio_behind_a_flush_that_was_stopped_is_heard_behind_it(
+    runners: dict[str, SpeechRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from executorch_mm.speech._sentences import Sentences
+
+    name, push = "rnnt_caches", Sentences.push
+    with runners[name].live(sampling_rate=RATE) as live:
+
+        def push_and_stop(self: Sentences, symbol: Any) -> Segment | None:
+            runners[name].stop()
+            return push(self, symbol)
+
+        live.push(clip(name, 3))
+        with monkeypatch.context() as patched:
+            patched.setattr(Sentences, "push", push_and_stop)
+            events = live.flush()  # a symbol or two
+            assert runners[name].stats.finish_reason == "cancelled"
+        events += live.feed(clip(name, 3))
+        events += live.flush()
+    duration = len(clip(name, 3)) / RATE
+    wanted = expected(name, 3)
+    assert symbols(events) == [pytest.approx(symbol) for symbol in wanted] + [
+        pytest.approx((token, start + duration, end + duration)) for token, start, end in wanted
+    ]
+
+
 def test_a_timeout_leaves_the_rest_for_the_next_step(runners: dict[str, SpeechRunner]) -> None:
     name = "rnnt_caches"
     with runners[name].live(sampling_rate=RATE, timeout=1e-9) as live:
