@@ -338,19 +338,26 @@ void int8_rows(const Layer& layer, const Activations& in, int64_t i, const float
 #pragma GCC unroll 8
       for (int64_t r = 0; r < kRowsAtOnce; ++r) sum[m][r] = _mm512_setzero_si512();
     }
-    for (int64_t k = 0; k < layer.inputs; k += 64) {
-      const __mmask64 mask = bytes_mask(layer.inputs - k);
+    const uint8_t* row[kRowsAtOnce];
+#pragma GCC unroll 8
+    for (int64_t r = 0; r < kRowsAtOnce; ++r) row[r] = layer.row(n + std::min(r, count - 1));
+    const auto add_chunk = [&](int64_t k, __mmask64 mask) __attribute__((always_inline)) {
 #pragma GCC unroll 8
       for (int64_t r = 0; r < kRowsAtOnce; ++r) {
-        const uint8_t* const row = layer.row(n + std::min(r, count - 1));
-        const __m512i w = _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, row + k), flip);
+        const __m512i w = _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, row[r] + k), flip);
+        // In the order of addresses, as in int4_rows().
+        const uint8_t* const ahead = row[0] + k * kRowsAtOnce + r * 64 + kAhead;
+        _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T0);
 #pragma GCC unroll 8
         for (int m = 0; m < kM; ++m) {
           const __m512i x = _mm512_loadu_si512(in.values + (i + m) * in.stride + k);
           sum[m][r] = _mm512_dpbusd_epi32(sum[m][r], w, x);
         }
       }
-    }
+    };
+    int64_t k = 0;
+    for (; k + 64 <= layer.inputs; k += 64) add_chunk(k, ~__mmask64{0});
+    if (k < layer.inputs) add_chunk(k, bytes_mask(layer.inputs - k));
 #pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
       const __m128i dot = sum_four(sum[m][0], sum[m][1], sum[m][2], sum[m][3]);
@@ -372,19 +379,25 @@ void float_rows(const Layer& layer, const Activations& in, int64_t i, int64_t be
 #pragma GCC unroll 8
       for (int64_t r = 0; r < kRowsAtOnce; ++r) sum[m][r] = _mm512_setzero_ps();
     }
-    for (int64_t k = 0; k < layer.inputs; k += 16) {
-      const __mmask16 mask = lanes(layer.inputs - k);
+    const uint8_t* row[kRowsAtOnce];
+#pragma GCC unroll 8
+    for (int64_t r = 0; r < kRowsAtOnce; ++r) row[r] = layer.row(n + std::min(r, count - 1));
+    const auto add_chunk = [&](int64_t k, __mmask16 mask) __attribute__((always_inline)) {
 #pragma GCC unroll 8
       for (int64_t r = 0; r < kRowsAtOnce; ++r) {
-        const uint8_t* const row = layer.row(n + std::min(r, count - 1));
-        const __m512 w = _mm512_maskz_loadu_ps(mask, row + k * 4);
+        const __m512 w = _mm512_maskz_loadu_ps(mask, row[r] + k * 4);
+        const uint8_t* const ahead = row[0] + (k * 4 * kRowsAtOnce + r * 64) + kAhead;
+        _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T0);
 #pragma GCC unroll 8
         for (int m = 0; m < kM; ++m) {
           const __m512 x = _mm512_maskz_loadu_ps(mask, in.floats + (i + m) * in.inputs + k);
           sum[m][r] = _mm512_fmadd_ps(w, x, sum[m][r]);
         }
       }
-    }
+    };
+    int64_t k = 0;
+    for (; k + 16 <= layer.inputs; k += 16) add_chunk(k, 0xFFFF);
+    if (k < layer.inputs) add_chunk(k, lanes(layer.inputs - k));
 #pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
       finish_four(layer, {}, nullptr, n, count,
