@@ -47,6 +47,12 @@ class Cutter {
   size_t used_ = 0;
 };
 
+// Outputs of a task when there are few rows: equal shares, as many for each worker.
+int64_t row_step(const Layer& layer, int64_t workers) {
+  const int64_t tasks = (layer.outputs * layer.row_bytes() / kRowTaskBytes / workers + 1) * workers;
+  return ((layer.outputs + tasks - 1) / tasks + 3) / 4 * 4;
+}
+
 // One input in one order, and where its parts lie.
 struct Prepared {
   size_t input;
@@ -156,9 +162,7 @@ bool LinearParts::run(const std::vector<const float*>& inputs, const std::vector
     }
     if (count == 0) continue;
     if (!few) column_scratch = std::max(column_scratch, kernels.column_scratch(layer));
-    const int64_t step =
-        few ? std::max<int64_t>(4, kRowTaskBytes / std::max<int64_t>(1, layer.row_bytes()) / 4 * 4)
-            : kernels.block;
+    const int64_t step = few ? row_step(layer, runner.most_workers) : kernels.block;
     for (int64_t begin = 0; begin < layer.outputs; begin += step)
       pieces.push_back({p, begin, std::min(begin + step, layer.outputs)});
     work += count * layer.inputs * layer.outputs;
