@@ -2,9 +2,9 @@
 
     python make.py 0.6b --out MODELS --tokenizer FOLDER     # the folder MODELS/sizes-0.6b
 
-4-bit weights in groups of 32, dynamic 8-bit activations and an 8-bit embedding, as export_llm makes them. FOLDER
-is one of tools/smollm2, whose tokenizer is copied: its tokens are among the vocabulary of both. What such a model
-writes means nothing. The environment is that of tools/smollm2 (requirements.txt there).
+4-bit weights in groups of 32, dynamic 8-bit activations and an 8-bit embedding, as export_llm makes them.
+FOLDER is one of tools/smollm2, whose tokenizer is copied: its tokens are among the vocabulary of both.
+What such a model writes means nothing. The environment is that of tools/smollm2 (requirements.txt there).
 """
 
 from __future__ import annotations
