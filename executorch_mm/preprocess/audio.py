@@ -47,6 +47,7 @@ _FLOOR = 1e-10
 _MAX_CHUNK = 2**26
 # What lies further below the loudest value, in powers of ten, is cut off.
 _RANGE = 8.0
+_MOST_PRODUCTS = 1 << 18  # of a matrix product that OpenBLAS does with one thread
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,17 @@ class _LogMel:
         windows = np.lib.stride_tricks.sliding_window_view(samples, self.config.window)
         spectrum = np.fft.rfft(windows[:: self.config.hop][:frames] * self._window)
         power = spectrum.real**2 + spectrum.imag**2
-        np.log10(np.maximum((power @ self._filters).T, _FLOOR), out=out)
+        pieces = power.reshape(-1, self._rows_at_once(frames), power.shape[1])
+        mel = (pieces @ self._filters).reshape(frames, -1)
+        np.log10(np.maximum(mel.T, _FLOOR), out=out)
+
+    def _rows_at_once(self, frames: int) -> int:
+        """A divisor of `frames`: so few that OpenBLAS calls no threads.
+
+        Its threads go on looking for work after a product, on the cores that the model needs next.
+        """
+        most = _MOST_PRODUCTS // self._filters.size
+        return max((rows for rows in range(1, most + 1) if frames % rows == 0), default=1)
 
     @functools.cached_property
     def _window(self) -> Float64Array:

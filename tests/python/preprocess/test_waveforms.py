@@ -7,6 +7,7 @@ import ctypes
 import io
 import json
 import sys
+import time
 import wave
 from pathlib import Path
 from types import SimpleNamespace
@@ -280,3 +281,16 @@ def test_an_audio_clip_is_an_input_with_a_short_name() -> None:
     part = make_audio_input(Waveform(TONE, RATE))
     assert part.kind == "waveform"
     assert repr(part) == "MultimodalInput(type=waveform, Waveform(num_samples=16000, sampling_rate=16000))"
+
+
+@pytest.mark.parametrize("bins", [80, 128])
+def test_features_are_made_by_the_thread_that_asks_for_them(bins: int) -> None:
+    processor = AudioProcessor(LogMelConfig(bins=bins))
+    clip = np.sin(np.arange(16000) / 7, dtype=np.float32)
+    processor(clip, sampling_rate=16000)
+    of_all, own = time.process_time(), time.thread_time()
+    for _ in range(5):
+        processor(clip, sampling_rate=16000)
+        time.sleep(0.02)  # threads of a library would look for more work
+    own = time.thread_time() - own
+    assert time.process_time() - of_all < 1.2 * own
