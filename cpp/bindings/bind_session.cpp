@@ -330,6 +330,8 @@ void bind_session(nb::module_& module) {
       .def_prop_ro("alignment", alignment, nb::rv_policy::move,
                    "float32 (heads, frames): how much the last token that was read looks at each "
                    "frame of the clip.")
+      .def("read_alone", &Session::read_alone, "is_alone"_a,
+           "Whether its steps share no call with another's, of which `alignment` tells nothing.")
       .def("reset", &Session::reset, WithoutGil(), "Back to the state after loading.")
       .def("use_method", &Session::use_method, "name"_a, WithoutGil(),
            "Another decoder of the program goes on, where they share their cache.")

@@ -91,8 +91,10 @@ void EtExecutor::expect_state() const {
 
 void EtExecutor::prepare_sharing() {
   expect_state();
-  if (is_shared() || encoder_outputs_ == nullptr) return;
-  auto& [views, copies] = *encoder_outputs_;
+  if (!is_shared() && encoder_outputs_ != nullptr) encoder_outputs_->keep();
+}
+
+void EtExecutor::EncoderOutputs::keep() {
   copies.resize(views.size());
   for (size_t i = 0; i < views.size(); ++i) views[i] = copied(views[i], copies[i]);
 }
@@ -361,6 +363,8 @@ std::vector<EtExecutor*> EtExecutor::check_batch(const std::vector<BatchPart>& p
     if (std::find(executors.begin(), executors.end(), executor) != executors.end())
       refuse("expected each conversation once");
     if (part.num_tokens < 1) refuse("expected a token of each conversation");
+    if (current_->is_encoder_decoder() && executor->encoder_outputs_ == nullptr)
+      refuse("expected a clip or source text of each conversation before its first token");
     executors.push_back(executor);
     num_tokens += std::min(part.num_tokens, current_->max_batch_tokens + 1);
   }
@@ -377,6 +381,14 @@ bool EtExecutor::goes_with(const Executor& other) const {
          theirs->current_ == current_ && theirs->decoding_ == decoding_;
 }
 
+const std::vector<ops::KvSource>& EtExecutor::sources() {
+  std::vector<ops::KvSource>& sources = encoder_outputs_->sources;
+  sources.clear();
+  for (const TensorView& view : encoder_outputs_->views)
+    sources.push_back({view.data, view.shape[1]});
+  return sources;
+}
+
 std::vector<TensorView> EtExecutor::decode_batch(const std::vector<BatchPart>& parts) {
   const std::vector<EtExecutor*> executors = check_batch(parts);
   const MethodSpec& decoder = current_->decoder();
@@ -389,14 +401,20 @@ std::vector<TensorView> EtExecutor::decode_batch(const std::vector<BatchPart>& p
     ids.insert(ids.end(), part.ids, part.ids + part.num_tokens);
     for (int64_t token = 0; token < part.num_tokens; ++token)
       positions_.push_back(part.position + token);
-    spans.push_back({&executors[i]->sequence_, part.num_tokens});
+    ops::KvSpan span{&executors[i]->sequence_, part.num_tokens};
+    if (current_->is_encoder_decoder()) span.sources = &executors[i]->sources();
+    spans.push_back(span);
   }
   const auto num_tokens = static_cast<int64_t>(ids.size());
-  std::vector<TensorView> inputs(2);
+  std::vector<TensorView> inputs(decoder.inputs.size());
   const auto position_place = static_cast<size_t>(places.position);
-  inputs[1 - position_place] =
-      convert({ids.data(), DType::kInt64, {1, num_tokens}},
-              decoder.inputs[1 - position_place].dtype, converted_ids_, "decoder input");
+  if (current_->is_encoder_decoder()) {
+    const auto& views = executors[0]->encoder_outputs_->views;
+    std::copy(views.begin(), views.end(), inputs.begin() + 1);
+  }
+  const auto token_place = static_cast<size_t>(places.tokens);
+  inputs[token_place] = convert({ids.data(), DType::kInt64, {1, num_tokens}},
+                                decoder.inputs[token_place].dtype, converted_ids_, "decoder input");
   inputs[position_place] =
       convert({positions_.data(), DType::kInt64, {num_tokens}},
               decoder.inputs[position_place].dtype, converted_positions_, "positions");
@@ -509,11 +527,10 @@ TensorView EtExecutor::encode_audio(const MediaView& audio) {
              is_samples ? MediaView{transform(audio.values), {}} : audio);
   if (!current_->is_encoder_decoder())
     return kept(encoder_call_.rows(*encoder, outputs), encoded_rows_);
-  auto lent = std::make_shared<EncoderOutputs>();
-  lent->copies.resize(outputs.size());
-  for (size_t i = 0; i < outputs.size(); ++i)
-    lent->views.push_back(kept(outputs[i], lent->copies[i]));
-  encoder_outputs_ = std::move(lent);
+  // Forks keep what they look at; else the memory is used again.
+  if (encoder_outputs_.use_count() != 1) encoder_outputs_ = std::make_shared<EncoderOutputs>();
+  encoder_outputs_->views = std::move(outputs);
+  if (is_shared()) encoder_outputs_->keep();
   return {nullptr, encoder_outputs_->views[0].dtype, {0, 0}};
 }
 

@@ -60,6 +60,8 @@ class EtExecutor final : public Executor {
   struct EncoderOutputs {
     std::vector<TensorView> views;
     std::vector<std::vector<uint8_t>> copies;  // of them, once the model is shared
+    std::vector<ops::KvSource> sources;        // the same for a call with others
+    void keep();                               // in memory of its own
   };
 
   EtExecutor(const EtExecutor& other, std::shared_ptr<EtState> state);
@@ -91,6 +93,8 @@ class EtExecutor final : public Executor {
   std::vector<TensorView> encode(const MethodSpec* encoder, const char* what,
                                  const MediaView& input);
   TensorView transform(const TensorView& samples);
+  // What the tokens of this conversation look at in a call with others.
+  const std::vector<ops::KvSource>& sources();
 
   std::shared_ptr<EtModel> model_;
   const Contract* current_;  // of the model's

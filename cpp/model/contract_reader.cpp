@@ -232,8 +232,10 @@ void read_outer_cache(const MethodSpec& decoder, const ProgramInfo& program,
     contract.cache.ring_window = cache.max_write;
   }
   contract.is_state_shared = contract.state.empty() || contract.is_state_shared;
-  if (contract.kind == ModelKind::kText && contract.all_logits && contract.state.empty() &&
-      contract.position_style == PositionStyle::kRange)
+  if (contract.kind == ModelKind::kMultimodal || !contract.all_logits || !contract.state.empty() ||
+      contract.position_style != PositionStyle::kRange)
+    return;
+  if (!contract.is_encoder_decoder() || takes_sources_apart(*method, decoder.inputs.size() - 2))
     contract.max_batch_tokens = contract.max_chunk;
 }
 

@@ -15,11 +15,30 @@ constexpr const char* kOperator = "kvcache::update_and_attend.out";
 constexpr int64_t kMostLayers = 4096;
 constexpr int64_t kMostElements = 1 << 24;  // of a row
 
+// Empty where the instruction calls none.
+std::string kernel_of(const ProgramMethod& method, const ProgramInstruction& instruction) {
+  const auto index = static_cast<size_t>(instruction.index);
+  const bool is_kernel = instruction.kind == InstructionKind::kKernel && instruction.index >= 0 &&
+                         index < method.operators.size();
+  return is_kernel ? method.operators[index] : "";
+}
+
 bool is_call(const ProgramMethod& method, const ProgramInstruction& instruction) {
-  return instruction.kind == InstructionKind::kKernel && instruction.index >= 0 &&
-         static_cast<size_t>(instruction.index) < method.operators.size() &&
-         method.operators[static_cast<size_t>(instruction.index)] == kOperator &&
-         instruction.args.size() > 4;
+  return kernel_of(method, instruction) == kOperator && instruction.args.size() > 4;
+}
+
+// Whether an instruction has anything to do with the value, by itself or in a list.
+bool reads(const ProgramMethod& method, const ProgramInstruction& instruction, int32_t value) {
+  if (instruction.kind == InstructionKind::kMove &&
+      (instruction.index == value || instruction.target == value))
+    return true;
+  return std::any_of(instruction.args.begin(), instruction.args.end(), [&](int32_t arg) {
+    if (arg == value) return true;
+    if (arg < 0 || static_cast<size_t>(arg) >= method.values.size()) return false;
+    const ProgramValue& list = method.values[static_cast<size_t>(arg)];
+    return (list.kind == ValueKind::kTensorList || list.kind == ValueKind::kOptionalTensorList) &&
+           std::find(list.items.begin(), list.items.end(), value) != list.items.end();
+  });
 }
 
 template <typename Visit>
@@ -111,6 +130,34 @@ OuterCache find_outer_cache(const ProgramInfo& program, const Signatures& signat
   }
   if (!cache.layers.empty()) add_windows(program, signatures, cache);
   return cache;
+}
+
+bool takes_sources_apart(const ProgramMethod& method, size_t num_sources) {
+  bool is_called = false;
+  std::string wrong;
+  for (const auto& chain : method.chains) {
+    for (const ProgramInstruction& instruction : chain) {
+      const std::string name = kernel_of(method, instruction);
+      const bool is_ours = name.rfind("executorch_mm::cross_", 0) == 0;
+      is_called |= is_ours;
+      for (size_t input = 1; !is_ours && input <= num_sources; ++input) {
+        if (wrong.empty() && reads(method, instruction, method.inputs[input]))
+          wrong = "input " + std::to_string(input) + ": expected executorch_mm::cross_attend and " +
+                  "cross_weights alone to read what the encoder made, got " +
+                  (name.empty() ? "another instruction" : name);
+      }
+    }
+  }
+  for (size_t input = 1; wrong.empty() && input <= num_sources; ++input) {
+    const ProgramTensor* tensor = method.tensor(method.inputs[input]);
+    if (tensor == nullptr || tensor->sizes.size() != 4 || tensor->sizes[0] != 1 ||
+        tensor->is_planned)
+      wrong = "input " + std::to_string(input) +
+              ": expected (1, T, heads, size) in the caller's memory: export with "
+              "MemoryPlanningPass(alloc_graph_input=False)";
+  }
+  if (is_called && !wrong.empty()) refuse_contract(method.name + ": " + wrong);
+  return is_called;
 }
 
 DType outer_cache_dtype(const std::string& name) {

@@ -17,6 +17,11 @@ OuterCache find_outer_cache(const ProgramInfo& program, const Signatures& signat
 // Whether this method calls the operator.
 bool uses_outer_cache(const ProgramMethod& method);
 
+// Whether conversations with different outputs of the encoder, inputs 1 to `num_sources`, may share
+// a call of this method: executorch_mm::cross_attend reads them, or tells how much is looked at,
+// and nothing else does. Throws Error(kContract) where the method calls it in another way.
+bool takes_sources_apart(const ProgramMethod& method, size_t num_sources);
+
 // By numpy's name. Throws Error(kInput) for one that rows cannot have.
 DType outer_cache_dtype(const std::string& name);
 

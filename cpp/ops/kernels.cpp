@@ -1,6 +1,7 @@
 #include "ops/kernels.h"
 
 #include "ops/copies.h"
+#include "ops/cross_attend.h"
 #include "ops/gated_delta.h"
 #include "ops/hadamard.h"
 #include "ops/isa.h"
@@ -26,6 +27,8 @@ const std::vector<Kernel>& llm_kernels() {
       Kernel("llama::fallback.out", fallback),
       Kernel("preprocess::tile_crop.out", tile_crop),
       Kernel("kvcache::update_and_attend.out", update_and_attend),
+      Kernel("executorch_mm::cross_attend.out", cross_attend),
+      Kernel("executorch_mm::cross_weights.out", cross_weights),
   };
   return kernels;
 }

@@ -1,7 +1,7 @@
-// The LLM operators that exported models call (llama::*, preprocess::tile_crop and
-// kvcache::update_and_attend), without torch. The list is handed to Module::load_method for one
-// method at a time and never registered globally: a global registration would abort the process as
-// soon as upstream's own custom_ops library is imported beside us.
+// The LLM operators that exported models call (llama::*, preprocess::tile_crop,
+// kvcache::update_and_attend and our own executorch_mm::*), without torch. The list is handed to
+// Module::load_method for one method at a time and never registered globally: a global registration
+// would abort the process as soon as upstream's own custom_ops library is imported beside us.
 #pragma once
 
 #include <vector>

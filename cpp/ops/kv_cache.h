@@ -83,10 +83,18 @@ class KvSequence {
   int64_t length_ = 0;
 };
 
+// What a sequence looks at beside its own positions: an output of an encoder, rows of it.
+struct KvSource {
+  const void* data = nullptr;
+  int64_t rows = 0;
+};
+
 // Some tokens of a step, one after the other.
 struct KvSpan {
   KvSequence* sequence = nullptr;
   int64_t num_tokens = 0;
+  // Of a step of several sequences, each with its own, all in the same order; outlasts the step.
+  const std::vector<KvSource>* sources = nullptr;
 };
 
 // Rows that follow each other: [row, row + count) holds the positions from `position` on.

@@ -78,6 +78,8 @@ class Session {
   // Of the sessions that wait for the model the one with the lowest goes first.
   void set_priority(int64_t priority) { priority_ = priority; }
   int64_t priority() const { return priority_; }
+  // Its steps share no call with another's from now on: what alignment() tells is of a call alone.
+  void read_alone(bool is_alone) { reads_alone_ = is_alone; }
   // A call reads at most so many positions of a prompt, so that others wait no longer for theirs.
   void limit_chunks(int64_t num_positions);
 
@@ -282,6 +284,7 @@ class Session {
   RequestTimings timings_;
   std::shared_ptr<std::atomic<bool>> is_cancelled_ = std::make_shared<std::atomic<bool>>(false);
   std::atomic<int64_t> priority_{0};
+  bool reads_alone_ = false;
   const std::shared_ptr<Regular> regular_ = std::make_shared<Regular>();
   int64_t chunk_limit_ = std::numeric_limits<int64_t>::max();  // positions
   mutable std::mutex mutex_;

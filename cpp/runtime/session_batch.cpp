@@ -45,7 +45,8 @@ void Session::step_aside() {
 bool Session::read_in_company(int64_t deadline_ns) {
   const auto num_tokens = static_cast<int64_t>(pending_tokens_.size());
   Step step({executor_.get(), pending_tokens_.data(), num_tokens, position_.used()}, regular_);
-  const bool is_sharing = num_tokens <= kMostTokensOfStep && executor_->goes_with(*executor_);
+  const bool is_sharing =
+      !reads_alone_ && num_tokens <= kMostTokensOfStep && executor_->goes_with(*executor_);
   const Patience patience{is_cancelled_.get(), deadline_ns};
   {
     const Turn turn(executor_->turns(), priority_, patience, is_sharing ? &step : nullptr);
@@ -76,7 +77,7 @@ TensorView Session::decode_in_company(const BatchPart& part, Step* own) {
   const auto decode = [&] {
     return executor_->decode_tokens(part.ids, part.num_tokens, part.position);
   };
-  if (!executor_->goes_with(*executor_)) return decode();
+  if (reads_alone_ || !executor_->goes_with(*executor_)) return decode();
   TurnQueue::Company company(*executor_->turns());
   const auto accepts = [&](const Errand& errand) {
     return executor_->goes_with(*static_cast<const Step&>(errand).part.conversation);

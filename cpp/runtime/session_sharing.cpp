@@ -34,6 +34,7 @@ std::unique_ptr<Session> Session::fork(bool keeps_logits) {
   child->timings_ = timings_;
   child->media_ = media_;
   child->reader_ = reader_;
+  child->reads_alone_ = reads_alone_;
   child->has_logits_ = has_logits_ && keeps_logits;
   if (child->has_logits_) {
     child->logits_ = logits_;

@@ -17,6 +17,8 @@ from executorch_mm._loading.options import PathLike, RunnerOptions, core_options
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+    from executorch_mm.preprocess.steps import FloatArray
+
 
 class Conversation:
     """One conversation.
@@ -57,8 +59,20 @@ class Conversation:
         Raises:
             CapacityError: They do not fit.
         """
+        self._read([], ids)
+
+    def hear(self, features: FloatArray, ids: Sequence[int]) -> None:
+        """Reads tokens after an audio clip, whose features are float32 (bins, frames).
+
+        Raises:
+            InputError: The model takes no such features.
+            CapacityError: The tokens do not fit.
+        """
+        self._read([_core.PreparedInput.audio(features)], ids)
+
+    def _read(self, before: list[_core.PreparedInput], ids: Sequence[int]) -> None:
         self.session.begin_request()
-        self.session.begin_prefill([_core.PreparedInput.tokens(np.array(ids, np.int64))])
+        self.session.begin_prefill([*before, _core.PreparedInput.tokens(np.array(ids, np.int64))])
         while self.session.step_prefill():
             pass
 

@@ -20,7 +20,15 @@ from executorch_mm.cli.progress import PromptProgress
 if TYPE_CHECKING:
     from io import BufferedReader
 
-    from executorch_mm.speech import Partial, Segment, SileroVad, SpeechConfig, SpeechRunner, Transcription
+    from executorch_mm.speech import (
+        Partial,
+        Segment,
+        SileroVad,
+        SpeechConfig,
+        SpeechModel,
+        SpeechRunner,
+        Transcription,
+    )
 
 _FORMATS = ("txt", "srt", "vtt", "json", "verbose_json")
 _WITH_WORDS = ("srt", "vtt", "json", "verbose_json")
@@ -210,7 +218,7 @@ def _shown_segments(events: Iterator[Partial | Segment]) -> Iterator[Segment]:
 def _transcribe_missing(
     arguments: argparse.Namespace, files: Sequence[AudioFile], config: SpeechConfig
 ) -> int:
-    """Into a folder, what is not there yet; the next file is decoded while the model works."""
+    """Into a folder, what is not there yet; files are heard together where the program can."""
     from executorch_mm.speech import Transcription
     from executorch_mm.speech.formats import write
 
@@ -222,9 +230,9 @@ def _transcribe_missing(
     if not missing:
         return 0
     progress, num_failed = PromptProgress(sys.stderr), 0
-    with _runner(arguments) as runner:
+    with _model(arguments) as model:
         clips = (stdin_parts() if audio == "-" else audio for audio, _ in missing)
-        results = runner.map(clips, config, on_error="return")
+        results = model.map(clips, config, on_error="return")
         for number, ((audio, output), result) in enumerate(zip(missing, results, strict=True), 1):
             progress(number, len(missing) + 1, "transcribe")
             if not isinstance(result, Transcription):
@@ -315,3 +323,11 @@ def _runner(arguments: argparse.Namespace) -> SpeechRunner:
     threads = num_threads(arguments)
     files = find_files(arguments)
     return SpeechRunner(files.model, files.tokenizer, data_path=files.data, num_threads=threads)
+
+
+def _model(arguments: argparse.Namespace) -> SpeechModel:
+    from executorch_mm.speech import SpeechModel
+
+    threads = num_threads(arguments)
+    files = find_files(arguments)
+    return SpeechModel(files.model, files.tokenizer, data_path=files.data, num_threads=threads)

@@ -106,6 +106,7 @@ class WindowDecoder:
         hearing: Hearing,
     ) -> None:
         self._session = session
+        session.read_alone(config.word_timestamps)
         self._tokenizer = tokenizer
         self._tokens = tokens
         self._num_positions = num_positions

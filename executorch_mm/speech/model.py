@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING
 
+from executorch_mm import _core
 from executorch_mm._engine.access import checked_priority
 from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.loaded_model import LoadedModel
@@ -137,6 +138,10 @@ class SpeechModel(LoadedModel, SpeechMap):
         session = SpeechSession._of(self._handle.get(), checked_priority(priority))
         self._sessions.add(session)
         return session
+
+    def _reads_together(self) -> bool:
+        first = self._handle.get().first
+        return isinstance(first, _core.Session) and first.contract.max_batch_tokens > 1
 
     def close(self) -> None:
         """Closes the sessions, frees the model and writes the profile, if there is one.

@@ -765,6 +765,11 @@ class Session:
         float32 (heads, frames): how much the last token that was read looks at each frame of the clip.
         """
 
+    def read_alone(self, is_alone: bool) -> None:
+        """
+        Whether its steps share no call with another's, of which `alignment` tells nothing.
+        """
+
     def reset(self) -> None:
         """Back to the state after loading."""
 

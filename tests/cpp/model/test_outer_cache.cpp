@@ -142,3 +142,76 @@ TEST_CASE("a dtype of rows that is none, and one for a program with its own cach
   CHECK(refusal(program_of({decoder({})}), {"", 0, "int8"})
             .find("forward has its cache in the graph") != std::string::npos);
 }
+
+namespace {
+
+struct Sources {
+  std::string reader = "executorch_mm::cross_attend.out";
+  std::vector<int32_t> shape = {1, 50, 4, 8};
+  bool is_planned = false;
+  bool in_a_list = false;
+};
+
+// encoder(features) -> keys, values; text_decoder(tokens, keys, values, positions) -> logits
+ProgramInfo speech_program(const Sources& sources, bool has_positions = true) {
+  Builder e;
+  e.input(e.tensor({1, 80, 100}));
+  for (int i = 0; i < 2; ++i) e.method().outputs.push_back(e.tensor(sources.shape));
+  e.method().name = "encoder";
+  e.method().arena_bytes = {0, 1 << 20};
+  Builder b;
+  const int32_t tokens = b.tensor({1, 15}, kLong);
+  const int32_t keys = b.tensor(sources.shape);
+  const int32_t values = b.tensor(sources.shape);
+  const int32_t positions = b.tensor({has_positions ? 15 : 1}, kLong);
+  const int32_t logits = b.tensor({1, 15, 64});
+  for (ProgramTensor& tensor : b.method().tensors) tensor.is_dynamic = true;
+  for (const int32_t source : {keys, values}) {
+    ProgramTensor& tensor = b.method().tensors[b.method().values[source].tensor];
+    tensor.is_planned = sources.is_planned;
+    tensor.memory_id = 1;
+  }
+  const int32_t out = b.tensor({1, 4, 15, 8});
+  b.call("kvcache::update_and_attend.out",
+         {b.tensor({1, 4, 15, 8}), b.tensor({1, 4, 15, 8}), b.tensor({1, 4, 15, 8}), positions,
+          b.integer(0), b.integer(1), b.integer(6), out, out});
+  const int32_t heard = b.tensor({1, 15, 4, 8});
+  b.call("executorch_mm::cross_attend.out",
+         {b.tensor({1, 15, 4, 8}), keys, values, b.integer(1), heard, heard});
+  if (sources.in_a_list) {
+    b.call("aten::cat.out", {b.tensors({keys}), b.integer(0), heard, heard});
+  } else {
+    b.call(sources.reader, {keys, b.integer(0), b.integer(1), heard, heard});
+  }
+  for (const int32_t input : {tokens, keys, values, positions}) b.input(input);
+  b.method().outputs.push_back(logits);
+  b.method().name = "text_decoder";
+  b.method().arena_bytes = {0, 1 << 20};
+  return program_of({e.method(), b.method()});
+}
+
+}  // namespace
+
+TEST_CASE("windows share a call where cross_attend alone reads what the encoder made of them") {
+  const Contract contract = read_contract(speech_program({}));
+  CHECK(contract.kind == ModelKind::kSpeech);
+  CHECK(contract.max_batch_tokens == 15);
+  CHECK(read_contract(speech_program({}, false)).max_batch_tokens == 1);
+  CHECK(read_contract(speech_program({"executorch_mm::cross_weights.out"})).max_batch_tokens == 15);
+}
+
+TEST_CASE("what the encoder made, read by something else or planned, is refused with the place") {
+  const auto refused = [](const Sources& sources) { return refusal(speech_program(sources)); };
+  CHECK(refused({"aten::select_copy.int_out"})
+            .find("text_decoder: input 1: expected executorch_mm::"
+                  "cross_attend and cross_weights alone") != std::string::npos);
+  Sources sources;
+  sources.in_a_list = true;
+  CHECK(refused(sources).find("got aten::cat.out") != std::string::npos);
+  sources = {};
+  sources.is_planned = true;
+  CHECK(refused(sources).find("alloc_graph_input=False") != std::string::npos);
+  sources = {};
+  sources.shape = {2, 50, 4, 8};
+  CHECK(refused(sources).find("expected (1, T, heads, size)") != std::string::npos);
+}
