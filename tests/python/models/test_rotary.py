@@ -1,4 +1,4 @@
-"""Rotary embeddings with the copies around them, by our loops and a shorter chain, against XNNPACK's delegate."""
+"""Rotary embeddings with the copies around them, by our loops and a shorter chain, against XNNPACK."""
 
 from __future__ import annotations
 
