@@ -149,9 +149,12 @@ class _LogMel:
         chunk = config.chunk_seconds * config.sampling_rate
         chunks = math.ceil(len(samples) / chunk)
         frames = chunk // config.hop
-        log_mel = np.empty((chunks, config.bins, frames))
+        log_mel = np.full((chunks, config.bins, frames), np.log10(_FLOOR))
         for index in range(chunks):
-            self._log_mel(self._around(samples, index, chunks), frames, log_mel[index])
+            heard = frames
+            if config.padding == 0:  # frames of zeros alone are at the floor
+                heard = min(frames, -(-(len(samples) - index * chunk + config.window // 2) // config.hop))
+            self._log_mel(self._around(samples, index, chunks), heard, log_mel[index, :, :heard])
         np.maximum(log_mel, np.max(log_mel) - _RANGE, out=log_mel)
         log_mel += 4
         log_mel /= 4

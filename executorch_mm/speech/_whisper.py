@@ -25,8 +25,10 @@ from executorch_mm.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from executorch_mm.speech._transcriber import Speech
 
-# A window's length is a multiple of this where the encoder takes shorter ones.
-_LENGTH_SECONDS = 10
+# A window's length is a multiple of this where the encoder takes shorter ones, ...
+_LENGTH_SECONDS = 1
+# ... with so much silence behind the audio at least: without, the last words may come again and again.
+_MARGIN_SECONDS = 4
 # What was sampled at a higher temperature is no model for what follows.
 _MAX_TEMPERATURE_OF_CONTEXT = 0.5
 
@@ -70,8 +72,10 @@ class WhisperModel:
             raise ContractError(f"encoder: expected features {made} as the processor makes, got {taken}")
         shortest = contract.metadata.get("min_audio_frames")
         self._lengths: tuple[int, ...] = ()
+        self._margin = 0
         if features.is_dynamic and isinstance(shortest, int):
-            step = _LENGTH_SECONDS * config.sampling_rate // config.hop
+            second = config.sampling_rate // config.hop
+            step, self._margin = _LENGTH_SECONDS * second, _MARGIN_SECONDS * second
             self._lengths = tuple(length for length in range(step, made[1], step) if length >= shortest)
 
     @property
@@ -138,7 +142,8 @@ class WhisperModel:
     ) -> Generator[SpeechEvent, None, None]:
         """See `Transcriber`."""
         start_ns = _core.now_ns()
-        windows = Windows(clip, self._processor, self._lengths if config.short_windows else ())
+        lengths = self._lengths if config.short_windows else ()
+        windows = Windows(clip, self._processor, lengths, self._margin)
         hearing.prepare_ns += _core.now_ns() - start_ns
         if config.language is not None:
             hearing.language = language_code(config.language, self._tokens.languages)

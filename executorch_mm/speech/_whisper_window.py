@@ -22,6 +22,9 @@ from executorch_mm.speech.config import SpeechConfig
 from executorch_mm.speech.segment import Partial
 from executorch_mm.tokenizer import Tokenizer
 
+# Of a short window. Measured with Whisper base: see the short windows in benchmarks/LOG.md.
+_SURE_LOGPROB = -0.3
+
 
 @dataclass(frozen=True)
 class Window:
@@ -50,6 +53,7 @@ class Attempt:
         tokens: Texts and times.
         temperature: That they were chosen with.
         avg_logprob: Mean logarithm of their probabilities.
+        text_logprob: The same without the times, which are less sure.
         compression_ratio: Of the text.
         no_speech_prob: How likely it is that nothing is said.
         interruption: "timeout" or "cancelled" where the tokens are not all.
@@ -62,6 +66,7 @@ class Attempt:
     tokens: tuple[int, ...] = ()
     temperature: float = 0.0
     avg_logprob: float = 0.0
+    text_logprob: float = 0.0
     compression_ratio: float = 0.0
     no_speech_prob: float = 0.0
     interruption: str | None = None
@@ -75,6 +80,11 @@ class Attempt:
         if threshold is None or self.no_speech_prob <= threshold:
             return False
         return config.logprob_threshold is None or self.avg_logprob <= config.logprob_threshold
+
+    def is_sure(self, config: SpeechConfig) -> bool:
+        """Whether it would hardly be another in a whole window."""
+        is_unsure = config.logprob_threshold is not None and self.text_logprob < _SURE_LOGPROB
+        return self.is_silence(config) or not is_unsure
 
     def is_good(self, config: SpeechConfig) -> bool:
         """Whether no other temperature needs to be tried."""
@@ -118,17 +128,21 @@ class WindowDecoder:
     def decode(self, window: Window) -> Generator[Partial, None, Attempt]:
         """The first good attempt, or the last; yields what the text is meanwhile.
 
-        Whisper has learned from whole windows: what is not good is heard again in one.
+        Whisper has learned from whole windows: what it is not sure of in a short one is heard again in one.
         """
         attempt = Attempt()
+        temperatures = self._config.temperatures
+        ways = [(temperature, window.whole) for temperature in temperatures]
+        if window.features is not window.whole:
+            ways.insert(0, (temperatures[0], window.features))
         encoded: FloatArray | None = None
-        for temperature in self._config.temperatures:
-            features = window.features if encoded is None else window.whole
+        for temperature, features in ways:
             is_new = features is not encoded
             encoded = features
             attempt = yield from self._attempt(window, temperature, features if is_new else None)
             attempt = replace(attempt, num_frames=features.shape[1])
-            if attempt.interruption is not None or attempt.is_good(self._config):
+            is_enough = features is window.whole or attempt.is_sure(self._config)
+            if attempt.interruption is not None or (is_enough and attempt.is_good(self._config)):
                 break
         return attempt
 
@@ -160,6 +174,7 @@ class WindowDecoder:
             tokens=tuple(tokens),
             temperature=temperature,
             avg_logprob=sum(record.logprob for record in records) / (len(tokens) + 1),
+            text_logprob=self._text_logprob(tokens, [record.logprob for record in records]),
             compression_ratio=compression_ratio(text_of(tokens, self._tokenizer, self._tokens)),
             no_speech_prob=self._no_speech_prob,
             interruption=reason if reason in ("timeout", "cancelled") else None,
@@ -197,12 +212,19 @@ class WindowDecoder:
         return Attempt(
             tokens=best.tokens,
             avg_logprob=sum(best.logprobs) / (len(best.tokens) + 1),
+            text_logprob=self._text_logprob(best.tokens, best.logprobs),
             compression_ratio=compression_ratio(text_of(best.tokens, self._tokenizer, self._tokens)),
             no_speech_prob=self._no_speech_prob,
             interruption=search.interruption,
             probabilities=tuple(math.exp(logprob) for logprob in best.logprobs[: len(best.tokens)]),
             alignment=best.alignment,
         )
+
+    def _text_logprob(self, tokens: Sequence[int], logprobs: Sequence[float]) -> float:
+        """Of the tokens but the times, and of the end token that may follow."""
+        times = [self._tokens.is_time(token) for token in tokens] + [False]
+        texts = [logprob for logprob, is_time in zip(logprobs, times, strict=False) if not is_time]
+        return sum(texts) / max(len(texts), 1)
 
     def _begin(self, window: Window, features: FloatArray | None) -> bool:
         """Reads what comes before the window's tokens, and the clip where the model has not kept it."""

@@ -22,6 +22,7 @@ class Windows:
         waveform: At the processor's rate.
         processor: Makes the features; a chunk of it is a window.
         lengths: Frames that the encoder may be given instead of a window's, rising.
+        margin: Frames behind the audio that such a length has at least.
 
     Attributes:
         duration: Of the audio, in seconds.
@@ -29,8 +30,11 @@ class Windows:
         size: Frames of a window.
     """
 
-    def __init__(self, waveform: Waveform, processor: AudioProcessor, lengths: Sequence[int] = ()) -> None:
+    def __init__(
+        self, waveform: Waveform, processor: AudioProcessor, lengths: Sequence[int] = (), margin: int = 0
+    ) -> None:
         config = processor.config
+        self._margin = margin
         self._lengths = lengths
         self._hop = config.hop
         self._rate = config.sampling_rate
@@ -56,7 +60,7 @@ class Windows:
 
     def shortest(self, start: int, window: FloatArray) -> FloatArray:
         """As much of the window from this frame on as the encoder has to hear of the audio."""
-        num_frames = self.end(start) - start
+        num_frames = self.end(start) - start + self._margin
         length = next((length for length in self._lengths if length >= num_frames), self.size)
         return window if length >= self.size else np.ascontiguousarray(window[:, :length])
 

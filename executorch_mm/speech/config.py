@@ -84,8 +84,8 @@ class SpeechConfig:
             by default.
         length_penalty: The sum of a text's ln p is divided by its number of tokens to this power: above 0
             longer texts gain, below 0 shorter ones.
-        short_windows: Let a Whisper hear 10 or 20 s where the audio ends within them, instead of 30: several
-            times as fast with short clips. It has learned from 30 s, and a word may come out otherwise.
+        short_windows: Let a Whisper hear a few seconds more than there are, instead of 30 s: more than twice
+            as fast with short clips. It has learned from 30 s, and a word may come out otherwise.
         compression_ratio_threshold: Text that compresses better than this repeats itself; None never tries
             again for that.
         logprob_threshold: Mean logarithm of the tokens' probabilities below which a text is too unlikely;
