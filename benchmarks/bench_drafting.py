@@ -1,12 +1,16 @@
 """What `prompt_lookup_num_tokens` gains on answers that copy, and what it costs on those that do not.
 
     python benchmarks/bench_drafting.py MODEL_FOLDER [--tokens 128] [--draft 10] [--rounds 3]
+    python benchmarks/bench_drafting.py MODEL_FOLDER --draft-model OTHER_FOLDER
     python benchmarks/bench_drafting.py MODEL_FOLDER --count
 
 MODEL_FOLDER holds model.pte, with logits for each token of a call, its tokenizer and chat template. Answers
 with and without guesses take turns. "own": what the model answers greedily; a small one soon repeats itself.
 "given": an answer that was written beforehand is forced on it, as a better model would give it. The gain is
 that of the decoding time; "same" says whether the tokens are.
+
+--draft-model: the same with a draft model instead of guesses from the prompt, greedily, with temperature
+0.8, and with random tokens forced on both, so that every draft is wrong ("noise").
 
 --count needs the folder's tokenizer alone: how many calls the given answers take, which no model's weights
 change. It counts them on the fixture tests/models/behaviour/full_logits.pte.
@@ -15,6 +19,7 @@ change. It counts them on the fixture tests/models/behaviour/full_logits.pte.
 from __future__ import annotations
 
 import argparse
+import random
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -97,7 +102,8 @@ def answer(runner: MultimodalRunner, prompt: str, config: GenerationConfig) -> G
 
 
 def seconds(result: GenerationResult) -> float:
-    return result.stats.decode_seconds + result.stats.sample_seconds
+    stats = result.stats
+    return stats.decode_seconds + stats.sample_seconds + stats.draft_seconds
 
 
 def count(folder: Path, num_tokens: int, num_drafted: int) -> None:
@@ -132,6 +138,7 @@ def main() -> None:
     parser.add_argument("--draft", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--draft-model", type=Path)
     parser.add_argument("--count", action="store_true")
     arguments = parser.parse_args()
     if arguments.count:
@@ -139,14 +146,28 @@ def main() -> None:
         return
     threads = arguments.threads or "auto"
     print("task           answer  tokens  ms/token  drafted  accepted  per step   gain  (least, most)  same")
-    with MultimodalRunner(arguments.folder / "model.pte", arguments.folder, num_threads=threads) as runner:
+    draft = arguments.draft_model / "model.pte" if arguments.draft_model else None
+    kinds = ("own", "sampled", "noise") if draft else ("own", "given")
+    with MultimodalRunner(
+        arguments.folder / "model.pte", arguments.folder, num_threads=threads, draft_model=draft
+    ) as runner:
         for task in TASKS:
-            for kind in ("own", "given") if task.answer else ("own",):
+            for kind in kinds if task.answer or draft else ("own",):
                 plain = GenerationConfig(max_new_tokens=arguments.tokens, ignore_eos=True)
+                if draft:
+                    plain = plain.replace(num_assistant_tokens=0)
+                if kind == "sampled":
+                    plain = plain.replace(temperature=0.8, seed=1)
+                if kind == "noise":
+                    choice = random.Random(task.name)
+                    ids = [choice.randrange(1000, 40000) for _ in range(arguments.tokens)]
+                    plain = plain.replace(forced_tokens=ids)
                 if kind == "given":
                     ids = runner.tokenizer.encode(task.answer)[: arguments.tokens]
                     plain = plain.replace(forced_tokens=ids, max_new_tokens=len(ids))
                 drafting = plain.replace(prompt_lookup_num_tokens=arguments.draft)
+                if draft:
+                    drafting = plain.replace(num_assistant_tokens=arguments.draft)
                 answer(runner, task.prompt, plain)
                 gains = []
                 for turn in range(arguments.rounds):

@@ -116,8 +116,10 @@ void bind_generation(nb::module_& module) {
   bind_records(module);
   module.def("now_ns", now_ns, "The monotonic clock that all times are taken from.");
   nb::class_<Drafter>(module, "Drafter", "A smaller model that guesses how an answer goes on.")
-      .def(nb::init<std::shared_ptr<Session>, double>(), "session"_a, "cost"_a,
-           "`cost`: of one of its calls, in calls of the model that answers.")
+      .def(nb::init<std::shared_ptr<Session>, double, bool>(), "session"_a, "cost"_a,
+           "is_estimate"_a,
+           "`cost`: of one of its calls, in calls of the model that answers; an estimate holds "
+           "until both are measured.")
       .def_prop_ro("session", &Drafter::session, nb::rv_policy::reference_internal,
                    "What it has read.");
   nb::class_<Generation>(module, "Generation", "One answer, token by token.")

@@ -20,9 +20,11 @@ constexpr double kGoodChance = 0.85;
 constexpr int64_t kShortestPause = 32;
 constexpr int64_t kLongestPause = 512;
 // A token of a prompt, in calls for one token: those are read many at a time.
-constexpr double kPromptToken = 0.15;
+constexpr double kPromptToken = 0.2;
+constexpr int64_t kLeastContext = 8;  // that a draft is worth anything with
 // What an answer gains at most, in calls for each token.
 constexpr double kMostGain = 0.5;
+constexpr int64_t kFarAhead = 1 << 20;
 
 constexpr std::array<double, 4> kClassEnds = {0.3, 0.6, 0.8, 0.95};
 constexpr std::array<double, 5> kFirstChances = {0.3, 0.5, 0.7, 0.85, 0.95};
@@ -59,11 +61,28 @@ SamplingOptions for_draft(SamplingOptions options, int64_t vocab_size) {
 
 }  // namespace
 
-Drafter::Drafter(std::shared_ptr<Session> session, double cost)
-    : session_(std::move(session)), cost_(cost) {}
+Drafter::Drafter(std::shared_ptr<Session> session, double cost, bool is_estimate)
+    : session_(std::move(session)), cost_(cost), is_estimate_(is_estimate) {}
+
+double Drafter::cost() const {
+  const double own = session_->costs()->one_ns();
+  const double other = costs_ ? costs_->one_ns() : 0.0;
+  return is_estimate_ && own > 0.0 && other > 0.0 ? own / other : cost_;
+}
+
+// The clock counts where costs are not given.
+void Drafter::spend(double estimate, int64_t ns) {
+  const double one = costs_ ? costs_->one_ns() : 0.0;
+  spent_ += is_estimate_ && one > 0.0 ? static_cast<double>(ns) / one : estimate;
+}
+
+double Drafter::take_spent() { return std::exchange(spent_, 0.0); }
 
 void Drafter::begin(const Session& session, SamplingOptions options, int64_t max_tokens) {
   session_->share_cancel(session);
+  costs_ = session.costs();
+  if (!is_estimate_) session.costs()->fix();
+  spent_ = 0;
   session_->set_priority(session.priority());
   most_ = max_tokens;
   if (options.temperature > 0.0f)
@@ -88,7 +107,7 @@ int64_t Drafter::best_length(double sure, double expected, double spent, int64_t
   for (int64_t length = 1; length <= most; ++length) {
     sure *= chance_;
     expected += sure;
-    spent += cost_;
+    spent += cost();
     const double gain = expected / (spent + call_cost(num_drafted + length + 1));
     if (gain > best_gain) {
       best = length;
@@ -99,9 +118,11 @@ int64_t Drafter::best_length(double sure, double expected, double spent, int64_t
 }
 
 std::vector<int64_t> Drafter::guess(const std::vector<int64_t>& text, int64_t remaining,
-                                    const Sampler& sampler, int64_t deadline_ns) {
+                                    const Sampler& sampler, int64_t deadline_ns, double may_lose) {
   drafted_.clear();
-  const int64_t most = std::min(remaining, most_);
+  int64_t most = std::min(remaining, most_);
+  const auto loss = [&] { return static_cast<double>(most) * cost() + call_cost(most + 1) - 1.0; };
+  while (most > 0 && loss() > may_lose) --most;
   if (most < 1 || !sampler_) return {};
   if (pause_ > 0) {
     --pause_;
@@ -109,7 +130,9 @@ std::vector<int64_t> Drafter::guess(const std::vector<int64_t>& text, int64_t re
   }
   if (best_length(1.0, 1.0, 0.0, 0, most) == 0) return {};
   try {
-    if (!follow(text, remaining, deadline_ns)) return {};
+    if (!follow(text, remaining, deadline_ns, may_lose)) return {};
+    while (most > 0 && loss() + spent_ > may_lose) --most;
+    if (most < 1) return {};
     return draft(most, sampler, deadline_ns);
   } catch (const Error& error) {
     drafted_.clear();
@@ -120,36 +143,63 @@ std::vector<int64_t> Drafter::guess(const std::vector<int64_t>& text, int64_t re
 }
 
 // Reads what it has not read of the text. False where that cannot be done or is not worth it.
-bool Drafter::follow(const std::vector<int64_t>& text, int64_t remaining, int64_t deadline_ns) {
-  std::vector<int64_t> tokens;
-  tokens.reserve(text.size());
+bool Drafter::follow(const std::vector<int64_t>& text, int64_t remaining, int64_t deadline_ns,
+                     double may_lose) {
+  std::vector<int64_t> all;
+  all.reserve(text.size());
   for (const int64_t token : text) {
-    if (token >= 0) tokens.push_back(token);  // not media
+    if (token >= 0) all.push_back(token);  // not media
   }
-  if (tokens.empty()) return false;
+  if (all.empty()) return false;
+  const double token_price = kPromptToken * cost();
   const std::vector<int64_t> known = session_->history();
-  const auto end = std::mismatch(known.begin(), known.end(), tokens.begin(), tokens.end());
-  // The last token is always read, for what comes after it.
-  int64_t keep =
-      std::min<int64_t>(end.first - known.begin(), static_cast<int64_t>(tokens.size()) - 1);
-  if (keep < session_->lowest_rewind() && keep < static_cast<int64_t>(known.size())) keep = 0;
-  const int64_t num_new = static_cast<int64_t>(tokens.size()) - keep;
-  const double price = num_new <= 8 ? 0.0 : kPromptToken * cost_ * static_cast<double>(num_new);
-  if (price > kMostGain * static_cast<double>(remaining)) return false;
+  // How many tokens are read anew where so many are skipped, for what comes after the last one.
+  const auto kept_with = [&](size_t skipped) {
+    const auto begin = all.begin() + static_cast<std::ptrdiff_t>(std::min(skipped, all.size() - 1));
+    const auto end = std::mismatch(known.begin(), known.end(), begin, all.end());
+    const auto keep = std::min<int64_t>(end.first - known.begin(), all.end() - begin - 1);
+    const bool is_open =
+        keep >= session_->lowest_rewind() || keep == static_cast<int64_t>(known.size());
+    return is_open ? keep : 0;
+  };
+  const auto num_new = [&](size_t skipped) {
+    return static_cast<int64_t>(all.size() - std::min(skipped, all.size() - 1)) -
+           kept_with(skipped);
+  };
+  const auto price = [&](size_t skipped) {
+    const int64_t count = num_new(skipped);
+    return count <= kLeastContext ? 0.0 : token_price * static_cast<double>(count);
+  };
+  const double affordable =
+      std::min(may_lose / 2, kMostGain * static_cast<double>(std::min(remaining, kFarAhead)));
+  if (num_skipped_ >= all.size() || price(0) <= affordable) num_skipped_ = 0;
+  if (price(num_skipped_) > affordable) {
+    const int64_t most =
+        std::max(kLeastContext, static_cast<int64_t>(affordable / std::max(token_price, 1e-6)));
+    num_skipped_ = all.size() - std::min(all.size(), static_cast<size_t>(most));
+  }
+  const std::vector<int64_t> tokens(all.begin() + static_cast<std::ptrdiff_t>(num_skipped_),
+                                    all.end());
+  const int64_t keep = kept_with(num_skipped_);
   const int64_t vocab_size = session_->contract().vocab_size;
   const auto is_unknown = [&](int64_t token) { return token >= vocab_size; };
   if (std::any_of(tokens.begin() + keep, tokens.end(), is_unknown)) return false;
   if (keep < static_cast<int64_t>(known.size()) || !session_->pending_tokens().empty())
     session_->rewind(keep);
+  const int64_t before = session_->timings().prefill_ns;
   session_->begin_prefill({TokenInput{{tokens.begin() + keep, tokens.end()}}});
-  while (session_->next_chunk()) {
-    if (session_->is_cancelled() || now_ns() >= deadline_ns) {
+  bool is_read = true;
+  while (is_read && session_->next_chunk()) {
+    is_read = !session_->is_cancelled() && now_ns() < deadline_ns;
+    if (is_read)
+      session_->step_prefill(soon(deadline_ns));
+    else
       session_->abort_prefill();
-      return false;
-    }
-    session_->step_prefill(soon(deadline_ns));
   }
-  return true;
+  const int64_t num_read = static_cast<int64_t>(tokens.size()) - keep;
+  spend(num_read <= kLeastContext ? cost() : token_price * static_cast<double>(num_read),
+        session_->timings().prefill_ns - before);
+  return is_read;
 }
 
 std::vector<int64_t> Drafter::draft(int64_t most, const Sampler& sampler, int64_t deadline_ns) {
@@ -159,14 +209,20 @@ std::vector<int64_t> Drafter::draft(int64_t most, const Sampler& sampler, int64_
   std::vector<int64_t> guesses;
   std::vector<double> expected = {1.0};  // tokens, if so many guesses are read
   double sure = 1.0;
-  double spent = cost_;
+  double spent = cost();
   const auto num_drafted = [&] { return static_cast<int64_t>(guesses.size()); };
   do {
     if (session_->is_full()) break;
+    const RequestTimings& timings = session_->timings();
+    const int64_t decode_ns = timings.decode_ns;
+    const int64_t before = decode_ns + timings.sample_ns;
     const std::optional<int32_t> token = session_->step(own, {}, {}, soon(deadline_ns));
+    spend(guesses.empty() ? 0.0 : cost(), timings.decode_ns + timings.sample_ns - before);
+    if (timings.decode_ns > decode_ns)
+      session_->costs()->add(1, timings.decode_ns + timings.sample_ns - before);
     if (!token && (session_->is_cancelled() || now_ns() >= deadline_ns)) break;
     if (!token) continue;
-    if (!guesses.empty()) spent += cost_;
+    if (!guesses.empty()) spent += cost();
     guesses.push_back(*token);
     drafted_.push_back(class_of(std::exp(double{own.logprob()})));
     sure *= chances_[drafted_.back()];

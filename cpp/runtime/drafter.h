@@ -3,8 +3,8 @@
 // is read anew. It sees no images and no audio.
 //
 // How much is guessed follows from how often guesses have been right, by how sure the small model
-// was, and from nothing that is measured: the same request makes the same calls of the model each
-// time.
+// was, and from what the calls of both models take. A long text is read from its beginning once
+// guesses have gained what that takes; until then only as much of its end as may be lost.
 #pragma once
 
 #include <array>
@@ -20,16 +20,20 @@ namespace emm {
 
 class Drafter {
  public:
-  // `cost`: of a call of this model for one token, in such calls of the one that answers.
-  Drafter(std::shared_ptr<Session> session, double cost);
+  // `cost`: of a call of this model for one token, in such calls of the one that answers; where
+  // `is_estimate`, until both have been measured. Where not, nothing is measured of either.
+  Drafter(std::shared_ptr<Session> session, double cost, bool is_estimate = false);
 
   // A new answer, which `session` gives and which is cancelled there; so many tokens at a time.
   void begin(const Session& session, SamplingOptions options, int64_t max_tokens);
   // What may follow `text`, where the answer may still have so many tokens; nothing where that is
-  // not worth reading, or where this model cannot tell. `sampler` will choose the tokens. Errors
-  // say that they are the draft model's.
+  // not worth reading, where this model cannot tell, or where it would lose more than `may_lose`,
+  // in calls of one token, if all were wrong. `sampler` will choose the tokens. Errors say that
+  // they are the draft model's.
   std::vector<int64_t> guess(const std::vector<int64_t>& text, int64_t remaining,
-                             const Sampler& sampler, int64_t deadline_ns);
+                             const Sampler& sampler, int64_t deadline_ns, double may_lose);
+  // What guesses have taken since this was last asked, in calls of one token.
+  double take_spent();
   // So many of the last guess were right, the next one of them was wrong.
   void learn(int64_t num_right, bool was_wrong);
 
@@ -38,8 +42,12 @@ class Drafter {
  private:
   static constexpr size_t kNumClasses = 5;
 
-  bool follow(const std::vector<int64_t>& text, int64_t remaining, int64_t deadline_ns);
+  bool follow(const std::vector<int64_t>& text, int64_t remaining, int64_t deadline_ns,
+              double may_lose);
   std::vector<int64_t> draft(int64_t most, const Sampler& sampler, int64_t deadline_ns);
+  double cost() const;
+  double call_cost(int64_t num_tokens) const { return costs_ ? costs_->of(num_tokens) : 1.0; }
+  void spend(double estimate, int64_t ns);
   int64_t best_length(double sure, double expected, double spent, int64_t num_drafted,
                       int64_t most) const;
   double first_chance();
@@ -47,6 +55,10 @@ class Drafter {
 
   std::shared_ptr<Session> session_;
   double cost_;
+  bool is_estimate_;
+  std::shared_ptr<const CallCosts> costs_;  // of the model that answers
+  double spent_ = 0;
+  size_t num_skipped_ = 0;  // tokens at the beginning of the text that it does not read for now
   std::optional<Sampler> sampler_;
   // The chance that a guess is right, by how likely it seemed, and that of all.
   std::array<double, kNumClasses> chances_{};

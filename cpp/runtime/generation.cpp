@@ -55,13 +55,13 @@ Generation::Generation(std::shared_ptr<Session> session, GenerationOptions optio
   if (options_.num_lookup_tokens > 0) {
     expect_guesses(session_->contract());
     // What is guessed has been there before, which that option forbids.
-    if (options_.sampling.no_repeat_ngram_size == 0) lookup_.emplace(options_.num_lookup_tokens);
+    if (options_.sampling.no_repeat_ngram_size == 0)
+      lookup_.emplace(options_.num_lookup_tokens, session_->costs());
   }
   if (options_.num_assistant_tokens < 1 || !takes_guesses(session_->contract())) drafter_ = nullptr;
   if (drafter_)
     drafter_->begin(*session_, with_end_tokens(options_), options_.num_assistant_tokens);
-  num_drafted_ = session_->timings().num_drafted_tokens;
-  num_accepted_ = session_->timings().num_accepted_tokens;
+  before_ = session_->timings();
 }
 
 int64_t Generation::deadline_ns() const {
@@ -96,21 +96,35 @@ void Generation::record(int32_t token) {
   records_.push_back(std::move(record));
 }
 
+// What the last call of the model took, and what its guesses came to.
+void Generation::settle() {
+  const RequestTimings& timings = session_->timings();
+  const int64_t num_drafted = timings.num_drafted_tokens - before_.num_drafted_tokens;
+  const int64_t num_right = timings.num_accepted_tokens - before_.num_accepted_tokens;
+  CallCosts& costs = *session_->costs();
+  const bool is_one_call = timings.num_decode_steps - before_.num_decode_steps == 1 &&
+                           timings.num_shared_steps == before_.num_shared_steps;
+  if (is_alone_ && is_one_call) costs.add(num_drafted + 1, timings.decode_ns - before_.decode_ns);
+  const double spent = drafter_ ? drafter_->take_spent() : 0.0;
+  may_lose_ += kMayLosePerToken * static_cast<double>(num_right + 1) +
+               static_cast<double>(num_right) - (costs.of(num_drafted + 1) - 1.0) - spent;
+  before_ = timings;
+  if (num_drafted == 0) return;
+  if (has_drafted_)
+    drafter_->learn(num_right, num_right < num_drafted);
+  else if (lookup_)
+    lookup_->learn(num_right, num_right < num_drafted);
+}
+
 // Guesses for the next call of the model, if it is called for the next token.
 std::vector<int64_t> Generation::guess(const CheckGuesses& check) {
   if ((!lookup_ && !drafter_) || !session_->needs_call()) return {};
-  const RequestTimings& timings = session_->timings();
-  if (const int64_t num_drafted = timings.num_drafted_tokens - num_drafted_; num_drafted > 0) {
-    const int64_t num_right = timings.num_accepted_tokens - num_accepted_;
-    if (has_drafted_)
-      drafter_->learn(num_right, num_right < num_drafted);
-    else if (lookup_)
-      lookup_->learn(num_right, num_right < num_drafted);
-  }
-  num_drafted_ = timings.num_drafted_tokens;
-  num_accepted_ = timings.num_accepted_tokens;
+  settle();
   std::vector<int64_t> text = session_->history();
-  for (const int64_t token : session_->pending_tokens()) text.push_back(token);
+  const std::vector<int64_t> pending = session_->pending_tokens();
+  is_alone_ = pending.size() == 1;
+  if (!is_alone_) return {};  // these are read in one call, which takes no guesses
+  text.push_back(pending[0]);
   std::vector<int64_t> guesses = guess_after(text);
   if (check && !guesses.empty()) guesses.resize(std::min(guesses.size(), check(guesses)));
   return guesses;
@@ -125,12 +139,13 @@ std::vector<int64_t> Generation::guess_after(const std::vector<int64_t>& text) {
     most = std::min(most, options_.max_positions - static_cast<int64_t>(text.size()) - 1);
   has_drafted_ = false;
   if (lookup_) {
-    std::vector<int64_t> guesses = lookup_->guess(text, std::min(most, options_.num_lookup_tokens));
+    std::vector<int64_t> guesses =
+        lookup_->guess(text, std::min(most, options_.num_lookup_tokens), may_lose_);
     if (!guesses.empty() || !drafter_) return guesses;
   }
   has_drafted_ = true;
   const ScopedTimer timer(draft_ns_);
-  std::vector<int64_t> guesses = drafter_->guess(text, most, sampler_, deadline_ns());
+  std::vector<int64_t> guesses = drafter_->guess(text, most, sampler_, deadline_ns(), may_lose_);
   // It may have more tokens than this model.
   const auto beyond = std::find_if(guesses.begin(), guesses.end(),
                                    [&](int64_t token) { return token >= vocab_size(); });

@@ -80,6 +80,7 @@ class Generation {
   std::optional<int32_t> take(int32_t token);
   void record(int32_t token);
   std::vector<int64_t> guess(const CheckGuesses& check);
+  void settle();
   std::vector<int64_t> guess_after(const std::vector<int64_t>& text);
 
   std::shared_ptr<Session> session_;
@@ -89,8 +90,9 @@ class Generation {
   std::shared_ptr<Drafter> drafter_;
   bool has_drafted_ = false;  // the last guess was the draft model's
   int64_t draft_ns_ = 0;
-  int64_t num_drafted_ = 0;   // until the last call of the model
-  int64_t num_accepted_ = 0;  // the same
+  RequestTimings before_;  // as they were before the last call of the model
+  bool is_alone_ = false;  // it read one token and guesses, and no other session's
+  double may_lose_ = kMayLose;
   std::vector<TokenRecord> records_;
   FinishReason finish_reason_ = FinishReason::kNone;
   std::optional<int32_t> stop_token_;

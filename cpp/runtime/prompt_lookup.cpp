@@ -5,14 +5,6 @@
 
 namespace emm {
 
-// Measured on 4-bit linear layers of XNNPACK, which work by blocks of eight rows; where weights are
-// larger, more tokens cost less.
-double call_cost(int64_t num_tokens) {
-  if (num_tokens == 1) return 1.0;
-  const int64_t further_blocks = (num_tokens - 1) / 8;
-  return 1.5 + 0.1 * static_cast<double>(num_tokens) + 0.5 * static_cast<double>(further_blocks);
-}
-
 namespace {
 
 constexpr size_t kLongestMatch = 16;   // longer ones tell nothing more
@@ -47,8 +39,10 @@ Match find_match(const std::vector<int64_t>& text) {
   return best;
 }
 
+}  // namespace
+
 // The number of guesses that gives the most tokens for the time of a call.
-int64_t best_length(double chance, int64_t most) {
+int64_t PromptLookup::best_length(double chance, int64_t most) const {
   int64_t best = 0;
   double best_gain = kLeastGain;
   double expected = 1.0;
@@ -56,7 +50,7 @@ int64_t best_length(double chance, int64_t most) {
   for (int64_t length = 1; length <= most; ++length) {
     all_right *= chance;
     expected += all_right;
-    const double gain = expected / call_cost(length + 1);
+    const double gain = expected / costs_->of(length + 1);
     if (gain > best_gain) {
       best = length;
       best_gain = gain;
@@ -66,25 +60,26 @@ int64_t best_length(double chance, int64_t most) {
 }
 
 // The least chance that is worth a try.
-double least_tried(int64_t max_tokens) {
+double PromptLookup::least_tried() const {
   double chance = 0.65;
-  while (chance < 1.0 && best_length(chance, max_tokens) == 0) chance += 0.05;
+  while (chance < 1.0 && best_length(chance, max_tokens_) == 0) chance += 0.05;
   return chance;
 }
 
-}  // namespace
-
-PromptLookup::PromptLookup(int64_t max_tokens) : max_tokens_(max_tokens) {
-  const double least = least_tried(max_tokens);
+PromptLookup::PromptLookup(int64_t max_tokens, std::shared_ptr<const CallCosts> costs)
+    : max_tokens_(max_tokens), costs_(std::move(costs)) {
+  const double least = least_tried();
   chances_ = {{{kShortestMatch, least, 0, kShortestPause},
                {5, std::max(least, 0.75), 0, kShortestPause},
                {9, std::max(least, 0.9), 0, kShortestPause}}};
 }
 
-std::vector<int64_t> PromptLookup::guess(const std::vector<int64_t>& text, int64_t most) {
+std::vector<int64_t> PromptLookup::guess(const std::vector<int64_t>& text, int64_t most,
+                                         double may_lose) {
   used_ = nullptr;
   most = std::min(most, max_tokens_);
   const Match match = find_match(text);
+  while (most > 0 && costs_->of(most + 1) - 1.0 > may_lose) --most;
   if (most < 1 || match.length == 0) return {};
   Chance* chance = chances_.data();
   for (Chance& other : chances_) {
@@ -115,7 +110,7 @@ void PromptLookup::learn(int64_t num_right, bool was_wrong) {
   if (!was_wrong) return;
   chance.now -= kLearning * chance.now;
   if (best_length(chance.now, max_tokens_) > 0) return;
-  chance.now = least_tried(max_tokens_);
+  chance.now = least_tried();
   chance.pause = chance.next_pause;
   chance.next_pause = std::min(2 * chance.next_pause, kLongestPause);
 }

@@ -22,6 +22,7 @@ Session::Session(std::unique_ptr<Executor> executor, const Session& other)
   chunk_limit_ = other.chunk_limit_;
   weights_ = other.weights_;
   encoder_cache_ = other.encoder_cache_;
+  costs_ = other.costs_;
 }
 
 void Session::limit_chunks(int64_t num_positions) {

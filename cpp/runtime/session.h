@@ -22,6 +22,7 @@
 
 #include "model/executor.h"
 #include "model/kv_position.h"
+#include "runtime/call_costs.h"
 #include "runtime/content_units.h"
 #include "runtime/encoder_cache.h"
 #include "runtime/input_plan.h"
@@ -90,6 +91,8 @@ class Session {
   std::vector<int64_t> pending_tokens() const;
   std::vector<int64_t> history() const;
   const RequestTimings& timings() const { return timings_; }
+  // Of the model's calls; who makes them says how long they took.
+  const std::shared_ptr<CallCosts>& costs() const { return costs_; }
 
   // Starts the clocks and forgets an earlier request's cancellation.
   void begin_request();
@@ -281,6 +284,7 @@ class Session {
   std::shared_ptr<EncoderCache> encoder_cache_;       // null where nothing is kept
   int64_t prefill_total_ = 0;
 
+  std::shared_ptr<CallCosts> costs_ = std::make_shared<CallCosts>();
   RequestTimings timings_;
   std::shared_ptr<std::atomic<bool>> is_cancelled_ = std::make_shared<std::atomic<bool>>(false);
   std::atomic<int64_t> priority_{0};

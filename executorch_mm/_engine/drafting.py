@@ -38,12 +38,14 @@ class Drafting:
     Args:
         session: Of the core, at its beginning.
         cost: Of one of its calls, in calls of the model that answers.
+        is_estimate: It holds until both have been measured.
     """
 
-    def __init__(self, session: _core.Session, cost: float) -> None:
+    def __init__(self, session: _core.Session, cost: float, is_estimate: bool) -> None:
         self._session = [session]
         self._change = threading.Lock()
         self.cost = cost
+        self._is_estimate = is_estimate
 
     def limit_chunks(self, num_positions: int) -> None:
         """A call reads at most so many positions, so that others wait no longer."""
@@ -52,11 +54,11 @@ class Drafting:
     def drafter(self) -> _core.Drafter:
         """Drafts the answers of one conversation."""
         with self._change:
-            return _core.Drafter(self._session[0].another(), self.cost)
+            return _core.Drafter(self._session[0].another(), self.cost, self._is_estimate)
 
     def fork(self, drafter: _core.Drafter) -> _core.Drafter:
         """Drafts the answers of a fork of the conversation."""
-        return _core.Drafter(drafter.session.fork(), self.cost)
+        return _core.Drafter(drafter.session.fork(), self.cost, self._is_estimate)
 
     def close(self) -> None:
         """Lets the model go."""
@@ -132,7 +134,7 @@ def load_drafting(
     cost = draft.cost
     if cost is None:
         cost = max(_LEAST_COST, _num_bytes(path, data_path) / _num_bytes(model, data))
-    return Drafting(session, cost)
+    return Drafting(session, cost, draft.cost is None)
 
 
 def _draft_at(given: object) -> DraftModel:

@@ -76,7 +76,8 @@ class DraftModel:
             taken to have the other model's tokenizer.
         data_path: .ptd files with weights that are kept outside the program.
         cost: What one of its calls for one token takes, in such calls of the other model: how much is drafted
-            follows from it. None (the default) takes the ratio of the sizes of the files.
+            follows from it. None (the default) takes the ratio of the sizes of the files until both have been
+            measured.
 
     Raises:
         InputError: `cost` is not above 0.

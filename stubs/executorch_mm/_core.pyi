@@ -1173,8 +1173,10 @@ def now_ns() -> int:
 class Drafter:
     """A smaller model that guesses how an answer goes on."""
 
-    def __init__(self, session: Session, cost: float) -> None:
-        """`cost`: of one of its calls, in calls of the model that answers."""
+    def __init__(self, session: Session, cost: float, is_estimate: bool) -> None:
+        """
+        `cost`: of one of its calls, in calls of the model that answers; an estimate holds until both are measured.
+        """
 
     @property
     def session(self) -> Session:
