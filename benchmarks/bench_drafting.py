@@ -9,8 +9,8 @@ with and without guesses take turns. "own": what the model answers greedily; a s
 "given": an answer that was written beforehand is forced on it, as a better model would give it. The gain is
 that of the decoding time; "same" says whether the tokens are.
 
---draft-model: the same with a draft model instead of guesses from the prompt, greedily, with temperature
-0.8, and with random tokens forced on both, so that every draft is wrong ("noise").
+--draft-model: the same with a draft model instead of guesses from the prompt, greedily and with temperature
+0.8.
 
 --count needs the folder's tokenizer alone: how many calls the given answers take, which no model's weights
 change. It counts them on the fixture tests/models/behaviour/full_logits.pte.
@@ -19,7 +19,6 @@ change. It counts them on the fixture tests/models/behaviour/full_logits.pte.
 from __future__ import annotations
 
 import argparse
-import random
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -147,7 +146,7 @@ def main() -> None:
     threads = arguments.threads or "auto"
     print("task           answer  tokens  ms/token  drafted  accepted  per step   gain  (least, most)  same")
     draft = arguments.draft_model / "model.pte" if arguments.draft_model else None
-    kinds = ("own", "sampled", "noise") if draft else ("own", "given")
+    kinds = ("own", "sampled") if draft else ("own", "given")
     with MultimodalRunner(
         arguments.folder / "model.pte", arguments.folder, num_threads=threads, draft_model=draft
     ) as runner:
@@ -158,10 +157,6 @@ def main() -> None:
                     plain = plain.replace(num_assistant_tokens=0)
                 if kind == "sampled":
                     plain = plain.replace(temperature=0.8, seed=1)
-                if kind == "noise":
-                    choice = random.Random(task.name)
-                    ids = [choice.randrange(1000, 40000) for _ in range(arguments.tokens)]
-                    plain = plain.replace(forced_tokens=ids)
                 if kind == "given":
                     ids = runner.tokenizer.encode(task.answer)[: arguments.tokens]
                     plain = plain.replace(forced_tokens=ids, max_new_tokens=len(ids))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from executorch_mm.cli.errors import UsageError
 from executorch_mm.cli.grammar import Commands, add_command
 from executorch_mm.cli.media_arguments import MARKS, add_media, place_media, read_media
-from executorch_mm.cli.model_arguments import add_model, add_threads, load_runner
+from executorch_mm.cli.model_arguments import add_draft_model, add_model, add_threads, load_runner
 from executorch_mm.cli.output import add_json, add_output, opened
 from executorch_mm.cli.progress import PromptProgress
 from executorch_mm.cli.sampling_arguments import add_sampling, sampling_config
@@ -38,6 +38,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--stats", action="store_true", help="print counts and times to stderr")
     model = add_model(parser, required=False)
     add_threads(model)
+    add_draft_model(model)
     chat = model.add_mutually_exclusive_group()
     chat.add_argument("--chat", action="store_true", help="use the chat template beside tokenizer or model")
     chat.add_argument(

@@ -94,14 +94,24 @@ def expect_no_model(arguments: argparse.Namespace) -> None:
     Raises:
         UsageError: Something is said of one all the same.
     """
-    for name in ("model_file", "tokenizer", "revision", "local_files_only"):
-        if getattr(arguments, name):
+    for name in ("model_file", "tokenizer", "revision", "local_files_only", "draft_model"):
+        if getattr(arguments, name, None):
             raise UsageError(f"{arguments.command}: --{name.replace('_', '-')} needs a model")
 
 
 def add_threads(parser: argparse._ActionsContainer) -> None:
     """Adds `--threads`."""
     parser.add_argument("--threads", metavar="N", type=int, help="threads to run on (default: by model size)")
+
+
+def add_draft_model(group: argparse._ActionsContainer) -> None:
+    """Adds `--draft-model`."""
+    group.add_argument(
+        "--draft-model",
+        metavar="PATH",
+        help="a smaller model with the same tokenizer that drafts answers, which stay the same: a .pte file "
+        "or a folder with one",
+    )
 
 
 def num_threads(arguments: argparse.Namespace) -> NumThreads:
@@ -132,4 +142,10 @@ def load_runner(arguments: argparse.Namespace) -> MultimodalRunner:
         expect_no_model(arguments)
         return MultimodalRunner.demo(num_threads=threads)
     files = find_files(arguments)
-    return MultimodalRunner(files.model, files.tokenizer, data_path=files.data, num_threads=threads)
+    return MultimodalRunner(
+        files.model,
+        files.tokenizer,
+        data_path=files.data,
+        num_threads=threads,
+        draft_model=arguments.draft_model,
+    )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from executorch_mm.cli.errors import PROGRAM, UsageError
 from executorch_mm.cli.grammar import Commands, add_command
 from executorch_mm.cli.model_arguments import (
+    add_draft_model,
     add_model_argument,
     add_threads,
     expect_no_model,
@@ -50,6 +51,7 @@ def add_parser(commands: Commands) -> None:
         help="another model, which is loaded when it is first asked for; may be repeated",
     )
     add_threads(model)
+    add_draft_model(model)
     network = parser.add_argument_group("network")
     network.add_argument(
         "--host",
@@ -228,11 +230,17 @@ def _load(arguments: argparse.Namespace, threads: NumThreads) -> Model:
 
     if arguments.model is None:
         return MultimodalModel.demo(num_threads=threads)
-    return _of_files(find_files(arguments), threads)
+    return _of_files(find_files(arguments), threads, arguments.draft_model)
 
 
-def _of_files(files: ModelFiles, threads: NumThreads) -> Model:
+def _of_files(files: ModelFiles, threads: NumThreads, draft_model: str | None = None) -> Model:
     """The model, as what it is: a language model, one that writes down speech, or one that gives vectors."""
     from executorch_mm.server.loading import load_model
 
-    return load_model(files.model, files.tokenizer, data_path=files.data, num_threads=threads)
+    return load_model(
+        files.model,
+        files.tokenizer,
+        data_path=files.data,
+        num_threads=threads,
+        draft_model=draft_model,
+    )

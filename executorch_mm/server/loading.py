@@ -33,6 +33,7 @@ def load_model(
     *,
     data_path: Sequence[PathLike] = (),
     num_threads: NumThreads = "auto",
+    draft_model: PathLike | None = None,
 ) -> Model:
     """A language model, one that writes down speech, or one that gives vectors, whichever the program is.
 
@@ -41,13 +42,15 @@ def load_model(
         tokenizer: The folder of the tokenizer and what else describes the model; None for the model's.
         data_path: .ptd files of the model.
         num_threads: Of the model.
+        draft_model: A smaller model that drafts its answers; for a language model only.
 
     Raises:
+        InputError: A draft model for another kind.
         ExecutorchMMError, OSError: It cannot be loaded.
     """
     data = tuple(data_path)
     ways: list[Callable[[], Model]] = [
-        lambda: _language_model(model, tokenizer, data, num_threads),
+        lambda: _language_model(model, tokenizer, data, num_threads, draft_model),
         lambda: SpeechModel(model, tokenizer, data_path=data, num_threads=num_threads),
         lambda: SpeechRunner(model, tokenizer, data_path=data, num_threads=num_threads),
         lambda: ClipModel(model, tokenizer, num_threads=num_threads),
@@ -59,13 +62,21 @@ def load_model(
             return load()
         except ContractError as error:  # noqa: PERF203 (the program is of another kind)
             refusals.append(error)
+            if draft_model is not None:
+                raise InputError(f"draft_model: expected with it a language model: {error}") from error
     raise refusals[0]
 
 
 def _language_model(
-    model: PathLike, tokenizer: PathLike | None, data: tuple[PathLike, ...], num_threads: NumThreads
+    model: PathLike,
+    tokenizer: PathLike | None,
+    data: tuple[PathLike, ...],
+    num_threads: NumThreads,
+    draft_model: PathLike | None,
 ) -> LanguageModel:
-    loaded = MultimodalModel(model, tokenizer, data_path=data, num_threads=num_threads)
+    loaded = MultimodalModel(
+        model, tokenizer, data_path=data, num_threads=num_threads, draft_model=draft_model
+    )
     try:
         loaded.session().close()
     except InputError:  # its state lies in a delegate, or the like: one conversation at a time

@@ -7,7 +7,7 @@ import sys
 
 from executorch_mm.cli.errors import UsageError, complain
 from executorch_mm.cli.grammar import Commands, add_command
-from executorch_mm.cli.model_arguments import add_model_argument, add_threads, load_runner
+from executorch_mm.cli.model_arguments import add_draft_model, add_model_argument, add_threads, load_runner
 from executorch_mm.cli.sampling_arguments import add_sampling, sampling_config
 
 
@@ -25,6 +25,7 @@ def add_parser(commands: Commands) -> None:
     )
     model = add_model_argument(parser, required=False)
     add_threads(model)
+    add_draft_model(model)
     model.add_argument("--system", metavar="TEXT", help="system message")
     parser.add_argument("--load", metavar="FILE", help="go on with a conversation that /save has written")
     parser.add_argument(

@@ -268,6 +268,18 @@ def test_generate_takes_model_and_tokenizer_paths_and_reports_to_stderr(call: Ca
     assert result.stderr.count("\n") == 1
 
 
+def test_a_draft_model_that_is_not_there_is_named(call: Call) -> None:
+    model = Path(__file__).parents[2] / "models" / "behaviour" / "full_logits.pte"
+    arguments = ["generate", "--model", str(model), "--tokenizer", str(MODEL), "--raw", "how many"]
+    fails(call(*arguments, "--draft-model", str(model.with_name("none.pte"))), 1, "none.pte")
+
+
+def test_a_model_that_cannot_check_drafts_says_so(call: Call) -> None:
+    model = str(MODEL / "model.pte")
+    result = call("generate", "--model", model, "--draft-model", model, "hello")
+    fails(result, 1, "draft_model: expected with it a model that gives logits for each token")
+
+
 def test_generate_reads_the_prompt_from_standard_input(
     call: Call, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +330,7 @@ def test_stop_strings_end_the_answer(call: Call, image: Path) -> None:
         (["--tokenizer", "t.json"], ["--tokenizer needs a model"]),
         (["--model-file", "m.pte"], ["--model-file needs a model"]),
         (["--local-files-only"], ["--local-files-only needs a model"]),
+        (["--draft-model", "d.pte"], ["--draft-model needs a model"]),
         (["--audio", "-", "--image", "-"], ["standard input can be read once only"]),
     ],
 )
