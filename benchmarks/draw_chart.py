@@ -1,4 +1,7 @@
-"""Draws what bench_vs_upstream.py --json wrote: python benchmarks/draw_chart.py RESULT.json CHART.svg"""
+"""Draws what bench_vs_upstream.py or bench_speech.py --json wrote.
+
+python benchmarks/draw_chart.py RESULT.json CHART.svg
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ LABELS = {  # rows of the result -> how the chart calls them
     "decode after 990, tokens/s": "decode, 990 tokens of context",
 }
 WIDTH, LEFT, RIGHT, TOP, STEP, BAR = 760, 220, 150, 58, 30, 18
-OURS, INK, GRID = "#2f6f9f", "#1f2328", "#d0d7de"
+OURS, SECOND, INK, FAINT, GRID = "#2f6f9f", "#9fc3dc", "#1f2328", "#59636e", "#d0d7de"
 
 
 def unit(label: str, value: float) -> str:
@@ -76,9 +79,51 @@ def draw(result: dict[str, Any]) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
+def draw_speech(result: dict[str, Any]) -> str:
+    """Real-time factors, less is faster: all clips, and below them the short ones alone."""
+    left, wide = 335, WIDTH - 335 - 70
+    groups = {"all": f"all {len(result['clips'])} clips", "short": "clips of 3 to 7.1 s"}
+    rows = result["rows"]
+    most = max(row[f"{group}, real-time factor"][2] for row in rows.values() for group in groups)
+    height = TOP + 48 * len(rows) + 44
+    parts = [
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
+            f'viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="13" fill="{INK}">'
+        ),
+        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
+        '<text x="16" y="24" font-size="15" font-weight="bold">Whisper base on a CPU</text>',
+        (
+            f'<text x="16" y="43" font-size="11" fill="{FAINT}">seconds of work for a second of audio, '
+            f"less is faster; {escape(result['machine'])}, {escape(result['date'])}</text>"
+        ),
+    ]
+    for index, (name, row) in enumerate(rows.items()):
+        y = TOP + 48 * index
+        label = name.replace("ours, ", "executorch_mm, ").replace(", precision default", "")
+        parts.append(f'<text x="{left - 10}" y="{y + 22}" text-anchor="end">{escape(label)}</text>')
+        for line, (group, colour) in enumerate(zip(groups, (OURS, SECOND), strict=True)):
+            middle, low, high = row[f"{group}, real-time factor"]
+            top, end = y + 17 * line, left + wide * middle / most
+            parts.append(
+                f'<rect x="{left}" y="{top}" width="{end - left:.1f}" height="15" fill="{colour}">'
+                f"<title>{low:.4f} to {high:.4f}</title></rect>"
+                f'<text x="{end + 6:.1f}" y="{top + 12}" font-size="11">{middle:.3f}</text>'
+            )
+    for index, (label, colour) in enumerate(zip(groups.values(), (OURS, SECOND), strict=True)):
+        x = left + 140 * index
+        parts.append(
+            f'<rect x="{x}" y="{height - 28}" width="12" height="12" fill="{colour}"/>'
+            f'<text x="{x + 18}" y="{height - 17}">{label}</text>'
+        )
+    return "\n".join([*parts, "</svg>", ""])
+
+
 def main() -> None:
-    result, chart = map(Path, sys.argv[1:])
-    chart.write_text(draw(json.loads(result.read_text())))
+    source, chart = map(Path, sys.argv[1:])
+    result = json.loads(source.read_text())
+    is_speech = isinstance(result["rows"], dict)
+    chart.write_text(draw_speech(result) if is_speech else draw(result))
 
 
 if __name__ == "__main__":
