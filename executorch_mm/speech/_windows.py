@@ -26,7 +26,8 @@ class Windows:
 
     Attributes:
         duration: Of the audio, in seconds.
-        num_frames: Of the audio.
+        num_frames: Of the audio: with the one that it fills in part where it is one window, as in
+            transformers.
         size: Frames of a window.
     """
 
@@ -41,8 +42,9 @@ class Windows:
         self._samples = waveform.samples
         self._chunks = processor.features(waveform)
         self.duration = len(waveform.samples) / self._rate
-        self.num_frames = -(-len(waveform.samples) // config.hop)
         self.size = int(self._chunks.shape[2])
+        whole, rest = divmod(len(waveform.samples), config.hop)
+        self.num_frames = whole + (rest > 0 and whole < self.size)
         if len(self._chunks) > 1:  # what stands behind the end of a longer audio clip in Whisper's reference
             self._chunks[-1, :, self.num_frames % self.size or self.size :] = 0
 
@@ -73,8 +75,8 @@ class Windows:
         return start + round(steps * TIME_STEP * self._rate / self._hop)
 
     def seconds(self, frame: int) -> float:
-        """Where a frame begins."""
-        return min(frame * self._hop / self._rate, self.duration)
+        """Where a frame begins; the end of the audio behind its last one."""
+        return self.duration if frame >= self.num_frames else frame * self._hop / self._rate
 
     def is_silent(self, start: int) -> bool:
         """Whether there is nothing to hear in the window from this frame on."""
