@@ -93,7 +93,7 @@ def main() -> None:
 def make_sounds(folder: Path, seconds: float) -> Iterator[tuple[str, Path]]:
     path = folder / "silence.wav"
     sox("-n", *FORMAT, str(path), "trim", "0", str(seconds))
-    yield "digital silence", path
+    yield "silence, with sox's dither", path
     path = folder / "dither.wav"
     sox("-n", *FORMAT, str(path), "synth", str(seconds), "whitenoise", "gain", "-87")
     yield "silence, one bit of noise", path
