@@ -650,16 +650,16 @@ void tile_groups(const Tile& tile, int64_t i) {
 }
 
 // One scale for each output.
-template <int kM, Format kFormat>
+template <int kM>
 void tile_whole(const Tile& tile, int64_t i) {
   const Activations& in = *tile.in;
   const Layer& layer = *tile.layer;
   __m512i left[kM];
   __m512i right[kM];
-  constexpr int32_t kOffset = kFormat == Format::kInt8 ? 128 : 8;
+  const int32_t offset = layer.format == Format::kInt8 ? 128 : 8;
 #pragma GCC unroll 8
   for (int m = 0; m < kM; ++m)
-    left[m] = right[m] = _mm512_set1_epi32(-kOffset * in.scales[i + m].sum);
+    left[m] = right[m] = _mm512_set1_epi32(-offset * in.scales[i + m].sum);
   add_products<kM, 2>(tile.weights, in.values + i * in.stride, in.stride, tile.quads, left, right);
   const uint8_t* const scales = layer.scales + tile.begin * 4;
   const __m512 s0 = _mm512_maskz_loadu_ps(lanes(tile.count), scales);
@@ -713,10 +713,8 @@ void some_tile(const Tile& tile, int64_t i) {
     some_tile<kM - 2>(tile, i + 2);
   } else if (tile.layer->format == Format::kFloat32) {
     tile_floats<kM>(tile, i);
-  } else if (tile.layer->format == Format::kInt8) {
-    tile_whole<kM, Format::kInt8>(tile, i);
   } else {
-    tile_whole<kM, Format::kInt4>(tile, i);
+    tile_whole<kM>(tile, i);
   }
 }
 
