@@ -219,6 +219,8 @@ class Stats:
         forced = (
             f" ({self.num_forced_tokens} forced, masks {duration(self.mask_seconds)})" if self.mask_ns else ""
         )
+        if self.num_drafted_tokens:
+            forced += f" ({self.num_accepted_tokens} of {self.num_drafted_tokens} guesses right)"
         prompt = counted(self.num_prompt_tokens, "token")
         if self.num_cached_tokens:
             prompt += f" ({self.num_cached_tokens} cached)"

@@ -174,6 +174,9 @@ struct Contract : Signatures {
   int64_t max_batch_tokens = 1;
   int64_t max_chunk = 0;    // tokens that one decoder call takes at most
   bool all_logits = false;  // of each token of a call, not of the last one alone
+  // Whether a token's logits have the same bits however many tokens the call reads, as far as
+  // attention goes: ours sees to that where the call says so, see Executor::decode_rows().
+  bool has_own_attention = false;
   // Speech: heads of which a call tells how much its last token looks at each frame, (1, heads,
   // frames) behind the logits; 0 where it does not.
   int64_t num_alignment_heads = 0;

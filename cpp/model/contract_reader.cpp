@@ -187,6 +187,7 @@ void read_state(const MethodSpec& decoder, const ProgramInfo& program, int64_t s
         return sharing.memories.count(static_cast<uint32_t>(tensor.arena_buffer + 1)) != 0;
       });
   contract.is_state_copied = has_fixed_state(sharing, *method, contract.state);
+  contract.has_own_attention = has_own_attention(*method);
   contract.cache = cache_limits(contract.state);
   // Keys that an attention reads up to the position may also be a ring, which then is no longer
   // than its rows.

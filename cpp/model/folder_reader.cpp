@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "model/contract_checks.h"
 #include "model/folder_part.h"
+#include "model/value_uses.h"
 
 namespace emm {
 namespace {
@@ -85,6 +86,7 @@ class Reader {
       found_.decode.inputs[i].cache = found_.cache.size();
       found_.cache.push_back(std::move(tensor));
     }
+    found_.contract.has_own_attention = has_own_attention(decode.program);
     if (found_.cache.empty())
       refuse_contract("decode: expected a cache among its inputs, export.json's in_spec has none");
   }

@@ -275,6 +275,14 @@ Uses::Rows Uses::rows_of(std::string_view op, const ProgramInstruction& call) co
   return {dim->integer < 0 ? dim->integer + rank : dim->integer, origin};
 }
 
+bool has_own_attention(const ProgramMethod& method) {
+  return std::any_of(method.operators.begin(), method.operators.end(), [](const std::string& op) {
+    const std::string_view base = base_name(op);
+    return base == "llama::custom_sdpa" || base == "llama::custom_quantized_sdpa" ||
+           base == "llama::sdpa_with_kv_cache" || base == "kvcache::update_and_attend";
+  });
+}
+
 int64_t num_attended_rows(const ProgramMethod& method) {
   const Uses uses(method);
   int64_t fewest = 0;

@@ -72,6 +72,9 @@ class Uses {
 // where there is none.
 int64_t num_attended_rows(const ProgramMethod& method);
 
+// Whether it calls an attention operator, all of which are ours: see cpp/ops.
+bool has_own_attention(const ProgramMethod& method);
+
 // The ids that the instructions compare the method's input `place`, or a copy of it in another
 // dtype or shape, with; ascending.
 std::vector<int64_t> compared_ids(const ProgramMethod& method, size_t place);

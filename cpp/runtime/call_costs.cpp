@@ -36,6 +36,7 @@ double CallCosts::of(int64_t num_tokens) const {
 
 void CallCosts::fix() {
   is_fixed_ = true;
+  one_ns_ = 0.0f;
   for (std::atomic<float>& entry : factors_) entry = 0.0f;
 }
 

@@ -1,5 +1,6 @@
 // What a call of a model for several tokens takes, in calls for one: an estimate, then what was
-// measured. Only how much is guessed follows from it, never what is answered.
+// measured. Only how much is guessed follows from it, never what is answered: where logits depend
+// on how many tokens a call reads, the estimate holds.
 //
 // One for all sessions of a model, in any thread.
 #pragma once

@@ -27,6 +27,13 @@ bool takes_guesses(const Contract& contract) {
   return contract.all_logits && contract.max_chunk >= 2 && !contract.cache.is_recurrent;
 }
 
+// Whether tokens come out the same however many are read in a call. Else how many these are must
+// not follow from the clock.
+bool has_same_rows(const Contract& contract) {
+  return contract.has_own_attention && contract.step_name.empty() &&
+         contract.position_style != PositionStyle::kNone;
+}
+
 void expect_guesses(const Contract& contract) {
   const std::string name = "prompt_lookup_num_tokens: ";
   const std::string& decoder = contract.decoder_name;
@@ -52,6 +59,7 @@ Generation::Generation(std::shared_ptr<Session> session, GenerationOptions optio
   const int64_t vocab_size = session_->contract().vocab_size;
   for (const int64_t id : options_.stop_token_ids) check_token_id("stop_token_ids", id, vocab_size);
   sampler_.prepare(vocab_size);
+  if (!has_same_rows(session_->contract())) session_->costs()->fix();
   if (options_.num_lookup_tokens > 0) {
     expect_guesses(session_->contract());
     // What is guessed has been there before, which that option forbids.

@@ -103,6 +103,7 @@ TEST_CASE("keys that attention reads up to the position bound it, those read by 
     b.call("llama::custom_sdpa.out",
            {query, keys, keys, start, none, b.integer(0), b.integer(1), none, out, out});
     CHECK(num_attended_rows(b.method()) == (by_position ? 16 : 0));
+    CHECK(has_own_attention(b.method()));
   }
 }
 

@@ -2,8 +2,11 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <optional>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "testing/fake_session.h"
@@ -97,6 +100,33 @@ TEST_CASE("text that repeats itself takes few calls, text that does not hardly m
        ++size)
     lost += random.session->costs()->of(*size) - 1.0;
   CHECK(lost <= kMayLose + 400 * kMayLosePerToken);
+}
+
+TEST_CASE(
+    "calls are measured where it makes no difference to an answer how many tokens they read") {
+  for (const bool has_own_attention : {true, false}) {
+    Contract contract = contract_with(flat());
+    contract.has_own_attention = has_own_attention;
+    std::vector<Ids> sizes;
+    for (const int milliseconds : {0, 2}) {
+      auto executor = std::make_unique<FakeExecutor>(contract, [&](const Ids& cache) {
+        // The rule is asked for each row: a call of more tokens takes as much longer.
+        std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+        return nearly_periodic(cache);
+      });
+      FakeExecutor* fake = executor.get();
+      const auto session = std::make_shared<Session>(std::move(executor));
+      session->begin_prefill({TokenInput{{3, 4, 5}}});
+      while (session->step_prefill()) {
+      }
+      Generation generation(session, options_with(60, 7));
+      while (generation.next()) {
+      }
+      CHECK((session->costs()->one_ns() > 0.0) == has_own_attention);
+      sizes.push_back({fake->call_sizes.begin(), fake->call_sizes.end()});
+    }
+    if (!has_own_attention) CHECK(sizes[0] == sizes[1]);
+  }
 }
 
 TEST_CASE("nothing is read beyond the last token that is asked for or has room") {

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from executorch_mm import GenerationConfig, InputError, MultimodalRunner, make_token_input
+from executorch_mm import DraftModel, GenerationConfig, InputError, MultimodalRunner, make_token_input
 from number_tokenizer import NumberTokenizer
 from outcomes import outcome_of
 from stateful_models import MODELS
@@ -107,13 +107,39 @@ def test_with_our_attention_logprobs_have_the_bits_of_those_without_guesses(name
         assert found[0] == found[1]
 
 
-def test_a_text_that_repeats_itself_takes_fewer_calls(model: MultimodalRunner) -> None:
-    model.reset()
-    stats = outcome_of(model, PROMPT, prompt_lookup_num_tokens=6, logits_processors=[repeat])["stats"]
-    # How much is guessed follows from measured times; tests/cpp/runtime counts calls with fixed ones.
-    assert stats.num_accepted_tokens >= 1
-    assert stats.tokens_per_step == (stats.num_generated_tokens - 1) / stats.num_decode_steps > 1
-    assert stats.to_dict()["num_drafted_tokens"] == stats.num_drafted_tokens
+# Beside a draft model whose cost is given no call is measured, and at the cost of a call it is never asked.
+UNMEASURED = DraftModel(MODELS / "text/no_cache.pte", cost=1.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_text_that_repeats_itself_takes_few_calls(name: str) -> None:
+    counts = []
+    with MultimodalRunner(MODELS / f"{name}.pte", Words(), draft_model=UNMEASURED) as runner:
+        for _ in range(2):
+            runner.reset()
+            stats = outcome_of(runner, PROMPT, prompt_lookup_num_tokens=6, logits_processors=[repeat])[
+                "stats"
+            ]
+            assert stats.num_accepted_tokens >= 4
+            assert stats.tokens_per_step == (stats.num_generated_tokens - 1) / stats.num_decode_steps > 1.2
+            assert stats.to_dict()["num_drafted_tokens"] == stats.num_drafted_tokens
+            counts.append((stats.num_drafted_tokens, stats.num_accepted_tokens, stats.num_decode_steps))
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("name", ["text/no_cache", "optimum/llama"])
+def test_without_our_attention_the_same_request_makes_the_same_calls(name: str) -> None:
+    counts = []
+    for _ in range(2):
+        with MultimodalRunner(MODELS / f"{name}.pte", Words()) as runner:
+            for _ in range(4):
+                runner.reset()
+                stats = outcome_of(runner, PROMPT, prompt_lookup_num_tokens=6, logits_processors=[repeat])[
+                    "stats"
+                ]
+                counts.append((stats.num_drafted_tokens, stats.num_accepted_tokens, stats.num_decode_steps))
+    assert len(set(counts)) == 1
+    assert counts[0][1] >= 4
 
 
 @pytest.mark.parametrize("count", [1, 3, 6, 7, 10])
