@@ -178,21 +178,23 @@ def test_an_exception_of_a_processor_leaves_the_conversation_to_go_on(model: Mul
     assert said == list(expected[: len(said)])
 
 
-def test_formats_hold_and_guesses_that_they_forbid_are_not_read(model: MultimodalRunner) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_formats_hold_and_guesses_that_they_forbid_are_not_read(name: str) -> None:
     pytest.importorskip("llguidance", reason="the extra executorch_mm[guidance] is not installed")
     from executorch_mm import Regex
 
     # One of two at each place, so that nothing is forced.
     wanted = Regex("(( 5| 8)( 9| 7)( 10| 11)( 12| 13)( 14| 15)( 16| 17)){4}")
     found = []
-    for num_tokens in (None, 6):
-        model.reset()
-        config = GenerationConfig(
-            response_format=wanted, logits_processors=[repeat], prompt_lookup_num_tokens=num_tokens
-        )
-        result = model.generate_result(PROMPT, config)
-        found.append((result.text, result.token_ids, model.history, result.finish_reason))
-        stats = result.stats
+    with MultimodalRunner(MODELS / f"{name}.pte", Words(), draft_model=UNMEASURED) as model:
+        for num_tokens in (None, 6):
+            model.reset()
+            config = GenerationConfig(
+                response_format=wanted, logits_processors=[repeat], prompt_lookup_num_tokens=num_tokens
+            )
+            result = model.generate_result(PROMPT, config)
+            found.append((result.text, result.token_ids, model.history, result.finish_reason))
+            stats = result.stats
     assert found[0] == found[1]
     assert stats.num_accepted_tokens > 0
 
