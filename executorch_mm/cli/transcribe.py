@@ -325,9 +325,17 @@ def _runner(arguments: argparse.Namespace) -> SpeechRunner:
     return SpeechRunner(files.model, files.tokenizer, data_path=files.data, num_threads=threads)
 
 
-def _model(arguments: argparse.Namespace) -> SpeechModel:
+def _model(arguments: argparse.Namespace) -> SpeechModel | SpeechRunner:
+    """One that can hear several files together, if its state allows that."""
+    from executorch_mm import InputError
     from executorch_mm.speech import SpeechModel
 
     threads = num_threads(arguments)
     files = find_files(arguments)
-    return SpeechModel(files.model, files.tokenizer, data_path=files.data, num_threads=threads)
+    model = SpeechModel(files.model, files.tokenizer, data_path=files.data, num_threads=threads)
+    try:
+        model.session().close()
+    except InputError:  # its state lies in a delegate: one conversation at a time
+        model.close()
+        return _runner(arguments)
+    return model

@@ -81,7 +81,9 @@ def _language_model(
         loaded.session().close()
     except InputError:  # its state lies in a delegate, or the like: one conversation at a time
         loaded.close()
-        return MultimodalRunner(model, tokenizer, data_path=data, num_threads=num_threads)
+        return MultimodalRunner(
+            model, tokenizer, data_path=data, num_threads=num_threads, draft_model=draft_model
+        )
     return loaded
 
 
