@@ -12,7 +12,14 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from executorch_mm import GenerationConfig, MultimodalModel, cli, make_token_input
+from executorch_mm import (
+    GenerationConfig,
+    InputError,
+    MultimodalModel,
+    MultimodalRunner,
+    cli,
+    make_token_input,
+)
 from executorch_mm.cli import serve
 from stateful_models import MODELS
 
@@ -81,3 +88,19 @@ def test_serve_answers_the_same_with_a_draft_model(folder: Path) -> None:
             answers.append(json.load(reply)["choices"][0]["text"])
     assert len(answers[0].split()) == 24
     assert answers[0] == answers[1] == answers[2]
+
+
+def test_a_model_of_one_conversation_is_served_with_its_draft(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("starlette", reason="the extra executorch_mm[server] is not installed")
+
+    def session(_model: MultimodalModel) -> object:
+        raise InputError("its state lies in a delegate")
+
+    monkeypatch.setattr(MultimodalModel, "session", session)
+    parsed = cli.build_parser().parse_args(["serve", str(folder), "--draft-model", DRAFT])
+    with serve._load(parsed, "auto") as runner:
+        assert isinstance(runner, MultimodalRunner)
+        result = runner.generate_result(make_token_input(PROMPT), max_new_tokens=24, ignore_eos=True)
+    assert result.stats.num_drafted_tokens > 0

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import chunk_cases
-from executorch_mm import cli
+from executorch_mm import InputError, cli
 from executorch_mm.cli.audio_files import audio_files, replaced
 from executorch_mm.cli.errors import UsageError
-from executorch_mm.speech import Segment, SpeechRunner
+from executorch_mm.speech import Segment, SpeechModel, SpeechRunner, SpeechSession
 from executorch_mm.speech.formats import write
 
 MODEL = Path(__file__).resolve().parents[2] / "models" / "speech" / "kv.pte"
@@ -89,6 +89,20 @@ def test_a_folder_is_written_as_it_lies_and_what_is_there_is_skipped(
     # another format is another file, and words need no text file beside them
     assert run(talks / "late", *PLAIN, "--format", "verbose_json", "--output-dir", out)[0] == 0
     assert json.loads((out / "c.json").read_text())["text"] == result.text
+
+
+def test_a_model_of_one_conversation_hears_files_one_after_the_other(
+    talks: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def session(_model: SpeechModel) -> SpeechSession:
+        raise InputError("its state lies in a delegate")
+
+    assert run(talks, *PLAIN, "--output-dir", tmp_path / "with")[0] == 0
+    monkeypatch.setattr(SpeechModel, "session", session)
+    assert run(talks, *PLAIN, "--output-dir", tmp_path / "without") == (0, "", "")
+    for path in (tmp_path / "with").rglob("*.txt"):
+        alone = tmp_path / "without" / path.relative_to(tmp_path / "with")
+        assert alone.read_text() == path.read_text()
 
 
 def test_a_file_that_fails_is_not_there_and_tried_again(talks: Path, tmp_path: Path, run: Run) -> None:
