@@ -95,8 +95,7 @@ def load_state(path: str | os.PathLike[str], session: _core.Session, identity: M
         head = _Header(file, session.contract, identity)
         if file.body_bytes != head.body_bytes:
             raise file.damaged(f"its content has {file.body_bytes} bytes, expected {head.body_bytes}")
-        body = np.frombuffer(file.body(), np.uint8)
-        history, pending, logits, state = np.split(body, head.cuts)
+        history, pending, logits, state = np.split(file.body(), head.cuts)
         if head.dtype != "float32":
             state = _unpacked(state, session.contract.state_layout(head.position), head.dtype)
         try:
@@ -222,20 +221,27 @@ def _packed(content: _Bytes, piece: tuple[str, str, int], dtype: str) -> _Bytes:
 
 
 def _unpacked(content: _Bytes, layout: _Layout, dtype: str) -> _Bytes:
-    pieces = [np.empty(0, np.uint8)]
-    start = 0
+    result = np.empty(sum(nbytes for _, _, nbytes in layout), np.uint8)
+    read = written = 0
     for piece in layout:
-        stored = content[start : start + _packed_bytes(piece, dtype)]
-        start += stored.size
+        stored = content[read : read + _packed_bytes(piece, dtype)]
+        place = result[written : written + piece[2]]
+        read += stored.size
+        written += place.size
         if not _is_packed(piece, dtype):
-            pieces.append(stored)
+            place[:] = stored
         elif dtype == "float16":
-            pieces.append(np.frombuffer(stored.tobytes(), "<f2").astype("<f4").view(np.uint8))
+            place.view("<f4")[:] = stored.view("<f2")
         else:
-            count = piece[2] // 4
-            num_scales = -(-count // _GROUP)
-            scales = np.frombuffer(stored[: 4 * num_scales].tobytes(), "<f4")
-            values = stored[4 * num_scales :].view(np.int8).astype(np.float32)
+            values = place.view("<f4")
+            num_whole, num_left = divmod(values.size, _GROUP)
+            num_scales = num_whole + (num_left > 0)
+            scales = stored[: 4 * num_scales].view("<f4")
+            steps = stored[4 * num_scales :].view(np.int8)
+            whole = num_whole * _GROUP
             with np.errstate(all="ignore"):  # whatever a stranger has written there
-                pieces.append((values * np.repeat(scales, _GROUP)[:count]).view(np.uint8))
-    return np.concatenate(pieces)
+                groups = values[:whole].reshape(-1, _GROUP)
+                np.multiply(steps[:whole].reshape(-1, _GROUP), scales[:num_whole, np.newaxis], out=groups)
+                if num_left:
+                    np.multiply(steps[whole:], scales[-1], out=values[whole:])
+    return result

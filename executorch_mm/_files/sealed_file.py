@@ -13,9 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from executorch_mm.errors import StateFileError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from typing_extensions import Buffer, Self
 
 # Magic, version of the format, bytes of the header and of the body; then the SHA-256 of these and the header,
@@ -126,15 +129,15 @@ class SealedFile:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def body(self) -> bytearray:
+    def body(self) -> npt.NDArray[np.uint8]:
         """The body. Look at `body_bytes` first, for which memory is taken.
 
         Raises:
             StateFileError: It is damaged.
         """
-        body = bytearray(self.body_bytes)
-        self._fill(memoryview(body))
-        if _digest([memoryview(body)]).hex() != self.header.get(_BODY_DIGEST):
+        body = np.empty(self.body_bytes, np.uint8)  # in large pages, and not written twice
+        self._fill(body.data)
+        if _digest([body.data]).hex() != self.header.get(_BODY_DIGEST):
             raise self.damaged("the checksum of its content is another")
         return body
 

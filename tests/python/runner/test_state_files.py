@@ -367,7 +367,7 @@ def test_numbers_that_float16_does_not_hold_are_refused_rather_than_changed(
     llama: MultimodalRunner, saved: Path
 ) -> None:
     with SealedFile(saved, 1) as file:
-        body = file.body()
+        body = bytearray(file.body())
     body[-4:] = np.float32(70_000).tobytes()
     resealed(saved, bytes(body))
     llama.restore(saved)
