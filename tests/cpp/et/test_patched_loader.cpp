@@ -27,7 +27,9 @@ TEST_CASE("graphs are counted by what they are") {
   CHECK(count_linear_delegates(program, {"own", true}) == 1);
   CHECK(count_pointwise_delegates(program, {"own", true}) == 1);
   CHECK(count_pointwise_delegates(program, {"own", false}) == 0);
-  CHECK(count_linear_delegates(program, {"own", true, /*only_int4=*/true}) == 0);
+  LinearChoice only_int4{"own", true};
+  only_int4.only_int4 = true;
+  CHECK(count_linear_delegates(program, only_int4) == 0);
 }
 
 TEST_CASE("nothing is taken over in a file without segments, whose header has no room for a size") {
