@@ -83,14 +83,12 @@ std::unique_ptr<DataLoader> rename_linear_delegates(std::unique_ptr<DataLoader> 
                                                     const char* backend) {
   ProgramPatch patch{backend, {}, {}};
   size_t rotary = 0;
-  size_t dropped = 0;
   for (const ProgramMethod& method : program.methods) {
     auto& is_renamed = patch.is_renamed.emplace_back();
     for (const ProgramDelegate& delegate : method.delegates)
       is_renamed.push_back(is_taken(program, delegate, choice));
     const ShortChain& chain =
-        patch.chains.emplace_back(shorten_chain(method, {choice.rotary, choice.pointwise}));
-    dropped += chain.num_dropped();
+        patch.chains.emplace_back(choice.rotary ? shorten_chain(method) : ShortChain{});
     for (const size_t delegate : chain.rotary_delegates) is_renamed[delegate] = true;
     rotary += chain.rotary_delegates.size();
   }
@@ -107,7 +105,7 @@ std::unique_ptr<DataLoader> rename_linear_delegates(std::unique_ptr<DataLoader> 
     ET_LOG(Info, "none of them: the program's tables lie in each other");
     return inner;
   }
-  ET_LOG(Info, "%zu rotary embeddings are ours, %zu instructions are left out", rotary, dropped);
+  ET_LOG(Info, "%zu rotary embeddings are ours", rotary);
   return std::make_unique<PatchedLoader>(std::move(inner), copy.data, copy.size);
 }
 

@@ -25,7 +25,6 @@ class PointwiseCall final : public TakenGraph {
  public:
   PointwiseCall(const PointwiseGraph& graph, const linear::PointwiseLoops& loops) {
     plan_.columns = graph.columns;
-    plan_.mean = loops.mean;
     for (const PointwiseValue& value : graph.values) {
       plan_.values.push_back(
           {value.has_rows, value.has_columns, value.input.has_value() || value.output.has_value()});
@@ -105,15 +104,8 @@ class PointwiseCall final : public TakenGraph {
     uint32_t arg;
   };
 
-  // Where the graph takes one number for each row, more of them stand for their mean
-  // (short_chain.h).
-  bool fits(const Tensor& tensor, linear::PointwisePlan::Value& value, int64_t rows) const {
-    int64_t columns = value.has_columns ? plan_.columns : 1;
-    if (value.has_rows && !value.has_columns && tensor.dim() > 0) {
-      columns = tensor.size(tensor.dim() - 1);
-      value.mean_of = columns == 1 ? 0 : columns;
-      if (columns == 0) return false;
-    }
+  bool fits(const Tensor& tensor, const linear::PointwisePlan::Value& value, int64_t rows) const {
+    const int64_t columns = value.has_columns ? plan_.columns : 1;
     if (tensor.dim() == 0) return !value.has_rows && columns == 1;  // one number
     if (tensor.size(tensor.dim() - 1) != columns) return false;
     if (!value.has_rows) return tensor.numel() == columns;

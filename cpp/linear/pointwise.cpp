@@ -18,18 +18,12 @@ void PointwisePlan::run(const std::vector<float*>& memory, int64_t begin, int64_
   // What lives within a row: a tile of each step's result.
   alignas(64) float scratch[kMaxSteps][kTile];
   std::array<float*, kMaxValues> at{};
-  std::array<float, kMaxValues> means;
   for (int64_t row = begin; row < end; ++row) {
     for (int64_t first = 0; first < columns; first += kTile) {
       const int64_t wide = std::min(kTile, columns - first);
       for (size_t v = 0; v < values.size(); ++v) {
         const Value& value = values[v];
         if (!value.is_outside) continue;
-        if (value.mean_of > 0) {
-          if (first == 0) means[v] = mean(memory[v] + row * value.mean_of, value.mean_of);
-          at[v] = &means[v];
-          continue;
-        }
         at[v] = memory[v] + (value.has_rows ? row * (value.has_columns ? columns : 1) : 0) +
                 (value.has_columns ? first : 0);
       }

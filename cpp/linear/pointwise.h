@@ -25,8 +25,6 @@ struct PointwiseLoops {
   // Pairs of numbers that lie side by side, turned: (a, b) becomes (a * cosine - b * sine,
   // a * sine + b * cosine), each product and sum rounded.
   void (*rotate)(const float* pairs, const float* cosine, const float* sine, float* to, int64_t n);
-  // Added up in sixteen sums, then these in halves.
-  float (*mean)(const float* a, int64_t n);
 };
 
 extern const PointwiseLoops kPlainLoops;
@@ -49,18 +47,15 @@ struct PointwisePlan {
     bool has_rows = false;
     bool has_columns = false;
     bool is_outside = false;  // an input or an output; others live while a row is computed
-    int64_t mean_of = 0;      // an input without columns: the mean of so many numbers of each row
   };
   static constexpr size_t kMaxValues = 48;
   static constexpr size_t kMaxSteps = 16;
 
   int64_t columns = 0;
-  std::vector<Value> values;  // at most kMaxValues
-  float (*mean)(const float* a, int64_t n) = nullptr;
+  std::vector<Value> values;         // at most kMaxValues
   std::vector<PointwiseStep> steps;  // at most kMaxSteps, each behind those that it needs
 
-  // Rows [begin, end). memory[v] is where an outside value begins. An output may lie where an input
-  // of the same rows and columns lies.
+  // Rows [begin, end). memory[v] is where an outside value begins.
   void run(const std::vector<float*>& memory, int64_t begin, int64_t end) const;
 };
 

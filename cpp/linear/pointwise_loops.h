@@ -78,22 +78,8 @@ void rotate(const float* pairs, const float* cosine, const float* sine, float* _
   }
 }
 
-float mean(const float* a, int64_t n) {
-  constexpr int64_t kSums = 16;
-  float sums[kSums] = {};
-  int64_t i = 0;
-  for (; i + kSums <= n; i += kSums) {
-    for (int64_t s = 0; s < kSums; ++s) sums[s] += a[i + s];
-  }
-  for (int64_t s = 0; i + s < n; ++s) sums[s] += a[i + s];
-  for (int64_t half = kSums / 2; half > 0; half /= 2) {
-    for (int64_t s = 0; s < half; ++s) sums[s] += sums[s + half];
-  }
-  return sums[0] / static_cast<float>(n);
-}
-
 }  // namespace
 }  // namespace emm::linear
 
 #define EMM_POINTWISE_LOOPS \
-  {binary<Add>(), binary<Subtract>(), binary<Multiply>(), sigmoid, reciprocal_root, rotate, mean}
+  {binary<Add>(), binary<Subtract>(), binary<Multiply>(), sigmoid, reciprocal_root, rotate}

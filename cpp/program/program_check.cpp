@@ -109,17 +109,11 @@ ProgramInfo check_program(const uint8_t* data, size_t size, const std::string& n
             nodes && std::all_of(nodes->begin(), nodes->end(), [](const LinearNode& node) {
               return node.format == LinearFormat::kInt4Groups;
             });
-        if (nodes) continue;
-        const auto graph = read_pointwise_graph(
-            data + *delegate.offset, static_cast<size_t>(delegate.bytes), "method " + method.name);
-        delegate.is_pointwise = graph.has_value();
-        if (graph) {
-          for (const PointwiseValue& value : graph->values) {
-            if (value.input && value.has_rows && !value.has_columns)
-              delegate.row_inputs.push_back(*value.input);
-          }
-          continue;
-        }
+        delegate.is_pointwise = !nodes && read_pointwise_graph(data + *delegate.offset,
+                                                               static_cast<size_t>(delegate.bytes),
+                                                               "method " + method.name)
+                                              .has_value();
+        if (nodes || delegate.is_pointwise) continue;
         delegate.rotary =
             read_rotary_graph(data + *delegate.offset, static_cast<size_t>(delegate.bytes),
                               "method " + method.name)

@@ -72,8 +72,7 @@ struct ProgramDelegate {
   bool is_linear = false;     // linear layers that we can run ourselves: found by check_program()
   bool is_int4 = false;       // all of them with 4-bit weights in groups
   bool is_pointwise = false;  // number by number (pointwise_graph.h): the same
-  std::vector<uint32_t> row_inputs;  // of those: arguments that are one number for each row
-  std::vector<RotaryPart> rotary;    // what a rotary embedding consists of: the same
+  std::vector<RotaryPart> rotary;  // what a rotary embedding consists of: the same
 };
 
 struct ProgramMethod {

@@ -96,11 +96,9 @@ class Shortener {
     short_.is_dropped.resize(chain_.size());
   }
 
-  ShortChain run(const ShortenWhat& what) {
+  ShortChain run() {
     for (size_t i = 0; i < chain_.size(); ++i) {
-      if (chain_[i].kind != InstructionKind::kDelegate) continue;
-      if (what.rotary) try_rotary(i);
-      if (what.means) try_means(i);
+      if (chain_[i].kind == InstructionKind::kDelegate) try_rotary(i);
     }
     if (short_.new_args.empty()) return {};
     return std::move(short_);
@@ -298,57 +296,6 @@ class Shortener {
     short_.rotary_delegates.push_back(static_cast<size_t>(chain_[call].index));
   }
 
-  void try_means(size_t call) {
-    const ProgramInstruction& instruction = chain_[call];
-    const ProgramDelegate& delegate = method_.delegates[static_cast<size_t>(instruction.index)];
-    for (const uint32_t arg : delegate.row_inputs) {
-      if (arg >= instruction.args.size()) return;
-      const auto mean = find_mean(instruction.args[arg], call);
-      if (!mean) continue;
-      short_.is_dropped[*mean] = true;
-      auto& args = short_.new_args.emplace(call, instruction.args).first->second;
-      args[arg] = chain_[*mean].args[0];
-    }
-  }
-
-  // mean(rows, -1, keepdim=True), if what it reads is still there at the call. There, an output may
-  // lie in it only where each row of it is written over the row of the same number, which has been
-  // read.
-  std::optional<size_t> find_mean(int32_t value, size_t call) const {
-    const auto mean = producer(value, "aten::mean.out", call);
-    if (!mean || chain_[*mean].args.size() != 6 || !uses_.are(value, {*mean, call}))
-      return std::nullopt;
-    const std::vector<int32_t>& args = chain_[*mean].args;
-    const ProgramTensor* from = floats(args[0]);
-    const ProgramTensor* to = floats(value);
-    if (from == nullptr || to == nullptr || from->sizes.empty()) return std::nullopt;
-    const auto rank = static_cast<int64_t>(from->sizes.size());
-    const ProgramValue& dims = method_.values[static_cast<size_t>(args[1])];
-    const ProgramValue& keeps = method_.values[static_cast<size_t>(args[2])];
-    if (dims.kind != ValueKind::kIntList || dims.items.size() != 1 ||
-        keeps.kind != ValueKind::kBool || keeps.integer != 1 ||
-        method_.values[static_cast<size_t>(args[3])].kind != ValueKind::kNull)
-      return std::nullopt;
-    const auto dim = uses_.constant(dims.items[0]);
-    std::vector<int32_t> wanted = from->sizes;
-    wanted.back() = 1;
-    if (!dim || (*dim != -1 && *dim != rank - 1) || to->sizes != wanted) return std::nullopt;
-    const auto place = range(from);
-    if (!place) return std::nullopt;
-    for (size_t i = *mean + 1; i < call; ++i) {
-      if (chain_[i].kind == InstructionKind::kFree || lies_in(chain_[i], *place))
-        return std::nullopt;
-    }
-    for (const int32_t arg : chain_[call].args) {
-      const ProgramTensor* other = method_.tensor(arg);
-      const auto where = range(other);
-      if (where && where->meets(*place) &&
-          (where->begin != place->begin || other->sizes != from->sizes))
-        return std::nullopt;
-    }
-    return mean;
-  }
-
   size_t num_calls(int32_t delegate) const {
     return static_cast<size_t>(
         std::count_if(chain_.begin(), chain_.end(), [delegate](const ProgramInstruction& i) {
@@ -413,7 +360,7 @@ size_t ShortChain::num_dropped() const {
   return static_cast<size_t>(std::count(is_dropped.begin(), is_dropped.end(), true));
 }
 
-ShortChain shorten_chain(const ProgramMethod& method, const ShortenWhat& what) {
+ShortChain shorten_chain(const ProgramMethod& method) {
   if (method.chains.size() != 1) return {};
   const auto& chain = method.chains[0];
   const bool is_straight =
@@ -421,7 +368,11 @@ ShortChain shorten_chain(const ProgramMethod& method, const ShortenWhat& what) {
         return instruction.kind != InstructionKind::kMove &&
                instruction.kind != InstructionKind::kJumpFalse;
       });
-  return is_straight ? Shortener(method).run(what) : ShortChain{};
+  const bool has_rotary =
+      std::any_of(method.delegates.begin(), method.delegates.end(),
+                  [](const ProgramDelegate& delegate) { return !delegate.rotary.empty(); });
+  if (!is_straight || !has_rotary) return {};
+  return Shortener(method).run();
 }
 
 }  // namespace emm

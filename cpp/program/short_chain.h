@@ -22,16 +22,9 @@ struct ShortChain {
   size_t num_dropped() const;
 };
 
-struct ShortenWhat {
-  bool rotary = true;
-  bool means = true;
-};
-
 // Rotary embeddings: the views, slices and squeezes that take a tensor [.., heads * pairs * 2]
 // apart, and the view of the result. The graph's call then gets the whole tensor for both halves of
 // its pairs, and the view for its output.
-// Means of rows that go to a graph which computes number by number, as in an RMSNorm: it then gets
-// what they are means of.
-ShortChain shorten_chain(const ProgramMethod& method, const ShortenWhat& what = {});
+ShortChain shorten_chain(const ProgramMethod& method);
 
 }  // namespace emm

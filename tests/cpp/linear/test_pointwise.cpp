@@ -108,37 +108,6 @@ TEST_CASE("a sigmoid is right to two units in the last place of what it is compu
   }
 }
 
-TEST_CASE("an input can be the mean of each row of what lies where the output goes") {
-  for (const Kernels* kernels : usable_kernels()) {
-    for (const int64_t columns : {2, 16, 31, 300, 576}) {
-      CAPTURE(columns);
-      constexpr int64_t kRows = 3;
-      const auto all = static_cast<size_t>(kRows * columns);
-      const auto squares = numbers(all, 0, 2, 14);
-      auto place = squares;
-      auto eps = std::vector<float>{1e-5f};
-      auto x = numbers(all, -3, 3, 15);
-      auto weight = numbers(static_cast<size_t>(columns), -1, 1, 16);
-      PointwisePlan plan = norm_plan(*kernels->pointwise, columns);
-      plan.mean = kernels->pointwise->mean;
-      plan.values[0].mean_of = columns;
-      plan.run({place.data(), eps.data(), x.data(), weight.data(), place.data(), nullptr, nullptr,
-                nullptr},
-               0, kRows);
-      for (int64_t i = 0; i < kRows; ++i) {
-        double sum = 0;
-        for (int64_t k = 0; k < columns; ++k) sum += squares[static_cast<size_t>(i * columns + k)];
-        const double scale = 1 / std::sqrt(sum / static_cast<double>(columns) + 1e-5);
-        for (int64_t k = 0; k < columns; ++k) {
-          const auto at = static_cast<size_t>(i * columns + k);
-          CHECK(place[at] ==
-                doctest::Approx(x[at] * scale * weight[static_cast<size_t>(k)]).epsilon(1e-6));
-        }
-      }
-    }
-  }
-}
-
 TEST_CASE("pairs are turned, each product and sum rounded") {
   for (const Kernels* kernels : usable_kernels()) {
     for (const int64_t n : {1, 4, 7, 16, 32, 67}) {
@@ -187,7 +156,7 @@ TEST_CASE("all instruction sets give the same bits") {
   const auto a = numbers(1003, -20, 20, 8);
   const auto b = numbers(1003, 0, 5, 9);
   const auto results = [&](const PointwiseLoops& loops) {
-    std::vector<float> all = {loops.mean(a.data(), 1003), loops.mean(b.data(), 7)};
+    std::vector<float> all;
     const auto add = [&](auto loop) {
       std::vector<float> got(a.size());
       loop(got.data(), static_cast<int64_t>(a.size()));

@@ -32,9 +32,6 @@ const std::vector<uint8_t>& file() {
 
 ProgramInfo program() { return check_program(file().data(), file().size(), "model"); }
 
-constexpr ShortenWhat kRotary{true, false};
-constexpr ShortenWhat kMeans{false, true};
-
 struct Method {
   ProgramInfo whole = program();
   ProgramMethod& method = *std::find_if(whole.methods.begin(), whole.methods.end(),
@@ -65,7 +62,7 @@ struct Method {
   ProgramTensor& tensor(int32_t value) {
     return method.tensors[method.values[static_cast<size_t>(value)].tensor];
   }
-  size_t num_rotary() const { return shorten_chain(method, kRotary).rotary_delegates.size(); }
+  size_t num_rotary() const { return shorten_chain(method).rotary_delegates.size(); }
 };
 
 TEST_CASE(
@@ -73,7 +70,7 @@ TEST_CASE(
   Method given;
   const size_t call = given.find_rotary();
   const std::vector<int32_t> before = given.args(call);
-  const ShortChain chain = shorten_chain(given.method, kRotary);
+  const ShortChain chain = shorten_chain(given.method);
 
   CHECK(chain.rotary_delegates.size() == 2);
   CHECK(chain.num_dropped() == 24);
@@ -106,8 +103,8 @@ TEST_CASE("a chain stays whole around a rotary embedding where that cannot be pr
   const size_t slice = given.find("aten::slice_copy.Tensor_out", 2);  // the first two cut tables
   const size_t squeeze = given.find("aten::squeeze_copy.dims_out");
   const size_t update = given.find("llama::update_cache.out");
-  const int32_t base = shorten_chain(given.method, kRotary).new_args.at(call)[0];
-  const int32_t result = shorten_chain(given.method, kRotary).new_args.at(call)[6];
+  const int32_t base = shorten_chain(given.method).new_args.at(call)[0];
+  const int32_t result = shorten_chain(given.method).new_args.at(call)[6];
   REQUIRE(update < call);
   REQUIRE(update < squeeze);
 
@@ -129,7 +126,7 @@ TEST_CASE("a chain stays whole around a rotary embedding where that cannot be pr
     given.tensor(given.args(update).back()).memory_offset = given.tensor(base).memory_offset;
   }
   SUBCASE("the result would lie in what a later part reads") {
-    const int32_t key = shorten_chain(given.method, kRotary).new_args.at(call)[4];
+    const int32_t key = shorten_chain(given.method).new_args.at(call)[4];
     const int32_t before = given.args(call)[6];
     given.tensor(result).memory_offset = given.tensor(key).memory_offset;
     given.tensor(before).memory_offset = given.tensor(key).memory_offset;
@@ -147,50 +144,6 @@ TEST_CASE("a chain stays whole around a rotary embedding where that cannot be pr
   CHECK(given.num_rotary() == 1);
 }
 
-TEST_CASE("means of rows are left to the graphs that take them") {
-  Method given;
-  const ShortChain chain = shorten_chain(given.method, kMeans);
-
-  CHECK(chain.num_dropped() == 5);  // two norms in a layer, and the last one
-  for (const auto& [call, args] : chain.new_args) {
-    const std::vector<int32_t>& before = given.args(call);
-    REQUIRE(args.size() == before.size());
-    size_t changed = 0;
-    for (size_t i = 0; i < args.size(); ++i) {
-      if (args[i] == before[i]) continue;
-      ++changed;
-      CHECK(given.tensor(before[i]).sizes.back() == 1);
-      CHECK(given.tensor(args[i]).sizes.back() == 32);
-    }
-    CHECK(changed == 1);
-  }
-}
-
-TEST_CASE("a mean stays where its place in a graph cannot be proved equal") {
-  Method given;
-  const size_t mean = given.find("aten::mean.out");
-  std::vector<int32_t>& args = given.args(mean);
-  const int32_t rows = args[0];
-  const int32_t result = args.back();
-
-  SUBCASE("it is read elsewhere") { given.method.chains[0].back().args.push_back(result); }
-  SUBCASE("it is an output of the method") { given.method.outputs.push_back(result); }
-  SUBCASE("it is of other numbers") {
-    given.method.values[static_cast<size_t>(args[3])].kind = ValueKind::kInt;
-  }
-  SUBCASE("it has no last dimension") { given.tensor(result).sizes.pop_back(); }
-  SUBCASE("its numbers are written over before the call") {
-    const size_t view = given.find("executorch_prim::et_view.default");
-    REQUIRE(view > mean);
-    given.tensor(given.args(view)[2]).memory_offset = given.tensor(rows).memory_offset;
-  }
-  SUBCASE("an output of the call lies across its numbers") {
-    const size_t call = shorten_chain(given.method, kMeans).new_args.begin()->first;
-    given.tensor(given.args(call).back()).memory_offset = given.tensor(rows).memory_offset + 64;
-  }
-  CHECK(shorten_chain(given.method, kMeans).num_dropped() == 4);
-}
-
 TEST_CASE("methods with jumps, several chains or none keep their chain") {
   Method given;
   SUBCASE("a jump") { given.method.chains[0].back().kind = InstructionKind::kJumpFalse; }
@@ -203,7 +156,7 @@ TEST_CASE("methods with jumps, several chains or none keep their chain") {
 ProgramPatch patch_of(const ProgramInfo& program) {
   ProgramPatch patch{"OurBackend", {}, {}};
   for (const ProgramMethod& method : program.methods) {
-    patch.chains.push_back(shorten_chain(method, kRotary));
+    patch.chains.push_back(shorten_chain(method));
     patch.is_renamed.emplace_back(method.delegates.size());
     for (const size_t d : patch.chains.back().rotary_delegates) patch.is_renamed.back()[d] = true;
   }

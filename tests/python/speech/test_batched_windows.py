@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import resource
 import threading
@@ -188,12 +189,12 @@ def test_closing_a_map_stops_what_is_under_way(model: SpeechModel, alone: list[o
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 def test_memory_does_not_grow_with_the_number_of_clips(model: SpeechModel) -> None:
     resident = []
-    for _ in range(2):
+    for _ in range(4):
         for _ in model.map(CLIPS * 10, PLAIN, sampling_rate=RATE, num_sessions=4):
             pass
         resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
-    # What the encoder made of 70 windows takes 27 MB.
-    assert resident[1] - resident[0] < 12 << 20
+    # What the encoder made of 70 windows takes 27 MB; the allocator may keep some of it once.
+    assert min(after - before for before, after in itertools.pairwise(resident)) < 12 << 20
 
 
 def test_a_conversation_without_a_clip_is_refused_in_a_batch_and_the_others_go_on() -> None:
