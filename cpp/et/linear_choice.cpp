@@ -15,17 +15,24 @@ std::vector<std::string> linear_kernel_names() {
 
 namespace {
 
-bool is_ours(const std::string& variable) {
+bool is_ours(const std::string& variable, bool usually = true) {
   const char* value = std::getenv(variable.c_str());
-  if (value == nullptr || value[0] == '\0') return true;
+  if (value == nullptr || value[0] == '\0') return usually;
   const std::string name = value;
   if (name == "own") return true;
   if (name == "xnnpack") return false;
   throw Error(ErrorCode::kInput, variable + ": expected 'own', 'xnnpack', got '" + name + "'");
 }
 
-LinearChoice with(const std::string& kernels, bool only_int4 = false) {
-  return {kernels, is_ours("EXECUTORCH_MM_POINTWISE"), is_ours("EXECUTORCH_MM_ROTARY"), only_int4};
+LinearChoice with(const std::string& kernels) {
+  return {kernels, is_ours("EXECUTORCH_MM_POINTWISE"), is_ours("EXECUTORCH_MM_ROTARY"), false};
+}
+
+// What is ours unless somebody asks for more. With loops of ours, rows were seen to come out in
+// the last bit by how many a call reads.
+LinearChoice usual(const std::string& kernels) {
+  return {kernels, is_ours("EXECUTORCH_MM_POINTWISE", false), is_ours("EXECUTORCH_MM_ROTARY"),
+          true};
 }
 
 }  // namespace
@@ -42,7 +49,7 @@ LinearChoice choose_linear(const std::string& wish) {
   }
   const std::string best = linear::usable_kernels().front()->name;
   // Ours where they were measured to be faster (benchmarks/LOG.md).
-  if (name == "auto" && best != "reference") return with(best, /*only_int4=*/true);
+  if (name == "auto" && best == "avx2") return usual(best);
   if (name == "auto" || name == "xnnpack") return {};
   if (name == "own") return with(best);
   if (linear::find_kernels(name) != nullptr) return with(name);

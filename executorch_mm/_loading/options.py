@@ -48,8 +48,8 @@ class XnnpackOptions:
             read the weights where the file is mapped and pack nothing. "xnnpack": the delegate, as everything
             else. "avx512vnni", "avx2", "reference": our kernels of this instruction set. "auto": what the
             environment variable EXECUTORCH_MM_LINEAR says (one of these words), else whoever is faster: on
-            processors with AVX2 or AVX512-VNNI ours for 4-bit weights in groups and the delegate for the
-            other graphs; elsewhere the delegate.
+            processors with AVX2 and without AVX512-VNNI, "avx2" for 4-bit weights in groups and the delegate
+            for the other graphs; elsewhere the delegate.
 
     Raises:
         InputError: A value is none of these.
