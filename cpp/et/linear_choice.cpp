@@ -15,7 +15,7 @@ std::vector<std::string> linear_kernel_names() {
 
 namespace {
 
-bool is_ours(const std::string& variable, bool usually = true) {
+bool is_ours(const std::string& variable, bool usually) {
   const char* value = std::getenv(variable.c_str());
   if (value == nullptr || value[0] == '\0') return usually;
   const std::string name = value;
@@ -24,15 +24,11 @@ bool is_ours(const std::string& variable, bool usually = true) {
   throw Error(ErrorCode::kInput, variable + ": expected 'own', 'xnnpack', got '" + name + "'");
 }
 
-LinearChoice with(const std::string& kernels) {
-  return {kernels, is_ours("EXECUTORCH_MM_POINTWISE"), is_ours("EXECUTORCH_MM_ROTARY"), false};
-}
-
-// What is ours unless somebody asks for more. With loops of ours, rows were seen to come out in
-// the last bit by how many a call reads.
-LinearChoice usual(const std::string& kernels) {
-  return {kernels, is_ours("EXECUTORCH_MM_POINTWISE", false), is_ours("EXECUTORCH_MM_ROTARY"),
-          true};
+// Whoever asks for our kernels gets them for all graphs, with our loops. Else they run 4-bit groups
+// alone: beside our loops, the last bits of a row were seen to depend on how many a call reads.
+LinearChoice with(const std::string& kernels, bool is_asked_for = true) {
+  return {kernels, is_ours("EXECUTORCH_MM_POINTWISE", is_asked_for),
+          is_ours("EXECUTORCH_MM_ROTARY", true), !is_asked_for};
 }
 
 }  // namespace
@@ -49,7 +45,7 @@ LinearChoice choose_linear(const std::string& wish) {
   }
   const std::string best = linear::usable_kernels().front()->name;
   // Ours where they were measured to be faster (benchmarks/LOG.md).
-  if (name == "auto" && best == "avx2") return usual(best);
+  if (name == "auto" && best == "avx2") return with(best, false);
   if (name == "auto" || name == "xnnpack") return {};
   if (name == "own") return with(best);
   if (linear::find_kernels(name) != nullptr) return with(name);
