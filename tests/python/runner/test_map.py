@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -158,10 +159,11 @@ def test_what_requests_need_is_fetched_and_decoded_beside_the_model(
 ) -> None:
     """All fetches of the first ones wait for each other: that ends only where they run at the same time."""
     meeting = threading.Barrier(prefetch + 1)
+    begun = itertools.count()
     seen = []
 
     def fetch(url: str) -> bytes:
-        if len(seen) <= prefetch:
+        if next(begun) <= prefetch:
             meeting.wait(30)
         seen.append(threading.current_thread())
         file = io.BytesIO()
