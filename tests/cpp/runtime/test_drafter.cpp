@@ -138,7 +138,9 @@ TEST_CASE(
   const Ids read = draft.session->history();
   CHECK(read.size() > 400);
   const Ids text = main.session->history();
-  CHECK(std::equal(text.begin(), text.end(), read.begin()));
+  // What came after its last guess it has not read, and what it guessed last may have no place.
+  const auto parted = std::mismatch(read.begin(), read.end(), text.begin(), text.end());
+  CHECK((parted.first == read.end() || parted.second == text.end()));
 }
 
 TEST_CASE("a draft model reads each token once, and what was wrong anew") {
