@@ -2,7 +2,33 @@
 
 #include <cstring>
 
+#if defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
 namespace emm::linear {
+
+#if defined(__aarch64__)
+namespace {
+
+#if defined(__APPLE__)
+bool has(const char* feature) {
+  int value = 0;
+  size_t size = sizeof value;
+  return sysctlbyname(feature, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+bool has_dotprod() { return has("hw.optional.arm.FEAT_DotProd"); }
+bool has_i8mm() { return has("hw.optional.arm.FEAT_I8MM"); }
+#else
+// Bits of the kernel's interface, which older headers do not name.
+bool has_dotprod() { return (getauxval(AT_HWCAP) & (1UL << 20)) != 0; }
+bool has_i8mm() { return (getauxval(AT_HWCAP2) & (1UL << 13)) != 0; }
+#endif
+
+}  // namespace
+#endif
 
 const std::vector<const Kernels*>& usable_kernels() {
   static const std::vector<const Kernels*> usable = [] {
@@ -16,6 +42,9 @@ const std::vector<const Kernels*>& usable_kernels() {
         __builtin_cpu_supports("avx512vnni"))
       found.push_back(&kAvx512VnniKernels);
     if (has_avx2) found.push_back(&kAvx2Kernels);
+#elif defined(__aarch64__)
+    if (has_dotprod() && has_i8mm()) found.push_back(&kI8mmKernels);
+    if (has_dotprod()) found.push_back(&kDotprodKernels);
 #endif
     found.push_back(&kReferenceKernels);
     return found;

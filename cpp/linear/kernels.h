@@ -52,6 +52,9 @@ extern const Kernels kReferenceKernels;
 #if defined(__x86_64__)
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512VnniKernels;
+#elif defined(__aarch64__)
+extern const Kernels kDotprodKernels;
+extern const Kernels kI8mmKernels;
 #endif
 
 // Those that this machine runs, the best first; the last is the plain C++ reference.

@@ -2,8 +2,9 @@
 
     python tools/wheel/aarch64.py
 
-Needs `apt-get install qemu-user g++-aarch64-linux-gnu`. The Python that runs there, its C library and its C++
-library are Debian's packages for arm64, unpacked into a folder; the machine's own packages are not touched.
+Needs `apt-get install qemu-user g++-aarch64-linux-gnu doctest-dev`. The Python that runs there, its C and C++
+libraries are Debian's packages for arm64, unpacked into a folder; the machine's own packages are not
+touched.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from common import (
 FOLDER = ROOT / "build" / "wheels-aarch64"
 TRIPLE = "aarch64-linux-gnu"
 TARGET = {"_PYTHON_HOST_PLATFORM": "linux-aarch64"}
+# Those without sdot, with it, and with smmla: what our linear layers choose by.
+LINEAR_PROCESSORS = ("cortex-a72", "cortex-a76", "max,sme=off")
 PACKAGES = ["python3-minimal", "libpython3-stdlib", "libc6", "libstdc++6"]
 # The oldest cores, and all that qemu knows but for SME: with that, on qemu 7.2, the model answers wrongly, by
 # XNNPACK's kernels or by their emulation (nothing of ours uses SME).
@@ -106,6 +109,29 @@ def cross_build(version: str, interpreter: Path) -> Path:
     return only(FOLDER / "repaired", "*.whl")
 
 
+def test_linear_layers(emulator: str, root: Path) -> None:
+    """The C++ tests of the linear layers, which go through every instruction set of a processor."""
+    cmake = FOLDER / "build-env" / "bin" / "cmake"
+    folder = FOLDER / "cpp"
+    defines = {
+        "CMAKE_SYSTEM_NAME": "Linux",
+        "CMAKE_SYSTEM_PROCESSOR": "aarch64",
+        "CMAKE_CXX_COMPILER": find_program(f"{TRIPLE}-g++", f"{TRIPLE}-g++-12"),
+        "CMAKE_MAKE_PROGRAM": cmake.with_name("ninja"),
+        "CMAKE_BUILD_TYPE": "Release",
+        "EMM_BUILD_PYTHON": "OFF",
+        "EMM_BUILD_TESTS": "ON",
+        "EMM_WERROR": "ON",
+        "EXECUTORCH_MM_SDK": aarch64_sdk(),
+    }
+    options = [f"-D{name}={value}" for name, value in defines.items()]
+    run(cmake, "-G", "Ninja", "-S", ROOT, "-B", folder, *options)
+    run(cmake, "--build", folder, "--target", "test_linear")
+    for processor in LINEAR_PROCESSORS:
+        say(f"linear layers on {processor}")
+        run(emulator, "-L", root, folder / "tests" / "cpp" / "test_linear", env={"QEMU_CPU": processor})
+
+
 def aarch64_sdk() -> Path:
     """The SDK for aarch64, fetched if need be; one that the machine names is for the machine."""
     os.environ.pop("EXECUTORCH_MM_SDK", None)
@@ -139,6 +165,7 @@ def main() -> None:
         raise SystemExit(f"the cross build needs Python {version} on this machine too")
     wheel = cross_build(version, interpreters[version])
     audit(wheel)
+    test_linear_layers(emulator, root)
     say(f"try {wheel.name}")
     site = install(version, wheel)
     for processor in PROCESSORS:
