@@ -587,7 +587,7 @@ void EtExecutor::write_state(const Contract& contract, int64_t num_flat_rows,
   if (num_flat_rows > 0) state_->num_used_rows = num_flat_rows;
   state_->begin_write(contract, num_flat_rows > 0 ? 0 : INT64_MAX);
   for_each_piece(contract.state, 0, num_flat_rows, [&](size_t i, size_t offset, size_t size) {
-    std::memcpy(state_->at(contract, i) + offset, bytes, size);
+    state_->write(contract, i, offset, bytes, size);
     bytes += size;
   });
 }

@@ -95,6 +95,15 @@ void EtState::take_later_starts(Part& part, const StateLayout::Memory& place) co
   }
 }
 
+void EtState::write(const Contract& contract, size_t piece, size_t offset, const uint8_t* bytes,
+                    size_t size) {
+  const StateTensor& tensor = contract.state[piece];
+  const size_t memory = layout_.of.at(&contract)[piece];
+  data(memory);  // makes it
+  parts_[memory].memory->write(tensor.offset - layout_.memories[memory].begin + offset, bytes,
+                               size);
+}
+
 void EtState::begin_write(const Contract& contract, int64_t first_row) {
   for (const size_t memory : layout_.of.at(&contract)) {
     Part& part = parts_[memory];

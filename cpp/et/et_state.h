@@ -54,6 +54,10 @@ class EtState {
     return data(memory) + (tensor.offset - layout_.memories[memory].begin);
   }
 
+  // Copies bytes to a place in a piece.
+  void write(const Contract& contract, size_t piece, size_t offset, const uint8_t* bytes,
+             size_t size);
+
   // Rows of flat caches from `first_row` on, and whatever else there is, are about to be written.
   void begin_write(const Contract& contract, int64_t first_row);
 

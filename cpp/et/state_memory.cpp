@@ -8,6 +8,7 @@
 #endif
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <mutex>
 #include <set>
@@ -141,6 +142,20 @@ void StateMemory::map(void* address) {
                 "the state of a conversation: cannot map " + std::to_string(bytes_) + " bytes");
   }
   data_ = static_cast<uint8_t*>(memory);
+}
+
+void StateMemory::write(size_t offset, const uint8_t* bytes, size_t size) {
+#ifdef __linux__
+  const auto least = static_cast<size_t>(page_size());
+  while (is_owner_ && size >= least) {
+    const ssize_t count = pwrite(file_->get(), bytes, size, static_cast<off_t>(offset));
+    if (count <= 0) break;
+    offset += static_cast<size_t>(count);
+    bytes += count;
+    size -= static_cast<size_t>(count);
+  }
+#endif
+  if (size > 0) std::memcpy(data_ + offset, bytes, size);
 }
 
 void StateMemory::stop_owning(int64_t num_rows) {

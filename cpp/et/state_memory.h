@@ -42,6 +42,9 @@ class StateMemory {
   StateMemory& operator=(const StateMemory&) = delete;
 
   uint8_t* data() const { return data_; }
+  // Copies bytes to a place in it; quicker than through data() where that was not touched yet, as
+  // the system then neither zeroes pages nor stops for each.
+  void write(size_t offset, const uint8_t* bytes, size_t size);
   size_t bytes() const { return bytes_; }
 
   // Writes go to the file, where those who share it see them.

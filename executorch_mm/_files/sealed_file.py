@@ -9,8 +9,10 @@ import os
 import secrets
 import stat
 import struct
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +31,8 @@ _START = _PRELUDE.size + _DIGEST_BYTES
 _MAGIC = b"\x89EMM\r\n\x1a\n"
 _MOST_HEADER_BYTES = 1 << 20
 _BODY_DIGEST = "body_sha256"
+_PIECE_BYTES = 1 << 20
+_WORTH_A_THREAD = 4  # pieces
 
 
 def write_sealed(
@@ -136,8 +140,7 @@ class SealedFile:
             StateFileError: It is damaged.
         """
         body = np.empty(self.body_bytes, np.uint8)  # in large pages, and not written twice
-        self._fill(body.data)
-        if _digest([body.data]).hex() != self.header.get(_BODY_DIGEST):
+        if self._filled_digest(body.data).hex() != self.header.get(_BODY_DIGEST):
             raise self.damaged("the checksum of its content is another")
         return body
 
@@ -183,6 +186,30 @@ class SealedFile:
             if not count:
                 raise self.damaged("it has become shorter")
             memory = memory[count:]
+
+    def _filled_digest(self, memory: memoryview[int]) -> bytes:
+        """Fills a memory, and meanwhile makes the checksum of what has come."""
+        pieces = [memory[at : at + _PIECE_BYTES] for at in range(0, memory.nbytes, _PIECE_BYTES)]
+        filled: SimpleQueue[memoryview[int] | None] = SimpleQueue()
+        digests: list[bytes] = []
+        hasher = threading.Thread(
+            target=lambda: digests.append(_digest(iter(filled.get, None))), name="checksum", daemon=True
+        )
+        try:
+            if len(pieces) < _WORTH_A_THREAD:
+                raise RuntimeError
+            hasher.start()
+        except RuntimeError:  # or the system has no more threads
+            self._fill(memory)
+            return _digest([memory])
+        try:
+            for piece in pieces:
+                self._fill(piece)
+                filled.put(piece)
+        finally:
+            filled.put(None)
+            hasher.join()
+        return digests[0] if digests else _digest([memory])  # it had no memory
 
 
 def _digest(pieces: Iterable[Buffer]) -> bytes:

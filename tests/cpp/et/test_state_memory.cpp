@@ -34,9 +34,13 @@ struct Conversation {
 
   void write(int64_t first, int64_t count, uint8_t value) {
     state->begin_write(contract, first);
-    for (int64_t row = first; row < first + count; ++row) {
-      for (const int64_t block : {int64_t{0}, kRows})
-        std::fill_n(state->at(contract, 0) + (block + row) * kRowBytes, kRowBytes, value);
+    const std::vector<uint8_t> bytes(static_cast<size_t>(count * kRowBytes), value);
+    for (const int64_t block : {int64_t{0}, kRows}) {
+      const auto offset = static_cast<size_t>((block + first) * kRowBytes);
+      if (value % 2 == 0)  // as a call does, or as a file is restored
+        std::copy(bytes.begin(), bytes.end(), state->at(contract, 0) + offset);
+      else
+        state->write(contract, 0, offset, bytes.data(), bytes.size());
     }
     rows.resize(static_cast<size_t>(first));
     rows.resize(static_cast<size_t>(first + count), value);
@@ -79,6 +83,28 @@ struct Layout : StateLayout {
 };
 
 }  // namespace
+
+TEST_CASE("bytes written to a memory are there, and in no memory that only shares its rows") {
+  constexpr size_t kBytes = 100'000;
+  StateMemory owner(kBytes);
+  std::vector<uint8_t> expected(kBytes);
+  std::mt19937 chance(17);
+  const auto write_some = [&](StateMemory& memory, std::vector<uint8_t>& known) {
+    const size_t offset = chance() % kBytes;
+    std::vector<uint8_t> bytes(chance() % (kBytes - offset) + 1);
+    for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(chance());
+    memory.write(offset, bytes.data(), bytes.size());
+    std::copy(bytes.begin(), bytes.end(), known.begin() + static_cast<std::ptrdiff_t>(offset));
+  };
+  for (int i = 0; i < 50; ++i) write_some(owner, expected);
+  CHECK(std::equal(expected.begin(), expected.end(), owner.data()));
+  const auto shared = owner.share(1);
+  if (shared == nullptr) return;  // this system has none
+  std::vector<uint8_t> theirs = expected;
+  for (int i = 0; i < 50; ++i) write_some(*shared, theirs);
+  CHECK(std::equal(theirs.begin(), theirs.end(), shared->data()));
+  CHECK(std::equal(expected.begin(), expected.end(), owner.data()));
+}
 
 TEST_CASE("a state starts as loading left it, and does so again after a reset") {
   const Contract contract = make_contract(true);

@@ -12,9 +12,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -140,6 +142,36 @@ def test_every_cut_and_every_flipped_bit_is_refused(llama: MultimodalRunner, sav
     saved.write_bytes(whole)
     llama.restore(saved)
     assert llama.history == LONG
+
+
+@pytest.mark.parametrize("has_threads", [True, False])
+def test_damage_anywhere_in_a_large_file_is_found_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_threads: bool
+) -> None:
+    if not has_threads:
+        monkeypatch.setattr(
+            threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread"))
+        )
+    path = tmp_path / "large.emm"
+    body = np.random.default_rng(17).integers(0, 256, (6 << 20) + 5, np.uint8)
+    write_sealed(path, 1, {}, [body.data])
+    with SealedFile(path, 1) as file:
+        assert np.array_equal(file.body(), body)
+    with path.open("r+b") as written:
+        start = path.stat().st_size - body.size
+        for place in (0, 1 << 20, (3 << 20) - 1, body.size - 1):
+            written.seek(start + place)
+            written.write(bytes([body[place] ^ 4]))
+            written.flush()
+            with SealedFile(path, 1) as file, refused("the checksum of its content is another"):
+                file.body()
+            written.seek(start + place)
+            written.write(bytes([body[place]]))
+            written.flush()
+        with SealedFile(path, 1) as file, refused("it has become shorter"):
+            written.truncate(start + (5 << 20))
+            file.body()
+    assert not [thread for thread in threading.enumerate() if thread.name == "checksum"]
 
 
 def resealed(path: Path, body: bytes | None = None, **changes: object) -> None:
