@@ -24,11 +24,10 @@ bool is_ours(const std::string& variable, bool usually) {
   throw Error(ErrorCode::kInput, variable + ": expected 'own', 'xnnpack', got '" + name + "'");
 }
 
-// Whoever asks for our kernels gets them for all graphs, with our loops. Else they run 4-bit groups
-// alone: beside our loops, the last bits of a row were seen to depend on how many a call reads.
+// Whoever asks for our kernels gets them for all linear layers, else they run 4-bit groups.
 LinearChoice with(const std::string& kernels, bool is_asked_for = true) {
-  return {kernels, is_ours("EXECUTORCH_MM_POINTWISE", is_asked_for),
-          is_ours("EXECUTORCH_MM_ROTARY", true), !is_asked_for};
+  return {kernels, is_ours("EXECUTORCH_MM_POINTWISE", true), is_ours("EXECUTORCH_MM_ROTARY", true),
+          !is_asked_for};
 }
 
 }  // namespace

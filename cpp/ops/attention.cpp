@@ -79,7 +79,9 @@ Plan make_plan(const AttentionSpan& span, const IsaKernels& kernels, bool is_alo
   plan.span = &span;
   const AttentionProblem& p = plan.problem();
   plan.rows = p.tokens * p.group();
-  plan.direct = (is_alone ? p.group() : plan.rows) <= kernels.direct_rows;
+  // The tile sums in another order. Only one token alone is computed directly, or a row would have
+  // other bits by how many stand beside it.
+  plan.direct = (is_alone || p.tokens == 1) && p.group() <= kernels.direct_rows;
   if (plan.direct) {
     // Heads that lie side by side for each key are read together, which is the order of memory.
     plan.task_heads = p.k.strides.h < p.k.strides.t ? p.kv_heads : 1;

@@ -40,8 +40,8 @@ struct GatedDeltaHead {
 
 struct IsaKernels {
   const char* name;
-  // Up to this many rows are computed straight from the cache (decoding); more go through tiles
-  // (prefill).
+  // A token's rows, up to this many, are computed straight from the cache (decoding); more tokens
+  // and rows go through tiles (prefill).
   int64_t direct_rows;
   // Most rows of one tile, and the rows that pass over the keys together.
   int64_t tile_rows;

@@ -123,8 +123,12 @@ std::vector<Chunk> split_rows(Chunk::Kind kind, size_t input, int64_t num_rows, 
                               int64_t first_chunk) {
   std::vector<Chunk> chunks;
   int64_t size = std::max(first_chunk, max_chunk);
-  for (int64_t first = 0; first < num_rows; first += chunks.back().num_rows, size = max_chunk)
-    chunks.push_back({kind, input, first, std::min(size, num_rows - first)});
+  for (int64_t first = 0; first < num_rows; first += chunks.back().num_rows, size = max_chunk) {
+    const int64_t left = num_rows - first;
+    // Attention over one token sums in another order than over several: none is left alone.
+    const bool leaves_one = left == size + 1 && size > 2 && max_chunk > 1;
+    chunks.push_back({kind, input, first, leaves_one ? size - 1 : std::min(size, left)});
+  }
   return chunks;
 }
 

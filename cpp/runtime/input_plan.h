@@ -31,7 +31,8 @@ struct InputPlan {
 InputPlan make_input_plan(const std::vector<Input>& inputs, const Contract& contract,
                           int64_t available, int64_t chunk_limit);
 
-// Decoder calls for so many rows; the first one may take more than the others.
+// Decoder calls for so many rows; the first one may take more than the others. Where the bound
+// allows more than two, none but an only call takes a single row.
 std::vector<Chunk> split_rows(Chunk::Kind kind, size_t input, int64_t num_rows, int64_t max_chunk,
                               int64_t first_chunk = 0);
 

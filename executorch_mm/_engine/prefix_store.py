@@ -16,9 +16,9 @@ from executorch_mm.errors import ExecutorchMMError
 _UNIT = 16  # bytes, for a token or for what an image, a clip or embeddings hold
 _MOST_ENTRIES = 256  # each may keep a file open
 _WORTH = 16  # positions: fewer are read as fast as they are taken over
-# Units read at the least, where they are text and others are left: attention over a few tokens sums in
-# another order than over many, and these give the bits that the prompt has where nothing was there.
-READ_AGAIN = 9
+# Units read at the least, where they are text and others are left: attention over one token sums in
+# another order than over several, and these give the bits that the prompt has where nothing was there.
+READ_AGAIN = 2
 _UNLIKE = b"\xff" * _UNIT  # what no context holds
 
 _Reader = tuple[str, int]  # the method and the number of the weights
@@ -95,8 +95,7 @@ class _Entry:
         num_wanted = len(wanted) // _UNIT
         if not self.goes_back:  # it has logits, then
             return num_common if num_common * _UNIT == len(self.units) else 0
-        most = num_wanted - READ_AGAIN
-        most = max(most, self._behind_media(num_common)) if most >= _WORTH else num_wanted - 1
+        most = max(num_wanted - READ_AGAIN, self._behind_media(num_common))
         return min(num_common, most, num_wanted - 1)
 
     def _behind_media(self, num_units: int) -> int:

@@ -178,3 +178,34 @@ TEST_CASE("scratch memory grows to the largest request and then stays") {
   }).join();
   CHECK(emm::ops::scratch_growths() == before);
 }
+
+TEST_CASE("a row of a call of several tokens has the same bits however many they are") {
+  const std::string before = emm::ops::instruction_set();
+  constexpr int64_t kMany = 40;
+  for (const char* isa : {"baseline", "avx2", "avx512", "neon"}) {
+    if (!emm::ops::force_isa(isa)) continue;
+    for (const auto& [heads, kv_heads] :
+         {std::pair<int64_t, int64_t>{6, 2}, {9, 3}, {4, 4}, {12, 1}}) {
+      for (const int64_t keys : {kMany, int64_t{170}, int64_t{900}}) {
+        Problem many(kMany, keys, heads, kv_heads, 64);
+        REQUIRE(emm::ops::attention(many.description));
+        const auto row = static_cast<size_t>(heads * 64);
+        for (const int64_t tokens : {2, 3, 4, 5, 8, 9, 17, 39}) {
+          for (const int64_t first : {int64_t{0}, (kMany - tokens) / 2, kMany - tokens}) {
+            Problem few(kMany, keys, heads, kv_heads, 64);
+            emm::ops::AttentionProblem& part = few.description;
+            const auto at = static_cast<size_t>(first) * row;
+            part.tokens = tokens;
+            part.q.data = &few.q[at];
+            part.causal_start = keys - kMany + first;
+            part.keys = part.causal_start + tokens;
+            REQUIRE(emm::ops::attention(part));
+            CHECK(std::memcmp(few.out.data(), &many.out[at],
+                              static_cast<size_t>(tokens) * row * sizeof(float)) == 0);
+          }
+        }
+      }
+    }
+  }
+  CHECK(emm::ops::force_isa(before.c_str()));
+}
