@@ -10,7 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from executorch_mm import ExecutorchMMError, InputError, MultimodalRunner, XnnpackOptions, make_token_input
+from executorch_mm import (
+    ExecutorchMMError,
+    InputError,
+    MultimodalRunner,
+    XnnpackOptions,
+    build_info,
+    make_token_input,
+)
 from executorch_mm._loading.methods import load_methods
 from model_set import MODELS
 from number_tokenizer import NumberTokenizer
@@ -54,6 +61,15 @@ def test_the_environment_switches_them_off(
     assert (int(found[1]) > 0) == is_ours
 
 
+def test_they_run_by_default_beside_our_linear_layers(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="executorch_mm")
+
+    load_methods(MODEL)
+
+    is_ours = build_info().linear_kernels[0] == "avx2"
+    assert bool(re.search(r"[1-9]\d* graphs compute number by number", caplog.text)) == is_ours
+
+
 def test_an_unknown_word_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "fast")
 
@@ -71,6 +87,27 @@ def test_a_prompt_read_at_once_or_token_by_token() -> None:
         one_by_one = runner.generate_text(make_token_input(tokens[-1:]), max_new_tokens=8, ignore_eos=True)
 
     assert at_once == one_by_one
+
+
+@pytest.mark.parametrize("value", ["own", "xnnpack"])
+def test_a_prompt_has_the_same_bits_however_it_is_cut(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, value)
+    choose = random.Random(5)
+    with MultimodalRunner(MODEL, NumberTokenizer(), xnnpack=OWN) as runner:
+
+        def read(*parts: list[int]) -> np.ndarray:  # type: ignore[type-arg]
+            runner.reset()
+            for part in parts:
+                runner.prefill(make_token_input(part))
+            return runner.save()._state.logits.copy()
+
+        # A call takes 15 tokens: some of these end with a call of any number.
+        for length in range(4, 41):
+            for _ in range(3):
+                tokens = [choose.randrange(2, 60) for _ in range(length)]
+                whole = read(tokens)
+                for cut in {2, min(9, length - 2), length // 2}:
+                    np.testing.assert_array_equal(read(tokens[:-cut], tokens[-cut:]), whole)
 
 
 def test_damage_in_a_graph_is_an_error_or_an_answer(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_an_answer_is_kept_too_and_a_session_goes_on_from_it() -> None:
         with model.session() as third:
             third.prefill(make_token_input(TOKENS[:3]))
             assert answer(third, longer[3:]) == answer_after_reset(runner, longer)
-            assert third.stats.num_cached_tokens == len(spoken) - 1 - 3
+            assert third.stats.num_cached_tokens == len(longer) - 2 - 3
             assert third.stats.num_prompt_tokens == len(longer) - 3
             assert third.history[: len(longer)] == longer
 
