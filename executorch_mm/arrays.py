@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard, cast
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeGuard, cast
 
 from executorch_mm.errors import InputError, shown
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy as numpy  # noqa: ICN001 (other modules have it from here)
+    import numpy.typing as npt
     from PIL.Image import Image as PILImage
 
-AnyArray = npt.NDArray[np.generic]
+else:
+
+    class _Numpy:
+        """numpy, imported when something of it is asked for: half of the time that our import would take."""
+
+        def __getattr__(self, name: str) -> object:
+            from importlib import import_module
+
+            self.__dict__[name] = found = getattr(import_module("numpy"), name)
+            return found
+
+    np = numpy = _Numpy()
+
+AnyArray: TypeAlias = "npt.NDArray[np.generic]"
 CHANNELS = (1, 3, 4)
 _NO_NUMBERS = "OSUMm"  # numpy's letters for objects, texts, dates and spans of time
 

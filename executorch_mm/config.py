@@ -5,22 +5,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypedDict, TypeGuard, TypeVar, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, TypeGuard, TypeVar, cast
 
 from executorch_mm._loading.shown_options import parameters_of, show_options
 from executorch_mm.errors import InputError, UnknownOptionError, shown
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from typing_extensions import Self, Unpack
 
     from executorch_mm.response_format import ResponseFormat
 
-LogitsProcessor = Callable[[list[int], NDArray[np.float32]], object]
+LogitsProcessor: TypeAlias = "Callable[[list[int], NDArray[np.float32]], object]"
 """Gets the token ids so far (-1 for a position that is no token) and the logits of the next one, float32
 (vocab_size), which it changes in place; returns None or that array."""
 
@@ -331,7 +331,7 @@ class GenerationConfig:
                 _check_finite("logit_bias", bias)
         object.__setattr__(self, "logit_bias", dict(zip(biased, self.logit_bias.values(), strict=True)))
         given: object = self.logits_processors
-        if isinstance(given, np.ndarray) or not isinstance(given, Collection):
+        if _is_array(given) or not isinstance(given, Collection):
             raise InputError(
                 f"logits_processors: expected a list of callables, got {shown(self.logits_processors)}"
             )
@@ -433,12 +433,22 @@ def _check_finite(name: str, value: object) -> None:
         raise InputError(f"{name}: expected a finite number, got {shown(value)}")
 
 
+def _is_array(value: object) -> TypeGuard[NDArray[np.generic]]:
+    numpy = sys.modules.get("numpy")  # who has an array has imported it
+    return numpy is not None and isinstance(value, numpy.ndarray)
+
+
+def _is_integer(value: object) -> TypeGuard[np.integer]:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.integer)
+
+
 def _token_ids(name: str, ids: object) -> tuple[int, ...]:
     if isinstance(ids, str) or not isinstance(ids, Collection):
         raise InputError(f"{name}: expected a list of token ids, got {shown(ids)}")
-    if isinstance(ids, np.ndarray) and ids.ndim != 1:
+    if _is_array(ids) and ids.ndim != 1:
         raise InputError(f"{name}: expected a list of token ids, got an array of shape {ids.shape}")
-    plain = tuple(int(token_id) if isinstance(token_id, np.integer) else token_id for token_id in ids)
+    plain = tuple(int(token_id) if _is_integer(token_id) else token_id for token_id in ids)
     for token_id in plain:
         _check_int(name, token_id, 0, "token ids of 0 or more")
     return plain
@@ -452,7 +462,7 @@ def check_stops(stop: object) -> list[str]:
     """
     if not isinstance(stop, Collection) or isinstance(stop, (bytes, bytearray, memoryview)):
         raise InputError(f"stop: expected a str or several, got {shown(stop)}")
-    if isinstance(stop, np.ndarray) and stop.ndim != 1:
+    if _is_array(stop) and stop.ndim != 1:
         raise InputError(f"stop: expected a str or several, got an array of shape {stop.shape}")
     stops = [stop] if isinstance(stop, str) else list(stop)
     for text in stops:

@@ -6,9 +6,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
-import numpy as np
-import numpy.typing as npt
-
 from executorch_mm.arrays import (
     AnyArray,
     PairedArrays,
@@ -19,9 +16,13 @@ from executorch_mm.arrays import (
     tile_array,
     to_numpy,
 )
+from executorch_mm.arrays import (
+    numpy as np,
+)
 from executorch_mm.errors import InputError, shown
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from PIL.Image import Image as PILImage
     from typing_extensions import Self
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from executorch_mm import _core
+from executorch_mm.arrays import numpy as np
 from executorch_mm.arrays import to_numpy
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Sampler:

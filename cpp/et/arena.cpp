@@ -1,6 +1,8 @@
 #include "et/arena.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -25,6 +27,34 @@ bool is_zero(const uint8_t* bytes, size_t size) {
   return seen == 0;
 }
 
+// Tells which pages of private anonymous memory nobody has touched: they are zero, and to look at
+// them would cost more than all that is written there.
+class Untouched {
+ public:
+  explicit Untouched(executorch::runtime::Span<uint8_t> memory) {
+#ifdef __linux__
+    const int file = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (file < 0) return;
+    page_bytes_ = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    entries_.resize((memory.size() + page_bytes_ - 1) / page_bytes_);
+    const size_t wanted = entries_.size() * sizeof(uint64_t);
+    const size_t first = reinterpret_cast<uintptr_t>(memory.data()) / page_bytes_;
+    const ssize_t got =
+        pread(file, entries_.data(), wanted, static_cast<off_t>(first * sizeof(uint64_t)));
+    close(file);
+    if (got < 0 || static_cast<size_t>(got) != wanted) entries_.clear();
+#endif
+  }
+  bool at(size_t offset) const {
+    // In memory, or swapped out.
+    return !entries_.empty() && (entries_[offset / page_bytes_] >> 62) == 0;
+  }
+
+ private:
+  size_t page_bytes_ = 0;
+  std::vector<uint64_t> entries_;  // empty where the system does not tell
+};
+
 }  // namespace
 
 PlannedMemory::PlannedMemory(int64_t bytes) {
@@ -40,7 +70,9 @@ PlannedMemory::~PlannedMemory() { munmap(bytes_.data(), bytes_.size()); }
 
 std::vector<PlannedMemory::Page> PlannedMemory::used_pages() const {
   std::vector<Page> pages;
+  const Untouched untouched(bytes_);
   for (size_t offset = 0; offset < bytes_.size(); offset += kPageBytes) {
+    if (untouched.at(offset)) continue;
     const size_t size = std::min(kPageBytes, bytes_.size() - offset);
     const uint8_t* page = bytes_.data() + offset;
     if (!is_zero(page, size)) pages.push_back({offset, {page, page + size}});

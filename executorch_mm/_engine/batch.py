@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from executorch_mm import _core
 from executorch_mm._loading.options import PathLike, RunnerOptions, core_options
+from executorch_mm.arrays import numpy as np
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-import numpy as np
-
 from executorch_mm.arrays import AnyArray
+from executorch_mm.arrays import numpy as np
 from executorch_mm.inputs import MultimodalInput
 
 _BYTES = 16

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
 from executorch_mm import _core
 from executorch_mm.arrays import PairedArrays, is_pil_image
+from executorch_mm.arrays import numpy as np
 from executorch_mm.errors import ExecutorchMMError
 from executorch_mm.inputs import MultimodalInput, Prompt, as_parts, make_token_input
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from executorch_mm._engine.reply import ReplyReader, ThinkingBudget
 
 _MEDIA_POSITION = -1  # in a session's history

@@ -8,9 +8,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from executorch_mm import _core
+from executorch_mm.arrays import numpy as np
 from executorch_mm.errors import ExecutorchMMError
 
 _UNIT = 16  # bytes, for a token or for what an image, a clip or embeddings hold

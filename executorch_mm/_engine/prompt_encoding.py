@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from array import array as packed_array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from executorch_mm import _core
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm.arrays import AnyArray, PairedArrays
+from executorch_mm.arrays import numpy as np
 from executorch_mm.config import GenerationConfig
 from executorch_mm.errors import ContractError, InputError
 from executorch_mm.inputs import MultimodalInput
@@ -386,7 +386,11 @@ def _mono(clips: AnyArray) -> AnyArray:
 
 
 def _tokens(ids: Sequence[int]) -> _core.PreparedInput:
-    return _core.PreparedInput.tokens(np.array(ids, dtype=np.int64))
+    try:
+        packed = packed_array("q", ids)  # a prompt of text needs no numpy
+    except (TypeError, OverflowError):  # of a tokenizer of the caller's own
+        return _core.PreparedInput.tokens(np.array(ids, dtype=np.int64))
+    return _core.PreparedInput.tokens(packed)  # type: ignore[arg-type]  # whatever has a buffer
 
 
 def _is_empty(part: MultimodalInput) -> bool:

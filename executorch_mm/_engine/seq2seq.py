@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from executorch_mm import _core
 from executorch_mm._engine.requests import Requests
 from executorch_mm._files.side_files import declared_id
+from executorch_mm.arrays import numpy as np
 from executorch_mm.errors import ContractError, InputError
 
 if TYPE_CHECKING:

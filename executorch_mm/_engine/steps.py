@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from executorch_mm import _core
+from executorch_mm.arrays import numpy as np
 from executorch_mm.config import LogitsProcessor
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from executorch_mm._engine.constraint import Constraint
     from executorch_mm._engine.json_schema import Schema
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from executorch_mm._files.file_part import FilePart, find_part
 from executorch_mm._files.model_files import files_of
 from executorch_mm._loading.lazy import BuiltOnce
@@ -51,7 +49,7 @@ class ModelIdentity:
         self._files = [(part, _mark(part.path.stat())) for part in parts]
         self._tokenizer = tokenizer
         self._begun: _Hash | None = None
-        if self._memory is not None and np.frombuffer(self._memory, np.uint8).ctypes.data % _ALIGNMENT:
+        if self._memory is not None and _address(self._memory) % _ALIGNMENT:
             # The core has made a copy and lets the caller's memory go: so does this.
             self._begun = self._of_memory()
             self._memory = None
@@ -109,6 +107,12 @@ class ModelIdentity:
                 _add(digest, size, (os.pread(file.fileno(), count, offset + at) for at, count in blocks))
         except OSError as error:
             raise StateFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _address(memory: memoryview[int]) -> int:
+    import numpy as np  # here: models in files do without
+
+    return np.frombuffer(memory, np.uint8).ctypes.data
 
 
 def _mark(status: os.stat_result) -> tuple[int, ...]:

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
 from executorch_mm import _core
 from executorch_mm._files.model_files import is_export_folder
 from executorch_mm._files.paths import checked_path, refuse_pipe
@@ -21,6 +18,8 @@ from executorch_mm._loading.shown_options import parameters_of
 from executorch_mm.errors import InputError, UnknownOptionError, shown
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from typing_extensions import Buffer, Unpack
 
     from executorch_mm.tokenizer import Tokenizer
@@ -400,6 +399,8 @@ def _path_or_bytes(model: PathLike | Buffer) -> tuple[str, NDArray[np.uint8] | N
         raise InputError(f"model_path: expected a path or an object with a buffer, got {got}") from None
     if not view.c_contiguous or view.nbytes == 0:
         raise InputError(f"model_path: expected contiguous memory, not empty, got {view.nbytes} bytes")
+    import numpy as np  # here: models in files do without
+
     return "", np.frombuffer(view, np.uint8)
 
 

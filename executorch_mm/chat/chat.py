@@ -10,13 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from executorch_mm import _core
 from executorch_mm._engine.prefix_reuse import ChatPrompt
 from executorch_mm._engine.reply import ThinkingBudget
 from executorch_mm._engine.thinking import thinking_budget
 from executorch_mm._files.paths import checked_path
+from executorch_mm.arrays import numpy as np
 from executorch_mm.chat.control_tokens import ControlTokens, encode_parts
 from executorch_mm.chat.local_media import MediaAccess
 from executorch_mm.chat.messages import read_messages

@@ -8,8 +8,7 @@ from collections import UserString
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, Protocol, TypeAlias, cast
 
-import numpy as np
-
+from executorch_mm.arrays import numpy as np
 from executorch_mm.errors import InputError
 
 Leaf: TypeAlias = Callable[[object], object]

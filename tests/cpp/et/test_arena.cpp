@@ -1,3 +1,6 @@
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <doctest/doctest.h>
 
 #include <cstring>
@@ -47,3 +50,36 @@ TEST_CASE("memory that methods share keeps what they left while another brings i
   CHECK(bytes[8999] == 5);
   CHECK(bytes[5000] == 3);
 }
+
+#ifdef __linux__
+namespace {
+long page_faults() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_minflt;
+}
+}  // namespace
+
+TEST_CASE("the start of a large memory is found without a look at pages that nobody has touched") {
+  constexpr size_t kBytes = size_t{64} << 20;
+  Arena arena({static_cast<int64_t>(kBytes)});
+  const std::vector<size_t> places = {0, 5 * 4096 + 4095, kBytes / 2, kBytes - 1};
+  for (const size_t place : places) *arena.at(0, place) = 7;
+  const uint8_t looked_at = *arena.at(0, kBytes / 4);  // touched, and still zero
+  CHECK(looked_at == 0);
+
+  const long before = page_faults();
+  arena.remember_initial_state();
+  if (access("/proc/self/pagemap", R_OK) == 0) CHECK(page_faults() - before < 1000);
+
+  const auto& pages = arena.initial_pages(0);
+  REQUIRE(pages.size() == places.size());
+  for (size_t i = 0; i < places.size(); ++i) {
+    CHECK(pages[i].offset == places[i] / 4096 * 4096);
+    CHECK(pages[i].bytes[places[i] % 4096] == 7);
+    *arena.at(0, places[i]) = 1;
+  }
+  arena.reset();
+  for (const size_t place : places) CHECK(*arena.at(0, place) == 7);
+}
+#endif

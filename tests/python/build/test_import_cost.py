@@ -17,6 +17,14 @@ start = time.thread_time()
 import executorch_mm
 print(time.thread_time() - start)
 """
+ANSWER_TEXT = """
+import sys
+from executorch_mm import MultimodalRunner
+with MultimodalRunner.demo() as runner:
+    runner.generate("how many squares?", max_new_tokens=3, ignore_eos=True)
+    assert runner.stats.num_generated_tokens == 3
+print(' '.join(sys.modules))
+"""
 LIST_MODULES = "import executorch_mm, sys; print(' '.join(sys.modules))"
 
 
@@ -43,6 +51,13 @@ def test_import_loads_none_of_the_packages_that_are_needed_later() -> None:
 
     assert "executorch_mm" in loaded
     assert loaded.isdisjoint({"PIL", "tokenizers", "jinja2", "torch", "transformers", "executorch"})
+
+
+def test_an_answer_to_a_text_needs_no_numpy() -> None:
+    loaded = {name.split(".")[0] for name in run(ANSWER_TEXT).split()}
+
+    assert "executorch_mm" in loaded
+    assert "numpy" not in loaded
 
 
 def import_a_copy(tmp_path: Path, modules: dict[str, bytes]) -> str:
