@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from executorch_mm import _core
@@ -26,7 +27,7 @@ def forward_log_lines() -> None:
     The core logs on any thread and without the GIL; it keeps the lines until a call is back in Python.
     """
     lines = _core.take_log_lines()
-    if not lines:
+    if not lines or "logging" not in sys.modules:  # nobody listens, and the import takes longer than a step
         return
     logger = package_logger()
     for level, file, line, text in lines:
