@@ -6,8 +6,10 @@
 
 #include <cstdint>
 
-#if defined(__F16C__)
+#if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define EMM_UNROLL _Pragma("GCC unroll 16")
@@ -84,8 +86,23 @@ struct F16 {
 
 struct I8 {
   using T = int8_t;
+  // GCC converts vectors of bytes one by one, so the instructions are named.
   static vf load(const T* p, float zero) {
-    return __builtin_convertvector(load_as<vi8>(p), vf) - zero;
+#if defined(__AVX512F__)
+    const vi wide = (vi)_mm512_maskz_cvtepi8_epi32(static_cast<__mmask16>(-1), load_as<__m128i>(p));
+#elif defined(__AVX2__)
+    const vi wide = (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__x86_64__)
+    const __m128i bytes = _mm_cvtsi32_si128(load_as<int32_t>(p));
+    const __m128i twice = _mm_unpacklo_epi8(bytes, bytes);
+    const vi wide = (vi)_mm_unpacklo_epi16(twice, twice) >> 24;
+#elif defined(__aarch64__)
+    const int8x8_t bytes = vreinterpret_s8_u32(vdup_n_u32(load_as<uint32_t>(p)));
+    const vi wide = (vi)vmovl_s16(vget_low_s16(vmovl_s8(bytes)));
+#else
+    const vi wide = __builtin_convertvector(load_as<vi8>(p), vi);
+#endif
+    return __builtin_convertvector(wide, vf) - zero;
   }
 };
 
