@@ -35,16 +35,26 @@ struct Tile {
   float* sum;      // [row]
   float* scores;   // [kBlock][kPanel], for one panel at a time
   float* mask;     // like scores
-  float* keys;     // [kBlock][padded head size], where the cache does not hold floats
+  float* keys;     // [kBlock][padded head size]; null where they are used in place
   float* values;   // like keys
   float* staging;  // [kPanel][padded head size]: rows on their way in and out
 };
 
 inline int64_t tile_row_floats(int64_t head_size) { return round_up(head_size, kLanes); }
 
+// Whether keys and values are used where they lie. Floats are, unless their rows are a multiple of
+// 1 KiB apart with other heads between them: those share few sets of the first-level cache and push
+// each other out of it.
+inline bool is_in_place(const AttentionProblem& p) {
+  const auto lie_well = [&](const Matrix& m) {
+    return m.strides.t % 256 != 0 || m.strides.t <= p.head_size;
+  };
+  return p.store == Store::kFloat32 && lie_well(p.k) && lie_well(p.v);
+}
+
 int64_t tile_scratch(const AttentionProblem& p, int64_t rows) {
   const int64_t lanes = round_up(rows, kPanel);
-  const int64_t blocks = p.store == Store::kFloat32 ? 0 : 2 * kBlock;
+  const int64_t blocks = is_in_place(p) ? 0 : 2 * kBlock;
   return 2 * lanes * p.head_size + 2 * lanes + 2 * kBlock * kPanel +
          tile_row_floats(p.head_size) * (blocks + kPanel);
 }
@@ -197,26 +207,33 @@ inline void limit_causally(const AttentionProblem& p, int64_t row0, int64_t key0
   }
 }
 
-// A block of keys or values as floats: in place where the cache holds floats, else converted into
-// `buffer`.
+// A block of keys or values as floats.
 struct Block {
   const float* data;
   int64_t stride;
 };
 
-inline Block float_block(const Rows<F32>& rows, int64_t key0, int64_t, int64_t, float*) {
-  return {rows.row(key0), rows.stride};
-}
-
 template <class L>
-inline Block float_block(const Rows<L>& rows, int64_t key0, int64_t count, int64_t head_size,
-                         float* buffer) {
+inline Block expand_block(const Rows<L>& rows, int64_t key0, int64_t count, int64_t head_size,
+                          float* buffer) {
   const int64_t stride = tile_row_floats(head_size);
   for (int64_t j = 0; j < count; ++j) {
     read_row<L>(rows.row(key0 + j), head_size, rows.zero(key0 + j), rows.scale(key0 + j),
                 buffer + j * stride);
   }
   return {buffer, stride};
+}
+
+template <class L>
+inline Block float_block(const Rows<L>& rows, int64_t key0, int64_t count, int64_t head_size,
+                         float* buffer) {
+  return expand_block(rows, key0, count, head_size, buffer);
+}
+
+inline Block float_block(const Rows<F32>& rows, int64_t key0, int64_t count, int64_t head_size,
+                         float* buffer) {
+  return buffer == nullptr ? Block{rows.row(key0), rows.stride}
+                           : expand_block(rows, key0, count, head_size, buffer);
 }
 
 // The queries of the task as panels; lanes without a row get zeros.
@@ -278,8 +295,9 @@ bool tile_rows(const AttentionProblem& p, const AttentionTask& t, float* scratch
   tile.scores = tile.sum + lanes;
   tile.mask = tile.scores + kBlock * kPanel;
   tile.staging = tile.mask + kBlock * kPanel;
-  tile.keys = tile.staging + kPanel * row_floats;
-  tile.values = tile.keys + kBlock * row_floats;
+  const bool in_place = is_in_place(p);
+  tile.keys = in_place ? nullptr : tile.staging + kPanel * row_floats;
+  tile.values = in_place ? nullptr : tile.keys + kBlock * row_floats;
   fill_panels(p, t, tile);
 
   const Rows<L> k(p.k, t.b, t.kv_head);
