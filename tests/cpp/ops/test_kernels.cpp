@@ -142,6 +142,50 @@ TEST_CASE("rows that are to come out as alone have the bits of calls of one toke
   CHECK(emm::ops::force_isa(before.c_str()));
 }
 
+TEST_CASE("rows over bytes that are to come out as alone have the bits of calls of one token") {
+  const std::string before = emm::ops::instruction_set();
+  const int64_t heads = 9, kv_heads = 3;
+  for (const char* isa : {"baseline", "avx2", "avx512", "neon"}) {
+    if (!emm::ops::force_isa(isa)) continue;
+    for (const int64_t keys : {14, 97, 300, 900}) {
+      for (const int64_t tokens : {2, 7, 13}) {
+        Problem together(tokens, keys, heads, kv_heads, 64);
+        std::vector<int8_t> bytes(together.k.size());
+        std::vector<int8_t> zeros(static_cast<size_t>(keys * kv_heads));
+        std::vector<float> scales(zeros.size());
+        for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<int8_t>(i * 37 % 251);
+        for (size_t i = 0; i < zeros.size(); ++i) {
+          zeros[i] = static_cast<int8_t>(i * 91 % 256);
+          scales[i] = 0.001f * static_cast<float>(i % 13 + 1);
+        }
+        auto& p = together.description;
+        p.store = emm::ops::Store::kInt8;
+        for (emm::ops::Matrix* m : {&p.k, &p.v}) {
+          m->data = bytes.data();
+          m->zeros = zeros.data();
+          m->scales = scales.data();
+          m->quant_strides = {0, kv_heads, 1};
+        }
+        std::vector<float> alone(together.out.size());
+        for (int64_t token = 0; token < tokens; ++token) {
+          emm::ops::AttentionProblem one = p;
+          const auto at = static_cast<size_t>(token * heads * 64);
+          one.tokens = 1;
+          one.q.data = &together.q[at];
+          one.out = &alone[at];
+          one.causal_start = keys - tokens + token;
+          one.keys = one.causal_start + 1;
+          REQUIRE(emm::ops::attention(one));
+        }
+        const emm::ops::RowsAlone scope(true);
+        REQUIRE(emm::ops::attention(p));
+        CHECK(together.out == alone);
+      }
+    }
+  }
+  CHECK(emm::ops::force_isa(before.c_str()));
+}
+
 TEST_CASE("rows that are to come out as alone look at a mask's row each") {
   const int64_t tokens = 5;
   const int64_t keys = 400;

@@ -84,6 +84,89 @@ def test_int8_caches_match_the_reference_in_both_layouts(
     np.testing.assert_allclose(out, expected, atol=3e-5)
 
 
+@RANDOM
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    tokens=st.sampled_from([1, 2, 3, 17, 40]),
+    kv_heads=st.integers(1, 4),
+    group=st.integers(1, 4),
+    size=st.sampled_from([1, 7, 16, 33, 64, 128]),
+    keys=st.sampled_from([40, 95, 96, 97, 193, 700]),  # about a block's length, and several parts
+    value_scale=st.sampled_from([1e-42, 1e-20, 1.0, 1e30]),
+    spread=st.sampled_from([0, 6]),
+    mode=st.sampled_from(["causal", "mask"]),
+)
+def test_any_bytes_zero_points_and_scales_match_the_reference(
+    each_isa: OpLibrary,
+    seed: int,
+    tokens: int,
+    kv_heads: int,
+    group: int,
+    size: int,
+    keys: int,
+    value_scale: float,
+    spread: int,
+    mode: str,
+) -> None:
+    rng = np.random.default_rng(seed)
+
+    def rows(length: int, heads: int, scale: float) -> tuple[Array, Array, Array]:
+        shape = (1, length, heads)
+        zeros = rng.choice(np.array([-128, -127, 0, 1, 127], np.int8), (*shape, 1))
+        scales = (scale * 10.0 ** rng.uniform(-spread, 0, (*shape, 1))).astype(np.float32)
+        return rng.integers(-128, 128, (*shape, size)).astype(np.int8), zeros, scales
+
+    (q, q_zeros, q_scales) = rows(tokens, kv_heads * group, 0.02)
+    (k, k_zeros, k_scales) = rows(keys, kv_heads, 0.02)
+    (v, v_zeros, v_scales) = rows(keys, kv_heads, value_scale)
+    values = [dequantize(q, q_zeros, q_scales), dequantize(k, k_zeros, k_scales)]
+    values.append(dequantize(v, v_zeros, v_scales))
+    start_pos = keys - tokens
+    mask = None
+    if mode == "mask":
+        mask = np.where(rng.random((tokens, keys)) < 0.3, -np.inf, 0).astype(np.float32)
+        mask[:, 0] = 0
+        mask[:, 5] = -np.inf
+        k_scales[:, 5] = v_scales[:, 5] = np.nan  # of a key that nobody looks at
+    expected = attention(*values, start_pos=start_pos, mask=mask, causal=mode == "causal")
+    out = np.full(q.shape, 7, np.float32)
+    quantization = [q_zeros, q_scales, k_zeros, k_scales, v_zeros, v_scales]
+    result = each_isa.call(
+        QUANTIZED,
+        [q, k, v, start_pos, mask, 0.0, mode == "causal", None, *quantization, False, out],
+    )
+    assert (result.code, result.log) == (OK, "")
+    # Sums of `size` and `keys` numbers in float32; denormal results lose bits of their own.
+    scores = np.abs(values[0]).max() * np.abs(values[1]).max() * np.sqrt(size)
+    largest = np.abs(values[2]).max()
+    np.testing.assert_allclose(out, expected, rtol=0, atol=(1e-6 + 1e-6 * scores) * largest + 1e-44 * keys)
+
+
+@pytest.mark.parametrize("tokens", [1, 40])
+@pytest.mark.parametrize("size", [64, 61])
+def test_each_byte_is_exactly_its_distance_from_the_zero_point_times_the_scale(
+    each_isa: OpLibrary, tokens: int, size: int
+) -> None:
+    keys = 256
+    data = np.resize(np.arange(-128, 128), (1, keys, 1, size)).astype(np.int8)
+    zeros = np.arange(-128, 128).astype(np.int8).reshape(1, keys, 1, 1)
+    scales = np.linspace(0.01, 3, keys, dtype=np.float32).reshape(1, keys, 1, 1)
+    q = np.ones((1, tokens, 1, size), np.int8)
+    q_zeros, q_scales = np.zeros((1, tokens, 1, 1), np.int8), np.ones((1, tokens, 1, 1), np.float32)
+    for first in range(0, keys - tokens + 1, tokens):
+        mask = np.full((tokens, keys), -np.inf, np.float32)
+        mask[np.arange(tokens), first + np.arange(tokens)] = 0
+        out = np.zeros(q.shape, np.float32)
+        quantization = [q_zeros, q_scales, zeros, scales, zeros, scales]
+        result = each_isa.call(
+            QUANTIZED, [q, data, data, 0, mask, 0.0, False, None, *quantization, False, out]
+        )
+        assert (result.code, result.log) == (OK, "")
+        chosen = np.s_[:, first : first + tokens]
+        difference = data[chosen].astype(np.float32) - zeros[chosen].astype(np.float32)
+        np.testing.assert_array_equal(out, difference * scales[chosen])
+
+
 @pytest.mark.parametrize("heads_first", [False, True])
 def test_a_float_query_is_ordinary_attention(ops: OpLibrary, heads_first: bool) -> None:
     rng = np.random.default_rng(1)
