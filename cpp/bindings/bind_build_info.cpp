@@ -9,6 +9,7 @@ void bind_build_info(nb::module_& module) {
       .def_ro("compiler", &BuildInfo::compiler)
       .def_ro("instruction_set", &BuildInfo::instruction_set)
       .def_ro("linear_kernels", &BuildInfo::linear_kernels)
+      .def_ro("linear_kernels_on_request", &BuildInfo::linear_kernels_on_request)
       .def_ro("own_operators", &BuildInfo::own_operators)
       .def_ro("sdk_operators", &BuildInfo::sdk_operators)
       .def_ro("backends", &BuildInfo::backends);

@@ -33,6 +33,7 @@ BuildInfo build_info() {
 #endif
   info.instruction_set = ops::instruction_set();
   info.linear_kernels = linear_kernel_names();
+  info.linear_kernels_on_request = linear_kernels_on_request();
   info.own_operators = names_of(ops::llm_kernels());
   info.sdk_operators = names_of(et::get_registered_kernels());
   for (size_t i = 0; i < et::get_num_registered_backends(); ++i) {

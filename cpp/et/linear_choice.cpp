@@ -3,6 +3,8 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "base/log.h"
+#include "linear/amx.h"
 #include "linear/kernels.h"
 
 namespace emm {
@@ -13,7 +15,19 @@ std::vector<std::string> linear_kernel_names() {
   return names;
 }
 
+std::vector<std::string> linear_kernels_on_request() { return linear::kernels_on_request(); }
+
 namespace {
+
+// Those of this name, or what takes their place.
+std::string available(const std::string& name) {
+  const linear::Kernels* found = linear::find_kernels(name);
+  if (found == nullptr || found->name == name) return name;
+  LogQueue::instance().push({LogLevel::kInfo, "linear_choice.cpp", __LINE__,
+                             std::string(linear::ask_for_amx().problem) + ": " + found->name +
+                                 " runs the linear layers"});
+  return found->name;
+}
 
 bool is_ours(const std::string& variable, bool usually) {
   const char* value = std::getenv(variable.c_str());
@@ -47,9 +61,11 @@ LinearChoice choose_linear(const std::string& wish) {
   if (name == "auto" && best == "avx2") return with(best, false);
   if (name == "auto" || name == "xnnpack") return {};
   if (name == "own") return with(best);
-  if (linear::find_kernels(name) != nullptr) return with(name);
+  if (linear::find_kernels(name) != nullptr) return with(available(name));
   std::string known = "'auto', 'xnnpack', 'own'";
-  for (const std::string& kernels : linear_kernel_names()) known += ", '" + kernels + "'";
+  for (const auto& names : {linear_kernel_names(), linear_kernels_on_request()}) {
+    for (const std::string& kernels : names) known += ", '" + kernels + "'";
+  }
   throw Error(ErrorCode::kInput, of + ": expected " + known + ", got '" + name + "'");
 }
 

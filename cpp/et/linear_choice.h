@@ -8,6 +8,8 @@ namespace emm {
 
 // Instruction sets of our kernels that this machine has, the best first; "reference" is the last.
 std::vector<std::string> linear_kernel_names();
+// Others that it has, which only their name chooses.
+std::vector<std::string> linear_kernels_on_request();
 
 struct LinearChoice {
   std::string kernels;     // empty: XNNPACK runs all graphs

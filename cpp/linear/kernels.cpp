@@ -8,6 +8,8 @@
 #include <sys/auxv.h>
 #endif
 
+#include "linear/amx.h"
+
 namespace emm::linear {
 
 #if defined(__aarch64__)
@@ -52,11 +54,16 @@ const std::vector<const Kernels*>& usable_kernels() {
   return usable;
 }
 
+std::vector<std::string> kernels_on_request() {
+  if (has_amx()) return {"amx"};
+  return {};
+}
+
 const Kernels* find_kernels(const std::string& name) {
   for (const Kernels* kernels : usable_kernels()) {
     if (name == kernels->name) return kernels;
   }
-  return nullptr;
+  return name == "amx" && has_amx() ? ask_for_amx().kernels : nullptr;
 }
 
 }  // namespace emm::linear

@@ -52,6 +52,7 @@ extern const Kernels kReferenceKernels;
 #if defined(__x86_64__)
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512VnniKernels;
+extern const Kernels kAmxKernels;  // see amx.h before use
 #elif defined(__aarch64__)
 extern const Kernels kDotprodKernels;
 extern const Kernels kI8mmKernels;
@@ -59,6 +60,9 @@ extern const Kernels kI8mmKernels;
 
 // Those that this machine runs, the best first; the last is the plain C++ reference.
 const std::vector<const Kernels*>& usable_kernels();
+
+// Names of those that are used only where they are asked for: see amx.h.
+std::vector<std::string> kernels_on_request();
 
 // By name; null for one that this machine lacks.
 const Kernels* find_kernels(const std::string& name);

@@ -28,7 +28,7 @@ PathLike = str | os.PathLike[str]
 LoadMode = Literal["mmap", "mmap+mlock", "file"]
 NumThreads = int | Literal["auto"]
 KvCacheDtype = Literal["float32", "float16", "bfloat16", "int8"]
-Linear = Literal["auto", "xnnpack", "own", "avx512vnni", "avx2", "i8mm", "dotprod", "reference"]
+Linear = Literal["auto", "xnnpack", "own", "amx", "avx512vnni", "avx2", "i8mm", "dotprod", "reference"]
 WorkspaceSharing = Literal["disabled", "per_model", "global"]
 
 
@@ -45,8 +45,9 @@ class XnnpackOptions:
             shared.
         linear: Who runs graphs that are linear layers and nothing else. "own": kernels of this package, which
             read the weights where the file is mapped and pack nothing. "xnnpack": the delegate, as everything
-            else. "avx512vnni", "avx2" (x86-64), "i8mm", "dotprod" (aarch64), "reference": our kernels of this
-            instruction set. "auto": what the environment variable EXECUTORCH_MM_LINEAR says (one of these
+            else. "amx", "avx512vnni", "avx2" (x86-64), "i8mm", "dotprod" (aarch64), "reference": our kernels
+            of this instruction set; "amx" is never chosen unasked, and is "avx512vnni" where the system does
+            not allow it. "auto": what the environment variable EXECUTORCH_MM_LINEAR says (one of these
             words), else whoever is faster: on processors with AVX2 and without AVX512-VNNI, "avx2" for 4-bit
             weights in groups and the delegate for the other graphs; elsewhere the delegate.
 

@@ -18,6 +18,8 @@ class BuildInfo:
         instruction_set: That the LLM operators use on this machine: "avx512", "avx2", "neon" or "baseline".
         linear_kernels: Instruction sets that our linear layers can use on this machine, the best first;
             "reference" is plain C++. See `XnnpackOptions.linear`.
+        linear_kernels_on_request: Others that it has and that only their name chooses: "amx", which is
+            tested on an emulation of its instructions and was never run or timed on a processor.
         own_operators: Operators that this package implements (`llama::*`, `kvcache::update_and_attend`).
         num_sdk_operators: Operators that the ExecuTorch libraries register.
         backends: Delegates that are linked, such as "XnnpackBackend".
@@ -30,6 +32,7 @@ class BuildInfo:
     compiler: str
     instruction_set: str
     linear_kernels: tuple[str, ...]
+    linear_kernels_on_request: tuple[str, ...]
     own_operators: tuple[str, ...]
     num_sdk_operators: int
     backends: tuple[str, ...]
@@ -55,6 +58,7 @@ def build_info() -> BuildInfo:
         compiler=info.compiler,
         instruction_set=info.instruction_set,
         linear_kernels=tuple(info.linear_kernels),
+        linear_kernels_on_request=tuple(info.linear_kernels_on_request),
         own_operators=tuple(info.own_operators),
         num_sdk_operators=len(info.sdk_operators),
         backends=tuple(info.backends),

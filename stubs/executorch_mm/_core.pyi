@@ -40,6 +40,9 @@ class BuildInfo:
     def linear_kernels(self) -> list[str]: ...
 
     @property
+    def linear_kernels_on_request(self) -> list[str]: ...
+
+    @property
     def own_operators(self) -> list[str]: ...
 
     @property

@@ -9,6 +9,7 @@
 
 #include "linear/kernels.h"
 #include "linear/linear.h"
+#include "tested_kernels.h"
 
 namespace {
 
@@ -189,7 +190,7 @@ const std::vector<Shape> kShapes = {
 };
 
 TEST_CASE("every instruction set computes what the layer means, for any number of rows") {
-  for (const Kernels* kernels : usable_kernels()) {
+  for (const Kernels* kernels : tested_kernels()) {
     CAPTURE(std::string(kernels->name));
     std::mt19937 random(7);
     for (const Shape& shape : kShapes) {
@@ -209,7 +210,7 @@ TEST_CASE("every instruction set computes what the layer means, for any number o
 }
 
 TEST_CASE("extreme weights, inputs and zero points stay exact") {
-  for (const Kernels* kernels : usable_kernels()) {
+  for (const Kernels* kernels : tested_kernels()) {
     CAPTURE(std::string(kernels->name));
     std::mt19937 random(8);
     for (const Format format : {Format::kInt4Groups, Format::kInt4, Format::kInt8}) {
@@ -232,7 +233,7 @@ TEST_CASE("extreme weights, inputs and zero points stay exact") {
 // So that a prompt gives the same logits whether it is read at once or continued after a part.
 TEST_CASE("a row has the same bits alone and among many") {
   std::mt19937 random(15);
-  for (const Kernels* kernels : usable_kernels()) {
+  for (const Kernels* kernels : tested_kernels()) {
     CAPTURE(std::string(kernels->name));
     for (const Shape& shape : kShapes) {
       if (!is_quantised(shape.format)) continue;
@@ -258,7 +259,7 @@ TEST_CASE("a row has the same bits alone and among many") {
 }
 
 TEST_CASE("the longest rows that are taken do not overflow 32 bits") {
-  for (const Kernels* kernels : usable_kernels()) {
+  for (const Kernels* kernels : tested_kernels()) {
     std::mt19937 random(9);
     for (const Format format : {Format::kInt4, Format::kInt8}) {
       const Owned owned = make_layer(format, kMaxInputs, 2, 0, random, Weights::kLowest, 1e-4f);
@@ -273,7 +274,7 @@ TEST_CASE("the longest rows that are taken do not overflow 32 bits") {
 }
 
 TEST_CASE("denormal scales give finite outputs") {
-  for (const Kernels* kernels : usable_kernels()) {
+  for (const Kernels* kernels : tested_kernels()) {
     std::mt19937 random(10);
     for (const Format format : {Format::kInt4Groups, Format::kInt4, Format::kInt8}) {
       const Owned owned =
@@ -287,7 +288,7 @@ TEST_CASE("denormal scales give finite outputs") {
 }
 
 TEST_CASE("inputs that are not finite end in numbers or NaN, not in a crash") {
-  for (const Kernels* kernels : usable_kernels()) {
+  for (const Kernels* kernels : tested_kernels()) {
     std::mt19937 random(11);
     for (const Shape& shape : kShapes) {
       const Owned owned =
@@ -315,7 +316,7 @@ TEST_CASE("all instruction sets quantise to the same integers") {
       std::vector<int32_t> units(size / 32);
       const RowScale scale = kReferenceKernels.quantise(
           x.data(), inputs, 1, plain.data(), {wanted.data(), eights.data(), units.data()});
-      for (const Kernels* kernels : usable_kernels()) {
+      for (const Kernels* kernels : tested_kernels()) {
         CAPTURE(std::string(kernels->name));
         for (const int64_t chunk : {int64_t{1}, kernels->row_chunk, kernels->column_chunk}) {
           std::vector<int8_t> got(size, 77);
@@ -348,7 +349,7 @@ TEST_CASE("all instruction sets quantise to the same integers") {
 }
 
 TEST_CASE("a range limits the outputs") {
-  for (const Kernels* kernels : usable_kernels()) {
+  for (const Kernels* kernels : tested_kernels()) {
     std::mt19937 random(13);
     for (const Shape& shape : kShapes) {
       Owned owned = make_layer(shape.format, shape.inputs, shape.outputs, shape.group, random);
@@ -375,7 +376,7 @@ TEST_CASE("a second run and runs on many threads give the same bits") {
         }
         for (std::thread& worker : workers) worker.join();
       }};
-  for (const Kernels* kernels : usable_kernels()) {
+  for (const Kernels* kernels : tested_kernels()) {
     std::mt19937 random(14);
     for (const Shape& shape : kShapes) {
       const Owned owned =
@@ -391,7 +392,7 @@ TEST_CASE("a second run and runs on many threads give the same bits") {
 }
 
 TEST_CASE("parts share an input or have their own, in any mixture of formats") {
-  for (const Kernels* kernels : usable_kernels()) {
+  for (const Kernels* kernels : tested_kernels()) {
     std::mt19937 random(15);
     const Owned a = make_layer(Format::kInt4Groups, 64, 33, 32, random);
     const Owned b = make_layer(Format::kInt8, 64, 7, 0, random);
@@ -417,7 +418,7 @@ TEST_CASE("parts share an input or have their own, in any mixture of formats") {
 }
 
 TEST_CASE("a thread's first run may need no memory: one row of floats") {
-  for (const Kernels* kernels : usable_kernels()) {
+  for (const Kernels* kernels : tested_kernels()) {
     std::thread([&] {
       std::mt19937 random(17);
       const Owned owned = make_layer(Format::kFloat32, 30, 7, 0, random);
@@ -428,7 +429,7 @@ TEST_CASE("a thread's first run may need no memory: one row of floats") {
 }
 
 TEST_CASE("a thousand rows") {
-  for (const Kernels* kernels : usable_kernels()) {
+  for (const Kernels* kernels : tested_kernels()) {
     std::mt19937 random(16);
     const Owned owned = make_layer(Format::kInt4Groups, 64, 8, 32, random);
     const auto x = make_rows(1000, 64, random);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,8 @@ INPUTS = {
     "float32_relu": 67,
 }
 KERNELS = build_info().linear_kernels
+# AMX's only where they are asked for: no machine of ours has them.
+ON_REQUEST = build_info().linear_kernels_on_request if os.environ.get("EMM_TEST_AMX") == "1" else ()
 
 
 def batches(inputs: int) -> list[np.ndarray]:  # type: ignore[type-arg]
@@ -57,7 +60,7 @@ def outputs(
     return [np.asarray(methods.run("forward", [batch])) for batch in batches(INPUTS[name])]
 
 
-@pytest.mark.parametrize("linear", KERNELS)
+@pytest.mark.parametrize("linear", [*KERNELS, *ON_REQUEST])
 @pytest.mark.parametrize("name", [name for name in INPUTS if name.startswith("int")])
 def test_quantised_layers_give_the_bits_of_xnnpack(name: str, linear: Linear) -> None:
     # XNNPACK's kernels for processors without AVX-512 round between the groups of a row in another order.
@@ -67,7 +70,7 @@ def test_quantised_layers_give_the_bits_of_xnnpack(name: str, linear: Linear) ->
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound)
 
 
-@pytest.mark.parametrize("linear", KERNELS)
+@pytest.mark.parametrize("linear", [*KERNELS, *ON_REQUEST])
 @pytest.mark.parametrize("name", ["float32", "float32_relu"])
 def test_float_layers_differ_from_xnnpack_by_rounding(name: str, linear: Linear) -> None:
     for ours, theirs in zip(outputs(name, linear), outputs(name, "xnnpack"), strict=True):
@@ -96,6 +99,15 @@ def test_the_log_says_what_is_taken_over(name: str, is_ours: bool, caplog: pytes
     load_methods(FOLDER / f"{name}.pte", xnnpack=XnnpackOptions(linear="own"))
 
     assert (f"1 graphs are linear layers of ours ({KERNELS[0]})" in caplog.text) == is_ours
+
+
+def test_amx_is_only_for_who_asks_and_has_it() -> None:
+    info = build_info()
+    assert "amx" not in info.linear_kernels
+    assert info.linear_kernels_on_request in ((), ("amx",))
+    if info.linear_kernels_on_request == ():
+        with pytest.raises(InputError, match=r"linear: expected 'auto', .*got 'amx'"):
+            load_methods(FOLDER / "int8.pte", xnnpack=XnnpackOptions(linear="amx"))
 
 
 def test_the_environment_chooses_where_the_option_does_not(
@@ -130,7 +142,7 @@ def test_an_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         load_methods(FOLDER / "int8.pte")
 
 
-@pytest.mark.parametrize("linear", KERNELS)
+@pytest.mark.parametrize("linear", [*KERNELS, *ON_REQUEST])
 @pytest.mark.parametrize("name", ["llama_xnnpack_8da4w.pte"])
 def test_a_decoder_answers_as_with_xnnpack(name: str, linear: Linear) -> None:
     path = MODELS / "export_llm" / name
