@@ -4,7 +4,7 @@
 
 SigLIP base (224 pixels, patches of 16: 196 rows; 86 million weights, float32) before four blocks of
 SmolLM2-135M's sizes (4 bits) with a vocabulary of 8,192. All weights are random: the time does not depend on
-them. Needs what tools/tiny_model needs, and transformers.
+them. Needs torch, executorch, torchao, transformers and tokenizers, and not this package.
 """
 
 from __future__ import annotations

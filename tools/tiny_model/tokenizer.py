@@ -10,8 +10,6 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from executorch_mm.demo import ask, ask_pair, make_scene
-
 SPECIALS = ("<|pad|>", "<|bos|>", "<|user|>", "<|assistant|>", "<|end|>", "<|image|>")
 PAD, BOS, USER, ASSISTANT, END, IMAGE = range(6)
 VOCAB = 640
@@ -27,6 +25,8 @@ LABELS = ("Picture 1:", "Picture 2:", "Image 1:", "Image 2:", "First picture:", 
 
 def corpus(scenes: int) -> Iterator[str]:
     """Yields the text that the model will see, from scenes 0, 1, 2, ..."""
+    from executorch_mm.demo import ask, ask_pair, make_scene  # here: an export needs no installed package
+
     rng = random.Random(7)
     for seed in range(scenes):
         scene = make_scene(seed)

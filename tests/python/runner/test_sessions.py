@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from executorch_mm import (
     BusyError,
+    DraftModel,
     ExecutorchMMError,
     InputError,
+    IsolatedProcessError,
     MultimodalModel,
     MultimodalRunner,
     QueueFullError,
@@ -31,7 +33,7 @@ from number_tokenizer import NumberTokenizer
 
 MODELS = Path(__file__).parents[2] / "models"
 # A model for each kind of cache: flat, quantised, ring beside flat, rings with a sink, recurrent beside flat,
-# rows that an operator of torch's writes, and the state of several methods.
+# rows that an operator of torch's writes, the state of several methods, and a cache that is ours.
 PROGRAMS = [
     "export_llm/llama.pte",
     "export_llm/llama_quantized_kv_cache.pte",
@@ -40,6 +42,7 @@ PROGRAMS = [
     "export_llm/lfm2.pte",
     "optimum/llama.pte",
     "exports/shared_prefill.pte",
+    "kvcache/flat.pte",
 ]
 EXAMPLES = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -47,13 +50,13 @@ EXAMPLES = settings(
 GREEDY: dict[str, Any] = {"temperature": 0.0, "ignore_eos": True}
 
 
-def load(name: str, *, is_copied: bool = False, isolate: bool = False) -> MultimodalModel:
+def load(name: str, *, is_copied: bool = False, **given: Any) -> MultimodalModel:
     with pytest.MonkeyPatch.context() as patch:
         if is_copied:
             core = options._core
             make = core.LoadOptions
-            patch.setattr(core, "LoadOptions", lambda **given: make(**given, copies_state=True))
-        return MultimodalModel(MODELS / name, NumberTokenizer(), num_threads=1, isolate=isolate)
+            patch.setattr(core, "LoadOptions", lambda **options: make(**options, copies_state=True))
+        return MultimodalModel(MODELS / name, NumberTokenizer(), num_threads=1, **given)
 
 
 def read(conversation: Session | MultimodalRunner, tokens: list[int]) -> None:
@@ -79,28 +82,63 @@ class Twin:
 def step(conversation: Any, what: str, given: Any) -> tuple[int, ...] | None:
     """Does something with a conversation; the same refusals for all."""
     try:
-        if what == "read":
-            read(conversation, given)
-        elif what == "answer":
-            return answer(conversation, given)
-        elif what == "rewind":
-            conversation.rewind(conversation.position * given // 4)
-        elif what == "again":
-            saved = conversation.save()
-            with contextlib.suppress(ExecutorchMMError):
-                answer(conversation, given)
-            conversation.restore(saved)
-        elif what == "leave":
-            with contextlib.closing(conversation.stream([], max_new_tokens=6, **GREEDY)) as pieces:
-                for _ in range(given):
-                    next(pieces, None)
-        elif what == "reset":
-            conversation.reset()
-    except ExecutorchMMError:
+        return STEPS[what](conversation, given)
+    except IsolatedProcessError:
+        raise
+    except (ExecutorchMMError, KeyboardInterrupt):
         return None
-    return None
 
 
+def rewind(conversation: Any, quarters: int) -> None:
+    conversation.rewind(conversation.position * quarters // 4)
+
+
+def answer_again(conversation: Any, count: int) -> None:
+    saved = conversation.save()
+    with contextlib.suppress(ExecutorchMMError):
+        answer(conversation, count)
+    conversation.restore(saved)
+
+
+def abandon(conversation: Any, tokens: list[int]) -> None:
+    """A prompt that is taken back before it has been read."""
+
+    def interrupt(done: int, total: int, phase: str) -> None:
+        raise KeyboardInterrupt
+
+    conversation.prefill(make_token_input(tokens), progress=interrupt)
+
+
+def leave(conversation: Any, count: int) -> None:
+    with contextlib.closing(conversation.stream([], max_new_tokens=6, **GREEDY)) as pieces:
+        for _ in range(count):
+            next(pieces, None)
+
+
+def stop(conversation: Any, count: int) -> tuple[int, ...]:
+    """An answer that is cancelled before the token behind its first `count`."""
+    calls: list[None] = []
+
+    def stop_then(*_: object) -> None:
+        calls.append(None)
+        if len(calls) == count:
+            conversation.stop()
+
+    result = conversation.generate_result([], max_new_tokens=6, logits_processors=[stop_then], **GREEDY)
+    assert len(result.token_ids) <= count
+    return tuple(result.token_ids)
+
+
+STEPS: dict[str, Callable[[Any, Any], tuple[int, ...] | None]] = {
+    "read": read,
+    "answer": answer,
+    "rewind": rewind,
+    "again": answer_again,
+    "abandon": abandon,
+    "leave": leave,
+    "stop": stop,
+    "reset": lambda conversation, _: conversation.reset(),
+}
 KNOWN = [3 + (number * number) % 17 for number in range(12)]  # what prompts often begin with
 ACTIONS = st.one_of(
     st.tuples(st.just("read"), st.lists(st.integers(3, 20), min_size=1, max_size=6)),
@@ -112,37 +150,60 @@ ACTIONS = st.one_of(
             st.lists(st.integers(3, 20), max_size=2),
         ),
     ),
-    st.tuples(st.just("answer"), st.integers(1, 4)),
+    st.tuples(st.just("answer"), st.integers(1, 7)),
     st.tuples(st.just("rewind"), st.integers(0, 4)),
     st.tuples(st.just("again"), st.integers(1, 3)),
     st.tuples(st.just("leave"), st.integers(0, 2)),
-    st.tuples(st.sampled_from(["reset", "fork", "new", "close"]), st.just(0)),
+    st.tuples(st.just("stop"), st.integers(1, 3)),
+    st.tuples(st.just("abandon"), st.lists(st.integers(3, 20), min_size=1, max_size=4)),
+    st.tuples(st.sampled_from(["reset", "fork", "new", "close", "move", "move in a file"]), st.just(0)),
 )
 
 
-# Models in a process of their own, and an export folder.
-ELSEWHERE = ["isolated export_llm/lfm2.pte", "isolated export_llm/gemma3_narrow.pte", "export_folders/llama"]
+# Export folders: whose cache is ours, grows, and stays in the decoder's memory.
+FOLDERS = ["export_folders/llama", "export_folders/gpt2", "export_folders/llava"]
+# Programs and what else is said of how they are loaded.
+LOADED: list[tuple[str, str]] = [
+    *((name, "") for name in [*PROGRAMS, *FOLDERS]),
+    ("export_llm/lfm2.pte", "copied"),
+    *((name, "isolated") for name in PROGRAMS[1:5]),
+    *((name, "drafted") for name in ["export_llm/llama_full_logits.pte", "kvcache/flat.pte", FOLDERS[0]]),
+    ("export_llm/llama_full_logits.pte", "drafted and isolated"),
+]
 
 
-@pytest.fixture(scope="module", params=[*PROGRAMS, "copied", *ELSEWHERE])
+@pytest.fixture(scope="module", params=LOADED, ids=lambda pair: f"{pair[1]} {pair[0]}".strip())
 def pair(request: pytest.FixtureRequest) -> Iterator[tuple[MultimodalModel, MultimodalRunner]]:
-    is_copied = request.param == "copied"
-    name = PROGRAMS[4] if is_copied else request.param.removeprefix("isolated ")
+    name, how = request.param
+    given: dict[str, Any] = {"is_copied": how == "copied", "isolate": "isolated" in how}
+    if "drafted" in how:
+        given["draft_model"] = DraftModel(MODELS / "export_llm/llama.pte", cost=0.05)
     with (
         pytest.MonkeyPatch.context() as patch,
-        load(name, is_copied=is_copied, isolate=name != request.param and not is_copied) as model,
+        load(name, **given) as model,
         MultimodalRunner(MODELS / name, NumberTokenizer(), num_threads=1) as runner,
     ):
-        assert model.contract.is_state_copied == is_copied
+        assert model.contract.is_state_copied == (how == "copied" or name == FOLDERS[2])
         patch.setattr(prefix_store, "_WORTH", 1)  # short prompts are taken over too
         yield model, runner
         assert model.cache_info().prefix_hits > 0
 
 
+def moved(model: MultimodalModel, session: Session, path: Path | None) -> Session:
+    """The same conversation in another session; it was kept in memory or in a file."""
+    saved = session.save(path)
+    other = model.session()
+    other.restore(saved if path is None else path)
+    session.close()
+    return other
+
+
 @EXAMPLES
 @given(st.lists(st.tuples(st.integers(0, 5), ACTIONS), min_size=4, max_size=24))
 def test_any_interleaving_answers_as_separate_runners_do(
-    pair: tuple[MultimodalModel, MultimodalRunner], actions: list[tuple[int, tuple[str, Any]]]
+    pair: tuple[MultimodalModel, MultimodalRunner],
+    tmp_path: Path,
+    actions: list[tuple[int, tuple[str, Any]]],
 ) -> None:
     model, runner = pair
     twins = [Twin(model.session(), [])]
@@ -157,6 +218,9 @@ def test_any_interleaving_answers_as_separate_runners_do(
             elif what == "close" and len(twins) > 1:
                 twins.remove(twin)
                 twin.session.close()
+            elif what.startswith("move"):
+                path = tmp_path / "talk.emm" if what == "move in a file" else None
+                twin.session = moved(model, twin.session, path)
             elif what not in ("new", "fork", "close"):
                 found = twin.do(what, given_value)
                 answers.append(([*twin.done], found, twin.session.history))

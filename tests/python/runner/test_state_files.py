@@ -70,6 +70,22 @@ def test_every_kind_of_state_goes_on_in_another_process_bit_for_bit(tmp_path: Pa
     assert json.loads(done.stdout) == json.loads(json.dumps(expected))
 
 
+def test_what_another_process_has_forked_and_saved_goes_on_here(llama: MultimodalRunner, saved: Path) -> None:
+    """The references are one conversation that did the same here."""
+    shutil.copy(saved, saved.with_name("first.emm"))
+    done = run_worker("parted", str(saved.parent))
+    assert done.returncode == 0, done.stderr
+    for name in ("fork", "other"):
+        llama.restore(saved)
+        if name == "fork":
+            llama.generate_result([], state_worker.SEEDED)
+        else:
+            llama.prefill(make_token_input([9, 8]))
+        expected = go_on(llama)
+        llama.restore(saved.with_name(f"{name}.emm"))
+        assert go_on(llama) == expected
+
+
 def json_kinds(path: str) -> set[str]:
     with load_stateful(Path(path)) as runner:
         return {word for kind, dtype, _ in runner.contract.state_layout(1) for word in (kind, dtype)}
@@ -307,6 +323,26 @@ def test_a_process_that_is_killed_while_saving_leaves_the_old_file(
     assert saved.read_bytes() == before
     llama.restore(saved)
     assert llama.history == LONG
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_behind_any_call_of_the_system_leaves_one_of_the_two_files(
+    llama: MultimodalRunner, saved: Path
+) -> None:
+    before = saved.read_bytes()
+    calls: list[str] = []
+    while (done := run_worker("killed_behind", json.dumps([str(saved), len(calls) + 1]))).returncode != 0:
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        calls.append(done.stdout.strip())
+        is_old = "replace" not in calls
+        assert (saved.read_bytes() == before) == is_old, calls
+        llama.restore(saved)
+        assert llama.history == (LONG if is_old else LONG[:3]), calls
+    order = [call for index, call in enumerate(calls) if calls.index(call) == index]
+    assert order[:4] == ["open", "write", "fsync", "replace"]
+    # What was left beside it is in nobody's way.
+    llama.save(saved)
+    llama.restore(saved)
 
 
 def test_a_process_that_is_killed_at_any_moment_leaves_a_whole_file(

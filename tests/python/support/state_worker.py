@@ -5,6 +5,7 @@ python state_worker.py TASK ARGUMENTS
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -17,6 +18,7 @@ from executorch_mm import GenerationConfig, MultimodalRunner, StateFileError, ma
 from number_tokenizer import NumberTokenizer
 from stateful_models import MODELS, load_stateful
 
+WRITING = ("open", "write", "fsync", "replace", "close")
 LONG = [(7 * i + 3) % 60 + 2 for i in range(20)]
 LLAMA = MODELS / "export_llm" / "llama.pte"
 SEEDED = GenerationConfig(max_new_tokens=6, temperature=0.9, seed=5, logprobs=3, ignore_eos=True)
@@ -63,6 +65,41 @@ def killed(file: str) -> None:
         runner.save(file)
 
 
+def killed_behind(given: str) -> None:
+    """Dies behind a call of the system while it saves, given as JSON: [file, which one]; says its name."""
+    file, which = json.loads(given)
+    num_calls = 0
+
+    def count(frame: object, event: str, called: Any) -> None:
+        nonlocal num_calls
+        if event != "c_return":
+            return
+        is_file = isinstance(getattr(called, "__self__", None), io.FileIO)
+        if (is_file or called.__module__ == os.open.__module__) and called.__name__ in WRITING:
+            num_calls += 1
+            if num_calls == which:
+                sys.setprofile(None)
+                say(called.__name__)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    with load_llama() as runner:
+        runner.prefill(make_token_input(LONG[:3]))
+        sys.setprofile(count)
+        runner.save(file)
+        sys.setprofile(None)
+
+
+def parted(folder: str) -> None:
+    """Goes on with what it finds there, saves a fork, goes on otherwise and saves that too."""
+    with load_llama() as runner:
+        runner.restore(Path(folder) / "first.emm")
+        with runner.fork() as fork:
+            fork.generate_result([], SEEDED)
+            runner.prefill(make_token_input([9, 8]))
+            fork.save(Path(folder) / "fork.emm")
+            runner.save(Path(folder) / "other.emm")
+
+
 def forever(file: str) -> None:
     """Saves 5, 10, 15 and 20 positions again and again, and says so after the first time."""
     with load_llama() as runner:
@@ -87,4 +124,5 @@ def no_room(file: str) -> None:
 
 
 if __name__ == "__main__":
-    {"restore": restore, "killed": killed, "forever": forever, "no_room": no_room}[sys.argv[1]](sys.argv[2])
+    tasks = (restore, killed, killed_behind, parted, forever, no_room)
+    {task.__name__: task for task in tasks}[sys.argv[1]](sys.argv[2])
