@@ -77,6 +77,8 @@ RowScale quantise(const float* x, int64_t inputs, int64_t chunk, int8_t* plain,
       __m256i eights = _mm256_permute4x64_epi64(_mm256_hadd_epi32(four_a, four_b), 0xD8);
       eights = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(eights, 3));
       store_whole(target.offsets8 + k / 8, eights);
+      target.offsets32[k / 32] = sum_of(_mm256_castsi256_si128(eights));
+      target.offsets32[k / 32 + 1] = sum_of(_mm256_extracti128_si256(eights, 1));
       const __m256i sa = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(a, halves), 0xD8);
       const __m256i sb = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(b, halves), 0xD8);
       store_whole(target.values + k, _mm256_permute2x128_si256(sa, sb, 0x20));

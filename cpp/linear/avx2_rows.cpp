@@ -73,8 +73,8 @@ void int4_rows(const Layer& layer, const Activations& in, int64_t i, const float
 // What four outputs have in common with their groups: sums of integers are exact, and floats are
 // added group by group as in columns(), so that a row has the same bits among few and among many.
 struct FourOutputs {
-  const uint8_t* row[4];
-  const uint8_t* scales[4];
+  const uint8_t* row[4] = {};
+  const uint8_t* scales[4] = {};
   const uint8_t* scales_end;
 
   FourOutputs(const Layer& layer, int64_t groups, int64_t n, int64_t count)
@@ -87,32 +87,39 @@ struct FourOutputs {
     }
   }
 
-  // Of eight groups from `first` on: each vector has those of two groups for four outputs.
-  void load_scales(int64_t first, __m128i (&pairs)[4]) const {
+  // Of eight groups from `first` on, a vector of four outputs each.
+  void load_scales(int64_t first, __m128 (&of_group)[8]) const {
     __m128i eight[4];
 #pragma GCC unroll 4
-    for (int r = 0; r < 4; ++r) {
-      alignas(16) uint8_t copy[16] = {};
-      const uint8_t* from = scales[r] + first * 2;
-      if (scales_end - from < 16) {
-        std::memcpy(copy, from, static_cast<size_t>(scales_end - from));
-        from = copy;
-      }
-      eight[r] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    for (int r = 0; r < 4; ++r) eight[r] = eight_scales(scales[r] + first * 2);
+    const __m128i zero = _mm_setzero_si128();
+    const __m128i ab[2] = {_mm_unpacklo_epi16(eight[0], eight[1]),
+                           _mm_unpackhi_epi16(eight[0], eight[1])};
+    const __m128i cd[2] = {_mm_unpacklo_epi16(eight[2], eight[3]),
+                           _mm_unpackhi_epi16(eight[2], eight[3])};
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      const __m128i low = _mm_unpacklo_epi32(ab[half], cd[half]);
+      const __m128i high = _mm_unpackhi_epi32(ab[half], cd[half]);
+      of_group[half * 4] = _mm_castsi128_ps(_mm_unpacklo_epi16(zero, low));
+      of_group[half * 4 + 1] = _mm_castsi128_ps(_mm_unpackhi_epi16(zero, low));
+      of_group[half * 4 + 2] = _mm_castsi128_ps(_mm_unpacklo_epi16(zero, high));
+      of_group[half * 4 + 3] = _mm_castsi128_ps(_mm_unpackhi_epi16(zero, high));
     }
-    const __m128i ab_low = _mm_unpacklo_epi16(eight[0], eight[1]);
-    const __m128i ab_high = _mm_unpackhi_epi16(eight[0], eight[1]);
-    const __m128i cd_low = _mm_unpacklo_epi16(eight[2], eight[3]);
-    const __m128i cd_high = _mm_unpackhi_epi16(eight[2], eight[3]);
-    pairs[0] = _mm_unpacklo_epi32(ab_low, cd_low);
-    pairs[1] = _mm_unpackhi_epi32(ab_low, cd_low);
-    pairs[2] = _mm_unpacklo_epi32(ab_high, cd_high);
-    pairs[3] = _mm_unpackhi_epi32(ab_high, cd_high);
   }
 
   __m128 scales_of(int64_t group) const {
     return _mm_setr_ps(load_bfloat16(scales[0], group), load_bfloat16(scales[1], group),
                        load_bfloat16(scales[2], group), load_bfloat16(scales[3], group));
+  }
+
+ private:
+  __m128i eight_scales(const uint8_t* from) const {
+    if (scales_end - from >= 16) [[likely]]
+      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    alignas(16) uint8_t copy[16] = {};
+    if (from < scales_end) std::memcpy(copy, from, static_cast<size_t>(scales_end - from));
+    return _mm_load_si128(reinterpret_cast<const __m128i*>(copy));
   }
 };
 
@@ -128,18 +135,25 @@ void finish_four(const Layer& layer, float scale, int64_t n, int64_t count, __m1
   std::memcpy(out + n, bias, static_cast<size_t>(count) * 4);
 }
 
-// 4-bit weights with groups, which a decode step of most models is made of: four outputs and four
-// chunks at a time.
+// Of four outputs the sums of the four pairs in each half, side by side: 16 products of a value
+// below 16 and of one byte stay within 16 bits.
+__m256i add_across(const __m256i (&of)[4]) {
+  const __m256i ab =
+      _mm256_add_epi16(_mm256_unpacklo_epi32(of[0], of[1]), _mm256_unpackhi_epi32(of[0], of[1]));
+  const __m256i cd =
+      _mm256_add_epi16(_mm256_unpacklo_epi32(of[2], of[3]), _mm256_unpackhi_epi32(of[2], of[3]));
+  return _mm256_add_epi16(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+}
+
+// 4-bit weights with groups, which a decode step of most models is made of: four outputs at a time.
 template <int kM, bool kOf32>
 void rows_of_groups(const Layer& layer, const Activations& in, int64_t i, const float* sums,
                     int64_t begin, int64_t end, float* out) {
   constexpr int64_t kOutputs = 4;
-  constexpr int64_t kChunksAtOnce = 4;
   constexpr int64_t kAhead = 8192;  // bytes of a row's memory, and of the rows behind it
   const __m256i low_half = _mm256_set1_epi8(15);
   const __m256i ones = _mm256_set1_epi16(1);
-  const int64_t bytes = layer.row_bytes();
-  const int64_t chunks = (bytes + 31) / 32;
+  const __m256i spread = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
   const int64_t groups = layer.groups();
   const int64_t group_chunks = layer.group / kChunk;  // 0 for groups of 32
   const int8_t* x[kM];
@@ -147,7 +161,7 @@ void rows_of_groups(const Layer& layer, const Activations& in, int64_t i, const 
 #pragma GCC unroll 2
   for (int m = 0; m < kM; ++m) {
     x[m] = in.values + (i + m) * in.stride;
-    offsets[m] = in.offsets8 + (i + m) * (in.stride / 8);
+    offsets[m] = in.offsets32 + (i + m) * (in.stride / 32);
   }
   for (int64_t n = begin; n < end; n += kOutputs) {
     const int64_t count = std::min(kOutputs, end - n);
@@ -162,76 +176,90 @@ void rows_of_groups(const Layer& layer, const Activations& in, int64_t i, const 
       total[m] = sums ? _mm_mul_ps(zero, _mm_load_ps(of_weights)) : _mm_setzero_ps();
       integer[m] = _mm_setzero_si128();
     }
-    int64_t first = 0;
-    int64_t left_in_group = group_chunks;
-    int64_t group = 0;
-    const auto add_chunks = [&](auto is_whole) __attribute__((always_inline)) {
-      __m128i pairs[kChunksAtOnce];
-      if constexpr (kOf32) four.load_scales(first * 2, pairs);
-      const auto add_chunk = [&](auto index) __attribute__((always_inline)) {
-        constexpr int kIndex = decltype(index)::value;
-        constexpr bool kIsWhole = decltype(is_whole)::value;
-        const int64_t chunk = first + kIndex;
-        if (!kIsWhole && chunk >= chunks) return;
-        __m256i dot[kM][kOutputs];
+    // Two groups or a part of one, the first 32 inputs in the lower half.
+    const auto units_of = [&](int64_t chunk, auto load,
+                              __m256i(&units)[kM]) __attribute__((always_inline)) {
+      __m256i products[kM][kOutputs];
 #pragma GCC unroll 4
-        for (int64_t r = 0; r < kOutputs; ++r) {
-          const uint8_t* const at = four.row[r] + chunk * 32;
-          if constexpr (kIndex % 2 == 0)
-            _mm_prefetch(four.row[0] + (first + kIndex) * 128 + r * 64 + kAhead, _MM_HINT_T0);
-          const __m256i packed = kIsWhole ? load_whole(at) : load_bytes(at, bytes - chunk * 32);
-          const __m256i low = _mm256_and_si256(packed, low_half);
-          const __m256i high = _mm256_and_si256(_mm256_srli_epi16(packed, 4), low_half);
-#pragma GCC unroll 2
-          for (int m = 0; m < kM; ++m) {
-            const int8_t* const values = x[m] + chunk * kChunk;
-            const __m256i products =
-                _mm256_add_epi16(_mm256_maddubs_epi16(low, load_whole(values)),
-                                 _mm256_maddubs_epi16(high, load_whole(values + 32)));
-            dot[m][r] = _mm256_add_epi32(load_whole(offsets[m] + chunk * 8),
-                                         _mm256_madd_epi16(products, ones));
-          }
-        }
+      for (int64_t r = 0; r < kOutputs; ++r) {
+        const __m256i packed = load(four.row[r] + chunk * 32);
+        const __m256i low = _mm256_and_si256(packed, low_half);
+        const __m256i high = _mm256_and_si256(_mm256_srli_epi16(packed, 4), low_half);
 #pragma GCC unroll 2
         for (int m = 0; m < kM; ++m) {
-          // The first 32 inputs in the lower lane, the others in the upper one, an output each.
-          const __m256i units = _mm256_hadd_epi32(_mm256_hadd_epi32(dot[m][0], dot[m][1]),
-                                                  _mm256_hadd_epi32(dot[m][2], dot[m][3]));
-          if constexpr (kOf32) {
-            const __m256 scale =
-                _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(pairs[kIndex]), 16));
-            const __m256 floats = _mm256_cvtepi32_ps(units);
-            total[m] = _mm_fmadd_ps(_mm256_castps256_ps128(floats), _mm256_castps256_ps128(scale),
-                                    total[m]);
-            // Behind the last group lies the scale of another output.
-            if (!kIsWhole && chunk * 2 + 1 >= groups) continue;
-            total[m] = _mm_fmadd_ps(_mm256_extractf128_ps(floats, 1),
-                                    _mm256_extractf128_ps(scale, 1), total[m]);
-          } else {
-            integer[m] = _mm_add_epi32(
-                integer[m],
-                _mm_add_epi32(_mm256_castsi256_si128(units), _mm256_extracti128_si256(units, 1)));
-          }
+          const int8_t* const values = x[m] + chunk * kChunk;
+          products[m][r] = _mm256_add_epi16(_mm256_maddubs_epi16(low, load_whole(values)),
+                                            _mm256_maddubs_epi16(high, load_whole(values + 32)));
         }
-        if constexpr (!kOf32) {
-          if (--left_in_group > 0) return;
-          const __m128 scale = four.scales_of(group++);
+      }
+#pragma GCC unroll 2
+      for (int m = 0; m < kM; ++m) {
+        int64_t two;
+        std::memcpy(&two, offsets[m] + chunk * 2, sizeof two);
+        const __m256i offset =
+            _mm256_permutevar8x32_epi32(_mm256_castsi128_si256(_mm_cvtsi64_si128(two)), spread);
+        units[m] = _mm256_add_epi32(_mm256_madd_epi16(add_across(products[m]), ones), offset);
+      }
+    };
+    const auto whole = [](const uint8_t* at)
+                           __attribute__((always_inline)) { return load_whole(at); };
+    const auto half = [](const uint8_t* at) __attribute__((always_inline)) {
+      return _mm256_zextsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+    };
+    const auto prefetch = [&](int64_t chunk) __attribute__((always_inline)) {
+      // The four rows lie one behind the other.
+      _mm_prefetch(four.row[0] + chunk * 128 + kAhead, _MM_HINT_T0);
+      _mm_prefetch(four.row[0] + chunk * 128 + 64 + kAhead, _MM_HINT_T0);
+    };
+    __m256i units[kM];
+    if constexpr (kOf32) {
+      __m128 scales[8];
+      const auto add_lower = [&](int64_t group) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+        for (int m = 0; m < kM; ++m)
+          total[m] = _mm_fmadd_ps(_mm_cvtepi32_ps(_mm256_castsi256_si128(units[m])),
+                                  scales[group % 8], total[m]);
+      };
+      const auto add_upper = [&](int64_t group) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+        for (int m = 0; m < kM; ++m)
+          total[m] = _mm_fmadd_ps(_mm_cvtepi32_ps(_mm256_extracti128_si256(units[m], 1)),
+                                  scales[group % 8], total[m]);
+      };
+      for (int64_t chunk = 0; chunk < groups / 2; ++chunk) {
+        if (chunk % 4 == 0) four.load_scales(chunk * 2, scales);
+        prefetch(chunk);
+        units_of(chunk, whole, units);
+        add_lower(chunk * 2);
+        add_upper(chunk * 2 + 1);
+      }
+      if (groups % 2 != 0) {
+        const int64_t chunk = groups / 2;
+        if (chunk % 4 == 0) four.load_scales(chunk * 2, scales);
+        units_of(chunk, half, units);
+        add_lower(chunk * 2);
+      }
+    } else {
+      int64_t chunk = 0;
+      for (int64_t group = 0; group < groups; ++group) {
+        for (const int64_t last = chunk + group_chunks; chunk < last; ++chunk) {
+          prefetch(chunk);
+          units_of(chunk, whole, units);
 #pragma GCC unroll 2
           for (int m = 0; m < kM; ++m) {
-            total[m] = _mm_fmadd_ps(_mm_cvtepi32_ps(integer[m]), scale, total[m]);
-            integer[m] = _mm_setzero_si128();
+            integer[m] =
+                _mm_add_epi32(integer[m], _mm_add_epi32(_mm256_castsi256_si128(units[m]),
+                                                        _mm256_extracti128_si256(units[m], 1)));
           }
-          left_in_group = group_chunks;
         }
-      };
-      add_chunk(std::integral_constant<int, 0>());
-      add_chunk(std::integral_constant<int, 1>());
-      add_chunk(std::integral_constant<int, 2>());
-      add_chunk(std::integral_constant<int, 3>());
-    };
-    for (; (first + kChunksAtOnce) * 32 <= bytes; first += kChunksAtOnce)
-      add_chunks(std::true_type());
-    if (first < chunks) add_chunks(std::false_type());
+        const __m128 scale = four.scales_of(group);
+#pragma GCC unroll 2
+        for (int m = 0; m < kM; ++m) {
+          total[m] = _mm_fmadd_ps(_mm_cvtepi32_ps(integer[m]), scale, total[m]);
+          integer[m] = _mm_setzero_si128();
+        }
+      }
+    }
 #pragma GCC unroll 2
     for (int m = 0; m < kM; ++m) {
       float* const to = out + (i + m) * layer.outputs;
