@@ -51,7 +51,7 @@ class Untouched {
   }
 
  private:
-  size_t page_bytes_ = 0;
+  size_t page_bytes_ = kPageBytes;
   std::vector<uint64_t> entries_;  // empty where the system does not tell
 };
 
