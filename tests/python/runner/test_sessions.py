@@ -45,7 +45,7 @@ PROGRAMS = [
     "kvcache/flat.pte",
 ]
 EXAMPLES = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 GREEDY: dict[str, Any] = {"temperature": 0.0, "ignore_eos": True}
 
