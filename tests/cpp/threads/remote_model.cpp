@@ -1,3 +1,4 @@
+#ifdef __linux__
 #include "remote_model.h"
 
 #include <doctest/doctest.h>
@@ -62,3 +63,4 @@ RemoteSession load_remote(const LoadOptions& options) {
 }
 
 }  // namespace emm::threads
+#endif
