@@ -195,11 +195,10 @@ class SealedFile:
         hasher = threading.Thread(
             target=lambda: digests.append(_digest(iter(filled.get, None))), name="checksum", daemon=True
         )
-        try:
-            if len(pieces) < _WORTH_A_THREAD:
-                raise RuntimeError
-            hasher.start()
-        except RuntimeError:  # or the system has no more threads
+        if len(pieces) >= _WORTH_A_THREAD:
+            with contextlib.suppress(RuntimeError):  # the system has no more threads
+                hasher.start()
+        if not hasher.is_alive():
             self._fill(memory)
             return _digest([memory])
         try:
