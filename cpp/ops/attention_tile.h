@@ -4,6 +4,8 @@
 // but the queries (once) and the output (once), and softmax needs no sums across lanes.
 #pragma once
 
+#include <type_traits>
+
 #include "ops/attention_rows.h"
 
 namespace emm::ops {
@@ -207,33 +209,24 @@ inline void limit_causally(const AttentionProblem& p, int64_t row0, int64_t key0
   }
 }
 
-// A block of keys or values as floats.
+// A block of keys or values as floats: in place without a buffer.
 struct Block {
   const float* data;
   int64_t stride;
 };
 
 template <class L>
-inline Block expand_block(const Rows<L>& rows, int64_t key0, int64_t count, int64_t head_size,
-                          float* buffer) {
+inline Block float_block(const Rows<L>& rows, int64_t key0, int64_t count, int64_t head_size,
+                         float* buffer) {
+  if constexpr (std::is_same_v<L, F32>) {
+    if (buffer == nullptr) return {rows.row(key0), rows.stride};
+  }
   const int64_t stride = tile_row_floats(head_size);
   for (int64_t j = 0; j < count; ++j) {
     read_row<L>(rows.row(key0 + j), head_size, rows.zero(key0 + j), rows.scale(key0 + j),
                 buffer + j * stride);
   }
   return {buffer, stride};
-}
-
-template <class L>
-inline Block float_block(const Rows<L>& rows, int64_t key0, int64_t count, int64_t head_size,
-                         float* buffer) {
-  return expand_block(rows, key0, count, head_size, buffer);
-}
-
-inline Block float_block(const Rows<F32>& rows, int64_t key0, int64_t count, int64_t head_size,
-                         float* buffer) {
-  return buffer == nullptr ? Block{rows.row(key0), rows.stride}
-                           : expand_block(rows, key0, count, head_size, buffer);
 }
 
 // The queries of the task as panels; lanes without a row get zeros.
