@@ -1,6 +1,7 @@
 // Kernels for AMX's 8-bit tiles beside AVX-512 and VNNI, which do what tiles do not pay for: few
 // rows, and floats.
 #include "linear/amx_columns.h"
+#include "linear/avx512vnni.h"
 
 namespace emm::linear {
 namespace {
@@ -36,30 +37,27 @@ using Tiled = AmxColumns<HardwareTiles>;
 void columns(const Layer& layer, const Activations& in, const float* sums, int64_t begin,
              int64_t end, uint8_t* scratch, float* out) {
   if (in.rows < kFewestRows || !is_quantised(layer.format))
-    return kAvx512VnniKernels.columns(layer, in, sums, begin, end, scratch, out);
+    return avx512vnni::columns(layer, in, sums, begin, end, scratch, out);
   Tiled::run(layer, in, sums, begin, end, scratch, out);
 }
 
 int64_t column_scratch(const Layer& layer) {
-  return std::max(kAvx512VnniKernels.column_scratch(layer),
+  return std::max(avx512vnni::column_scratch(layer),
                   is_quantised(layer.format) ? Tiled::scratch(layer) : 0);
-}
-
-RowScale quantise(const float* x, int64_t inputs, int64_t chunk, int8_t* plain,
-                  const RowTarget& target) {
-  return kAvx512VnniKernels.quantise(x, inputs, chunk, plain, target);
-}
-
-void rows(const Layer& layer, const Activations& in, const float* sums, int64_t begin, int64_t end,
-          float* out) {
-  kAvx512VnniKernels.rows(layer, in, sums, begin, end, out);
 }
 
 }  // namespace
 
 // Block and orders are those of avx512vnni.cpp, which gets the same activations.
-const Kernels kAmxKernels = {"amx",          128,          Tiled::kChunk, 4,
-                             Tiled::kBlock,  quantise,     rows,          columns,
-                             column_scratch, &kAvx512Loops};
+const Kernels kAmxKernels = {"amx",
+                             128,
+                             Tiled::kChunk,
+                             4,
+                             Tiled::kBlock,
+                             avx512vnni::quantise,
+                             avx512vnni::rows,
+                             columns,
+                             column_scratch,
+                             &kAvx512Loops};
 
 }  // namespace emm::linear

@@ -44,7 +44,7 @@ class AmxColumns {
     auto* const scales = reinterpret_cast<float*>(scratch + weight_room(layer));
     expand(layer, begin, end, scratch);
     const bool has_groups = layer.format == Format::kInt4Groups;
-    if (has_groups) expand_scales(layer, begin, end, scales);
+    if (has_groups) expand_scales(layer, begin, end, kBlock, scales);
     // Inputs of a tile. Rows end in zeros up to a multiple of 128.
     const int64_t step = has_groups && layer.group % 64 != 0 ? 32 : 64;
     const Block block = {&layer, &in, sums, scratch, scales, step, begin, end - begin, out};
@@ -205,14 +205,6 @@ class AmxColumns {
           put(reinterpret_cast<Bytes>((word >> 4) & 0x0F0F0F0F) - 8);
         }
       }
-    }
-  }
-
-  static void expand_scales(const Layer& layer, int64_t begin, int64_t end, float* to) {
-    const int64_t groups = layer.groups();
-    for (int64_t n = 0; n < kBlock; ++n) {
-      const uint8_t* const row = layer.scales + std::min(begin + n, end - 1) * groups * 2;
-      for (int64_t g = 0; g < groups; ++g) to[g * kBlock + n] = load_bfloat16(row, g);
     }
   }
 

@@ -291,13 +291,7 @@ void columns(const Layer& layer, const Activations& in, const float* sums, int64
              int64_t end, uint8_t* scratch, float* out) {
   float* const scales = reinterpret_cast<float*>(scratch + weight_room(layer));
   expand(layer, begin, end, scratch);
-  if (layer.format == Format::kInt4Groups) {
-    const int64_t groups = layer.groups();
-    for (int64_t n = 0; n < kBlock; ++n) {
-      const uint8_t* const row = layer.scales + std::min(begin + n, end - 1) * groups * 2;
-      for (int64_t g = 0; g < groups; ++g) scales[g * kBlock + n] = load_bfloat16(row, g);
-    }
-  }
+  if (layer.format == Format::kInt4Groups) expand_scales(layer, begin, end, kBlock, scales);
   int16_t* const wide =
       reinterpret_cast<int16_t*>(scratch + weight_room(layer) + scale_room(layer));
   Tile tile = {&layer, &in, scratch, scales, wide, begin, end - begin, out, {}, {}};

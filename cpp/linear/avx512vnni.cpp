@@ -2,7 +2,6 @@
 
 namespace emm::linear {
 namespace avx512vnni {
-namespace {
 
 RowScale quantise(const float* x, int64_t inputs, int64_t chunk, int8_t* plain,
                   const RowTarget& target) {
@@ -83,7 +82,6 @@ RowScale quantise(const float* x, int64_t inputs, int64_t chunk, int8_t* plain,
   return row;
 }
 
-}  // namespace
 }  // namespace avx512vnni
 
 const Kernels kAvx512VnniKernels = {"avx512vnni",

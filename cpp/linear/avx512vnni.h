@@ -21,6 +21,8 @@ inline __mmask64 bytes_mask(int64_t count) {
   return count >= 64 ? ~__mmask64{0} : (__mmask64{1} << std::max<int64_t>(count, 0)) - 1;
 }
 
+RowScale quantise(const float* x, int64_t inputs, int64_t chunk, int8_t* plain,
+                  const RowTarget& target);
 void rows(const Layer& layer, const Activations& in, const float* sums, int64_t begin, int64_t end,
           float* out);
 void columns(const Layer& layer, const Activations& in, const float* sums, int64_t begin,

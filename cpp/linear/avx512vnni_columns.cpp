@@ -71,14 +71,6 @@ int64_t expand(const Layer& layer, int64_t begin, int64_t end, uint8_t* to) {
   return (layer.inputs + 7) / 8 * 2;
 }
 
-void expand_scales(const Layer& layer, int64_t begin, int64_t end, float* to) {
-  const int64_t groups = layer.groups();
-  for (int64_t n = 0; n < kBlock; ++n) {
-    const uint8_t* const row = layer.scales + std::min(begin + n, end - 1) * groups * 2;
-    for (int64_t g = 0; g < groups; ++g) to[g * kBlock + n] = load_bfloat16(row, g);
-  }
-}
-
 struct Tile {
   const Layer* layer;
   const Activations* in;
@@ -278,7 +270,7 @@ void columns(const Layer& layer, const Activations& in, const float* sums, int64
              int64_t end, uint8_t* scratch, float* out) {
   float* const scales = reinterpret_cast<float*>(scratch + weight_room(layer));
   const int64_t quads = expand(layer, begin, end, scratch);
-  if (layer.format == Format::kInt4Groups) expand_scales(layer, begin, end, scales);
+  if (layer.format == Format::kInt4Groups) expand_scales(layer, begin, end, kBlock, scales);
   const Tile tile = {&layer, &in, sums, scratch, scales, quads, begin, end - begin, out};
   // Tiles of nearly the same height, each of which prefetches its share of the next block.
   int64_t tiles = (in.rows + kTileRows - 1) / kTileRows;

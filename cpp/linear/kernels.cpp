@@ -1,6 +1,6 @@
 #include "linear/kernels.h"
 
-#include <cstring>
+#include <algorithm>
 
 #if defined(__APPLE__)
 #include <sys/sysctl.h>
@@ -31,6 +31,14 @@ bool has_i8mm() { return (getauxval(AT_HWCAP2) & (1UL << 13)) != 0; }
 
 }  // namespace
 #endif
+
+void expand_scales(const Layer& layer, int64_t begin, int64_t end, int64_t block, float* to) {
+  const int64_t groups = layer.groups();
+  for (int64_t n = 0; n < block; ++n) {
+    const uint8_t* const row = layer.scales + std::min(begin + n, end - 1) * groups * 2;
+    for (int64_t g = 0; g < groups; ++g) to[g * block + n] = load_bfloat16(row, g);
+  }
+}
 
 const std::vector<const Kernels*>& usable_kernels() {
   static const std::vector<const Kernels*> usable = [] {

@@ -67,4 +67,8 @@ inline float load_bfloat16(const uint8_t* values, int64_t index) {
   return value;
 }
 
+// The scales of 4-bit groups of outputs [begin, end) as [groups][block] floats, behind the last
+// output the last one's. For every instruction set: it has no -m options of its own.
+void expand_scales(const Layer& layer, int64_t begin, int64_t end, int64_t block, float* to);
+
 }  // namespace emm::linear

@@ -6,6 +6,7 @@
 #include <arm_neon.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 
@@ -86,18 +87,20 @@ struct Finish {
   }
 };
 
-// The scales of 4-bit groups as [groups][kBlock] floats, behind the weights in the scratch.
+// Two of them, for up to eight outputs. Where there are no more than four, nobody asks the second.
+using Finishes = std::array<Finish, 2>;
+inline Finishes finish_eight(const Layer& layer, const float* sums, int64_t first, int64_t count) {
+  if (count <= 4) return {Finish(layer, sums, first, count), Finish(layer, sums, first, 1)};
+  return {Finish(layer, sums, first, count), Finish(layer, sums, first + 4, count - 4)};
+}
+
+// In the scratch scales of groups lie behind the weights.
 inline int64_t weight_room(const Layer& layer) {
   return padded(layer.inputs) * kBlock * (layer.format == Format::kFloat32 ? 4 : 1);
 }
-inline float* expand_scales(const Layer& layer, int64_t begin, int64_t end, uint8_t* scratch) {
+inline const float* scales_in(uint8_t* scratch, const Layer& layer, int64_t begin, int64_t end) {
   float* const to = reinterpret_cast<float*>(scratch + weight_room(layer));
-  if (layer.format != Format::kInt4Groups) return to;
-  const int64_t groups = layer.groups();
-  for (int64_t n = 0; n < kBlock; ++n) {
-    const uint8_t* const row = layer.scales + std::min(begin + n, end - 1) * groups * 2;
-    for (int64_t g = 0; g < groups; ++g) to[g * kBlock + n] = load_bfloat16(row, g);
-  }
+  if (layer.format == Format::kInt4Groups) expand_scales(layer, begin, end, kBlock, to);
   return to;
 }
 

@@ -124,9 +124,7 @@ void quantised_tile(const Tile& tile, int64_t i) {
 
 template <int kM>
 void float_tile(const Tile& tile, int64_t i) {
-  float32x4_t sum[kM][kVectors];
-  for (int m = 0; m < kM; ++m)
-    for (int v = 0; v < kVectors; ++v) sum[m][v] = vdupq_n_f32(0);
+  float32x4_t sum[kM][kVectors] = {};
   const float* const weights = reinterpret_cast<const float*>(tile.weights);
   for (int64_t k = 0; k < tile.layer.inputs; ++k) {
     for (int v = 0; v < kVectors; ++v) {
@@ -155,17 +153,16 @@ int64_t column_scratch(const Layer& layer) {
 void columns(const Layer& layer, const Activations& in, const float* sums, int64_t begin,
              int64_t end, uint8_t* scratch, float* out) {
   expand(layer, begin, end, scratch);
-  const float* const scales = expand_scales(layer, begin, end, scratch);
+  const float* const scales = scales_in(scratch, layer, begin, end);
   constexpr int64_t kWidth = kVectors * 4;
   for (int64_t n = begin; n < end; n += kWidth) {
     const int64_t count = std::min(kWidth, end - n);
-    const Finish finish[kVectors] = {
-        {layer, sums, n, count}, {layer, sums, count > 4 ? n + 4 : n, count > 4 ? count - 4 : 1}};
+    const Finishes finish = finish_eight(layer, sums, n, count);
     const Tile tile = {layer,
                        in,
                        reinterpret_cast<const int8_t*>(scratch) + (n - begin) * 4,
                        scales + (n - begin),
-                       finish,
+                       finish.data(),
                        (count + 3) / 4,
                        out};
     int64_t i = 0;

@@ -120,16 +120,16 @@ void i8mm_columns(const Layer& layer, const Activations& in, const float* sums, 
   if (layer.format == Format::kFloat32) return columns(layer, in, sums, begin, end, scratch, out);
   int8_t* const weights = reinterpret_cast<int8_t*>(scratch);
   expand(layer, begin, end, weights);
-  const float* const scales = expand_scales(layer, begin, end, scratch);
+  const float* const scales = scales_in(scratch, layer, begin, end);
   constexpr int64_t kWidth = kPairs * 2;
   for (int64_t n = begin; n < end; n += kWidth) {
     const int64_t count = std::min(kWidth, end - n);
     float eight[kWidth] = {};
     std::copy_n(sums + n, count, eight);
-    const Finish finish[2] = {{layer, sums, n, count},
-                              {layer, sums, count > 4 ? n + 4 : n, count > 4 ? count - 4 : 1}};
-    const Tile tile = {layer, in,     weights + (n - begin) * 8, scales + (n - begin),
-                       eight, finish, (count + 3) / 4,           out};
+    const Finishes finish = finish_eight(layer, sums, n, count);
+    const Tile tile = {
+        layer,           in, weights + (n - begin) * 8, scales + (n - begin), eight, finish.data(),
+        (count + 3) / 4, out};
     int64_t i = 0;
     for (; i + 4 <= in.rows; i += 4) some_tile<2>(tile, i, 4);
     for (; i < in.rows; i += 2) some_tile<1>(tile, i, std::min<int64_t>(in.rows - i, 2));

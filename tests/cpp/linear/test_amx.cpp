@@ -66,27 +66,13 @@ const std::vector<const Kernels*>& tested_kernels() {
 
 namespace {
 
-struct Case {
-  Format format;
-  int64_t inputs;
-  int64_t outputs;
-  int64_t group;
-};
-const Case kCases[] = {
+const Shape kCases[] = {
     {Format::kInt4Groups, 32, 1, 32},    {Format::kInt4Groups, 96, 17, 32},
     {Format::kInt4Groups, 288, 33, 96},  {Format::kInt4Groups, 192, 40, 64},
     {Format::kInt4Groups, 384, 16, 128}, {Format::kInt8, 1, 3, 0},
     {Format::kInt8, 129, 65, 0},         {Format::kInt8, 768, 20, 0},
     {Format::kInt4, 258, 47, 0},
 };
-
-std::vector<float> run(const Layer& layer, const std::vector<float>& x, int64_t count,
-                       const Kernels& kernels) {
-  LinearParts parts({{layer, 0}}, kernels);
-  std::vector<float> out(static_cast<size_t>(count * layer.outputs), NAN);
-  REQUIRE(parts.run({x.data()}, {count}, {out.data()}, serial_runner()));
-  return out;
-}
 
 // One output, with exact sums of integers and the order of roundings that all kernels are to have.
 float wanted(const Layer& layer, const float* x, int64_t n) {
@@ -140,7 +126,7 @@ struct Data {
   Layer layer;
 };
 
-Data make(const Case& shape, std::mt19937& random) {
+Data make(const Shape& shape, std::mt19937& random) {
   Data data;
   Layer& layer = data.layer;
   layer.format = shape.format;
@@ -167,7 +153,7 @@ Data make(const Case& shape, std::mt19937& random) {
 TEST_CASE("tiles give the bits that exact sums and the agreed roundings give") {
   std::mt19937 random(21);
   std::uniform_real_distribution<float> values(-1, 2);
-  for (const Case& shape : kCases) {
+  for (const Shape& shape : kCases) {
     CAPTURE(static_cast<int>(shape.format));
     CAPTURE(shape.inputs);
     CAPTURE(shape.group);
@@ -197,7 +183,7 @@ TEST_CASE("tiles give the bits that exact sums and the agreed roundings give") {
 
 TEST_CASE("a thread keeps no tiles behind a call") {
   std::mt19937 random(22);
-  for (const Case& shape : kCases) {
+  for (const Shape& shape : kCases) {
     const Data data = make(shape, random);
     const std::vector<float> x(static_cast<size_t>(33 * shape.inputs), 0.5f);
     const int before = EmulatedTiles::num_configured();

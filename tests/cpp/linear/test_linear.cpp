@@ -80,15 +80,6 @@ std::vector<float> make_rows(int64_t rows, int64_t inputs, std::mt19937& random,
   return x;
 }
 
-std::vector<float> run(const Layer& layer, const std::vector<float>& x, int64_t rows,
-                       const Kernels& kernels, const TaskRunner& runner = serial_runner(),
-                       int times = 1) {
-  LinearParts parts({{layer, 0}}, kernels);
-  std::vector<float> out(static_cast<size_t>(rows * layer.outputs), NAN);
-  for (int i = 0; i < times; ++i) REQUIRE(parts.run({x.data()}, {rows}, {out.data()}, runner));
-  return out;
-}
-
 double weight_at(const Layer& layer, int64_t n, int64_t k) {
   const uint8_t* row = layer.row(n);
   if (layer.format == Format::kFloat32) return load_float(row, k);
@@ -158,12 +149,6 @@ void expect_close(const std::vector<float>& got, const Meaning& wanted) {
   CHECK(worst < 1e-6);
 }
 
-struct Shape {
-  Format format;
-  int64_t inputs;
-  int64_t outputs;
-  int64_t group;
-};
 const std::vector<Shape> kShapes = {
     {Format::kInt4Groups, 32, 1, 32},
     {Format::kInt4Groups, 96, 5, 32},
