@@ -58,7 +58,7 @@ LinearChoice choose_linear(const std::string& wish) {
   }
   const std::string best = linear::usable_kernels().front()->name;
   // Ours where they were measured to be faster (benchmarks/LOG.md).
-  if (name == "auto" && best == "avx2") return with(best, false);
+  if (name == "auto" && (best == "avx512vnni" || best == "avx2")) return with(best, false);
   if (name == "auto" || name == "xnnpack") return {};
   if (name == "own") return with(best);
   if (linear::find_kernels(name) != nullptr) return with(available(name));

@@ -48,8 +48,8 @@ class XnnpackOptions:
             else. "amx", "avx512vnni", "avx2" (x86-64), "i8mm", "dotprod" (aarch64), "reference": our kernels
             of this instruction set; "amx" is never chosen unasked, and is "avx512vnni" where the system does
             not allow it. "auto": what the environment variable EXECUTORCH_MM_LINEAR says (one of these
-            words), else whoever is faster: on processors with AVX2 and without AVX512-VNNI, "avx2" for 4-bit
-            weights in groups and the delegate for the other graphs; elsewhere the delegate.
+            words), else whoever is faster: on processors with AVX2, our kernels ("avx512vnni" or "avx2") for
+            4-bit weights in groups and the delegate for the other graphs; elsewhere the delegate.
 
     Raises:
         InputError: A value is none of these.

@@ -123,14 +123,12 @@ def test_the_environment_chooses_where_the_option_does_not(
 
 
 @pytest.mark.parametrize("name", ["int4_groups_of_32", "int4_groups_of_128", "int8", "float32"])
-def test_by_default_ours_run_4_bit_groups_on_processors_with_avx2_alone(
-    name: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_by_default_ours_run_4_bit_groups_on_x86(name: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="executorch_mm")
 
     load_methods(FOLDER / f"{name}.pte")
 
-    is_ours = name.startswith("int4_groups") and KERNELS[0] == "avx2"
+    is_ours = name.startswith("int4_groups") and KERNELS[0] in {"avx512vnni", "avx2"}
     assert ("linear layers of ours" in caplog.text) == is_ours
 
 
