@@ -61,10 +61,19 @@ def fork(model: MultimodalModel) -> dict[str, float]:
     return {"median_ms": statistics.median(times), "most_ms": max(times), "growth_mib": max(growth)}
 
 
-def answer(session: Session, waits: list[tuple[float, int]], tokens: Iterator[int]) -> None:
+def some_words(model: MultimodalModel) -> list[int]:
+    """Tokens that give a piece of text each, whatever the model would say: then pieces can be counted."""
+    words = (token for token in range(1000, 9000) if model.tokenizer.decode([token]).strip().isascii())
+    found = [token for token in words if model.tokenizer.decode([token]).strip().isalpha()][:NEW]
+    if len(found) < NEW:
+        raise SystemExit(f"expected a tokenizer with {NEW} words among tokens 1,000 to 9,000")
+    return found
+
+
+def answer(session: Session, words: list[int], waits: list[tuple[float, int]], tokens: Iterator[int]) -> None:
     """Notes between two tokens how long it took and how many of all sessions came."""
     last, before = time.perf_counter(), next(tokens)
-    for _ in session.stream([], max_new_tokens=NEW, ignore_eos=True, temperature=0.0):
+    for _ in session.stream([], max_new_tokens=NEW, ignore_eos=True, temperature=0.0, forced_tokens=words):
         now, count = time.perf_counter(), next(tokens)
         waits.append((now - last, count - before))
         last, before = now, count
@@ -72,17 +81,18 @@ def answer(session: Session, waits: list[tuple[float, int]], tokens: Iterator[in
 
 def speed(model: MultimodalModel, rounds: int) -> dict[str, float]:
     ratios, waits, steps, alone, counts = [], [], [], [], []
+    words = some_words(model)
     for _ in range(rounds):
         rates = []
         for count in (1, SESSIONS):
             sessions = [model.session() for _ in range(count)]
             for seed, session in enumerate(sessions):
                 read(session, 128, seed)
-                answer(session, [], itertools.count())
+                answer(session, words, [], itertools.count())
             each: list[list[tuple[float, int]]] = [[] for _ in sessions]
             tokens = itertools.count()
             threads = [
-                threading.Thread(target=answer, args=(session, waited, tokens))
+                threading.Thread(target=answer, args=(session, words, waited, tokens))
                 for session, waited in zip(sessions, each, strict=True)
             ]
             start = time.perf_counter()
