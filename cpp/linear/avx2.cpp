@@ -93,7 +93,7 @@ RowScale quantise(const float* x, int64_t inputs, int64_t chunk, int8_t* plain,
 }  // namespace avx2
 
 const Kernels kAvx2Kernels = {
-    "avx2",        avx2::kChunk,         8,          2, avx2::kBlock, avx2::quantise, avx2::rows,
+    "avx2",        avx2::kChunk,         8,          6, 2, avx2::kBlock, avx2::quantise, avx2::rows,
     avx2::columns, avx2::column_scratch, &kAvx2Loops};
 
 }  // namespace emm::linear

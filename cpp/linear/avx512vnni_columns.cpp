@@ -71,6 +71,29 @@ int64_t expand(const Layer& layer, int64_t begin, int64_t end, uint8_t* to) {
   return (layer.inputs + 7) / 8 * 2;
 }
 
+// As linear::expand_scales(): two groups lie in each word of a row.
+void expand_scales(const Layer& layer, int64_t begin, int64_t end, float* to) {
+  const int64_t groups = layer.groups();
+  const int64_t bytes = groups * 2;
+  const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xFFFF0000));
+  for (int64_t half = 0; half < 2; ++half) {
+    const uint8_t* row[16];
+    for (int64_t r = 0; r < 16; ++r)
+      row[r] = layer.scales + std::min(begin + half * 16 + r, end - 1) * bytes;
+    float* at = to + half * 16;
+    for (int64_t b = 0; b < bytes; b += 16) {
+      const Square square = load_square(row, b, bytes);
+      for (int64_t word = 0; word < std::min<int64_t>(4, (bytes - b + 3) / 4); ++word) {
+        _mm512_store_si512(at, _mm512_slli_epi32(square.word[word], 16));
+        at += kBlock;
+        if (b + word * 4 + 4 > bytes) break;  // an odd number of groups
+        _mm512_store_si512(at, _mm512_and_si512(square.word[word], upper));
+        at += kBlock;
+      }
+    }
+  }
+}
+
 struct Tile {
   const Layer* layer;
   const Activations* in;
@@ -270,7 +293,7 @@ void columns(const Layer& layer, const Activations& in, const float* sums, int64
              int64_t end, uint8_t* scratch, float* out) {
   float* const scales = reinterpret_cast<float*>(scratch + weight_room(layer));
   const int64_t quads = expand(layer, begin, end, scratch);
-  if (layer.format == Format::kInt4Groups) expand_scales(layer, begin, end, kBlock, scales);
+  if (layer.format == Format::kInt4Groups) expand_scales(layer, begin, end, scales);
   const Tile tile = {&layer, &in, sums, scratch, scales, quads, begin, end - begin, out};
   // Tiles of nearly the same height, each of which prefetches its share of the next block.
   int64_t tiles = (in.rows + kTileRows - 1) / kTileRows;

@@ -24,7 +24,8 @@ struct Kernels {
   // weights.
   int64_t row_chunk;
   int64_t column_chunk;
-  // rows() takes up to this many rows of activations.
+  // rows() takes up to this many rows of activations, with 4-bit groups and with the other formats.
+  int64_t most_group_rows;
   int64_t most_rows;
   // Outputs that columns() computes at a time.
   int64_t block;

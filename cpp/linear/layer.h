@@ -25,7 +25,7 @@ struct Layer {
   Format format = Format::kFloat32;
   int64_t inputs = 0;
   int64_t outputs = 0;
-  int64_t group = 0;                 // kInt4Groups: a multiple of 32 that divides inputs
+  int64_t group = 0;  // kInt4Groups: 32, 64 or a multiple of 128, and inputs are whole groups
   const uint8_t* weights = nullptr;  // [outputs][row_bytes()]
   const uint8_t* scales = nullptr;   // bfloat16 [outputs][inputs / group], or float [outputs]
   const uint8_t* bias = nullptr;     // float [outputs], or none

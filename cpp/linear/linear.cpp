@@ -128,7 +128,10 @@ struct LinearParts::Piece {
 bool LinearParts::run(const std::vector<const float*>& inputs, const std::vector<int64_t>& rows,
                       const std::vector<float*>& outputs, const TaskRunner& runner) try {
   const Kernels& kernels = *kernels_;
-  const auto are_few = [&](const Part& part) { return rows[part.input] <= kernels.most_rows; };
+  const auto are_few = [&](const Part& part) {
+    const bool has_groups = part.layer.format == Format::kInt4Groups;
+    return rows[part.input] <= (has_groups ? kernels.most_group_rows : kernels.most_rows);
+  };
 
   // Which inputs are wanted in which order.
   std::vector<Prepared> prepared;

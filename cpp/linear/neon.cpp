@@ -74,10 +74,18 @@ RowScale quantise(const float* x, int64_t inputs, int64_t chunk, int8_t* /*plain
 }  // namespace neon
 
 const Kernels kDotprodKernels = {
-    "dotprod",  neon::kRowChunk, neon::kDotChunk,      4,           neon::kBlock, neon::quantise,
+    "dotprod",  neon::kRowChunk, neon::kDotChunk,      4,           4, neon::kBlock, neon::quantise,
     neon::rows, neon::columns,   neon::column_scratch, &kPlainLoops};
-const Kernels kI8mmKernels = {
-    "i8mm",     neon::kRowChunk,    neon::kI8mmChunk,     4,           neon::kBlock, neon::quantise,
-    neon::rows, neon::i8mm_columns, neon::column_scratch, &kPlainLoops};
+const Kernels kI8mmKernels = {"i8mm",
+                              neon::kRowChunk,
+                              neon::kI8mmChunk,
+                              4,
+                              4,
+                              neon::kBlock,
+                              neon::quantise,
+                              neon::rows,
+                              neon::i8mm_columns,
+                              neon::column_scratch,
+                              &kPlainLoops};
 
 }  // namespace emm::linear

@@ -108,7 +108,7 @@ int64_t column_scratch(const Layer&) { return 0; }
 
 }  // namespace
 
-const Kernels kReferenceKernels = {"reference",    1,           1, 4, 32, quantise, rows, columns,
-                                   column_scratch, &kPlainLoops};
+const Kernels kReferenceKernels = {
+    "reference", 1, 1, 4, 4, 32, quantise, rows, columns, column_scratch, &kPlainLoops};
 
 }  // namespace emm::linear

@@ -42,6 +42,7 @@ const Kernels kEmulatedAmxKernels = {"emulated amx",
                                      1,
                                      EmulatedColumns::kChunk,
                                      0,
+                                     0,
                                      EmulatedColumns::kBlock,
                                      quantise,
                                      rows,
@@ -68,7 +69,7 @@ namespace {
 
 const Shape kCases[] = {
     {Format::kInt4Groups, 32, 1, 32},    {Format::kInt4Groups, 96, 17, 32},
-    {Format::kInt4Groups, 288, 33, 96},  {Format::kInt4Groups, 192, 40, 64},
+    {Format::kInt4Groups, 384, 33, 128}, {Format::kInt4Groups, 192, 40, 64},
     {Format::kInt4Groups, 384, 16, 128}, {Format::kInt8, 1, 3, 0},
     {Format::kInt8, 129, 65, 0},         {Format::kInt8, 768, 20, 0},
     {Format::kInt4, 258, 47, 0},
