@@ -10,6 +10,7 @@ namespace {
 
 constexpr size_t kAlign = 64;
 constexpr int64_t kQuantiseRows = 8;         // of a task
+constexpr int64_t kQuantiseWork = 32;        // a number takes as long as so many multiplications
 constexpr int64_t kRowTaskBytes = 96 << 10;  // of weights, when there are few rows
 
 // Memory of the calling thread, also for what others compute for it. It grows to the largest run so
@@ -161,7 +162,7 @@ bool LinearParts::run(const std::vector<const float*>& inputs, const std::vector
       in.stride = chunk == 0 ? 0 : padded(layer.inputs);
       in.floats = inputs[part.input];
       prepared.push_back({part.input, in});
-      if (chunk > 0) quantise_work += count * layer.inputs;
+      if (chunk > 0) quantise_work += count * layer.inputs * kQuantiseWork;
     }
     if (count == 0) continue;
     if (!few) column_scratch = std::max(column_scratch, kernels.column_scratch(layer));
