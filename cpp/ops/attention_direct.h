@@ -19,8 +19,10 @@ constexpr int64_t kRowsAtOnce = 3;
 #else
 constexpr int64_t kRowsAtOnce = 2;
 #endif
-// Rows of the cache to ask for in advance, for the second-level cache: the first one has too few
-// lines in flight to hide the latency of main memory.
+// Rows of the cache are asked for in advance, for the second-level cache: the first one has too few
+// lines in flight to hide the latency of main memory. So many keys of a task before they are
+// needed, its values with its keys, and the next task's keys with the values: memory is read all
+// the time, however long a product takes.
 constexpr int64_t kReadAhead = 8;
 
 // The floats of a row, in whole vectors.
@@ -100,13 +102,23 @@ inline void score_keys(const AttentionProblem& p, const Rows<L>& k, int64_t key,
   }
 }
 
+// Rows to ask for while others are used: so many further on, and none behind the last.
+template <class L>
+struct Ahead {
+  Rows<L> rows;
+  int64_t by;
+  int64_t last;
+
+  const typename L::T* row(int64_t key) const { return rows.row(least(key + by, last)); }
+};
+
 // out[r] += sum over keys of weights[r][key - key0] * v[key], for kCount rows and kVectors vectors
 // of the head that start at column d. The last vector may reach past the head; `tail` then says how
 // much of it there is (0: all).
 template <class L, int kCount, int kVectors>
-inline void add_values(const Rows<L>& v, int64_t key0, int64_t key1, int64_t d, int64_t tail,
-                       const float* weights, int64_t weights_stride, float* out,
-                       int64_t out_stride) {
+inline void add_values(const Rows<L>& v, const Ahead<L>& ahead, int64_t key0, int64_t key1,
+                       int64_t d, int64_t tail, const float* weights, int64_t weights_stride,
+                       float* out, int64_t out_stride) {
   vf sums[kCount][kVectors];
   EMM_UNROLL for (int r = 0; r < kCount; ++r) {
     EMM_UNROLL for (int n = 0; n < kVectors; ++n) {
@@ -116,9 +128,7 @@ inline void add_values(const Rows<L>& v, int64_t key0, int64_t key1, int64_t d, 
   for (int64_t key = key0; key < key1; ++key) {
     const typename L::T* row = v.row(key) + d;
     const float zero = v.zero(key);
-
-    read_ahead(v.row(least(key + kReadAhead, key1 - 1)) + d, kVectors * kLanes);
-
+    read_ahead(ahead.row(key) + d, kVectors * kLanes);
     EMM_UNROLL for (int n = 0; n < kVectors; ++n) {
       const vf value = tail > 0 && n == kVectors - 1 ? load_tail<L>(row + n * kLanes, tail, zero)
                                                      : L::load(row + n * kLanes, zero);
@@ -135,19 +145,19 @@ inline void add_values(const Rows<L>& v, int64_t key0, int64_t key1, int64_t d, 
 }
 
 template <class L, int kCount>
-inline void value_keys(const AttentionProblem& p, const Rows<L>& v, int64_t key0, int64_t key1,
-                       const float* weights, int64_t weights_stride, float* out,
-                       int64_t out_stride) {
+inline void value_keys(const AttentionProblem& p, const Rows<L>& v, const Ahead<L>& ahead,
+                       int64_t key0, int64_t key1, const float* weights, int64_t weights_stride,
+                       float* out, int64_t out_stride) {
   const int64_t whole = p.head_size / kLanes * kLanes;
   int64_t d = 0;
   for (; d + 4 * kLanes <= whole; d += 4 * kLanes) {
-    add_values<L, kCount, 4>(v, key0, key1, d, 0, weights, weights_stride, out, out_stride);
+    add_values<L, kCount, 4>(v, ahead, key0, key1, d, 0, weights, weights_stride, out, out_stride);
   }
   for (; d < whole; d += kLanes) {
-    add_values<L, kCount, 1>(v, key0, key1, d, 0, weights, weights_stride, out, out_stride);
+    add_values<L, kCount, 1>(v, ahead, key0, key1, d, 0, weights, weights_stride, out, out_stride);
   }
   if (d < p.head_size) {
-    add_values<L, kCount, 1>(v, key0, key1, d, p.head_size - d, weights, weights_stride, out,
+    add_values<L, kCount, 1>(v, ahead, key0, key1, d, p.head_size - d, weights, weights_stride, out,
                              out_stride);
   }
 }
@@ -179,8 +189,12 @@ inline void all_scores(const AttentionProblem& p, const AttentionTask& t, const 
   for (int64_t key = t.key0; key < t.key1; key += kScoreKeys) {
     for (int64_t head = 0; head < w.heads; ++head) {
       const Rows<L> k(p.k, t.b, t.kv_head + head);
+      const Rows<L> v(p.v, t.b, t.kv_head + head);
       for (int64_t i = key + kReadAhead; i < least(key + kReadAhead + kScoreKeys, t.key1); ++i) {
         read_ahead(k.row(i), p.head_size);
+      }
+      for (int64_t i = key; i < least(key + kScoreKeys, t.key1); ++i) {
+        read_ahead(v.row(i), p.head_size);
       }
       for_row_groups(w.rows, [&](auto count, int64_t first) {
         const int64_t row = head * w.rows + first;
@@ -198,9 +212,12 @@ inline void all_values(const AttentionProblem& p, const AttentionTask& t, const 
     const int64_t end = least(key + kValueKeys, t.key1);
     for (int64_t head = 0; head < w.heads; ++head) {
       const Rows<L> v(p.v, t.b, t.kv_head + head);
+      const Ahead<L> ahead = t.key1 < p.keys ? Ahead<L>{Rows<L>(p.k, t.b, t.kv_head + head),
+                                                        t.key1 - t.key0, p.keys - 1}
+                                             : Ahead<L>{v, kReadAhead, end - 1};
       for_row_groups(w.rows, [&](auto count, int64_t first) {
         const int64_t row = head * w.rows + first;
-        value_keys<L, count.value>(p, v, key, end, w.scores + row * w.scores_stride - t.key0,
+        value_keys<L, count.value>(p, v, ahead, key, end, w.scores + row * w.scores_stride - t.key0,
                                    w.scores_stride, w.out + row * w.stride, w.stride);
       });
     }
