@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <new>
 
@@ -75,6 +76,20 @@ struct Prepared {
   }
 };
 
+// A range of the outputs of a part.
+struct Piece {
+  size_t part;
+  int64_t begin;
+  int64_t end;
+};
+
+// Lists that a run makes. A thread keeps their memory: a step has a hundred runs.
+struct Lists {
+  std::vector<Prepared> prepared;  // the inputs, in each order that is wanted
+  std::vector<size_t> uses;        // which of them, for each part
+  std::vector<Piece> pieces;
+};
+
 // Activations that are all 1: their products are the sums of the weights.
 struct Ones {
   std::vector<int8_t> values;
@@ -119,13 +134,6 @@ TaskRunner serial_runner() {
 LinearParts::LinearParts(std::vector<Part> parts, const Kernels& kernels)
     : parts_(std::move(parts)), kernels_(&kernels) {}
 
-// A range of the outputs of a part.
-struct LinearParts::Piece {
-  size_t part;
-  int64_t begin;
-  int64_t end;
-};
-
 bool LinearParts::run(const std::vector<const float*>& inputs, const std::vector<int64_t>& rows,
                       const std::vector<float*>& outputs, const TaskRunner& runner) try {
   const Kernels& kernels = *kernels_;
@@ -134,10 +142,13 @@ bool LinearParts::run(const std::vector<const float*>& inputs, const std::vector
     return rows[part.input] <= (has_groups ? kernels.most_group_rows : kernels.most_rows);
   };
 
-  // Which inputs are wanted in which order.
-  std::vector<Prepared> prepared;
-  std::vector<size_t> uses(parts_.size());
-  std::vector<Piece> pieces;
+  thread_local Lists lists;
+  std::vector<Prepared>& prepared = lists.prepared;
+  std::vector<size_t>& uses = lists.uses;
+  std::vector<Piece>& pieces = lists.pieces;
+  prepared.clear();
+  uses.resize(parts_.size());
+  pieces.clear();
   int64_t work = 0;
   int64_t quantise_work = 0;
   int64_t column_scratch = 0;
@@ -171,8 +182,9 @@ bool LinearParts::run(const std::vector<const float*>& inputs, const std::vector
       pieces.push_back({p, begin, std::min(begin + step, layer.outputs)});
     work += count * layer.inputs * layer.outputs;
   }
-  std::vector<std::unique_ptr<Ones>> ones(parts_.size());
+  std::vector<std::unique_ptr<Ones>> ones;
   if (!has_sums_) {
+    ones.resize(parts_.size());
     sums_.resize(parts_.size());
     for (size_t p = 0; p < parts_.size(); ++p) {
       const Layer& layer = parts_[p].layer;
@@ -217,16 +229,16 @@ bool LinearParts::run(const std::vector<const float*>& inputs, const std::vector
     if (tasks == 1) {
       quantise(0, 0);
     } else {
-      runner.run(tasks, quantise_work, quantise);
+      runner.run(tasks, quantise_work, std::ref(quantise));
     }
   }
 
-  runner.run(static_cast<int64_t>(pieces.size()), work, [&](int64_t task, int64_t worker) {
+  const auto compute = [&](int64_t task, int64_t worker) {
     const Piece& piece = pieces[static_cast<size_t>(task)];
     const Part& part = parts_[piece.part];
     const Activations& in = prepared[uses[piece.part]].in;
     float* const sums = is_quantised(part.layer.format) ? sums_[piece.part].data() : nullptr;
-    if (ones[piece.part])
+    if (!ones.empty() && ones[piece.part])
       kernels.rows(part.layer, ones[piece.part]->in, nullptr, piece.begin, piece.end, sums);
     if (are_few(part)) {
       kernels.rows(part.layer, in, sums, piece.begin, piece.end, outputs[piece.part]);
@@ -234,7 +246,9 @@ bool LinearParts::run(const std::vector<const float*>& inputs, const std::vector
       kernels.columns(part.layer, in, sums, piece.begin, piece.end,
                       columns + worker * column_scratch, outputs[piece.part]);
     }
-  });
+  };
+  // Referred to, for a std::function has to allocate what is as large as this.
+  runner.run(static_cast<int64_t>(pieces.size()), work, std::ref(compute));
   // A part without rows has not been looked at.
   has_sums_ = has_sums_ || std::none_of(rows.begin(), rows.end(), [](int64_t r) { return r == 0; });
   return true;

@@ -41,8 +41,6 @@ class LinearParts {
            const std::vector<float*>& outputs, const TaskRunner& runner);
 
  private:
-  struct Piece;
-
   std::vector<Part> parts_;
   const Kernels* kernels_;
   // Of the weights of each output: what the zero point of an input is multiplied by. Found by the

@@ -8,7 +8,12 @@
 namespace emm::linear {
 namespace {
 
-constexpr int64_t kTile = 256;  // columns that go through all steps before the next ones
+// Columns go through all steps before the next ones: as many as leave the results of the steps in
+// the first-level cache. A multiple of what a vector holds.
+constexpr int64_t kScratch = 4096;
+int64_t tile_of(size_t steps) {
+  return kScratch / static_cast<int64_t>(std::max<size_t>(steps, 1)) / 64 * 64;
+}
 
 }  // namespace
 
@@ -16,11 +21,12 @@ const PointwiseLoops kPlainLoops = EMM_POINTWISE_LOOPS;
 
 void PointwisePlan::run(const std::vector<float*>& memory, int64_t begin, int64_t end) const {
   // What lives within a row: a tile of each step's result.
-  alignas(64) float scratch[kMaxSteps][kTile];
+  alignas(64) float scratch[kScratch];
+  const int64_t tile = tile_of(steps.size());
   std::array<float*, kMaxValues> at{};
   for (int64_t row = begin; row < end; ++row) {
-    for (int64_t first = 0; first < columns; first += kTile) {
-      const int64_t wide = std::min(kTile, columns - first);
+    for (int64_t first = 0; first < columns; first += tile) {
+      const int64_t wide = std::min(tile, columns - first);
       for (size_t v = 0; v < values.size(); ++v) {
         const Value& value = values[v];
         if (!value.is_outside) continue;
@@ -31,7 +37,7 @@ void PointwisePlan::run(const std::vector<float*>& memory, int64_t begin, int64_
         const PointwiseStep& step = steps[s];
         const Value& to = values[step.to];
         if (!to.has_columns && first > 0) continue;  // is there from the first tile
-        if (!to.is_outside) at[step.to] = scratch[s];
+        if (!to.is_outside) at[step.to] = scratch + static_cast<int64_t>(s) * tile;
         const int64_t n = to.has_columns ? wide : 1;
         if (step.two == nullptr) {
           step.one(at[step.a], at[step.to], n);

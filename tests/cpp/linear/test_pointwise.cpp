@@ -48,7 +48,7 @@ TEST_CASE("steps in one pass give the same as each by itself, whatever the colum
   for (const Kernels* kernels : usable_kernels()) {
     CAPTURE(std::string(kernels->name));
     const PointwiseLoops& loops = *kernels->pointwise;
-    for (const int64_t columns : {1, 3, 255, 256, 257, 576}) {
+    for (const int64_t columns : {1, 3, 255, 256, 257, 576, 1025, 4100}) {
       CAPTURE(columns);
       constexpr int64_t kRows = 5;
       const auto all = static_cast<size_t>(kRows * columns);
