@@ -3,10 +3,13 @@
 #include <executorch/runtime/platform/log.h>
 
 #include <cstddef>
+#include <cstdlib>
 #include <cstring>
+#include <string>
 #include <utility>
 
 #include "base/error.h"
+#include "program/equal_calls.h"
 #include "program/program_patch.h"
 #include "program/short_chain.h"
 
@@ -39,6 +42,16 @@ size_t count(const ProgramInfo& program, const LinearChoice& choice, bool layers
       count += is_taken(program, delegate, choice) && is_layer(delegate, choice) == layers;
   }
   return count;
+}
+
+// EXECUTORCH_MM_EQUAL_CALLS=executorch leaves those that compute the same to ExecuTorch.
+bool are_equal_calls_dropped() {
+  const char* value = std::getenv("EXECUTORCH_MM_EQUAL_CALLS");
+  const std::string name = value == nullptr ? "" : value;
+  if (name.empty() || name == "own") return true;
+  if (name == "executorch") return false;
+  throw emm::Error(ErrorCode::kInput,
+                   "EXECUTORCH_MM_EQUAL_CALLS: expected 'own', 'executorch', got '" + name + "'");
 }
 
 class PatchedLoader final : public DataLoader {
@@ -82,13 +95,16 @@ std::unique_ptr<DataLoader> rename_linear_delegates(std::unique_ptr<DataLoader> 
                                                     const LinearChoice& choice,
                                                     const char* backend) {
   ProgramPatch patch{backend, {}, {}};
+  const bool equal = are_equal_calls_dropped();
   size_t rotary = 0;
+  size_t dropped = 0;
   for (const ProgramMethod& method : program.methods) {
     auto& is_renamed = patch.is_renamed.emplace_back();
     for (const ProgramDelegate& delegate : method.delegates)
       is_renamed.push_back(is_taken(program, delegate, choice));
-    const ShortChain& chain =
+    ShortChain& chain =
         patch.chains.emplace_back(choice.rotary ? shorten_chain(method) : ShortChain{});
+    if (equal) dropped += drop_equal_calls(method, chain);
     for (const size_t delegate : chain.rotary_delegates) is_renamed[delegate] = true;
     rotary += chain.rotary_delegates.size();
   }
@@ -106,6 +122,7 @@ std::unique_ptr<DataLoader> rename_linear_delegates(std::unique_ptr<DataLoader> 
     return inner;
   }
   ET_LOG(Info, "%zu rotary embeddings are ours", rotary);
+  ET_LOG(Info, "%zu instructions that repeat another one are left out", dropped);
   return std::make_unique<PatchedLoader>(std::move(inner), copy.data, copy.size);
 }
 

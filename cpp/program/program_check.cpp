@@ -69,6 +69,30 @@ void check_arenas(const ProgramInfo& program, const std::vector<std::vector<uint
   }
 }
 
+// Whether it is a graph that we can run ourselves.
+void find_kind(ProgramDelegate& delegate, const uint8_t* data, const std::string& what) {
+  const auto size = static_cast<size_t>(delegate.bytes);
+  std::vector<uint32_t> outputs;
+  if (const auto nodes = read_linear_graph(data, size, what)) {
+    delegate.is_linear = true;
+    delegate.is_int4 = std::all_of(nodes->begin(), nodes->end(), [](const LinearNode& node) {
+      return node.format == LinearFormat::kInt4Groups;
+    });
+    for (const LinearNode& node : *nodes) outputs.push_back(node.output_arg);
+  } else if (const auto graph = read_pointwise_graph(data, size, what)) {
+    delegate.is_pointwise = true;
+    for (const PointwiseValue& value : graph->values) {
+      if (value.output) outputs.push_back(*value.output);
+    }
+  } else if (auto parts = read_rotary_graph(data, size, what)) {
+    for (const RotaryPart& part : *parts) outputs.push_back(part.output);
+    delegate.rotary = std::move(*parts);
+  } else {
+    return;
+  }
+  delegate.outputs = std::move(outputs);
+}
+
 template <typename Read>
 ProgramInfo named(const std::string& name, Read&& read) {
   try {
@@ -102,22 +126,7 @@ ProgramInfo check_program(const uint8_t* data, size_t size, const std::string& n
     for (ProgramMethod& method : program.methods) {
       for (ProgramDelegate& delegate : method.delegates) {
         if (delegate.id != "XnnpackBackend") continue;
-        const auto nodes = read_linear_graph(
-            data + *delegate.offset, static_cast<size_t>(delegate.bytes), "method " + method.name);
-        delegate.is_linear = nodes.has_value();
-        delegate.is_int4 =
-            nodes && std::all_of(nodes->begin(), nodes->end(), [](const LinearNode& node) {
-              return node.format == LinearFormat::kInt4Groups;
-            });
-        delegate.is_pointwise = !nodes && read_pointwise_graph(data + *delegate.offset,
-                                                               static_cast<size_t>(delegate.bytes),
-                                                               "method " + method.name)
-                                              .has_value();
-        if (nodes || delegate.is_pointwise) continue;
-        delegate.rotary =
-            read_rotary_graph(data + *delegate.offset, static_cast<size_t>(delegate.bytes),
-                              "method " + method.name)
-                .value_or(std::vector<RotaryPart>{});
+        find_kind(delegate, data + *delegate.offset, "method " + method.name);
       }
     }
     return program;

@@ -72,6 +72,8 @@ struct ProgramDelegate {
   bool is_linear = false;     // linear layers that we can run ourselves: found by check_program()
   bool is_int4 = false;       // all of them with 4-bit weights in groups
   bool is_pointwise = false;  // number by number (pointwise_graph.h): the same
+  // Which arguments of a call it writes, where that is known: the same.
+  std::optional<std::vector<uint32_t>> outputs;
   std::vector<RotaryPart> rotary;  // what a rotary embedding consists of: the same
 };
 

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "program/chain_uses.h"
 #include "program/rotary_graph.h"
 
 namespace emm {
@@ -11,73 +12,6 @@ namespace {
 
 constexpr int8_t kFloat = 6;
 constexpr const char* kView = "executorch_prim::et_view.default";
-
-struct Range {
-  uint32_t memory;
-  uint64_t begin;
-  uint64_t end;
-
-  bool meets(const Range& other) const {
-    return memory == other.memory && begin < other.end && other.begin < end;
-  }
-};
-
-// What a list of tensors holds; nothing for other values.
-std::vector<int64_t> tensor_list(const ProgramMethod& method, int32_t value) {
-  if (value < 0 || static_cast<size_t>(value) >= method.values.size()) return {};
-  const ProgramValue& content = method.values[static_cast<size_t>(value)];
-  const bool holds_tensors =
-      content.kind == ValueKind::kTensorList || content.kind == ValueKind::kOptionalTensorList;
-  return holds_tensors ? content.items : std::vector<int64_t>{};
-}
-
-// Who uses a method's values. Only for methods of one chain without jumps and moves.
-class Uses {
- public:
-  explicit Uses(const ProgramMethod& method)
-      : method_(method),
-        by_(method.values.size()),
-        is_made_(method.values.size()),
-        is_pinned_(method.values.size()) {
-    const auto& chain = method.chains[0];
-    for (size_t i = 0; i < chain.size(); ++i) {
-      for (const int32_t arg : chain[i].args) {
-        add(arg, i);
-        for (const int64_t item : tensor_list(method, arg)) add(item, i);
-      }
-      if (chain[i].kind == InstructionKind::kKernel && !chain[i].args.empty())
-        is_made_[static_cast<size_t>(chain[i].args.back())] = true;
-    }
-    for (const int32_t value : method.inputs) is_pinned_[static_cast<size_t>(value)] = true;
-    for (const int32_t value : method.outputs) is_pinned_[static_cast<size_t>(value)] = true;
-  }
-
-  // Exactly these instructions use it, in this order, and neither caller.
-  bool are(int32_t value, const std::vector<size_t>& instructions) const {
-    return !is_pinned_[static_cast<size_t>(value)] && of(value) == instructions;
-  }
-  const std::vector<size_t>& of(int32_t value) const { return by_[static_cast<size_t>(value)]; }
-
-  // A number that no instruction changes.
-  std::optional<int64_t> constant(int64_t value) const {
-    if (value < 0 || static_cast<size_t>(value) >= method_.values.size()) return std::nullopt;
-    const ProgramValue& found = method_.values[static_cast<size_t>(value)];
-    if (found.kind != ValueKind::kInt || is_made_[static_cast<size_t>(value)]) return std::nullopt;
-    return found.integer;
-  }
-
- private:
-  void add(int64_t value, size_t instruction) {
-    if (value < 0 || static_cast<size_t>(value) >= by_.size()) return;
-    auto& by = by_[static_cast<size_t>(value)];
-    if (by.empty() || by.back() != instruction) by.push_back(instruction);
-  }
-
-  const ProgramMethod& method_;
-  std::vector<std::vector<size_t>> by_;
-  std::vector<bool> is_made_;
-  std::vector<bool> is_pinned_;
-};
 
 // The one value that says how many rows the views of a call have.
 struct Rows {
@@ -92,7 +26,7 @@ struct Rows {
 class Shortener {
  public:
   explicit Shortener(const ProgramMethod& method)
-      : method_(method), chain_(method.chains[0]), uses_(method) {
+      : method_(method), chain_(method.chains[0]), uses_(method, method.chains[0]) {
     short_.is_dropped.resize(chain_.size());
   }
 
@@ -142,11 +76,6 @@ class Shortener {
       if (tensor->dim_order[i] != i) return nullptr;
     }
     return tensor;
-  }
-  static std::optional<Range> range(const ProgramTensor* tensor) {
-    const auto bytes = tensor && tensor->is_planned ? tensor_bytes(*tensor) : std::nullopt;
-    if (!bytes) return std::nullopt;
-    return Range{tensor->memory_id, tensor->memory_offset, tensor->memory_offset + *bytes};
   }
 
   // Sizes of `wide` are those of `base` but for the last one, which becomes `last`.
@@ -309,25 +238,26 @@ class Shortener {
   bool are_apart(size_t call, const std::vector<size_t>& dropped,
                  const std::vector<std::pair<int32_t, size_t>>& bases,
                  const std::vector<int32_t>& angles, const std::vector<int32_t>& results) const {
-    std::vector<Range> read;
+    std::vector<PlannedRange> read;
     for (const auto& [base, first] : bases) {
-      const auto of_base = range(method_.tensor(base));
+      const auto of_base = place_of(method_.tensor(base));
       if (!of_base) return false;
       read.push_back(*of_base);
       for (size_t i = first + 1; i < call; ++i) {
         if (std::find(dropped.begin(), dropped.end(), i) != dropped.end()) continue;
-        if (chain_[i].kind == InstructionKind::kFree || lies_in(chain_[i], *of_base)) return false;
+        if (chain_[i].kind == InstructionKind::kFree || touches(method_, chain_[i], *of_base))
+          return false;
       }
     }
     for (const int32_t angle : angles) {
       const ProgramTensor* tensor = floats(angle);
       if (tensor == nullptr) return false;
-      const auto of_angle = range(tensor);
+      const auto of_angle = place_of(tensor);
       if (!of_angle) return false;
       read.push_back(*of_angle);
     }
     for (size_t part = 0; part < results.size(); ++part) {
-      const auto written = range(method_.tensor(results[part]));
+      const auto written = place_of(method_.tensor(results[part]));
       if (!written) return false;
       for (size_t other = part; other < read.size(); ++other) {
         if (written->meets(read[other])) return false;
@@ -337,20 +267,9 @@ class Shortener {
     return true;
   }
 
-  bool lies_in(const ProgramInstruction& instruction, const Range& place) const {
-    const auto touches = [&](int64_t value) {
-      const auto where = range(method_.tensor(value));
-      return where && where->meets(place);
-    };
-    return std::any_of(instruction.args.begin(), instruction.args.end(), [&](int32_t arg) {
-      const std::vector<int64_t> list = tensor_list(method_, arg);
-      return touches(arg) || std::any_of(list.begin(), list.end(), touches);
-    });
-  }
-
   const ProgramMethod& method_;
   const std::vector<ProgramInstruction>& chain_;
-  const Uses uses_;
+  const ChainUses uses_;
   ShortChain short_;
 };
 
@@ -361,17 +280,10 @@ size_t ShortChain::num_dropped() const {
 }
 
 ShortChain shorten_chain(const ProgramMethod& method) {
-  if (method.chains.size() != 1) return {};
-  const auto& chain = method.chains[0];
-  const bool is_straight =
-      std::all_of(chain.begin(), chain.end(), [](const ProgramInstruction& instruction) {
-        return instruction.kind != InstructionKind::kMove &&
-               instruction.kind != InstructionKind::kJumpFalse;
-      });
   const bool has_rotary =
       std::any_of(method.delegates.begin(), method.delegates.end(),
                   [](const ProgramDelegate& delegate) { return !delegate.rotary.empty(); });
-  if (!is_straight || !has_rotary) return {};
+  if (!is_straight(method) || !has_rotary) return {};
   return Shortener(method).run();
 }
 

@@ -1,69 +1,23 @@
-// On export_llm's program with two layers: 83 instructions, in each layer twelve around a rotary
-// embedding.
+// On export_llm's program with two layers.
 #include "program/short_chain.h"
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <cstring>
-#include <fstream>
-#include <functional>
-#include <iterator>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "program/program_check.h"
 #include "program/program_patch.h"
+#include "tested_method.h"
 
 namespace {
 
 using namespace emm;
 
-const std::vector<uint8_t>& file() {
-  static const std::vector<uint8_t> bytes = [] {
-    std::ifstream stream(
-        std::string(EMM_SOURCE_DIR) + "/tests/models/export_llm/llama_xnnpack_8da4w.pte",
-        std::ios::binary);
-    return std::vector<uint8_t>{std::istreambuf_iterator<char>(stream),
-                                std::istreambuf_iterator<char>()};
-  }();
-  return bytes;
+size_t num_rotary(const ProgramMethod& method) {
+  return shorten_chain(method).rotary_delegates.size();
 }
-
-ProgramInfo program() { return check_program(file().data(), file().size(), "model"); }
-
-struct Method {
-  ProgramInfo whole = program();
-  ProgramMethod& method = *std::find_if(whole.methods.begin(), whole.methods.end(),
-                                        [](const auto& m) { return m.name == "forward"; });
-
-  // Where the `nth` call of an operator stands.
-  size_t find(const std::string& name, int nth = 0) const {
-    const auto& chain = method.chains[0];
-    for (size_t i = 0; i < chain.size(); ++i) {
-      if (chain[i].kind == InstructionKind::kKernel &&
-          method.operators[static_cast<size_t>(chain[i].index)] == name && nth-- == 0)
-        return i;
-    }
-    FAIL("no " << name);
-    return 0;
-  }
-  size_t find_rotary() const {
-    const auto& chain = method.chains[0];
-    for (size_t i = 0; i < chain.size(); ++i) {
-      if (chain[i].kind == InstructionKind::kDelegate &&
-          !method.delegates[static_cast<size_t>(chain[i].index)].rotary.empty())
-        return i;
-    }
-    FAIL("no rotary embedding");
-    return 0;
-  }
-  std::vector<int32_t>& args(size_t i) { return method.chains[0][i].args; }
-  ProgramTensor& tensor(int32_t value) {
-    return method.tensors[method.values[static_cast<size_t>(value)].tensor];
-  }
-  size_t num_rotary() const { return shorten_chain(method).rotary_delegates.size(); }
-};
 
 TEST_CASE(
     "what takes the input of a rotary embedding apart is dropped, with the view of its result") {
@@ -141,7 +95,7 @@ TEST_CASE("a chain stays whole around a rotary embedding where that cannot be pr
   SUBCASE("the delegate is called twice") {
     given.method.chains[0].push_back(given.method.chains[0][call]);
   }
-  CHECK(given.num_rotary() == 1);
+  CHECK(num_rotary(given.method) == 1);
 }
 
 TEST_CASE("methods with jumps, several chains or none keep their chain") {
