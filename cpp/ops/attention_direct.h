@@ -79,7 +79,7 @@ inline void score_keys(const AttentionProblem& p, const Rows<L>& k, int64_t key,
   vf sums[kSums * kSumRows][4] = {};
   for (int64_t d = 0; d < whole; d += kLanes) {
     EMM_UNROLL for (int i = 0; i < kScoreKeys; ++i) {
-      const vf kv = L::load(rows[i] + d, zeros[i]);
+      const vf kv = in_register(L::load(rows[i] + d, zeros[i]));
       EMM_UNROLL for (int r = 0; r < kCount; ++r) { sums[r][i] += load(q + r * q_stride + d) * kv; }
     }
   }
@@ -130,8 +130,9 @@ inline void add_values(const Rows<L>& v, const Ahead<L>& ahead, int64_t key0, in
     const float zero = v.zero(key);
     read_ahead(ahead.row(key) + d, kVectors * kLanes);
     EMM_UNROLL for (int n = 0; n < kVectors; ++n) {
-      const vf value = tail > 0 && n == kVectors - 1 ? load_tail<L>(row + n * kLanes, tail, zero)
-                                                     : L::load(row + n * kLanes, zero);
+      const vf value =
+          in_register(tail > 0 && n == kVectors - 1 ? load_tail<L>(row + n * kLanes, tail, zero)
+                                                    : L::load(row + n * kLanes, zero));
       EMM_UNROLL for (int r = 0; r < kCount; ++r) {
         sums[r][n] += weights[r * weights_stride + key] * value;
       }

@@ -155,6 +155,15 @@ inline float max_lanes(vf v) {
   return most;
 }
 
+// The same vector, in a register: gcc reads what several operations share anew from memory for each
+// of them. Only AVX-512 has registers to spare.
+inline vf in_register(vf a) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(a));
+#endif
+  return a;
+}
+
 // Adds up the lanes of kLanes / 4 rows x 4 vectors at once: element [row * 4 + i] of the result is
 // the sum of a[row][i]. Each step halves what is left with two shuffles and an addition.
 inline vf sum_all(const vf (*a)[4]) {
