@@ -12,8 +12,8 @@ that of the decoding time; "same" says whether the tokens are.
 --draft-model: the same with a draft model instead of guesses from the prompt, greedily and with temperature
 0.8.
 
---count needs the folder's tokenizer alone: how many calls the given answers take, which no model's weights
-change. It counts them on the fixture tests/models/behaviour/full_logits.pte.
+--count needs the folder's tokenizer alone: how many calls the given answers and their beginnings take, which
+no model's weights and no clock change. It counts them on the fixture tests/models/behaviour/full_logits.pte.
 """
 
 from __future__ import annotations
@@ -110,24 +110,24 @@ def count(folder: Path, num_tokens: int, num_drafted: int) -> None:
     tokenizer = load_tokenizer(folder)
     fixture = Path(__file__).resolve().parents[1] / "tests" / "models" / "behaviour" / "full_logits.pte"
     print("task           tokens  calls  drafted  accepted  tokens per call")
-    with MultimodalRunner(fixture, tokenizer) as runner:
+    with MultimodalRunner(fixture, tokenizer) as runner:  # its attention is not ours: no call is measured
         size = runner.contract.vocab_size
         for task in TASKS:
             prompt, ids = ([token % size for token in tokenizer.encode(text)] for text in task[1:3])
-            if not ids:
-                continue
-            runner.reset()
-            stats = runner.generate_result(
-                make_token_input(prompt),
-                forced_tokens=ids[:num_tokens],
-                max_new_tokens=min(num_tokens, len(ids)),
-                ignore_eos=True,
-                prompt_lookup_num_tokens=num_drafted,
-            ).stats
-            print(
-                f"{task.name:14} {stats.num_generated_tokens:6} {stats.num_decode_steps:6} "
-                f"{stats.num_drafted_tokens:8} {stats.num_accepted_tokens:9}  {stats.tokens_per_step:15.2f}"
-            )
+            for length in sorted({min(n, len(ids)) for n in (16, 32, 64, num_tokens)} if ids else ()):
+                runner.reset()
+                stats = runner.generate_result(
+                    make_token_input(prompt),
+                    forced_tokens=ids[:length],
+                    max_new_tokens=length,
+                    ignore_eos=True,
+                    prompt_lookup_num_tokens=num_drafted,
+                ).stats
+                counts = f"{stats.num_drafted_tokens:8} {stats.num_accepted_tokens:9}"
+                print(
+                    f"{task.name:14} {stats.num_generated_tokens:6} {stats.num_decode_steps:6} {counts}  "
+                    f"{stats.tokens_per_step:15.2f}"
+                )
 
 
 def main() -> None:

@@ -51,7 +51,9 @@ class Stats:
         decode_ns: Decoder calls after the prompt.
         sample_ns: Choosing tokens from logits, logits processors included.
         mask_ns: Finding the tokens that `response_format` allows.
-        draft_ns: Guesses of the draft model.
+        draft_ns: Guesses of the draft model, and what it read for them.
+        step_ns: A decoder call for one token, as it was measured in this and earlier requests; 0 where it was
+            not, as without guesses.
         token_times_ns: From the request's beginning to each of the tokens.
         input_notes: What may be wrong with the audio of the request, because of the files they came from;
             said in an `InputWarning` too.
@@ -85,6 +87,7 @@ class Stats:
     sample_ns: int = 0
     mask_ns: int = 0
     draft_ns: int = 0
+    step_ns: int = 0
     token_times_ns: tuple[int, ...] = ()
     input_notes: tuple[str, ...] = ()
 
@@ -162,6 +165,14 @@ class Stats:
         return (self.num_generated_tokens - 1) / self.num_decode_steps if self.num_decode_steps else 0.0
 
     @property
+    def guessing_gain(self) -> float:
+        """How many times as fast guesses made decoding, drafts counted; 0 where calls were not measured."""
+        if not self.step_ns or not self.num_drafted_tokens + self.draft_ns:
+            return 0.0
+        num_calls = self.num_decode_steps + self.num_accepted_tokens
+        return num_calls * self.step_ns / (self.decode_ns + self.draft_ns)
+
+    @property
     def prefill_tokens_per_second(self) -> float:
         """Prompt positions that were read, per second of encoding and prefill; 0 without any."""
         busy_ns = self.encode_image_ns + self.encode_audio_ns + self.prefill_ns
@@ -205,7 +216,7 @@ class Stats:
                 "inter_token_p95",
                 "inter_token_max",
             ),
-            *("tokens_per_second", "tokens_per_step", "prefill_tokens_per_second"),
+            *("tokens_per_second", "tokens_per_step", "guessing_gain", "prefill_tokens_per_second"),
         )
         return {**{name: getattr(self, name) for name in names}, "input_notes": list(self.input_notes)}
 
@@ -220,7 +231,8 @@ class Stats:
             f" ({self.num_forced_tokens} forced, masks {duration(self.mask_seconds)})" if self.mask_ns else ""
         )
         if self.num_drafted_tokens:
-            forced += f" ({self.num_accepted_tokens} of {self.num_drafted_tokens} guesses right)"
+            gain = f", {self.guessing_gain:.2f} times as fast" if self.guessing_gain else ""
+            forced += f" ({self.num_accepted_tokens} of {self.num_drafted_tokens} guesses right{gain})"
         prompt = counted(self.num_prompt_tokens, "token")
         if self.num_cached_tokens:
             prompt += f" ({self.num_cached_tokens} cached)"

@@ -115,11 +115,13 @@ void bind_generation(nb::module_& module) {
   bind_options(module);
   bind_records(module);
   module.def("now_ns", now_ns, "The monotonic clock that all times are taken from.");
+  nb::class_<DraftCredit>(module, "DraftCredit", "What a draft model may lose in all answers.")
+      .def(nb::init<>());
   nb::class_<Drafter>(module, "Drafter", "A smaller model that guesses how an answer goes on.")
-      .def(nb::init<std::shared_ptr<Session>, double, bool>(), "session"_a, "cost"_a,
-           "is_estimate"_a,
+      .def(nb::init<std::shared_ptr<Session>, double, bool, std::shared_ptr<DraftCredit>>(),
+           "session"_a, "cost"_a, "is_estimate"_a, "credit"_a,
            "`cost`: of one of its calls, in calls of the model that answers; an estimate holds "
-           "until both are measured.")
+           "until both are measured. `credit`: of all drafters of a load.")
       .def_prop_ro("session", &Drafter::session, nb::rv_policy::reference_internal,
                    "What it has read.");
   nb::class_<Generation>(module, "Generation", "One answer, token by token.")
@@ -136,6 +138,8 @@ void bind_generation(nb::module_& module) {
       .def_prop_ro("finish_reason", finish_reason,
                    "None, 'stop', 'length', 'capacity', 'timeout' or 'cancelled'.")
       .def_prop_ro("draft_ns", &Generation::draft_ns, "Time spent on guesses of a drafter.")
+      .def_prop_ro("step_ns", &Generation::step_ns,
+                   "A call of the model for one token, as it was measured; 0 where it was not.")
       .def_prop_ro("stop_token", &Generation::stop_token, "The token that ended the answer.")
       .def_prop_ro("records", &Generation::records, nb::rv_policy::copy,
                    "All tokens so far, one that ended the answer included.");

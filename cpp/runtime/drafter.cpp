@@ -19,12 +19,15 @@ constexpr double kGoodChance = 0.85;
 // Where guesses are not worth it, a pause follows, twice as long each time until they are.
 constexpr int64_t kShortestPause = 32;
 constexpr int64_t kLongestPause = 512;
-// A token of a prompt, in calls for one token: those are read many at a time.
-constexpr double kPromptToken = 0.2;
 constexpr int64_t kLeastContext = 8;  // that a draft is worth anything with
-// What an answer gains at most, in calls for each token.
-constexpr double kMostGain = 0.5;
-constexpr int64_t kFarAhead = 1 << 20;
+constexpr double kMostForEnd = 0.7;   // calls, for the end of a text that is not read as a whole
+// How many tokens are likely to follow: these, and as many as there were.
+constexpr int64_t kLikelyTokens = 64;
+// Tokens of a prompt between two tokens of the answer, so that a stream goes on.
+constexpr int64_t kReadAtOnce = 256;
+constexpr int64_t kLeastMeasured = 32;  // tokens of a prompt whose time tells something
+// An answer's own credit, where it has none of the load.
+constexpr double kCreditAlone = 1.4;
 
 constexpr std::array<double, 4> kClassEnds = {0.3, 0.6, 0.8, 0.95};
 constexpr std::array<double, 5> kFirstChances = {0.3, 0.5, 0.7, 0.85, 0.95};
@@ -61,8 +64,13 @@ SamplingOptions for_draft(SamplingOptions options, int64_t vocab_size) {
 
 }  // namespace
 
-Drafter::Drafter(std::shared_ptr<Session> session, double cost, bool is_estimate)
-    : session_(std::move(session)), cost_(cost), is_estimate_(is_estimate) {}
+Drafter::Drafter(std::shared_ptr<Session> session, double cost, bool is_estimate,
+                 std::shared_ptr<DraftCredit> credit)
+    : session_(std::move(session)),
+      cost_(cost),
+      is_estimate_(is_estimate),
+      load_credit_(std::move(credit)),
+      credit_(load_credit_) {}
 
 double Drafter::cost() const {
   const double own = session_->costs()->one_ns();
@@ -76,13 +84,20 @@ void Drafter::spend(double estimate, int64_t ns) {
   spent_ += is_estimate_ && one > 0.0 ? static_cast<double>(ns) / one : estimate;
 }
 
-double Drafter::take_spent() { return std::exchange(spent_, 0.0); }
+double Drafter::settle(int64_t num_tokens, double lost) {
+  const double spent = std::exchange(spent_, 0.0);
+  credit_->add(-spent - lost, num_tokens);
+  return spent;
+}
 
-void Drafter::begin(const Session& session, SamplingOptions options, int64_t max_tokens) {
+void Drafter::begin(const Session& session, SamplingOptions options, int64_t max_tokens,
+                    bool is_alone) {
+  settle(0, 0.0);  // an answer may have ended behind its last guess
+  credit_ = is_alone ? std::make_shared<DraftCredit>(kCreditAlone) : load_credit_;
+  num_at_begin_ = 0;
   session_->share_cancel(session);
   costs_ = session.costs();
   if (!is_estimate_) session.costs()->fix();
-  spent_ = 0;
   session_->set_priority(session.priority());
   most_ = max_tokens;
   if (options.temperature > 0.0f)
@@ -120,6 +135,8 @@ int64_t Drafter::best_length(double sure, double expected, double spent, int64_t
 std::vector<int64_t> Drafter::guess(const std::vector<int64_t>& text, int64_t remaining,
                                     const Sampler& sampler, int64_t deadline_ns, double may_lose) {
   drafted_.clear();
+  if (num_at_begin_ == 0) num_at_begin_ = text.size();
+  may_lose = std::max(may_lose, credit_->now());
   int64_t most = std::min(remaining, most_);
   const auto loss = [&] { return static_cast<double>(most) * cost() + call_cost(most + 1) - 1.0; };
   while (most > 0 && loss() > may_lose) --most;
@@ -142,7 +159,35 @@ std::vector<int64_t> Drafter::guess(const std::vector<int64_t>& text, int64_t re
   }
 }
 
-// Reads what it has not read of the text. False where that cannot be done or is not worth it.
+// What guesses save of each call of one token, if they are right as often as they were, or as it
+// takes to try.
+double Drafter::saving() const {
+  const double chance = std::max(chance_, kFirstChance);
+  double best = 1.0;
+  double expected = 1.0;
+  double sure = 1.0;
+  for (int64_t length = 1; length <= most_; ++length) {
+    sure *= chance;
+    expected += sure;
+    best =
+        std::max(best, expected / (static_cast<double>(length) * cost() + call_cost(length + 1)));
+  }
+  return 1.0 - 1.0 / best;
+}
+
+// Of a text that its context has no room for, it reads so much that as much again can follow.
+void Drafter::place_beginning(size_t num_tokens) {
+  const Contract& contract = session_->contract();
+  const int64_t room = contract.capacity - most_ - 1;
+  const auto size = static_cast<int64_t>(num_tokens);
+  if (contract.cache.is_unbounded || size <= room)
+    beginning_ = 0;
+  else if (beginning_ >= num_tokens || size - static_cast<int64_t>(beginning_) > room)
+    beginning_ = static_cast<size_t>(size - contract.capacity / 2);
+}
+
+// Reads what it has not read of the text. False where that cannot be done, is not worth it, or
+// takes more calls than are made between two tokens.
 bool Drafter::follow(const std::vector<int64_t>& text, int64_t remaining, int64_t deadline_ns,
                      double may_lose) {
   std::vector<int64_t> all;
@@ -151,7 +196,7 @@ bool Drafter::follow(const std::vector<int64_t>& text, int64_t remaining, int64_
     if (token >= 0) all.push_back(token);  // not media
   }
   if (all.empty()) return false;
-  const double token_price = kPromptToken * cost();
+  const double token_price = credit_->prompt_token() * cost();
   const std::vector<int64_t> known = session_->history();
   // How many tokens are read anew where so many are skipped, for what comes after the last one.
   const auto kept_with = [&](size_t skipped) {
@@ -162,21 +207,23 @@ bool Drafter::follow(const std::vector<int64_t>& text, int64_t remaining, int64_
         keep >= session_->lowest_rewind() || keep == static_cast<int64_t>(known.size());
     return is_open ? keep : 0;
   };
-  const auto num_new = [&](size_t skipped) {
-    return static_cast<int64_t>(all.size() - std::min(skipped, all.size() - 1)) -
-           kept_with(skipped);
-  };
   const auto price = [&](size_t skipped) {
-    const int64_t count = num_new(skipped);
+    const int64_t count =
+        static_cast<int64_t>(all.size() - std::min(skipped, all.size() - 1)) - kept_with(skipped);
     return count <= kLeastContext ? 0.0 : token_price * static_cast<double>(count);
   };
-  const double affordable =
-      std::min(may_lose / 2, kMostGain * static_cast<double>(std::min(remaining, kFarAhead)));
-  if (num_skipped_ >= all.size() || price(0) <= affordable) num_skipped_ = 0;
+  const int64_t num_said = static_cast<int64_t>(text.size()) - static_cast<int64_t>(num_at_begin_);
+  const int64_t likely = std::min(remaining, kLikelyTokens + std::max<int64_t>(num_said, 0));
+  const double affordable = std::min(may_lose / 2, saving() * static_cast<double>(likely));
+  place_beginning(all.size());
+  if (num_skipped_ < beginning_ || num_skipped_ >= all.size() || price(beginning_) <= affordable)
+    num_skipped_ = beginning_;
   if (price(num_skipped_) > affordable) {
-    const int64_t most =
-        std::max(kLeastContext, static_cast<int64_t>(affordable / std::max(token_price, 1e-6)));
-    num_skipped_ = all.size() - std::min(all.size(), static_cast<size_t>(most));
+    const double for_end = std::min(affordable, kMostForEnd);
+    const auto most = std::min<int64_t>(
+        std::max(kLeastContext, static_cast<int64_t>(for_end / std::max(token_price, 1e-6))),
+        static_cast<int64_t>(all.size() - beginning_));
+    num_skipped_ = all.size() - static_cast<size_t>(most);
   }
   const std::vector<int64_t> tokens(all.begin() + static_cast<std::ptrdiff_t>(num_skipped_),
                                     all.end());
@@ -186,8 +233,14 @@ bool Drafter::follow(const std::vector<int64_t>& text, int64_t remaining, int64_
   if (std::any_of(tokens.begin() + keep, tokens.end(), is_unknown)) return false;
   if (keep < static_cast<int64_t>(known.size()) || !session_->pending_tokens().empty())
     session_->rewind(keep);
+  return read({tokens.begin() + keep, tokens.end()}, deadline_ns);
+}
+
+// The first of these tokens; false where some are left.
+bool Drafter::read(const std::vector<int64_t>& tokens, int64_t deadline_ns) {
+  const auto count = std::min(static_cast<int64_t>(tokens.size()), kReadAtOnce);
   const int64_t before = session_->timings().prefill_ns;
-  session_->begin_prefill({TokenInput{{tokens.begin() + keep, tokens.end()}}});
+  session_->begin_prefill({TokenInput{{tokens.begin(), tokens.begin() + count}}});
   bool is_read = true;
   while (is_read && session_->next_chunk()) {
     is_read = !session_->is_cancelled() && now_ns() < deadline_ns;
@@ -196,10 +249,13 @@ bool Drafter::follow(const std::vector<int64_t>& text, int64_t remaining, int64_
     else
       session_->abort_prefill();
   }
-  const int64_t num_read = static_cast<int64_t>(tokens.size()) - keep;
-  spend(num_read <= kLeastContext ? cost() : token_price * static_cast<double>(num_read),
-        session_->timings().prefill_ns - before);
-  return is_read;
+  const int64_t ns = session_->timings().prefill_ns - before;
+  const double per_token = credit_->prompt_token();
+  spend(count <= kLeastContext ? cost() : per_token * cost() * static_cast<double>(count), ns);
+  const double one = session_->costs()->one_ns();
+  if (is_read && is_estimate_ && count >= kLeastMeasured && one > 0.0)
+    credit_->measure_prompt_token(static_cast<double>(ns) / one / static_cast<double>(count));
+  return is_read && count == static_cast<int64_t>(tokens.size());
 }
 
 std::vector<int64_t> Drafter::draft(int64_t most, const Sampler& sampler, int64_t deadline_ns) {

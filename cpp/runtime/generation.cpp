@@ -68,7 +68,8 @@ Generation::Generation(std::shared_ptr<Session> session, GenerationOptions optio
   }
   if (options_.num_assistant_tokens < 1 || !takes_guesses(session_->contract())) drafter_ = nullptr;
   if (drafter_)
-    drafter_->begin(*session_, with_end_tokens(options_), options_.num_assistant_tokens);
+    drafter_->begin(*session_, with_end_tokens(options_), options_.num_assistant_tokens,
+                    !has_same_rows(session_->contract()));
   before_ = session_->timings();
 }
 
@@ -113,9 +114,9 @@ void Generation::settle() {
   const bool is_one_call = timings.num_decode_steps - before_.num_decode_steps == 1 &&
                            timings.num_shared_steps == before_.num_shared_steps;
   if (is_alone_ && is_one_call) costs.add(num_drafted + 1, timings.decode_ns - before_.decode_ns);
-  const double spent = drafter_ ? drafter_->take_spent() : 0.0;
-  may_lose_ += kMayLosePerToken * static_cast<double>(num_right + 1) +
-               static_cast<double>(num_right) - (costs.of(num_drafted + 1) - 1.0) - spent;
+  const double lost = costs.of(num_drafted + 1) - 1.0 - static_cast<double>(num_right);
+  const double spent = drafter_ ? drafter_->settle(num_right + 1, has_drafted_ ? lost : 0.0) : 0.0;
+  may_lose_ += kMayLosePerToken * static_cast<double>(num_right + 1) - lost - spent;
   before_ = timings;
   if (num_drafted == 0) return;
   if (has_drafted_)

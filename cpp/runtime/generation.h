@@ -71,6 +71,8 @@ class Generation {
   const std::vector<TokenRecord>& records() const { return records_; }
   // Time spent on guesses of the draft model.
   int64_t draft_ns() const { return draft_ns_; }
+  // A call of the model for one token, as it was measured; 0 where it was not.
+  int64_t step_ns() const { return static_cast<int64_t>(session_->costs()->one_ns()); }
   int64_t vocab_size() const { return session_->contract().vocab_size; }
   bool has_logprobs() const { return options_.sampling.num_logprobs >= 0; }
 
@@ -92,7 +94,7 @@ class Generation {
   int64_t draft_ns_ = 0;
   RequestTimings before_;  // as they were before the last call of the model
   bool is_alone_ = false;  // it read one token and guesses, and no other session's
-  double may_lose_ = kMayLose;
+  double may_lose_ = 0;    // by wrong guesses, in calls of one token
   std::vector<TokenRecord> records_;
   FinishReason finish_reason_ = FinishReason::kNone;
   std::optional<int32_t> stop_token_;

@@ -12,9 +12,6 @@ constexpr size_t kFurthest = 1 << 16;  // tokens that are searched
 constexpr size_t kShortestMatch = 3;   // two tokens are the same too often for no reason
 constexpr double kLeastGain = 1.05;
 constexpr double kLearning = 1.0 / 8;
-// Where guesses are not worth it, a pause follows, twice as long each time until one is right.
-constexpr int64_t kShortestPause = 16;
-constexpr int64_t kLongestPause = 512;
 
 struct Match {
   size_t end = 0;  // behind the same tokens
@@ -69,26 +66,30 @@ double PromptLookup::least_tried() const {
 PromptLookup::PromptLookup(int64_t max_tokens, std::shared_ptr<const CallCosts> costs)
     : max_tokens_(max_tokens), costs_(std::move(costs)) {
   const double least = least_tried();
-  chances_ = {{{kShortestMatch, least, 0, kShortestPause},
-               {5, std::max(least, 0.75), 0, kShortestPause},
-               {9, std::max(least, 0.9), 0, kShortestPause}}};
+  chances_ = {{{kShortestMatch, least}, {5, std::max(least, 0.75)}, {9, std::max(least, 0.9)}}};
+}
+
+void PromptLookup::compare_unread(const std::vector<int64_t>& text) {
+  const Unread unread = std::exchange(unread_, {});
+  if (unread.chance == nullptr || text.size() != unread.place + 1) return;
+  const bool is_right = text.back() == unread.token;
+  unread.chance->now += kLearning * ((is_right ? 1.0 : 0.0) - unread.chance->now);
+  trust_ = is_right ? std::min(kMostTrust, trust_ + kTrustPerToken) : 0.0;
 }
 
 std::vector<int64_t> PromptLookup::guess(const std::vector<int64_t>& text, int64_t most,
                                          double may_lose) {
   used_ = nullptr;
+  compare_unread(text);
   most = std::min(most, max_tokens_);
+  if (most < 1) return {};
   const Match match = find_match(text);
-  while (most > 0 && costs_->of(most + 1) - 1.0 > may_lose) --most;
-  if (most < 1 || match.length == 0) return {};
+  if (match.length == 0) return {};
   Chance* chance = chances_.data();
   for (Chance& other : chances_) {
     if (other.least_match <= match.length) chance = &other;
   }
-  if (chance->pause > 0) {
-    --chance->pause;
-    return {};
-  }
+  while (most > 0 && costs_->of(most + 1) - 1.0 > may_lose + trust_) --most;
   const auto length = static_cast<size_t>(best_length(chance->now, most));
   // Where the earlier text ends, it is taken to go on as it began: a period that repeats.
   std::vector<int64_t> guessed;
@@ -98,7 +99,10 @@ std::vector<int64_t> PromptLookup::guess(const std::vector<int64_t>& text, int64
     if (token < 0) break;  // media
     guessed.push_back(token);
   }
-  if (!guessed.empty()) used_ = chance;
+  if (!guessed.empty())
+    used_ = chance;
+  else if (text[match.end] >= 0)
+    unread_ = {chance, text[match.end], text.size()};
   return guessed;
 }
 
@@ -106,13 +110,9 @@ void PromptLookup::learn(int64_t num_right, bool was_wrong) {
   if (used_ == nullptr) return;
   Chance& chance = *std::exchange(used_, nullptr);
   for (int64_t i = 0; i < num_right; ++i) chance.now += kLearning * (1.0 - chance.now);
-  if (num_right > 0) chance.next_pause = kShortestPause;
   if (!was_wrong) return;
   chance.now -= kLearning * chance.now;
-  if (best_length(chance.now, max_tokens_) > 0) return;
-  chance.now = least_tried();
-  chance.pause = chance.next_pause;
-  chance.next_pause = std::min(2 * chance.next_pause, kLongestPause);
+  trust_ = 0;
 }
 
 }  // namespace emm

@@ -265,6 +265,7 @@ class Access(Generic[SessionT]):
         prepare_ns: int = 0,
         mask_ns: int = 0,
         draft_ns: int = 0,
+        step_ns: int = 0,
         input_notes: tuple[str, ...] = (),
         num_known: int = 0,
         num_cached: int = 0,
@@ -279,6 +280,7 @@ class Access(Generic[SessionT]):
             prepare_ns: The same.
             mask_ns: The same.
             draft_ns: The same.
+            step_ns: The same.
             input_notes: The same.
             num_known: Positions of the prompt that were held already, here or by another session.
             num_cached: Those of them that the model did not have to read again.
@@ -314,6 +316,7 @@ class Access(Generic[SessionT]):
             sample_ns=timings.sample_ns,
             mask_ns=mask_ns,
             draft_ns=draft_ns,
+            step_ns=step_ns,
             token_times_ns=token_times_ns,
             input_notes=input_notes,
         )

@@ -46,6 +46,7 @@ class Drafting:
         self._change = threading.Lock()
         self.cost = cost
         self._is_estimate = is_estimate
+        self._credit = _core.DraftCredit()
 
     def limit_chunks(self, num_positions: int) -> None:
         """A call reads at most so many positions, so that others wait no longer."""
@@ -54,11 +55,11 @@ class Drafting:
     def drafter(self) -> _core.Drafter:
         """Drafts the answers of one conversation."""
         with self._change:
-            return _core.Drafter(self._session[0].another(), self.cost, self._is_estimate)
+            return _core.Drafter(self._session[0].another(), self.cost, self._is_estimate, self._credit)
 
     def fork(self, drafter: _core.Drafter) -> _core.Drafter:
         """Drafts the answers of a fork of the conversation."""
-        return _core.Drafter(drafter.session.fork(), self.cost, self._is_estimate)
+        return _core.Drafter(drafter.session.fork(), self.cost, self._is_estimate, self._credit)
 
     def close(self) -> None:
         """Lets the model go."""

@@ -341,6 +341,7 @@ class Requests(Access[_core.Session]):
                 token_times_ns=tuple(record.time_ns for record in records),
                 mask_ns=steps.mask_ns,
                 draft_ns=generation.draft_ns,
+                step_ns=generation.step_ns,
                 **self.about_prompt(session),
             )
             self.stats = stats

@@ -1173,12 +1173,17 @@ class TokenRecord:
 def now_ns() -> int:
     """The monotonic clock that all times are taken from."""
 
+class DraftCredit:
+    """What a draft model may lose in all answers."""
+
+    def __init__(self) -> None: ...
+
 class Drafter:
     """A smaller model that guesses how an answer goes on."""
 
-    def __init__(self, session: Session, cost: float, is_estimate: bool) -> None:
+    def __init__(self, session: Session, cost: float, is_estimate: bool, credit: DraftCredit) -> None:
         """
-        `cost`: of one of its calls, in calls of the model that answers; an estimate holds until both are measured.
+        `cost`: of one of its calls, in calls of the model that answers; an estimate holds until both are measured. `credit`: of all drafters of a load.
         """
 
     @property
@@ -1209,6 +1214,12 @@ class Generation:
     @property
     def draft_ns(self) -> int:
         """Time spent on guesses of a drafter."""
+
+    @property
+    def step_ns(self) -> int:
+        """
+        A call of the model for one token, as it was measured; 0 where it was not.
+        """
 
     @property
     def stop_token(self) -> int | None:

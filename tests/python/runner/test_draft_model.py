@@ -6,6 +6,7 @@ The references are the same requests without a draft model. All of these models 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from executorch_mm import (
     MultimodalModel,
     MultimodalRunner,
     Session,
+    Stats,
     make_image_input,
     make_token_input,
 )
@@ -156,6 +158,25 @@ def test_wrong_guesses_are_soon_given_up(models: Both) -> None:
     stats = outcome(models.other)["stats"]
     assert stats.num_decode_steps >= 20  # of 23 without guesses
     assert stats.num_drafted_tokens <= 24
+
+
+def test_the_gain_is_that_over_calls_for_one_token_as_they_were_measured() -> None:
+    stats = Stats(num_decode_steps=4, num_accepted_tokens=6, num_drafted_tokens=9, step_ns=30)
+    stats = dataclasses.replace(stats, decode_ns=150, draft_ns=50)
+    assert stats.guessing_gain == 10 * 30 / 200
+    assert "6 of 9 guesses right, 1.50 times as fast" in str(stats)
+    assert stats.to_dict()["guessing_gain"] == stats.guessing_gain
+    assert dataclasses.replace(stats, num_drafted_tokens=0, draft_ns=0).guessing_gain == 0
+    assert dataclasses.replace(stats, step_ns=0).guessing_gain == 0
+    assert "fast" not in str(dataclasses.replace(stats, step_ns=0))
+
+
+@pytest.mark.parametrize("name", ["kvcache/flat", "text/no_cache"])
+def test_calls_are_measured_where_attention_is_ours(name: str) -> None:
+    with MultimodalRunner(path_of(name), Words()) as runner:
+        stats = outcome(runner, prompt_lookup_num_tokens=4)["stats"]
+        assert (stats.step_ns > 0) == (name != "text/no_cache")
+        assert stats.step_ns < stats.total_ns
 
 
 def test_a_draft_model_that_costs_as_much_is_not_asked() -> None:

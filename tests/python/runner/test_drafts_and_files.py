@@ -25,7 +25,7 @@ NUM_STEPS = 24
 
 def repeat(tokens: list[int], logits: np.ndarray) -> None:
     """Most tokens are those of six tokens before, as these models would not do by themselves."""
-    if len(tokens) >= 6 and len(tokens) % 5 and tokens[-6] > 1:
+    if len(tokens) >= 6 and len(tokens) % 11 and tokens[-6] > 1:
         logits[tokens[-6]] += 60
 
 

@@ -39,8 +39,8 @@ def model(request: pytest.FixtureRequest) -> Iterator[MultimodalRunner]:
 
 
 def repeat(tokens: list[int], logits: np.ndarray) -> None:
-    """Four of five tokens are those of six tokens before, as these models would not do by themselves."""
-    if len(tokens) >= 6 and len(tokens) % 5 and tokens[-6] > 1:
+    """Ten of eleven tokens are those of six tokens before, as these models would not do by themselves."""
+    if len(tokens) >= 6 and len(tokens) % 11 and tokens[-6] > 1:
         logits[tokens[-6]] += 60
 
 
