@@ -22,6 +22,13 @@ class DraftCredit {
     }
   }
 
+  // How often guesses behind a whole text have been right lately; where nothing
+  // is known, as often as those of a draft model that fits.
+  double chance() const { return std::max<double>(chance_, kLeastChance); }
+  void learn(bool was_right) {
+    chance_ = chance_ + kLearning * ((was_right ? 1.0 : 0.0) - chance_);
+  }
+
   // What reading a token of a prompt takes, in calls of the draft model; a guess until one was
   // measured.
   double prompt_token() const { return prompt_token_; }
@@ -35,7 +42,11 @@ class DraftCredit {
   static constexpr double kPerToken = 0.004;  // other texts may suit it better
   static constexpr double kLeastPromptToken = 0.01;
 
+  static constexpr double kLeastChance = 0.85;
+  static constexpr double kLearning = 1.0 / 32;
+
   std::atomic<double> calls_;
+  std::atomic<double> chance_{kLeastChance};
   std::atomic<double> prompt_token_{0.2};  // those are read many at a time
 };
 

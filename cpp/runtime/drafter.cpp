@@ -159,10 +159,9 @@ std::vector<int64_t> Drafter::guess(const std::vector<int64_t>& text, int64_t re
   }
 }
 
-// What guesses save of each call of one token, if they are right as often as they were, or as it
-// takes to try.
+// What guesses save of each call of one token, if they are right as often as in other answers.
 double Drafter::saving() const {
-  const double chance = std::max(chance_, kFirstChance);
+  const double chance = credit_->chance();
   double best = 1.0;
   double expected = 1.0;
   double sure = 1.0;
@@ -214,8 +213,11 @@ bool Drafter::follow(const std::vector<int64_t>& text, int64_t remaining, int64_
   };
   const int64_t num_said = static_cast<int64_t>(text.size()) - static_cast<int64_t>(num_at_begin_);
   const int64_t likely = std::min(remaining, kLikelyTokens + std::max<int64_t>(num_said, 0));
-  const double affordable = std::min(may_lose / 2, saving() * static_cast<double>(likely));
+  const double gain = saving() * static_cast<double>(likely);
+  const double affordable = std::min(may_lose / 2, gain);
   place_beginning(all.size());
+  // The end alone is tried where the rest cannot be paid: it tells little of what all would.
+  if (const double whole = price(beginning_); whole > gain && whole <= may_lose / 2) return false;
   if (num_skipped_ < beginning_ || num_skipped_ >= all.size() || price(beginning_) <= affordable)
     num_skipped_ = beginning_;
   if (price(num_skipped_) > affordable) {
@@ -321,11 +323,13 @@ void Drafter::learn(int64_t num_right, bool was_wrong) {
     double& chance = chances_[drafted_[static_cast<size_t>(i)]];
     chance += kLearning * (1.0 - chance);
     chance_ += kLearning * (1.0 - chance_);
+    if (num_skipped_ == beginning_) credit_->learn(true);
   }
   if (chance_ > kGoodChance) next_pause_ = kShortestPause;
   if (was_wrong && num_right < known) {
     double& chance = chances_[drafted_[static_cast<size_t>(num_right)]];
     chance -= kLearning * chance;
+    if (num_skipped_ == beginning_) credit_->learn(false);
     lose();
   }
   drafted_.clear();

@@ -182,7 +182,21 @@ TEST_CASE("what an answer cannot gain back is not read, nor what the credit does
     pair.main.prefill({TokenInput{Ids(300, 3)}});
     answer(pair.main, options_with(is_short ? 10 : 30, 8), pair.drafter);
     CHECK(pair.draft.session->position() < 100);
+    CHECK(pair.draft.fake->call_sizes.empty() == is_short);  // its end is tried for the other
   }
+}
+
+TEST_CASE("what earlier answers have gained lets more be read for the next") {
+  Pair pair(without_repeats, 0.3, /*draft_capacity=*/1000);
+  std::vector<int64_t> num_read;
+  for (const size_t prompt : {300, 5, 300}) {
+    for (FakeSession* f : {&pair.main, &pair.draft}) f->session->reset();
+    pair.main.prefill({TokenInput{Ids(prompt, 3)}});
+    answer(pair.main, options_with(prompt == 5 ? 300 : 80, 8), pair.drafter);
+    num_read.push_back(pair.draft.session->position());
+  }
+  CHECK(num_read[0] == 0);
+  CHECK(num_read[2] > 300);
 }
 
 TEST_CASE("how many answers have been drafted makes no difference where calls round differently") {
