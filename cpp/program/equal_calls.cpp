@@ -17,6 +17,9 @@ namespace {
 constexpr const char* kSelect = "aten::select_copy.int_out";
 constexpr const char* kNumber = "aten::_local_scalar_dense";
 constexpr const char* kView = "executorch_prim::et_view.default";
+// Files are from strangers: what is looked at for each instruction has a bound.
+constexpr size_t kMostViews = 16;     // different ones of one tensor
+constexpr size_t kMostBetween = 256;  // instructions from a select to the number
 
 // A method's instructions as a shorter chain leaves them; dropped ones have no arguments.
 std::vector<ProgramInstruction> shortened(const ProgramMethod& method, const ShortChain& chain) {
@@ -122,7 +125,12 @@ class EqualCalls {
   };
 
   // An input that the caller keeps and no instruction changes.
-  bool is_kept_input(int32_t value) const {
+  bool is_kept_input(int32_t value) {
+    const auto [found, is_new] = is_kept_.try_emplace(value);
+    if (is_new) found->second = find_is_kept(value);
+    return found->second;
+  }
+  bool find_is_kept(int32_t value) const {
     const ProgramTensor* tensor = method_.tensor(value);
     if (tensor == nullptr || tensor->is_planned || tensor->is_external || tensor->data_index != 0 ||
         is_listed(value) ||
@@ -137,11 +145,11 @@ class EqualCalls {
   }
 
   // select(input) that this number alone is read from, before anything else is written there.
-  std::optional<std::pair<size_t, Selected>> find_select(size_t number) const {
+  std::optional<std::pair<size_t, Selected>> find_select(size_t number) {
     const int32_t scalar = chain_[number].args[0];
     const std::vector<size_t>& used = uses_.of(scalar);
-    if (used.size() != 2 || used[1] != number || !is_kernel(used[0], kSelect, 5) ||
-        uses_.is_pinned(scalar) || is_listed(scalar))
+    if (used.size() != 2 || used[1] != number || number - used[0] > kMostBetween ||
+        !is_kernel(used[0], kSelect, 5) || uses_.is_pinned(scalar) || is_listed(scalar))
       return std::nullopt;
     const std::vector<int32_t>& args = chain_[used[0]].args;
     const auto dim = uses_.constant(args[1]);
@@ -183,7 +191,7 @@ class EqualCalls {
   }
 
   // The two lists hold the same numbers at both instructions.
-  bool are_equal(int32_t a, int32_t b, size_t first, size_t second) const {
+  bool are_equal(int32_t a, int32_t b, size_t first, size_t second) {
     const ProgramValue& left = method_.values[static_cast<size_t>(a)];
     const ProgramValue& right = method_.values[static_cast<size_t>(b)];
     if (left.kind != ValueKind::kIntList || right.kind != ValueKind::kIntList ||
@@ -198,13 +206,19 @@ class EqualCalls {
     return true;
   }
   // By an instruction between these two; lists that hold it are only read.
-  bool is_written(int64_t value, size_t first, size_t second) const {
-    for (size_t i = first; i < second; ++i) {
-      for (const int32_t arg : chain_[i].args) {
-        if (arg == value && !only_reads(i, arg)) return true;
+  bool is_written(int64_t value, size_t first, size_t second) {
+    if (value < 0 || static_cast<size_t>(value) >= method_.values.size()) return true;
+    const auto [found, is_new] = writers_.try_emplace(value);
+    std::vector<size_t>& writers = found->second;
+    if (is_new) {
+      for (const size_t i : uses_.of(static_cast<int32_t>(value))) {
+        const std::vector<int32_t>& args = chain_[i].args;
+        const bool is_arg = std::find(args.begin(), args.end(), value) != args.end();
+        if (is_arg && !only_reads(i, static_cast<int32_t>(value))) writers.push_back(i);
       }
     }
-    return false;
+    const auto next = std::lower_bound(writers.begin(), writers.end(), first);
+    return next != writers.end() && *next < second;
   }
 
   void try_view(size_t i) {
@@ -224,7 +238,7 @@ class EqualCalls {
       dropped_.push_back(i);
       return;
     }
-    views_[base].push_back(i);
+    if (views_[base].size() < kMostViews) views_[base].push_back(i);
   }
 
   bool touches(const ProgramInstruction& instruction, const PlannedRange& place) const {
@@ -237,7 +251,9 @@ class EqualCalls {
   std::vector<bool> is_listed_;  // the value is in a list
 
   std::map<Selected, int32_t> numbers_;
-  std::map<int32_t, std::vector<size_t>> views_;  // by what they show
+  std::map<int32_t, bool> is_kept_;
+  std::map<int32_t, std::vector<size_t>> views_;    // by what they show
+  std::map<int64_t, std::vector<size_t>> writers_;  // by value, once asked for
   std::map<int32_t, int32_t> instead_;
   std::vector<size_t> dropped_;
 };
