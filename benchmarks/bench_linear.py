@@ -1,8 +1,9 @@
 """Our linear layers against XNNPACK's in one run: bench_linear.py FOLDER [--threads 1] [--rounds 5]
 
-FOLDER holds model.pte and tokenizer.json. Speed: all sides live in this process and take turns, request by
-request, so that what else the machine does hits them alike; the figures are medians of the rounds, the ratios
-medians of the ratios within a round. Load and memory: a process for each side and round.
+FOLDER holds model.pte and tokenizer.json. A side is a word of XnnpackOptions.linear, with +copied behind it
+for linear_weights="copied"; the first one is --base. Speed: all sides live in this process and take turns,
+request by request, so that what else the machine does hits them alike; the figures are medians of the rounds,
+the ratios medians of the ratios within a round. Load and memory: a process for each side and round.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-BASE = "xnnpack"
 PROMPT = "The quick brown fox jumps over the lazy dog and then runs back into the forest again. "
 
 
 def make(folder: str, side: str, threads: int) -> Any:
     from executorch_mm import MultimodalRunner, XnnpackOptions
 
+    linear, _, weights = side.partition("+")
+    options: Any = {"linear": linear, "linear_weights": weights or "in_place"}
     return MultimodalRunner(
         f"{folder}/model.pte",
         f"{folder}/tokenizer.json",
         num_threads=threads,
-        xnnpack=XnnpackOptions(linear=side),
+        xnnpack=XnnpackOptions(**options),
     )
 
 
@@ -59,7 +61,7 @@ def speed(folder: str, sides: list[str], threads: int, rounds: int) -> dict[str,
     jobs = {f"prefill {n}": (n, 1) for n in (128, 512)} | {f"decode {n}": (n, 48) for n in (28, 508)}
     measured: dict[str, dict[str, list[float]]] = {job: {side: [] for side in sides} for job in jobs}
     for job, (tokens, new_tokens) in jobs.items():
-        prompt = prompt_of(runners[BASE], tokens)
+        prompt = prompt_of(runners[sides[0]], tokens)
         for runner in runners.values():
             request(runner, prompt, new_tokens)
         for turn in range(rounds):
@@ -102,20 +104,21 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--base", default="xnnpack")
     parser.add_argument("--sides", default="own,avx2")
     parser.add_argument("--load-worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.load_worker:
         load_worker(args.folder, args.load_worker, args.threads)
         return
-    sides = [BASE, *args.sides.split(",")]
+    sides = [args.base, *args.sides.split(",")]
     measured = loads(args.folder, sides, args.threads, args.rounds)
     measured |= speed(args.folder, sides, args.threads, args.rounds)
     print(f"{args.threads} thread(s), {args.rounds} rounds, load {os.getloadavg()[0]:.1f}")
     for job, values in measured.items():
         cells = [f"{statistics.median(values[side]):9.2f}" for side in sides]
         for side in sides[1:]:
-            ratios = [ours / base for ours, base in zip(values[side], values[BASE], strict=True)]
+            ratios = [ours / base for ours, base in zip(values[side], values[args.base], strict=True)]
             cells.append(f"{side} x {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
         print(f"{job:18}", *cells)
 

@@ -33,7 +33,7 @@ def worker(folder: str, threads: int) -> None:
     status = Path("/proc/self/status").read_text()
     kib = {line.split(":")[0]: int(line.split()[1]) for line in status.splitlines() if line.endswith(" kB")}
     result = {"start to first token, s": pieces[0] - stamps[0][0]}
-    for what, before, after in zip(("import", "load", "8 tokens"), stamps, stamps[1:], strict=True):
+    for what, before, after in zip(("import", "load", "8 tokens"), stamps[:-1], stamps[1:], strict=True):
         result[f"{what}, s"] = after[0] - before[0]
         result[f"{what}, processor s"] = after[1] - before[1]
     result["all, processor s"] = stamps[-1][1] - stamps[0][1]

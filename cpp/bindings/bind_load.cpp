@@ -72,9 +72,9 @@ LoadOptions make_load_options(const FsPath& model_path, std::optional<Bytes> mod
                               const std::vector<FsPath>& data_paths, const std::string& load_mode,
                               int64_t num_threads, int64_t max_context_len, std::string method,
                               std::string kv_cache_dtype, const std::string& workspace_sharing,
-                              bool weight_cache, std::string linear, const FsPath& openvino_library,
-                              const FsPath& profile_path, std::optional<ExportFolder> folder,
-                              bool copies_state) {
+                              bool weight_cache, std::string linear, std::string linear_weights,
+                              const FsPath& openvino_library, const FsPath& profile_path,
+                              std::optional<ExportFolder> folder, bool copies_state) {
   LoadOptions options;
   options.model_path = model_path.native();
   if (model_bytes) options.model_bytes = to_model_bytes(std::move(*model_bytes));
@@ -86,6 +86,7 @@ LoadOptions make_load_options(const FsPath& model_path, std::optional<Bytes> mod
   options.kv_cache_dtype = std::move(kv_cache_dtype);
   options.xnnpack = {to_workspace_sharing(workspace_sharing), weight_cache};
   options.linear = std::move(linear);
+  options.linear_weights = std::move(linear_weights);
   options.openvino_library = openvino_library.native();
   options.profile_path = profile_path.native();
   if (folder) options.folder = std::move(*folder);
@@ -125,8 +126,8 @@ void bind_load(nb::module_& module) {
       .def(nb::new_(&make_load_options), nb::kw_only(), "model_path"_a, "model_bytes"_a.none(),
            "data_paths"_a, "load_mode"_a, "num_threads"_a, "max_context_len"_a = 0, "method"_a = "",
            "kv_cache_dtype"_a = "", "workspace_sharing"_a, "weight_cache"_a, "linear"_a = "auto",
-           "openvino_library"_a, "profile_path"_a, "folder"_a.none() = nb::none(),
-           "copies_state"_a = false,
+           "linear_weights"_a = "auto", "openvino_library"_a, "profile_path"_a,
+           "folder"_a.none() = nb::none(), "copies_state"_a = false,
            "model_bytes is shared, not copied. num_threads 0: chosen from the model's size; "
            "max_context_len 0: as the program says. Empty strings stand for what is not given.")
       .def_prop_ro(

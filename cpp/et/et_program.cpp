@@ -26,6 +26,7 @@
 #include "et/part_loader.h"
 #include "et/patched_loader.h"
 #include "et/thread_pool.h"
+#include "et/weight_copies.h"
 #include "model/cache_kind.h"
 #include "ops/kernels.h"
 #include "program/file_part.h"
@@ -184,11 +185,13 @@ EtProgram::EtProgram(const LoadOptions& options) : openvino_library_(options.ope
   for (const auto& [id, bytes] : find_sharing(structure_).memories)
     shared_.emplace(id - 1, std::make_shared<PlannedMemory>(bytes));
   LinearChoice choice = choose_linear(options.linear);
+  copies_weights_ = choose_copies(options.linear_weights);
   std::string& kernels = choice.kernels;
   // Beside several .ptd files ExecuTorch takes no loader of ours.
   const size_t count =
       options.data_paths.size() > 1 ? 0 : count_linear_delegates(structure_, choice);
   if (count == 0) kernels.clear();
+  copies_weights_ = copies_weights_ && !kernels.empty();
   if (!kernels.empty()) {
     register_linear_backend();
     ET_LOG(Info, "%zu graphs are linear layers of ours (%s)", count, kernels.c_str());
@@ -208,6 +211,9 @@ EtProgram::EtProgram(const LoadOptions& options) : openvino_library_(options.ope
     BackendOption& option = ours.emplace_back();
     std::strncpy(option.key, kLinearKernelsOption, sizeof option.key - 1);
     option.value = name;
+    BackendOption& copying = ours.emplace_back();
+    std::strncpy(copying.key, kLinearCopiesOption, sizeof copying.key - 1);
+    copying.value = copies_weights_;
     error = backends.set_options(kLinearBackend, {ours.data(), ours.size()});
   }
   if (error == executorch::runtime::Error::Ok) {
@@ -252,6 +258,10 @@ void EtProgram::load_method(const MethodSpec& spec) {
   }
   large_pages_
       .end_load();  // before the outputs get their buffers, of which calls write a part only
+  if (copies_weights_) {
+    ET_LOG(Info, "this process has copies of %zu bytes of weights",
+           WeightCopies::instance().bytes_in_use());
+  }
   for (size_t i = 0; i < spec.outputs.size(); ++i) {
     const TensorSpec& output = spec.outputs[i];
     if (output.is_planned || output.dtype == DType::kOther) continue;

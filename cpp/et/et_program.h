@@ -95,6 +95,7 @@ class EtProgram {
   LargePages large_pages_;
   std::string openvino_library_;
   size_t file_bytes_ = 0;
+  bool copies_weights_ = false;  // of linear layers of ours
   int64_t num_threads_ = 1;
   int64_t copied_input_bytes_ = 0;
 };

@@ -16,6 +16,7 @@
 #include "et/pointwise_call.h"
 #include "et/rotary_call.h"
 #include "et/taken_graph.h"
+#include "et/weight_copies.h"
 #include "linear/kernels.h"
 #include "linear/linear.h"
 #include "ops/parallel.h"
@@ -53,6 +54,7 @@ linear::TaskRunner pool_runner() {
 // Named data, looked up once and kept.
 class NamedData {
  public:
+  NamedData() = default;
   explicit NamedData(et::BackendInitContext& context) : map_(context.get_named_data_map()) {}
   // Null where nobody has it.
   const FreeableBuffer* find(std::string_view key) {
@@ -65,7 +67,7 @@ class NamedData {
   }
 
  private:
-  const et::NamedDataMap* map_;
+  const et::NamedDataMap* map_ = nullptr;
   std::map<std::string, FreeableBuffer, std::less<>> buffers_;
 };
 
@@ -73,7 +75,7 @@ class NamedData {
 class LinearGraph final : public TakenGraph {
  public:
   LinearGraph(NamedData named, const std::vector<LinearNode>& nodes, const linear::Kernels& kernels,
-              FreeableBuffer& processed)
+              bool copies, FreeableBuffer& processed)
       : named_(std::move(named)) {
     const auto* data = static_cast<const uint8_t*>(processed.data());
     const std::string what = "linear layers";
@@ -110,6 +112,11 @@ class LinearGraph final : public TakenGraph {
       if (node.high) layer.high = *node.high;
       parts.push_back({layer, input_index(node)});
       output_args_.push_back(node.output_arg);
+    }
+    if (copies) {
+      copy(parts);
+      named_ = NamedData();
+      in_place = false;
     }
     if (!in_place) processed.Free();
     parts_ = std::make_unique<linear::LinearParts>(std::move(parts), kernels);
@@ -164,6 +171,22 @@ class LinearGraph final : public TakenGraph {
     int64_t columns;
   };
 
+  // In the order in which a step reads them, so that what is prefetched behind the weights of one
+  // graph is the beginning of the next one.
+  void copy(std::vector<linear::Part>& parts) {
+    const auto moved = [this](const uint8_t* from, int64_t bytes) -> const uint8_t* {
+      if (from == nullptr) return nullptr;
+      const auto size = static_cast<size_t>(bytes);
+      return copies_.emplace_back(WeightCopies::instance().copy(from, size)).get();
+    };
+    for (auto& [layer, input] : parts) {
+      layer.scales = moved(layer.scales, layer.scale_bytes());
+      layer.bias = moved(layer.bias, layer.outputs * int64_t{sizeof(float)});
+    }
+    for (auto& [layer, input] : parts)
+      layer.weights = moved(layer.weights, layer.outputs * layer.row_bytes());
+  }
+
   static linear::Format to_format(LinearFormat format) {
     switch (format) {
       case LinearFormat::kFloat32:
@@ -187,6 +210,7 @@ class LinearGraph final : public TakenGraph {
   }
 
   NamedData named_;
+  std::vector<WeightCopies::Bytes> copies_;
   std::vector<Input> inputs_;
   std::vector<uint32_t> output_args_;
   std::unique_ptr<linear::LinearParts> parts_;
@@ -197,6 +221,11 @@ const linear::Kernels& kernels(et::BackendInitContext& context) {
   const auto name = context.get_runtime_spec<const char*>(kLinearKernelsOption);
   const linear::Kernels* found = name.ok() ? linear::find_kernels(*name) : nullptr;
   return found ? *found : *linear::usable_kernels().front();
+}
+
+bool copies_weights(et::BackendInitContext& context) {
+  const auto copies = context.get_runtime_spec<bool>(kLinearCopiesOption);
+  return copies.ok() && *copies;
 }
 
 std::unique_ptr<TakenGraph> take(et::BackendInitContext& context, FreeableBuffer& processed) {
@@ -210,7 +239,8 @@ std::unique_ptr<TakenGraph> take(et::BackendInitContext& context, FreeableBuffer
                         return buffer ? std::optional<uint64_t>(buffer->size()) : std::nullopt;
                       });
   if (const auto nodes = read_linear_graph(data, processed.size(), what)) {
-    return std::make_unique<LinearGraph>(std::move(named), *nodes, kernels(context), processed);
+    return std::make_unique<LinearGraph>(std::move(named), *nodes, kernels(context),
+                                         copies_weights(context), processed);
   }
   if (const auto parts = read_rotary_graph(data, processed.size(), what)) {
     processed.Free();

@@ -44,18 +44,21 @@ LinearChoice with(const std::string& kernels, bool is_asked_for = true) {
           !is_asked_for};
 }
 
+struct Wish {
+  std::string name;
+  std::string of;  // the option or the variable
+};
+
+Wish wished(const std::string& wish, const char* option, const char* variable) {
+  const char* value = wish == "auto" ? std::getenv(variable) : nullptr;
+  if (value == nullptr || value[0] == '\0') return {wish, option};
+  return {value, variable};
+}
+
 }  // namespace
 
 LinearChoice choose_linear(const std::string& wish) {
-  std::string name = wish;
-  std::string of = "linear";
-  if (name == "auto") {
-    const char* variable = std::getenv("EXECUTORCH_MM_LINEAR");
-    if (variable != nullptr && variable[0] != '\0') {
-      name = variable;
-      of = "EXECUTORCH_MM_LINEAR";
-    }
-  }
+  const auto [name, of] = wished(wish, "linear", "EXECUTORCH_MM_LINEAR");
   const std::string best = linear::usable_kernels().front()->name;
   // Ours where they were measured to be faster (benchmarks/LOG.md).
   if (name == "auto" && (best == "avx512vnni" || best == "avx2")) return with(best, false);
@@ -67,6 +70,14 @@ LinearChoice choose_linear(const std::string& wish) {
     for (const std::string& kernels : names) known += ", '" + kernels + "'";
   }
   throw Error(ErrorCode::kInput, of + ": expected " + known + ", got '" + name + "'");
+}
+
+bool choose_copies(const std::string& wish) {
+  const auto [name, of] = wished(wish, "linear_weights", "EXECUTORCH_MM_LINEAR_WEIGHTS");
+  if (name == "copied") return true;
+  if (name == "auto" || name == "in_place") return false;
+  throw Error(ErrorCode::kInput,
+              of + ": expected 'auto', 'in_place', 'copied', got '" + name + "'");
 }
 
 }  // namespace emm

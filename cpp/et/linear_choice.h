@@ -23,4 +23,9 @@ struct LinearChoice {
 // what is no linear layer. Throws Error(kInput).
 LinearChoice choose_linear(const std::string& wish);
 
+// Whether our kernels get a copy of the weights. `wish` is LoadOptions::linear_weights; where it is
+// "auto", EXECUTORCH_MM_LINEAR_WEIGHTS takes its place, and else they read them in place. Throws
+// Error(kInput).
+bool choose_copies(const std::string& wish);
+
 }  // namespace emm

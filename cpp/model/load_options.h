@@ -43,6 +43,8 @@ struct LoadOptions {
   std::string kv_cache_dtype;
   // Who runs linear layers: "auto", "xnnpack", "own", or an instruction set of our kernels.
   std::string linear = "auto";
+  // Where our kernels read weights: "in_place", "copied" to large pages, or "auto".
+  std::string linear_weights = "auto";
   std::string openvino_library;  // libopenvino_c.so; empty: the loader looks for it
   std::string profile_path;      // empty: no profile
   // The decoder's state is copied to and from each conversation even where it need not be.

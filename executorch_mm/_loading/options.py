@@ -29,6 +29,7 @@ LoadMode = Literal["mmap", "mmap+mlock", "file"]
 NumThreads = int | Literal["auto"]
 KvCacheDtype = Literal["float32", "float16", "bfloat16", "int8"]
 Linear = Literal["auto", "xnnpack", "own", "amx", "avx512vnni", "avx2", "i8mm", "dotprod", "reference"]
+LinearWeights = Literal["auto", "in_place", "copied"]
 WorkspaceSharing = Literal["disabled", "per_model", "global"]
 
 
@@ -50,6 +51,11 @@ class XnnpackOptions:
             not allow it. "auto": what the environment variable EXECUTORCH_MM_LINEAR says (one of these
             words), else whoever is faster: on processors with AVX2, our kernels ("avx512vnni" or "avx2") for
             4-bit weights in groups and the delegate for the other graphs; elsewhere the delegate.
+        linear_weights: Where kernels of this package read weights. "in_place": where the file is mapped, in
+            memory that processes share. "copied": in a copy in large pages, which makes decoding faster,
+            takes as much memory of this process as the weights, and is shared by all methods and models
+            with the same weights. "auto": what the environment variable EXECUTORCH_MM_LINEAR_WEIGHTS says,
+            else in place.
 
     Raises:
         InputError: A value is none of these.
@@ -58,12 +64,14 @@ class XnnpackOptions:
     workspace_sharing: WorkspaceSharing = "global"
     weight_cache: bool = False
     linear: Linear = "auto"
+    linear_weights: LinearWeights = "auto"
 
     def __post_init__(self) -> None:
         if not isinstance(self.weight_cache, bool):
             raise InputError(f"weight_cache: expected True or False, got {shown(self.weight_cache)}")
         _check_word("workspace_sharing", self.workspace_sharing, get_args(WorkspaceSharing))
         _check_word("linear", self.linear, get_args(Linear))
+        _check_word("linear_weights", self.linear_weights, get_args(LinearWeights))
 
 
 @dataclass(frozen=True)
@@ -365,6 +373,7 @@ def core_options(
         workspace_sharing=xnnpack.workspace_sharing,
         weight_cache=xnnpack.weight_cache,
         linear=xnnpack.linear,
+        linear_weights=xnnpack.linear_weights,
         openvino_library=_openvino_library(),
         profile_path="" if profile_path is None else str(profile_path),
         folder=folder,

@@ -335,7 +335,7 @@ class ExportFolder:
 class LoadOptions:
     """How a model is loaded."""
 
-    def __init__(self, *, model_path: str | os.PathLike[str], model_bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, data_paths: Sequence[str | os.PathLike[str]], load_mode: str, num_threads: int, max_context_len: int = 0, method: str = '', kv_cache_dtype: str = '', workspace_sharing: str, weight_cache: bool, linear: str = 'auto', openvino_library: str | os.PathLike[str], profile_path: str | os.PathLike[str], folder: ExportFolder | None = None, copies_state: bool = False) -> None:
+    def __init__(self, *, model_path: str | os.PathLike[str], model_bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, data_paths: Sequence[str | os.PathLike[str]], load_mode: str, num_threads: int, max_context_len: int = 0, method: str = '', kv_cache_dtype: str = '', workspace_sharing: str, weight_cache: bool, linear: str = 'auto', linear_weights: str = 'auto', openvino_library: str | os.PathLike[str], profile_path: str | os.PathLike[str], folder: ExportFolder | None = None, copies_state: bool = False) -> None:
         """
         model_bytes is shared, not copied. num_threads 0: chosen from the model's size; max_context_len 0: as the program says. Empty strings stand for what is not given.
         """
