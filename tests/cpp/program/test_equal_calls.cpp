@@ -5,6 +5,8 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <ctime>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -153,6 +155,60 @@ TEST_CASE("an instruction stays where that cannot be proved equal") {
     expected = 7;
   }
   CHECK(num_equal(given.method) == expected);
+}
+
+TEST_CASE("a file with very many of them is looked through in little time") {
+  constexpr size_t kMany = 20'000;
+  Method given;
+  ProgramMethod& method = given.method;
+  const auto again = [&](int32_t value) {
+    ProgramValue copy = method.values[static_cast<size_t>(value)];
+    if (copy.kind == ValueKind::kTensor) {
+      method.tensors.push_back(method.tensors[copy.tensor]);
+      copy.tensor = method.tensors.size() - 1;
+      method.tensors.back().memory_offset += 1 << 20;
+    }
+    method.values.push_back(copy);
+    return static_cast<int32_t>(method.values.size() - 1);
+  };
+  const auto call = [&](size_t like) {
+    method.chains[0].push_back(method.chains[0][like]);
+    return std::ref(method.chains[0].back().args);
+  };
+  const size_t select = given.find(kSelect, 2);
+  const size_t number = given.find(kNumber, 2);
+  const size_t view = given.find(kView, 1);
+  size_t expected = 8;
+  const auto begin = std::clock();
+  SUBCASE("numbers, each next to where it is selected") {
+    for (size_t i = 0; i < kMany; ++i) {
+      const int32_t scalar = again(given.args(select).back());
+      std::vector<int32_t>& selected = call(select);
+      selected[3] = selected[4] = scalar;
+      call(number).get() = {scalar, again(given.args(number).back())};
+    }
+    expected += 2 * kMany;
+  }
+  SUBCASE("numbers, all behind all that is selected") {
+    std::vector<int32_t> scalars;
+    for (size_t i = 0; i < kMany; ++i) {
+      scalars.push_back(again(given.args(select).back()));
+      std::vector<int32_t>& selected = call(select);
+      selected[3] = selected[4] = scalars.back();
+    }
+    for (const int32_t scalar : scalars)
+      call(number).get() = {scalar, again(given.args(number).back())};
+  }
+  SUBCASE("views, no two alike") {
+    for (size_t i = 0; i < kMany; ++i) {
+      const int32_t shown = again(given.args(view).back());
+      given.tensor(shown).sizes[1] = static_cast<int32_t>(1000 + i);
+      call(view).get().back() = shown;
+    }
+  }
+
+  CHECK(num_equal(method) == expected);
+  CHECK(static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC < 5);
 }
 
 TEST_CASE("methods with jumps, several chains or none keep theirs") {
