@@ -143,7 +143,7 @@ def test_a_process_that_cannot_load_the_package_is_an_error(
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(ExecutionError, match="no process can be started"):
         MultimodalRunner(demo_folder / "model.pte", isolate=True)
-    assert children() == before
+    assert children() <= before  # of earlier tests some may have ended by now
 
 
 def test_errors_of_files_and_inputs_are_the_same(demo_folder: Path, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_errors_of_files_and_inputs_are_the_same(demo_folder: Path, tmp_path: Pa
             runner.prefill(make_token_input([10**6]))
         assert runner.generate_text("how many", max_new_tokens=2)
     gc.collect()
-    assert children() == before
+    assert children() <= before  # of earlier tests some may have ended by now
     assert num_files() <= files  # of earlier tests some may be closed by now
 
 
