@@ -29,19 +29,25 @@ std::string available(const std::string& name) {
   return found->name;
 }
 
-bool is_ours(const std::string& variable, bool usually) {
+// Unless the variable names `other`, who runs it without us.
+bool is_ours(const std::string& variable, const std::string& other) {
   const char* value = std::getenv(variable.c_str());
-  if (value == nullptr || value[0] == '\0') return usually;
-  const std::string name = value;
-  if (name == "own") return true;
-  if (name == "xnnpack") return false;
-  throw Error(ErrorCode::kInput, variable + ": expected 'own', 'xnnpack', got '" + name + "'");
+  const std::string name = value == nullptr ? "" : value;
+  if (name.empty() || name == "own") return true;
+  if (name == other) return false;
+  throw Error(ErrorCode::kInput,
+              variable + ": expected 'own', '" + other + "', got '" + name + "'");
 }
 
 // Whoever asks for our kernels gets them for all linear layers, else they run 4-bit groups.
 LinearChoice with(const std::string& kernels, bool is_asked_for = true) {
-  return {kernels, is_ours("EXECUTORCH_MM_POINTWISE", true), is_ours("EXECUTORCH_MM_ROTARY", true),
-          !is_asked_for};
+  LinearChoice choice;
+  choice.kernels = kernels;
+  choice.pointwise = is_ours("EXECUTORCH_MM_POINTWISE", "xnnpack");
+  choice.rotary = is_ours("EXECUTORCH_MM_ROTARY", "xnnpack");
+  choice.equal_calls = is_ours("EXECUTORCH_MM_EQUAL_CALLS", "executorch");
+  choice.only_int4 = !is_asked_for;
+  return choice;
 }
 
 struct Wish {

@@ -15,12 +15,15 @@ struct LinearChoice {
   std::string kernels;     // empty: XNNPACK runs all graphs
   bool pointwise = false;  // beside them, graphs that compute number by number are ours too
   bool rotary = false;     // and rotary embeddings, with the copies around them
+  bool equal_calls =
+      false;               // and instructions that compute once more what another has are left out
   bool only_int4 = false;  // our kernels run graphs of 4-bit weights in groups, XNNPACK the others
 };
 
 // `wish` is LoadOptions::linear; where it is "auto", the environment variable EXECUTORCH_MM_LINEAR
 // takes its place. EXECUTORCH_MM_POINTWISE=xnnpack and EXECUTORCH_MM_ROTARY=xnnpack leave XNNPACK
-// what is no linear layer. Throws Error(kInput).
+// what is no linear layer, EXECUTORCH_MM_EQUAL_CALLS=executorch keeps equal instructions. Throws
+// Error(kInput).
 LinearChoice choose_linear(const std::string& wish);
 
 // Whether our kernels get a copy of the weights. `wish` is LoadOptions::linear_weights; where it is

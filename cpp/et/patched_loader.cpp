@@ -3,9 +3,7 @@
 #include <executorch/runtime/platform/log.h>
 
 #include <cstddef>
-#include <cstdlib>
 #include <cstring>
-#include <string>
 #include <utility>
 
 #include "base/error.h"
@@ -42,16 +40,6 @@ size_t count(const ProgramInfo& program, const LinearChoice& choice, bool layers
       count += is_taken(program, delegate, choice) && is_layer(delegate, choice) == layers;
   }
   return count;
-}
-
-// EXECUTORCH_MM_EQUAL_CALLS=executorch leaves those that compute the same to ExecuTorch.
-bool are_equal_calls_dropped() {
-  const char* value = std::getenv("EXECUTORCH_MM_EQUAL_CALLS");
-  const std::string name = value == nullptr ? "" : value;
-  if (name.empty() || name == "own") return true;
-  if (name == "executorch") return false;
-  throw emm::Error(ErrorCode::kInput,
-                   "EXECUTORCH_MM_EQUAL_CALLS: expected 'own', 'executorch', got '" + name + "'");
 }
 
 class PatchedLoader final : public DataLoader {
@@ -95,7 +83,6 @@ std::unique_ptr<DataLoader> rename_linear_delegates(std::unique_ptr<DataLoader> 
                                                     const LinearChoice& choice,
                                                     const char* backend) {
   ProgramPatch patch{backend, {}, {}};
-  const bool equal = are_equal_calls_dropped();
   size_t rotary = 0;
   size_t dropped = 0;
   for (const ProgramMethod& method : program.methods) {
@@ -104,7 +91,7 @@ std::unique_ptr<DataLoader> rename_linear_delegates(std::unique_ptr<DataLoader> 
       is_renamed.push_back(is_taken(program, delegate, choice));
     ShortChain& chain =
         patch.chains.emplace_back(choice.rotary ? shorten_chain(method) : ShortChain{});
-    if (equal) dropped += drop_equal_calls(method, chain);
+    if (choice.equal_calls) dropped += drop_equal_calls(method, chain);
     for (const size_t delegate : chain.rotary_delegates) is_renamed[delegate] = true;
     rotary += chain.rotary_delegates.size();
   }
