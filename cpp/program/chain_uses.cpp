@@ -19,6 +19,11 @@ const std::vector<int64_t>& tensor_list(const ProgramMethod& method, int32_t val
 
 }  // namespace
 
+bool is_call(const ProgramMethod& method, const ProgramInstruction& instruction, const char* name) {
+  return instruction.kind == InstructionKind::kKernel &&
+         method.operators[static_cast<size_t>(instruction.index)] == name;
+}
+
 std::optional<PlannedRange> place_of(const ProgramTensor* tensor) {
   const auto bytes = tensor && tensor->is_planned ? tensor_bytes(*tensor) : std::nullopt;
   if (!bytes) return std::nullopt;

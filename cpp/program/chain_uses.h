@@ -11,6 +11,14 @@
 
 namespace emm {
 
+constexpr const char* kView = "executorch_prim::et_view.default";
+
+// Files are from strangers: what is looked through for a place in a chain has a bound.
+constexpr size_t kMostBetween = 256;  // instructions from what makes a value to what takes it
+
+// The instruction calls this operator.
+bool is_call(const ProgramMethod& method, const ProgramInstruction& instruction, const char* name);
+
 // A part of planned memory.
 struct PlannedRange {
   uint32_t memory;

@@ -16,10 +16,7 @@ namespace {
 
 constexpr const char* kSelect = "aten::select_copy.int_out";
 constexpr const char* kNumber = "aten::_local_scalar_dense";
-constexpr const char* kView = "executorch_prim::et_view.default";
-// Files are from strangers: what is looked at for each instruction has a bound.
-constexpr size_t kMostViews = 16;     // different ones of one tensor
-constexpr size_t kMostBetween = 256;  // instructions from a select to the number
+constexpr size_t kMostViews = 16;  // different ones of one tensor that are compared
 
 // A method's instructions as a shorter chain leaves them; dropped ones have no arguments.
 std::vector<ProgramInstruction> shortened(const ProgramMethod& method, const ShortChain& chain) {
@@ -79,8 +76,7 @@ class EqualCalls {
 
  private:
   bool is_kernel(size_t i, const char* name, size_t num_args) const {
-    return chain_[i].kind == InstructionKind::kKernel && chain_[i].args.size() == num_args &&
-           method_.operators[static_cast<size_t>(chain_[i].index)] == name;
+    return chain_[i].args.size() == num_args && is_call(method_, chain_[i], name);
   }
   bool is_listed(int32_t value) const { return is_listed_[static_cast<size_t>(value)]; }
 
@@ -160,7 +156,7 @@ class EqualCalls {
         !is_kept_input(args[0]) || method_.tensor(args[0])->scalar_type != tensor->scalar_type)
       return std::nullopt;
     for (size_t i = used[0] + 1; i < number; ++i) {
-      if (touches(chain_[i], *place)) return std::nullopt;
+      if (touches(method_, chain_[i], *place)) return std::nullopt;
     }
     return std::pair{used[0], Selected{args[0], *dim, *index}};
   }
@@ -239,10 +235,6 @@ class EqualCalls {
       return;
     }
     if (views_[base].size() < kMostViews) views_[base].push_back(i);
-  }
-
-  bool touches(const ProgramInstruction& instruction, const PlannedRange& place) const {
-    return emm::touches(method_, instruction, place);
   }
 
   const ProgramMethod& method_;

@@ -11,7 +11,6 @@ namespace emm {
 namespace {
 
 constexpr int8_t kFloat = 6;
-constexpr const char* kView = "executorch_prim::et_view.default";
 
 // The one value that says how many rows the views of a call have.
 struct Rows {
@@ -26,8 +25,15 @@ struct Rows {
 class Shortener {
  public:
   explicit Shortener(const ProgramMethod& method)
-      : method_(method), chain_(method.chains[0]), uses_(method, method.chains[0]) {
+      : method_(method),
+        chain_(method.chains[0]),
+        uses_(method, method.chains[0]),
+        num_calls_(method.delegates.size()) {
     short_.is_dropped.resize(chain_.size());
+    for (const ProgramInstruction& instruction : chain_) {
+      if (instruction.kind == InstructionKind::kDelegate)
+        ++num_calls_[static_cast<size_t>(instruction.index)];
+    }
   }
 
   ShortChain run() {
@@ -61,10 +67,7 @@ class Shortener {
     }
     return std::nullopt;
   }
-  bool is_kernel(size_t i, const char* name) const {
-    return chain_[i].kind == InstructionKind::kKernel &&
-           method_.operators[static_cast<size_t>(chain_[i].index)] == name;
-  }
+  bool is_kernel(size_t i, const char* name) const { return is_call(method_, chain_[i], name); }
 
   // A planned tensor of floats in the plain order.
   const ProgramTensor* floats(int32_t value) const {
@@ -218,18 +221,11 @@ class Shortener {
       angles.push_back(args[part.sine]);
       results.push_back(args[part.output]);
     }
-    if (results.empty() || num_calls(chain_[call].index) != 1) return;
+    if (results.empty() || num_calls_[static_cast<size_t>(chain_[call].index)] != 1) return;
     if (!are_apart(call, dropped, bases, angles, results)) return;
     for (const size_t i : dropped) short_.is_dropped[i] = true;
     short_.new_args.emplace(call, std::move(args));
     short_.rotary_delegates.push_back(static_cast<size_t>(chain_[call].index));
-  }
-
-  size_t num_calls(int32_t delegate) const {
-    return static_cast<size_t>(
-        std::count_if(chain_.begin(), chain_.end(), [delegate](const ProgramInstruction& i) {
-          return i.kind == InstructionKind::kDelegate && i.index == delegate;
-        }));
   }
 
   // The plan of memory lets a base go once it has been copied from. Nothing that stays may lie in
@@ -243,6 +239,7 @@ class Shortener {
       const auto of_base = place_of(method_.tensor(base));
       if (!of_base) return false;
       read.push_back(*of_base);
+      if (call - first > kMostBetween) return false;
       for (size_t i = first + 1; i < call; ++i) {
         if (std::find(dropped.begin(), dropped.end(), i) != dropped.end()) continue;
         if (chain_[i].kind == InstructionKind::kFree || touches(method_, chain_[i], *of_base))
@@ -270,6 +267,7 @@ class Shortener {
   const ProgramMethod& method_;
   const std::vector<ProgramInstruction>& chain_;
   const ChainUses uses_;
+  std::vector<size_t> num_calls_;  // of each delegate
   ShortChain short_;
 };
 

@@ -4,10 +4,12 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "program/chain_uses.h"
 #include "program/program_patch.h"
 #include "tested_method.h"
 
@@ -95,6 +97,21 @@ TEST_CASE("a chain stays whole around a rotary embedding where that cannot be pr
   SUBCASE("the delegate is called twice") {
     given.method.chains[0].push_back(given.method.chains[0][call]);
   }
+  CHECK(num_rotary(given.method) == 1);
+}
+
+TEST_CASE("an input that was taken apart long before stays as it is: the search has a bound") {
+  Method given;
+  auto& chain = given.method.chains[0];
+  ProgramInstruction idle = chain[given.find("llama::update_cache.out")];
+  idle.args.clear();
+  const auto insert = [&](size_t count) {
+    chain.insert(chain.begin() + static_cast<std::ptrdiff_t>(given.find_rotary()), count, idle);
+  };
+
+  insert(100);
+  CHECK(num_rotary(given.method) == 2);
+  insert(kMostBetween);
   CHECK(num_rotary(given.method) == 1);
 }
 
