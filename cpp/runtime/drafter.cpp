@@ -13,7 +13,6 @@ namespace emm {
 namespace {
 
 constexpr double kLearning = 1.0 / 8;
-constexpr double kLeastGain = 1.05;
 constexpr double kFirstChance = 0.75;
 constexpr double kGoodChance = 0.85;
 // Where guesses are not worth it, a pause follows, twice as long each time until they are.
@@ -111,25 +110,18 @@ void Drafter::begin(const Session& session, SamplingOptions options, int64_t max
   sampler_.emplace(for_draft(std::move(options), session_->contract().vocab_size));
 }
 
-// The number of further guesses that gives the most tokens for the time of a round, in which so
-// many tokens are expected and so much was spent on the draft. `sure`: that all guesses so far are
-// right.
-int64_t Drafter::best_length(double sure, double expected, double spent, int64_t num_drafted,
-                             int64_t most) const {
-  int64_t best = 0;
-  double best_gain = expected / (spent + call_cost(num_drafted + 1));
-  if (num_drafted == 0) best_gain = kLeastGain;
-  for (int64_t length = 1; length <= most; ++length) {
-    sure *= chance_;
-    expected += sure;
-    spent += cost();
-    const double gain = expected / (spent + call_cost(num_drafted + length + 1));
-    if (gain > best_gain) {
-      best = length;
-      best_gain = gain;
-    }
-  }
-  return best;
+// How many further guesses are worth it, where each is right with this chance.
+int64_t Drafter::best_length(const GuessRound& round, double chance, int64_t most) const {
+  const double least = round.num_guessed == 0
+                           ? kLeastGuessGain
+                           : round.expected / (round.spent + call_cost(round.num_guessed + 1));
+  return longest(round, chance, most, least).length;
+}
+
+GuessLength Drafter::longest(const GuessRound& round, double chance, int64_t most,
+                             double least_gain) const {
+  return best_guess_length(round, chance, cost(), most, least_gain,
+                           [this](int64_t count) { return call_cost(count); });
 }
 
 std::vector<int64_t> Drafter::guess(const std::vector<int64_t>& text, int64_t remaining,
@@ -145,7 +137,7 @@ std::vector<int64_t> Drafter::guess(const std::vector<int64_t>& text, int64_t re
     --pause_;
     return {};
   }
-  if (best_length(1.0, 1.0, 0.0, 0, most) == 0) return {};
+  if (best_length({}, chance_, most) == 0) return {};
   try {
     if (!follow(text, remaining, deadline_ns, may_lose)) return {};
     while (most > 0 && loss() + spent_ > may_lose) --most;
@@ -161,17 +153,7 @@ std::vector<int64_t> Drafter::guess(const std::vector<int64_t>& text, int64_t re
 
 // What guesses save of each call of one token, if they are right as often as in other answers.
 double Drafter::saving() const {
-  const double chance = credit_->chance();
-  double best = 1.0;
-  double expected = 1.0;
-  double sure = 1.0;
-  for (int64_t length = 1; length <= most_; ++length) {
-    sure *= chance;
-    expected += sure;
-    best =
-        std::max(best, expected / (static_cast<double>(length) * cost() + call_cost(length + 1)));
-  }
-  return 1.0 - 1.0 / best;
+  return 1.0 - 1.0 / longest({}, credit_->chance(), most_, 1.0).gain;
 }
 
 // Of a text that its context has no room for, it reads so much that as much again can follow.
@@ -285,8 +267,8 @@ std::vector<int64_t> Drafter::draft(int64_t most, const Sampler& sampler, int64_
     drafted_.push_back(class_of(std::exp(double{own.logprob()})));
     sure *= chances_[drafted_.back()];
     expected.push_back(expected.back() + sure);
-  } while (num_drafted() < most &&
-           best_length(sure, expected.back(), spent, num_drafted(), most - num_drafted()) > 0);
+  } while (num_drafted() < most && best_length({sure, expected.back(), spent, num_drafted()},
+                                               chance_, most - num_drafted()) > 0);
   // What was spent is gone: reading so many guesses gives the most for the time.
   size_t best = 0;
   const auto gain = [&](size_t count) {
@@ -304,17 +286,16 @@ std::vector<int64_t> Drafter::draft(int64_t most, const Sampler& sampler, int64_
 // The draft was for nothing.
 void Drafter::lose() {
   chance_ -= kLearning * chance_;
-  if (best_length(1.0, 1.0, 0.0, 0, most_) > 0) return;
+  if (best_length({}, chance_, most_) > 0) return;
   chance_ = first_chance();
   pause_ = next_pause_;
   next_pause_ = std::min(2 * next_pause_, kLongestPause);
 }
 
 // The least chance that is worth a try.
-double Drafter::first_chance() {
-  chance_ = kFirstChance;
-  while (chance_ < 1.0 && best_length(1.0, 1.0, 0.0, 0, most_) == 0) chance_ += 0.05;
-  return chance_;
+double Drafter::first_chance() const {
+  return least_guess_chance(kFirstChance,
+                            [this](double chance) { return best_length({}, chance, most_) > 0; });
 }
 
 void Drafter::learn(int64_t num_right, bool was_wrong) {

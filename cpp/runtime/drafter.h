@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "runtime/draft_credit.h"
+#include "runtime/guess_length.h"
 #include "runtime/session.h"
 #include "sampling/sampler.h"
 
@@ -59,9 +60,10 @@ class Drafter {
   double cost() const;
   double call_cost(int64_t num_tokens) const { return costs_ ? costs_->of(num_tokens) : 1.0; }
   void spend(double estimate, int64_t ns);
-  int64_t best_length(double sure, double expected, double spent, int64_t num_drafted,
-                      int64_t most) const;
-  double first_chance();
+  int64_t best_length(const GuessRound& round, double chance, int64_t most) const;
+  GuessLength longest(const GuessRound& round, double chance, int64_t most,
+                      double least_gain) const;
+  double first_chance() const;
   void lose();
 
   std::shared_ptr<Session> session_;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "runtime/guess_length.h"
+
 namespace emm {
 
 namespace {
@@ -10,7 +12,6 @@ namespace {
 constexpr size_t kLongestMatch = 16;   // longer ones tell nothing more
 constexpr size_t kFurthest = 1 << 16;  // tokens that are searched
 constexpr size_t kShortestMatch = 3;   // two tokens are the same too often for no reason
-constexpr double kLeastGain = 1.05;
 constexpr double kLearning = 1.0 / 8;
 
 struct Match {
@@ -38,29 +39,15 @@ Match find_match(const std::vector<int64_t>& text) {
 
 }  // namespace
 
-// The number of guesses that gives the most tokens for the time of a call.
 int64_t PromptLookup::best_length(double chance, int64_t most) const {
-  int64_t best = 0;
-  double best_gain = kLeastGain;
-  double expected = 1.0;
-  double all_right = 1.0;
-  for (int64_t length = 1; length <= most; ++length) {
-    all_right *= chance;
-    expected += all_right;
-    const double gain = expected / costs_->of(length + 1);
-    if (gain > best_gain) {
-      best = length;
-      best_gain = gain;
-    }
-  }
-  return best;
+  return best_guess_length({}, chance, 0.0, most, kLeastGuessGain,
+                           [this](int64_t count) { return costs_->of(count); })
+      .length;
 }
 
-// The least chance that is worth a try.
 double PromptLookup::least_tried() const {
-  double chance = 0.65;
-  while (chance < 1.0 && best_length(chance, max_tokens_) == 0) chance += 0.05;
-  return chance;
+  return least_guess_chance(0.65,
+                            [this](double chance) { return best_length(chance, max_tokens_) > 0; });
 }
 
 PromptLookup::PromptLookup(int64_t max_tokens, std::shared_ptr<const CallCosts> costs)
