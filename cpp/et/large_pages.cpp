@@ -15,7 +15,6 @@ namespace emm {
 
 namespace {
 
-constexpr uintptr_t kLargePage = 2u << 20;
 #if !defined(MADV_COLLAPSE)
 constexpr int MADV_COLLAPSE = 25;  // Linux 6.1; older kernels answer EINVAL
 #endif

@@ -5,10 +5,13 @@
 // hint: where the system has no large pages, or uses them anyway, nothing changes. Linux only.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 namespace emm {
+
+constexpr size_t kLargePage = size_t{2} << 20;
 
 class LargePages {
  public:

@@ -8,12 +8,12 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "et/large_pages.h"
 
 namespace emm {
 namespace {
 
 constexpr size_t kAlign = 64;
-constexpr size_t kLargePage = size_t{2} << 20;
 // Of address space; memory is taken large page by large page as copies are written.
 constexpr size_t kBlockBytes = size_t{32} << 20;
 

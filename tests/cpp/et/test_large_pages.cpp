@@ -1,13 +1,11 @@
-// Memory that appears during a load is advised, and only that. What the kernel thinks of a range is
-// read from /proc/self/smaps ("hg" among a mapping's flags).
+// Memory that appears during a load is advised, and only that.
 #if defined(__linux__)
 #include <doctest/doctest.h>
 #include <sys/mman.h>
 
 #include <cstdint>
-#include <fstream>
-#include <string>
 
+#include "advised_memory.h"
 #include "et/large_pages.h"
 
 using namespace emm;
@@ -22,25 +20,10 @@ uint8_t* map_memory() {
   return static_cast<uint8_t*>(memory);
 }
 
-bool is_advised(const uint8_t* address) {
-  const auto wanted = reinterpret_cast<uintptr_t>(address);
-  std::ifstream smaps("/proc/self/smaps");
-  std::string line;
-  bool is_inside = false;
-  while (std::getline(smaps, line)) {
-    unsigned long begin = 0;
-    unsigned long end = 0;
-    if (std::sscanf(line.c_str(), "%lx-%lx ", &begin, &end) == 2)
-      is_inside = begin <= wanted && wanted < end;
-    if (is_inside && line.rfind("VmFlags:", 0) == 0) return line.find(" hg") != std::string::npos;
-  }
-  return false;
-}
-
 }  // namespace
 
 TEST_CASE("memory mapped during a load is advised, memory from before is not") {
-  if (!std::ifstream("/sys/kernel/mm/transparent_hugepage/enabled").good()) return;
+  if (!has_large_pages()) return;
   uint8_t* const before = map_memory();
   before[0] = 1;
   LargePages pages;

@@ -1,15 +1,13 @@
-// Copies of weights: equal bytes once, gone with their last user. What the kernel thinks of their
-// memory is read from /proc/self/smaps ("hg" among a mapping's flags).
+// Copies of weights: equal bytes once, gone with their last user.
 #include "et/weight_copies.h"
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <fstream>
-#include <string>
 #include <thread>
 #include <vector>
+
+#include "advised_memory.h"
 
 using namespace emm;
 
@@ -89,21 +87,9 @@ TEST_CASE("threads that copy the same get one copy") {
 
 #if defined(__linux__)
 TEST_CASE("large pages are asked for") {
-  if (!std::ifstream("/sys/kernel/mm/transparent_hugepage/enabled").good()) return;
+  if (!has_large_pages()) return;
   const std::vector<uint8_t> bytes = some_bytes(1000, 8);
   const auto copy = WeightCopies::instance().copy(bytes.data(), bytes.size());
-  const auto wanted = reinterpret_cast<uintptr_t>(copy.get());
-  std::ifstream smaps("/proc/self/smaps");
-  std::string line;
-  std::string flags;
-  bool is_inside = false;
-  while (std::getline(smaps, line)) {
-    unsigned long begin = 0;
-    unsigned long end = 0;
-    if (std::sscanf(line.c_str(), "%lx-%lx ", &begin, &end) == 2)
-      is_inside = begin <= wanted && wanted < end;
-    if (is_inside && line.rfind("VmFlags:", 0) == 0) flags = line;
-  }
-  CHECK(flags.find(" hg") != std::string::npos);
+  CHECK(is_advised(copy.get()));
 }
 #endif

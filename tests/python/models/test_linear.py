@@ -19,18 +19,10 @@ from executorch_mm import (
 )
 from executorch_mm._loading.methods import load_methods
 from executorch_mm._loading.options import Linear, LoadMode
+from linear_graphs import FOLDER, INPUTS, damaged
 from model_set import MODELS
 from number_tokenizer import NumberTokenizer
 
-FOLDER = MODELS / "linear"
-INPUTS = {
-    "int4_groups_of_32": 160,
-    "int4_groups_of_64": 192,
-    "int4_groups_of_128": 256,
-    "int8": 100,
-    "float32": 67,
-    "float32_relu": 67,
-}
 KERNELS = build_info().linear_kernels
 # AMX's only where they are asked for: no machine of ours has them.
 ON_REQUEST = build_info().linear_kernels_on_request if os.environ.get("EMM_TEST_AMX") == "1" else ()
@@ -157,13 +149,9 @@ def test_a_decoder_answers_as_with_xnnpack(name: str, linear: Linear) -> None:
 
 @pytest.mark.parametrize("offset", range(0, 1408, 7))
 def test_damage_in_a_graph_is_an_error_or_an_answer(offset: int, tmp_path: Path) -> None:
-    data = bytearray((FOLDER / "int4_groups_of_32.pte").read_bytes())
-    at = len(data) - 1408 + offset if offset % 2 else 1408 + 3 * offset % (len(data) - 1408)
-    data[at] ^= 0xFF
-    damaged = tmp_path / "damaged.pte"
-    damaged.write_bytes(data)
+    path = damaged(offset, tmp_path)
     try:
-        methods, _ = load_methods(damaged, num_threads=1, xnnpack=XnnpackOptions(linear="own"))
+        methods, _ = load_methods(path, num_threads=1, xnnpack=XnnpackOptions(linear="own"))
         found = np.asarray(methods.run("forward", [batches(160)[8]]))
     except ExecutorchMMError:
         pass

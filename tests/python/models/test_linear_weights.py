@@ -23,19 +23,12 @@ from executorch_mm import (
 )
 from executorch_mm._loading.methods import load_methods
 from executorch_mm._loading.options import Linear, LinearWeights, LoadMode
+from linear_graphs import FOLDER, INPUTS, damaged
 from model_set import MODELS
 from number_tokenizer import NumberTokenizer
 
-FOLDER = MODELS / "linear"
 DECODER = MODELS / "export_llm" / "llama_xnnpack_8da4w.pte"
 VARIABLE = "EXECUTORCH_MM_LINEAR_WEIGHTS"
-INPUTS = {
-    "int4_groups_of_32": 160,
-    "int4_groups_of_64": 192,
-    "int4_groups_of_128": 256,
-    "int8": 100,
-    "float32": 67,
-}
 COPIED = XnnpackOptions(linear="own", linear_weights="copied")
 
 
@@ -146,17 +139,13 @@ def test_another_word_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("offset", range(0, 1408, 21))
 def test_damage_is_refused_before_the_copy_as_without(offset: int, tmp_path: Path) -> None:
-    data = bytearray((FOLDER / "int4_groups_of_32.pte").read_bytes())
-    at = len(data) - 1408 + offset if offset % 2 else 1408 + 3 * offset % (len(data) - 1408)
-    data[at] ^= 0xFF
-    damaged = tmp_path / "damaged.pte"
-    damaged.write_bytes(data)
+    path = damaged(offset, tmp_path)
     batch = np.ones((1, 3, 160), np.float32)
 
     def outcome(linear_weights: LinearWeights) -> object:
         xnnpack = XnnpackOptions(linear="own", linear_weights=linear_weights)
         try:
-            methods, _ = load_methods(damaged, num_threads=1, xnnpack=xnnpack)
+            methods, _ = load_methods(path, num_threads=1, xnnpack=xnnpack)
             return np.asarray(methods.run("forward", [batch])).tobytes()
         except ExecutorchMMError as error:
             return type(error), str(error)

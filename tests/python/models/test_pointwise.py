@@ -10,37 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from executorch_mm import (
-    ExecutorchMMError,
-    InputError,
-    MultimodalRunner,
-    XnnpackOptions,
-    build_info,
-    make_token_input,
-)
+from executorch_mm import ExecutorchMMError, MultimodalRunner, build_info, make_token_input
 from executorch_mm._loading.methods import load_methods
-from model_set import MODELS
 from number_tokenizer import NumberTokenizer
+from switched_decoder import MODEL, OWN, logits
 
-MODEL = MODELS / "export_llm" / "llama_xnnpack_8da4w.pte"
-OWN = XnnpackOptions(linear="own")
 VARIABLE = "EXECUTORCH_MM_POINTWISE"
 
 
-def logits(tokens: list[int]) -> np.ndarray:  # type: ignore[type-arg]
-    methods, _ = load_methods(MODEL, xnnpack=OWN)
-    rows = [
-        np.array(methods.run("forward", [np.array([[token]]), np.array([position])]))
-        for position, token in enumerate(tokens)
-    ]
-    return np.concatenate(rows)
-
-
 def test_logits_differ_from_those_of_xnnpack_by_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens = [3, 17, 40, 8, 25, 1]
-    ours = logits(tokens)
+    calls = [[3], [17], [40], [8], [25], [1]]
+    ours = logits(calls)
     monkeypatch.setenv(VARIABLE, "xnnpack")
-    theirs = logits(tokens)
+    theirs = logits(calls)
 
     # The inputs of a layer are rounded to 8 bits: a last bit may become a step of one input.
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=0.02 * np.abs(theirs).max())
@@ -68,13 +50,6 @@ def test_they_run_by_default_beside_our_linear_layers(caplog: pytest.LogCaptureF
 
     is_ours = build_info().linear_kernels[0] in {"avx512vnni", "avx2"}
     assert bool(re.search(r"[1-9]\d* graphs compute number by number", caplog.text)) == is_ours
-
-
-def test_an_unknown_word_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "fast")
-
-    with pytest.raises(InputError, match=f"{VARIABLE}: expected 'own', 'xnnpack', got 'fast'"):
-        load_methods(MODEL, xnnpack=OWN)
 
 
 def test_a_prompt_read_at_once_or_token_by_token() -> None:
