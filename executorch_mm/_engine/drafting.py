@@ -49,7 +49,7 @@ class Drafting:
         self._credit = _core.DraftCredit()
 
     def limit_chunks(self, num_positions: int) -> None:
-        """A call reads at most so many positions, so that others wait no longer."""
+        """A call reads at most so many positions."""
         self._session[0].limit_chunks(num_positions)
 
     def drafter(self) -> _core.Drafter:

@@ -116,9 +116,19 @@ class Loaded:
         self._vocab_size = contract.vocab_size
         self.load_ns = _core.now_ns() - self.load_start_ns
 
-    def take_first(self) -> _core.Session:
-        """The session that was made with the model, for one who asks once."""
-        return self._first.pop()
+    def take_first(self, chunk: int | None = None) -> _core.Session:
+        """The session that was made with the model, for one who asks once.
+
+        Args:
+            chunk: Positions of a prompt that one call of the model, or its draft model, reads at most; None
+                for as many as the program takes.
+        """
+        first = self._first.pop()
+        if chunk is not None:
+            first.limit_chunks(chunk)
+            if self.drafting is not None:
+                self.drafting.limit_chunks(chunk)
+        return first
 
     def enter(self) -> None:
         """Somebody uses the model."""

@@ -87,13 +87,9 @@ class MultimodalModel(LoadedModel, AdapterLoading, CacheMethods, ModelMap):
         self._loaded.admission.most = most
         self._source = self._loaded.source
         self._adapters = self._loaded.adapters
-        first = self._loaded.take_first()
+        first = self._loaded.take_first(chunk)
         self._handle = Handle(first, "model")
         self._loaded.enter()
-        if chunk is not None:
-            first.limit_chunks(chunk)
-            if self._loaded.drafting is not None:
-                self._loaded.drafting.limit_chunks(chunk)
         self._change = threading.Lock()
 
     @classmethod

@@ -16,6 +16,8 @@ from executorch_mm.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self, Unpack
 
+_CHUNK = 256  # positions of a call; more take memory for activations, and logits, and are no faster
+
 
 class MultimodalRunner(Conversation, CacheMethods):
     """Runs a multimodal or text-only language model from an ExecuTorch .pte file.
@@ -75,7 +77,7 @@ class MultimodalRunner(Conversation, CacheMethods):
             IsolatedProcessError: With `isolate=True`, the model's process has ended.
         """
         loaded = Loaded(model_path, tokenizer_path, data_path, processor_path, audio_preprocessor, **options)
-        self._begin(loaded, loaded.take_first())
+        self._begin(loaded, loaded.take_first(_CHUNK))
 
     @classmethod
     def demo(cls, *, num_threads: NumThreads = "auto") -> Self:

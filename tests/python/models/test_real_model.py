@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from executorch_mm import CapacityError, GenerationConfig, MultimodalRunner
+from executorch_mm import CapacityError, GenerationConfig, MultimodalModel, MultimodalRunner, make_token_input
 
 pytestmark = pytest.mark.real_model
 GREEDY = GenerationConfig(max_new_tokens=32)
@@ -59,6 +59,19 @@ def test_the_next_turn_of_a_chat_is_all_that_is_read(smollm: MultimodalRunner) -
     assert second.text == fresh.text
     assert second.stats.num_prompt_tokens == fresh.stats.num_prompt_tokens
     assert second.stats.num_cached_tokens > first.stats.num_prompt_tokens
+
+
+def test_a_long_prompt_is_read_in_calls_of_256_tokens_and_more_changes_nothing(
+    smollm: MultimodalRunner, folder: Path
+) -> None:
+    prompt = make_token_input([number * 53 % 3000 + 100 for number in range(700)])
+    read: list[int] = []
+    smollm.prefill(prompt, progress=lambda done, total, phase: read.append(done))
+    answer = smollm.generate_text([], GREEDY)
+    with MultimodalModel(folder / "model.pte", folder, num_threads=1, prefill_chunk=None) as model:
+        whole = model.session().generate_text(prompt, GREEDY)
+    assert read == [0, 256, 512, 700]
+    assert answer == whole
 
 
 def test_a_prompt_in_pieces_gives_the_answer_of_the_whole_one(smollm: MultimodalRunner) -> None:
