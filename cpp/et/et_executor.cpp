@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <utility>
 
-#include "base/clock.h"
 #include "base/error.h"
+#include "et/outputs.h"
 #include "et/thread_choice.h"
 #include "et/thread_pool.h"
 #include "model/convert.h"
@@ -14,27 +13,6 @@
 
 namespace emm {
 namespace {
-
-// (…, rows, columns) -> (rows, columns), the leading dimensions stacked.
-TensorView as_rows(TensorView view) {
-  const int64_t columns = view.shape.back();
-  view.shape = {columns == 0 ? 0 : view.size() / columns, columns};
-  return view;
-}
-
-// (1, vocab_size) -> (vocab_size)
-TensorView last_row(TensorView rows) {
-  rows.shape = {rows.shape[1]};
-  return rows;
-}
-
-TensorView copied(TensorView output, std::vector<uint8_t>& copy) {
-  const auto* bytes = static_cast<const uint8_t*>(output.data);
-  if (bytes == copy.data()) return output;
-  copy.assign(bytes, bytes + output.size_bytes());
-  output.data = copy.data();
-  return output;
-}
 
 struct EtSnapshot final : StateSnapshot {
   std::weak_ptr<const EtModel> model;
@@ -135,21 +113,6 @@ std::vector<MemoryUse> EtExecutor::memory(int64_t num_flat_rows) const {
   return uses;
 }
 
-std::vector<TensorView> EtExecutor::run(const std::string& method,
-                                        const std::vector<TensorView>& inputs,
-                                        ErrorCode input_error) {
-  return run(model_->program(), method, inputs, input_error);
-}
-
-std::vector<TensorView> EtExecutor::run(EtProgram& program, const std::string& method,
-                                        const std::vector<TensorView>& inputs,
-                                        ErrorCode input_error) {
-  const int64_t before = program.copied_input_bytes();
-  std::vector<TensorView> outputs = program.run(method, inputs, input_error);
-  copied_input_bytes_ += program.copied_input_bytes() - before;
-  return outputs;
-}
-
 TensorView EtExecutor::kept(const TensorView& output, std::vector<uint8_t>& copy) const {
   return is_shared() ? copied(output, copy) : output;
 }
@@ -164,11 +127,11 @@ void EtExecutor::load_decoder(int64_t num_threads) {
     choice = ThreadChoice::kPool;
   if (choice != ThreadChoice::kPool) load_decoder_on(1);
   if (choice == ThreadChoice::kOne) return;
-  const int64_t one_thread_ns = choice == ThreadChoice::kMeasure ? time_turn() : 0;
+  const int64_t one_thread_ns = choice == ThreadChoice::kMeasure ? time_turn(*this) : 0;
   load_decoder_on(is_thread_pool_claimed() ? thread_pool_size() : pool_size);
   // What the pool gains must be worth the other cores.
   if (choice == ThreadChoice::kMeasure &&
-      0.95 * static_cast<double>(one_thread_ns) <= static_cast<double>(time_turn()))
+      0.95 * static_cast<double>(one_thread_ns) <= static_cast<double>(time_turn(*this)))
     load_decoder_on(1);
 }
 
@@ -231,39 +194,11 @@ void EtExecutor::use_adapter(const std::string& name, int64_t position) {
 
 void EtExecutor::drop_adapter(const std::string& name) { model_->drop_adapter(name); }
 
-int64_t EtExecutor::time_turn() {
-  constexpr int64_t kPromptTokens = 64;
-  constexpr int64_t kAnswerTokens = 64;
-  constexpr int64_t kTimedPrompts = 3;
-  constexpr int64_t kTimedSteps = 16;
-  const std::vector<int64_t> ids(kPromptTokens, 0);
-  const int64_t num_tokens =
-      std::min({kPromptTokens, current_->max_chunk, std::max<int64_t>(1, current_->capacity / 2)});
-  const auto time_call = [&](int64_t count, int64_t position) {
-    int64_t elapsed = 0;
-    {
-      const ScopedTimer timer(elapsed);
-      decode_tokens(ids.data(), count, position);
-    }
-    return elapsed;
-  };
-  time_call(num_tokens, 0);  // the first call also prepares memory
-  int64_t turn_ns = INT64_MAX;
-  for (int64_t i = 0; i < kTimedPrompts; ++i) turn_ns = std::min(turn_ns, time_call(num_tokens, 0));
-  if (current_->position_style != PositionStyle::kNone) {
-    int64_t step_ns = INT64_MAX;
-    for (int64_t i = 0; i < kTimedSteps && num_tokens + i < current_->capacity; ++i)
-      step_ns = std::min(step_ns, time_call(1, num_tokens + i));
-    turn_ns += kAnswerTokens * step_ns;
-  }
-  reset_state();
-  return turn_ns;
-}
-
 TensorView EtExecutor::run_embedding(const TensorView& tokens) {
   const DType wanted = current_->methods.at("token_embedding").inputs[0].dtype;
   const TensorView ids = convert(tokens, wanted, converted_ids_, "tokens");
-  return run("token_embedding", {ids}, ErrorCode::kExecution)[0];
+  return model_->program().run("token_embedding", {ids}, ErrorCode::kExecution,
+                               copied_input_bytes_)[0];
 }
 
 TensorView EtExecutor::run_decoder(const TensorView& tokens, const TensorView& embeddings,
@@ -343,100 +278,6 @@ TensorView EtExecutor::decode_rows(const int64_t* ids, int64_t num_tokens, int64
   return run_decoder(tokens, embeddings, num_tokens, position, num_rows);
 }
 
-std::vector<EtExecutor*> EtExecutor::check_batch(const std::vector<BatchPart>& parts) const {
-  const auto refuse = [](const std::string& message) {
-    throw Error(ErrorCode::kInput, "batch: " + message);
-  };
-  if (current_->max_batch_tokens < 2)
-    refuse(current_->decoder_name + " takes one conversation at a time");
-  std::vector<EtExecutor*> executors;
-  int64_t num_tokens = 0;
-  for (const BatchPart& part : parts) {
-    auto* const executor = dynamic_cast<EtExecutor*>(part.conversation);
-    if (executor == nullptr || executor->model_ != model_)
-      refuse("expected conversations with one model");
-    if (executor->current_ != current_)
-      refuse("expected conversations with the method " + current_->decoder_name +
-             ", got one with " + executor->current_->decoder_name);
-    if (executor->decoding_ != decoding_)
-      refuse("expected conversations with the same adapter, or none");
-    if (std::find(executors.begin(), executors.end(), executor) != executors.end())
-      refuse("expected each conversation once");
-    if (part.num_tokens < 1) refuse("expected a token of each conversation");
-    if (current_->is_encoder_decoder() && executor->encoder_outputs_ == nullptr)
-      refuse("expected a clip or source text of each conversation before its first token");
-    executors.push_back(executor);
-    num_tokens += std::min(part.num_tokens, current_->max_batch_tokens + 1);
-  }
-  if (num_tokens < 1 || num_tokens > current_->max_batch_tokens) {
-    refuse("expected 1 to " + std::to_string(current_->max_batch_tokens) + " tokens, got " +
-           std::to_string(num_tokens));
-  }
-  return executors;
-}
-
-bool EtExecutor::goes_with(const Executor& other) const {
-  const auto* const theirs = dynamic_cast<const EtExecutor*>(&other);
-  return theirs != nullptr && current_->max_batch_tokens > 1 && theirs->model_ == model_ &&
-         theirs->current_ == current_ && theirs->decoding_ == decoding_;
-}
-
-const std::vector<ops::KvSource>& EtExecutor::sources() {
-  std::vector<ops::KvSource>& sources = encoder_outputs_->sources;
-  sources.clear();
-  for (const TensorView& view : encoder_outputs_->views)
-    sources.push_back({view.data, view.shape[1]});
-  return sources;
-}
-
-std::vector<TensorView> EtExecutor::decode_batch(const std::vector<BatchPart>& parts) {
-  const std::vector<EtExecutor*> executors = check_batch(parts);
-  const MethodSpec& decoder = current_->decoder();
-  const DecoderInputs places = decoder_inputs(decoder);
-  std::vector<int64_t> ids;
-  std::vector<ops::KvSpan> spans;
-  positions_.clear();
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const BatchPart& part = parts[i];
-    ids.insert(ids.end(), part.ids, part.ids + part.num_tokens);
-    for (int64_t token = 0; token < part.num_tokens; ++token)
-      positions_.push_back(part.position + token);
-    ops::KvSpan span{&executors[i]->sequence_, part.num_tokens};
-    if (current_->is_encoder_decoder()) span.sources = &executors[i]->sources();
-    spans.push_back(span);
-  }
-  const auto num_tokens = static_cast<int64_t>(ids.size());
-  std::vector<TensorView> inputs(decoder.inputs.size());
-  const auto position_place = static_cast<size_t>(places.position);
-  if (current_->is_encoder_decoder()) {
-    const auto& views = executors[0]->encoder_outputs_->views;
-    std::copy(views.begin(), views.end(), inputs.begin() + 1);
-  }
-  const auto token_place = static_cast<size_t>(places.tokens);
-  inputs[token_place] = convert({ids.data(), DType::kInt64, {1, num_tokens}},
-                                decoder.inputs[token_place].dtype, converted_ids_, "decoder input");
-  inputs[position_place] =
-      convert({positions_.data(), DType::kInt64, {num_tokens}},
-              decoder.inputs[position_place].dtype, converted_positions_, "positions");
-  model_->outer_cache()->begin_step(std::move(spans));
-  const ops::KvCacheScope scope(model_->outer_cache());
-  const TensorView logits =
-      as_rows(run(*decoding_->program, decoder.name, inputs, ErrorCode::kExecution)[0]);
-  if (logits.shape[0] != num_tokens) {
-    throw Error(ErrorCode::kExecution, decoder.name + ": expected logits of " +
-                                           std::to_string(num_tokens) + " tokens, got " +
-                                           std::to_string(logits.shape[0]) + " rows");
-  }
-  std::vector<TensorView> last_rows;
-  int64_t row = -1;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    row += parts[i].num_tokens;
-    // A copy also where nobody shares the model: another conversation's call would overwrite it.
-    last_rows.push_back(copied(last_row(row_range(logits, row, 1)), executors[i]->last_logits_));
-  }
-  return last_rows;
-}
-
 TensorView EtExecutor::decode_embeddings(const TensorView& embeddings, int64_t position,
                                          int64_t placeholder_id) {
   TensorView batched = embeddings;
@@ -447,74 +288,10 @@ TensorView EtExecutor::decode_embeddings(const TensorView& embeddings, int64_t p
                               num_rows, position));
 }
 
-std::vector<TensorView> EtExecutor::encode(const MethodSpec* encoder, const char* what,
-                                           const MediaView& input) {
-  if (encoder == nullptr) {
-    throw Error(ErrorCode::kInput,
-                std::string(what) + ": the model has no encoder for it, so it takes no " + what);
-  }
-  const EncoderPlaces places = encoder_places(*encoder);
-  if (places.mask >= 0 || places.positions >= 0)
-    return run(encoder->name, encoder_call_.inputs(*encoder, input, what), ErrorCode::kInput);
-  const TensorView& values = input.values;
-  const TensorSpec& wanted = encoder->inputs[0];
-  const TensorView given = [&] {
-    if (!all_finite(values))
-      throw Error(ErrorCode::kInput,
-                  std::string(what) + ": expected finite values, got NaN or infinity");
-    TensorView view = encoder == current_->image_encoder()
-                          ? convert_image(values, wanted.dtype, converted_media_)
-                          : convert(values, wanted.dtype, converted_media_, what);
-    if (view.data != values.data) copied_input_bytes_ += static_cast<int64_t>(values.size_bytes());
-    // The batch dimension may be left out or given; the program decides whether there is one.
-    if (view.shape.size() + 1 == wanted.shape.size()) view.shape.insert(view.shape.begin(), 1);
-    if (view.shape.size() == wanted.shape.size() + 1 && view.shape[0] == 1)
-      view.shape.erase(view.shape.begin());
-    return view;
-  }();
-  if (!wanted.may_be(given.shape)) {
-    throw Error(ErrorCode::kInput, std::string(what) + ": " + encoder->name + " expects " +
-                                       TensorView{nullptr, wanted.dtype, wanted.shape}.describe() +
-                                       ", got " + given.describe());
-  }
-  return run(encoder->name, {given}, ErrorCode::kInput);
-}
-
 TensorView EtExecutor::encode_image(const MediaView& image) {
   const MethodSpec* encoder = current_->image_encoder();
-  const std::vector<TensorView> outputs = encode(encoder, "image", image);
-  return kept(encoder_call_.rows(*encoder, outputs), encoded_rows_);
-}
-
-// (frames, features) of samples (num_samples).
-TensorView EtExecutor::transform(const TensorView& samples) {
-  const MethodSpec& method = *current_->audio_transform();
-  const TensorSpec& wanted = method.inputs[0];
-  const int64_t most = wanted.shape.back();
-  if (samples.size() < 1 || samples.size() > most) {
-    throw Error(ErrorCode::kInput, "audio: " + method.name + " takes 1 to " + std::to_string(most) +
-                                       " samples, got " + std::to_string(samples.size()));
-  }
-  if (!all_finite(samples))
-    throw Error(ErrorCode::kInput, "audio: expected finite values, got NaN or infinity");
-  TensorView given = convert(samples, wanted.dtype, converted_media_, "audio");
-  std::vector<uint8_t> filled;
-  const int64_t length = wanted.is_dynamic ? samples.size() : most;
-  if (length > samples.size()) {
-    filled.assign(static_cast<size_t>(length) * dtype_size(wanted.dtype), 0);
-    std::memcpy(filled.data(), given.data, given.size_bytes());
-    given.data = filled.data();
-  }
-  if (given.data != samples.data) copied_input_bytes_ += static_cast<int64_t>(samples.size_bytes());
-  given.shape.assign(wanted.shape.size(), 1);
-  given.shape.back() = length;
-  TensorView frames = as_rows(run(method.name, {given}, ErrorCode::kInput)[0]);
-  // Silence that was put behind the samples makes frames too.
-  frames.shape[0] = (frames.shape[0] * samples.size() + length - 1) / length;
-  if (frames.shape[0] < 1)
-    throw Error(ErrorCode::kInput, "audio: expected a longer clip, got " +
-                                       std::to_string(samples.size()) + " samples");
-  return frames;
+  const std::vector<TensorView> outputs = encoder_.run(model_->program(), encoder, "image", image);
+  return kept(encoder_.rows(*encoder, outputs), encoded_rows_);
 }
 
 TensorView EtExecutor::encode_audio(const MediaView& audio) {
@@ -522,11 +299,14 @@ TensorView EtExecutor::encode_audio(const MediaView& audio) {
   const MethodSpec* encoder = is_text ? current_->text_encoder() : current_->audio_encoder();
   const bool is_samples = audio.values.shape.size() == 1 && encoder != nullptr &&
                           current_->audio_transform() != nullptr;
+  EtProgram& program = model_->program();
+  const MediaView given =
+      is_samples
+          ? MediaView{encoder_.transform(program, *current_->audio_transform(), audio.values), {}}
+          : audio;
   std::vector<TensorView> outputs =
-      encode(encoder, is_text ? "source" : "audio",
-             is_samples ? MediaView{transform(audio.values), {}} : audio);
-  if (!current_->is_encoder_decoder())
-    return kept(encoder_call_.rows(*encoder, outputs), encoded_rows_);
+      encoder_.run(program, encoder, is_text ? "source" : "audio", given);
+  if (!current_->is_encoder_decoder()) return kept(encoder_.rows(*encoder, outputs), encoded_rows_);
   // Forks keep what they look at; else the memory is used again.
   if (encoder_outputs_.use_count() != 1) encoder_outputs_ = std::make_shared<EncoderOutputs>();
   encoder_outputs_->views = std::move(outputs);
@@ -593,16 +373,10 @@ void EtExecutor::write_state(const Contract& contract, int64_t num_flat_rows,
 }
 
 void EtExecutor::load_state(int64_t num_flat_rows, ByteSpan bytes) {
-  int64_t expected = 0;
-  for (const StateTensor& tensor : current_->state) expected += tensor.bytes_of(num_flat_rows);
   const int64_t outer =
       model_->outer_cache() == nullptr ? 0 : model_->outer_cache()->num_bytes(num_flat_rows);
-  expected += outer;
-  if (static_cast<int64_t>(bytes.size) != expected) {
-    throw Error(ErrorCode::kInput, "state: expected " + std::to_string(expected) + " bytes for " +
-                                       std::to_string(num_flat_rows) + " positions, got " +
-                                       std::to_string(bytes.size));
-  }
+  const int64_t expected = current_->state_bytes(num_flat_rows) + outer;
+  expect_state_bytes(bytes, expected, num_flat_rows);
   write_state(*current_, num_flat_rows, bytes.data);
   if (outer > 0)
     sequence_ = model_->outer_cache()->from_bytes(num_flat_rows, bytes.data + (expected - outer));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "et/et_encoder.h"
 #include "et/et_model.h"
 #include "et/et_program.h"
 #include "model/executor.h"
@@ -42,7 +43,7 @@ class EtExecutor final : public Executor {
   void restore_state(const StateSnapshot& snapshot) override;
   void load_state(int64_t num_flat_rows, ByteSpan bytes) override;
   int64_t copied_input_bytes() const override {
-    return copied_input_bytes_ + encoder_call_.copied_bytes();
+    return copied_input_bytes_ + encoder_.copied_bytes();
   }
   int64_t num_threads() const override { return model_->program().num_threads(); }
   std::unique_ptr<Executor> another() override;
@@ -75,24 +76,15 @@ class EtExecutor final : public Executor {
   bool is_shared() const { return model_.use_count() > 1; }
   // Before there are siblings, or more of them.
   void prepare_sharing();
-  std::vector<TensorView> run(const std::string& method, const std::vector<TensorView>& inputs,
-                              ErrorCode input_error);
-  std::vector<TensorView> run(EtProgram& program, const std::string& method,
-                              const std::vector<TensorView>& inputs, ErrorCode input_error);
   // An output that outlasts the next caller's turn, in `copy` where need be.
   TensorView kept(const TensorView& output, std::vector<uint8_t>& copy) const;
   // num_threads 0: chosen from the model's size, and by running it where that does not decide.
   void load_decoder(int64_t num_threads);
   void load_decoder_on(int64_t num_threads);
-  // Nanoseconds of a short prompt and answer.
-  int64_t time_turn();
   TensorView run_embedding(const TensorView& tokens);
   // Of tokens and embeddings what the decoder takes. Returns the last num_rows rows of the logits.
   TensorView run_decoder(const TensorView& tokens, const TensorView& embeddings, int64_t num_tokens,
                          int64_t position, int64_t num_rows = 1);
-  std::vector<TensorView> encode(const MethodSpec* encoder, const char* what,
-                                 const MediaView& input);
-  TensorView transform(const TensorView& samples);
   // What the tokens of this conversation look at in a call with others.
   const std::vector<ops::KvSource>& sources();
 
@@ -108,13 +100,12 @@ class EtExecutor final : public Executor {
   std::vector<uint8_t> encoded_rows_;
   std::vector<int64_t> positions_;  // the position input: (1) or (num_tokens)
   // Inputs in the dtype that the method wants, where the caller's is another.
-  std::vector<uint8_t> converted_media_;
   std::vector<uint8_t> converted_ids_;
   std::vector<uint8_t> converted_embeddings_;
   std::vector<uint8_t> converted_positions_;
   std::vector<uint8_t> no_embeddings_;  // zeros
   std::vector<int64_t> placeholders_;
-  EncoderCall encoder_call_;
+  EtEncoder encoder_;
   int64_t copied_input_bytes_ = 0;
 };
 

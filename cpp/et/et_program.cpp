@@ -325,6 +325,15 @@ std::vector<TensorView> EtProgram::run(const std::string& method,
   return execute(method);
 }
 
+std::vector<TensorView> EtProgram::run(const std::string& method,
+                                       const std::vector<TensorView>& inputs, ErrorCode input_error,
+                                       int64_t& copied_bytes) {
+  const int64_t before = copied_input_bytes_;
+  std::vector<TensorView> outputs = run(method, inputs, input_error);
+  copied_bytes += copied_input_bytes_ - before;
+  return outputs;
+}
+
 std::vector<executorch::aten::TensorImpl*> EtProgram::tensors(const std::string& method) {
   return method_tensors(*module_, method);
 }

@@ -62,6 +62,9 @@ class EtProgram {
   // input, Error(kExecution) otherwise.
   std::vector<TensorView> run(const std::string& method, const std::vector<TensorView>& inputs,
                               ErrorCode input_error);
+  // Adds what copied_input_bytes() grows by to `copied_bytes`.
+  std::vector<TensorView> run(const std::string& method, const std::vector<TensorView>& inputs,
+                              ErrorCode input_error, int64_t& copied_bytes);
 
   // The same in steps, for inputs that stay what they are from call to call. A view without a dtype
   // stands for no tensor.

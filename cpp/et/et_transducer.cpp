@@ -92,11 +92,7 @@ std::vector<TensorView> EtTransducer::run(const std::string& method, std::vector
     inputs[i] =
         convert(inputs[i], spec.inputs[i].dtype, buffers[i], place_name(spec, Side::kInput, i));
   }
-  EtProgram& program = *model_->program;
-  const int64_t before = program.copied_input_bytes();
-  auto outputs = program.run(method, inputs, input_error);
-  copied_bytes_ += program.copied_input_bytes() - before;
-  return outputs;
+  return model_->program->run(method, inputs, input_error, copied_bytes_);
 }
 
 std::vector<TensorView> EtTransducer::run_on_clip(const std::string& method, const TensorView& clip,

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <fstream>
 #include <thread>
+#include <vector>
+
+#include "base/clock.h"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -41,6 +44,36 @@ size_t usable_cores() {
   cores = std::min(cores, control_group_cores(cores));
 #endif
   return cores;
+}
+
+int64_t time_turn(Executor& executor) {
+  const Contract& contract = executor.contract();
+  constexpr int64_t kPromptTokens = 64;
+  constexpr int64_t kAnswerTokens = 64;
+  constexpr int64_t kTimedPrompts = 3;
+  constexpr int64_t kTimedSteps = 16;
+  const std::vector<int64_t> ids(kPromptTokens, 0);
+  const int64_t num_tokens =
+      std::min({kPromptTokens, contract.max_chunk, std::max<int64_t>(1, contract.capacity / 2)});
+  const auto time_call = [&](int64_t count, int64_t position) {
+    int64_t elapsed = 0;
+    {
+      const ScopedTimer timer(elapsed);
+      executor.decode_tokens(ids.data(), count, position);
+    }
+    return elapsed;
+  };
+  time_call(num_tokens, 0);  // the first call also prepares memory
+  int64_t turn_ns = INT64_MAX;
+  for (int64_t i = 0; i < kTimedPrompts; ++i) turn_ns = std::min(turn_ns, time_call(num_tokens, 0));
+  if (contract.position_style != PositionStyle::kNone) {
+    int64_t step_ns = INT64_MAX;
+    for (int64_t i = 0; i < kTimedSteps && num_tokens + i < contract.capacity; ++i)
+      step_ns = std::min(step_ns, time_call(1, num_tokens + i));
+    turn_ns += kAnswerTokens * step_ns;
+  }
+  executor.reset_state();
+  return turn_ns;
 }
 
 }  // namespace emm

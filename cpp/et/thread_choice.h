@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "model/executor.h"
+
 namespace emm {
 
 enum class ThreadChoice { kOne, kPool, kMeasure };
@@ -16,5 +18,8 @@ ThreadChoice choose_threads(size_t model_bytes, size_t pool_size);
 // Cores that this process may use: what its affinity and its control group (Linux) leave of the
 // machine.
 size_t usable_cores();
+
+// Nanoseconds of a short prompt and answer; the conversation is at its beginning before and after.
+int64_t time_turn(Executor& executor);
 
 }  // namespace emm

@@ -195,6 +195,13 @@ struct Contract : Signatures {
   int64_t image_token_id = 0;
   int64_t audio_token_id = 0;
 
+  // Of a snapshot of so many positions; an outer cache has more.
+  int64_t state_bytes(int64_t num_flat_rows) const {
+    int64_t bytes = 0;
+    for (const StateTensor& tensor : state) bytes += tensor.bytes_of(num_flat_rows);
+    return bytes;
+  }
+
   int64_t embeddings_at_once() const { return embedding_chunk > 0 ? embedding_chunk : max_chunk; }
 
   const MethodSpec& decoder() const { return methods.at(decoder_name); }

@@ -28,6 +28,14 @@ struct ByteSpan {
   size_t size = 0;
 };
 
+// Throws Error(kInput) where they are not as many as a snapshot of so many positions has.
+inline void expect_state_bytes(ByteSpan bytes, int64_t expected, int64_t num_positions) {
+  if (static_cast<int64_t>(bytes.size) == expected) return;
+  throw Error(ErrorCode::kInput, "state: expected " + std::to_string(expected) + " bytes for " +
+                                     std::to_string(num_positions) + " positions, got " +
+                                     std::to_string(bytes.size));
+}
+
 class Executor;
 
 struct AdapterFiles {

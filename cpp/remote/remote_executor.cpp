@@ -62,7 +62,7 @@ void RemoteExecutor::go_on_from(Executor& other, int64_t num_flat_rows, int64_t 
 }
 
 std::vector<MemoryUse> RemoteExecutor::memory(int64_t num_flat_rows) const {
-  return {{this, state_bytes(num_flat_rows)}};
+  return {{this, current_->state_bytes(num_flat_rows)}};
 }
 
 Message RemoteExecutor::call(Message request, const std::string& text) const {
@@ -187,14 +187,8 @@ TensorView RemoteExecutor::encode_audio(const MediaView& audio) {
 
 void RemoteExecutor::reset_state() { call(Kind::kReset); }
 
-int64_t RemoteExecutor::state_bytes(int64_t num_flat_rows) const {
-  int64_t bytes = 0;
-  for (const StateTensor& tensor : current_->state) bytes += tensor.bytes_of(num_flat_rows);
-  return bytes;
-}
-
 std::unique_ptr<StateSnapshot> RemoteExecutor::save_state(int64_t num_flat_rows) const {
-  const auto expected = static_cast<size_t>(state_bytes(num_flat_rows));
+  const auto expected = static_cast<size_t>(current_->state_bytes(num_flat_rows));
   model_->memory().grow(std::max<size_t>(1, expected));
   const Message answer = call(Kind::kSave, num_flat_rows);
   if (answer.numbers[1] != static_cast<int64_t>(expected)) {

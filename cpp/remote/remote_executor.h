@@ -53,7 +53,6 @@ class RemoteExecutor final : public Executor {
   TensorView encode(Kind kind, const MethodSpec* encoder, const MediaView& given);
   // What came back, copied, if it is floats.
   TensorView taken(const Message& answer, std::vector<uint8_t>& copy) const;
-  int64_t state_bytes(int64_t num_flat_rows) const;
 
   std::shared_ptr<RemoteModel> model_;
   const Contract* current_;
