@@ -68,11 +68,6 @@ std::vector<int64_t> Session::history() const {
   return history_;
 }
 
-std::optional<Chunk::Kind> Session::next_chunk() const {
-  if (chunks_.empty()) return std::nullopt;
-  return chunks_.front().kind;
-}
-
 // The cache holds these tokens now, or as many rows of media where there are no ids.
 void Session::advance(const int64_t* ids, int64_t num_positions) {
   const std::lock_guard books(books_);
@@ -121,192 +116,6 @@ void Session::begin_answer() {
   timings_.num_drafted_tokens = timings_.num_accepted_tokens = 0;
 }
 
-InputPlan Session::plan_behind_pending(std::vector<Input>& inputs, int64_t available) const {
-  if (!pending_tokens_.empty()) inputs.insert(inputs.begin(), TokenInput{pending_tokens_});
-  return make_input_plan(inputs, contract(), available, chunk_limit());
-}
-
-std::optional<int64_t> Session::count_positions(std::vector<Input> inputs) const {
-  const auto lock = enter();
-  const InputPlan plan = plan_behind_pending(inputs, std::numeric_limits<int64_t>::max());
-  if (!plan.is_exact) return std::nullopt;
-  return plan.num_positions;
-}
-
-void Session::begin_prefill(std::vector<Input> inputs) {
-  const auto lock = enter();
-  expect_idle();
-  expect_intact();
-  const InputPlan plan = plan_behind_pending(inputs, position_.available());
-  ahead_.clear();
-
-  // An aborted prompt leaves the logits of before.
-  if (has_logits_ && pending_tokens_.empty()) own_logits();
-  const bool stays_open =
-      position_.stays_open(plan.is_exact ? plan.num_positions : contract().capacity);
-  checkpoint_ = {position_, history_.size(), pending_tokens_, !stays_open, nullptr};
-  clear_pending();
-  prompt_ = std::move(inputs);
-  chunks_.assign(plan.chunks.begin(), plan.chunks.end());
-  prefill_total_ = plan.num_positions;
-}
-
-bool Session::step_prefill(int64_t deadline_ns) {
-  const auto lock = enter();
-  if (!is_prefilling()) return false;
-  try {
-    const Turn turn = await_turn(deadline_ns);
-    if (!turn.has_come()) return true;
-    if (checkpoint_.needs_state && checkpoint_.state == nullptr)
-      checkpoint_.state = executor_->save_state(0);
-    const Chunk chunk = chunks_.front();
-    chunks_.pop_front();
-    run_chunk(chunk);
-  } catch (...) {
-    back_to_checkpoint();
-    throw;
-  }
-  if (is_prefilling()) return true;
-  timings_.num_prompt_positions += prefill_done();
-  checkpoint_.state.reset();
-  timings_.prompt_read_ns = now_ns() - timings_.start_ns;
-  prompt_.clear();
-  return false;
-}
-
-void Session::abort_prefill() {
-  const auto lock = enter();
-  if (is_prefilling()) back_to_checkpoint();
-}
-
-void Session::back_to_checkpoint() {
-  const bool has_state = checkpoint_.state != nullptr;
-  std::optional<Turn> turn;
-  if (has_state) {
-    turn.emplace(executor_->turns(), kBeforeOthers);  // the request is over
-    executor_->restore_state(*checkpoint_.state);
-  }
-  checkpoint_.state.reset();
-  chunks_.clear();
-  prompt_
-      .clear();  // its owners may wait for a lock of their own, and so not under that of the books
-  const std::lock_guard books(books_);
-  if (has_state) {
-    position_ = checkpoint_.position;
-  } else {
-    position_.rewind(checkpoint_.position.used());
-  }
-  cut_history(checkpoint_.history_size);
-  pending_tokens_ = checkpoint_.pending_tokens;
-}
-
-void Session::run_chunk(const Chunk& chunk) {
-  if (chunk.kind == Chunk::Kind::kEncodeText) {
-    const ScopedTimer timer(timings_.prefill_ns);
-    const std::vector<int64_t>& ids = std::get<SourceInput>(prompt_[chunk.input]).ids;
-    executor_->encode_audio({{ids.data(), DType::kInt64, {static_cast<int64_t>(ids.size())}}, {}});
-    return;
-  }
-  if (chunk.kind == Chunk::Kind::kEncodeImage || chunk.kind == Chunk::Kind::kEncodeAudio)
-    return encode(chunk);
-  TensorView logits;
-  {
-    const ScopedTimer timer(timings_.prefill_ns);
-    if (put_off(chunk)) return;
-    ++timings_.num_prompt_calls;
-    if (chunk.kind == Chunk::Kind::kTokens) {
-      logits = decode_ids(std::get<TokenInput>(prompt_[chunk.input]).ids.data() + chunk.first_row,
-                          chunk.num_rows);
-    } else {
-      position_.begin_write(chunk.num_rows);
-      logits = executor_->decode_embeddings(embeddings_of(chunk), position_.used(),
-                                            placeholder_id(prompt_[chunk.input], contract()));
-      advance_media(chunk);
-    }
-  }
-  if (chunks_.empty()) keep_logits(logits);
-}
-
-TensorView Session::embeddings_of(const Chunk& chunk) const {
-  const auto* given = std::get_if<EmbeddingInput>(&prompt_[chunk.input]);
-  return row_range(given != nullptr ? given->rows : encoded_, chunk.first_row, chunk.num_rows);
-}
-
-void Session::advance_media(const Chunk& chunk) {
-  advance(nullptr, chunk.num_rows);
-  const std::lock_guard books(books_);
-  if (chunk.first_row == 0)
-    media_.push_back({position_.used() - chunk.num_rows, 0, content_of(prompt_[chunk.input])});
-  media_.back().num_rows += chunk.num_rows;
-}
-
-// Whether what comes next in the prompt reads this along.
-bool Session::put_off(const Chunk& chunk) {
-  const bool has_media = std::any_of(prompt_.begin(), prompt_.end(), [](const Input& input) {
-    return !std::holds_alternative<TokenInput>(input);
-  });
-  const int64_t position = position_.used();
-  const bool is_short = has_media || position + chunk.num_rows < chunk_limit();
-  if (chunks_.empty() || !is_short) return false;
-  const bool is_tokens = chunk.kind == Chunk::Kind::kTokens;
-  const int64_t* const ids =
-      is_tokens ? std::get<TokenInput>(prompt_[chunk.input]).ids.data() + chunk.first_row : nullptr;
-  const bool is_put_off = is_tokens
-                              ? executor_->put_off_tokens(ids, chunk.num_rows, position, has_media)
-                              : executor_->put_off_embeddings(embeddings_of(chunk), position);
-  if (!is_put_off) return false;
-  position_.begin_write(chunk.num_rows);
-  if (is_tokens) {
-    advance(ids, chunk.num_rows);
-  } else {
-    advance_media(chunk);
-  }
-  return true;
-}
-
-void Session::encode(const Chunk& chunk) {
-  const bool is_image = chunk.kind == Chunk::Kind::kEncodeImage;
-  {
-    const ScopedTimer timer(is_image ? timings_.encode_image_ns : timings_.encode_audio_ns);
-    encoded_ = run_encoder(prompt_[chunk.input]);
-  }
-  const int64_t num_rows = encoded_.shape[0];
-  prefill_total_ += num_rows - chunk.num_rows;
-  check_capacity(prefill_total_, checkpoint_.position.available(), contract().capacity);
-  const std::vector<Chunk> rows =
-      split_rows(Chunk::Kind::kEmbeddings, chunk.input, num_rows,
-                 std::min(contract().embeddings_at_once(), chunk_limit()));
-  chunks_.insert(chunks_.begin(), rows.begin(), rows.end());
-  if (chunks_.empty())
-    throw Error(ErrorCode::kExecution, "the encoder returned no rows for the last input");
-}
-
-TensorView Session::run_encoder(const Input& input) {
-  const auto* const image = std::get_if<ImageInput>(&input);
-  const MethodSpec* const encoder =
-      image != nullptr ? contract().image_encoder() : contract().audio_encoder();
-  const std::string& content = content_of(input);
-  // A speech model's decoder looks at what its executor keeps.
-  const bool is_kept = encoder_cache_ != nullptr && !content.empty() && encoder != nullptr &&
-                       contract().kind != ModelKind::kSpeech;
-  cached_ = is_kept ? encoder_cache_->find(encoder->name, content) : nullptr;
-  if (cached_ != nullptr) {
-    ++timings_.num_encoder_hits;
-    return cached_->view;
-  }
-  const int64_t copied_before = executor_->copied_input_bytes();
-  TensorView rows;
-  if (image != nullptr) {
-    rows = executor_->encode_image({image->pixels, image->positions});
-  } else {
-    const auto& audio = std::get<AudioInput>(input);
-    rows = executor_->encode_audio({audio.features, audio.mask});
-  }
-  timings_.copied_input_bytes += executor_->copied_input_bytes() - copied_before;
-  if (is_kept) encoder_cache_->add(encoder->name, content, rows);
-  return rows;
-}
-
 TensorView Session::decode_ids(const int64_t* ids, int64_t num_tokens, int64_t num_guesses,
                                Step* own, bool is_alone) {
   ahead_.clear();
@@ -342,6 +151,18 @@ void Session::own_logits() {
   if (values == own_logits_.data()) return;
   own_logits_.assign(values, values + logits_.size());
   logits_.data = own_logits_.data();
+}
+
+std::vector<float> Session::copied_logits() const {
+  if (!has_logits_) return {};
+  const auto* values = static_cast<const float*>(logits_.data);
+  return {values, values + logits_.size()};
+}
+
+void Session::adopt_logits(std::vector<float> logits) {
+  has_logits_ = !logits.empty();
+  own_logits_ = std::move(logits);
+  logits_ = {own_logits_.data(), DType::kFloat32, {static_cast<int64_t>(own_logits_.size())}};
 }
 
 // What the executor has lent will be anybody's.
@@ -524,163 +345,6 @@ std::optional<double> Session::rank(Sampler& sampler, int64_t num_tokens, int64_
   const ScopedTimer timer(timings_.sample_ns);
   return sampler.rank(static_cast<const float*>(logits_.data), logits_.size(), history_,
                       static_cast<size_t>(std::max<int64_t>(num_tokens, 0)));
-}
-
-void Session::reset() {
-  const auto lock = enter();
-  chunks_.clear();
-  prompt_.clear();
-  checkpoint_.state.reset();
-  {
-    const Turn turn(executor_->turns(), kBeforeOthers);  // for a moment
-    executor_->reset_state();
-  }
-  ahead_.clear();
-  has_logits_ = false;
-  const std::lock_guard books(books_);
-  position_.reset();
-  cut_history(0);
-  pending_tokens_.clear();
-}
-
-void Session::rewind(int64_t position) {
-  const auto lock = enter();
-  expect_idle();
-  const int64_t lowest = position_.lowest_rewind();
-  if (position < 0 || position > position_.used() || (position > 0 && position < lowest)) {
-    std::string expected = lowest == 0 ? "" : "0";
-    if (lowest <= position_.used()) {
-      expected += (lowest == 0 ? "a position in " : " or a position in ") + std::to_string(lowest) +
-                  ".." + std::to_string(position_.used());
-    }
-    if (lowest > 0) expected += " (the model keeps no other state; save() does)";
-    throw Error(ErrorCode::kInput,
-                "rewind: expected " + expected + ", got " + std::to_string(position));
-  }
-  if (position == 0) {
-    const Turn turn = take_turn();
-    executor_->reset_state();
-  }
-  ahead_.clear();
-  has_logits_ = false;
-  const std::lock_guard books(books_);
-  if (position == 0)
-    position_.reset();
-  else
-    position_.rewind(position);
-  cut_history(static_cast<size_t>(position));
-  pending_tokens_.clear();
-}
-
-void Session::use_method(const std::string& name) {
-  const auto lock = enter();
-  expect_idle();
-  {
-    const Turn turn = take_turn();
-    executor_->use_method(name, position_.used());
-  }
-  ahead_.clear();
-  has_logits_ = false;  // they are the other's
-  const std::lock_guard books(books_);
-  position_ = position_.under(contract().capacity, contract().cache);
-}
-
-void Session::load_adapter(const std::string& name, const AdapterFiles& files) {
-  const auto lock = enter();
-  expect_idle();
-  {
-    const Turn turn = take_turn();
-    executor_->load_adapter(name, files);
-  }
-}
-
-void Session::use_adapter(const std::string& name) {
-  const auto lock = enter();
-  expect_idle();
-  expect_intact();
-  {
-    const Turn turn = take_turn();
-    executor_->use_adapter(name, position_.used());
-    const std::lock_guard books(books_);
-    weights_ = executor_->weights_number(name);
-  }
-  ahead_.clear();
-  has_logits_ = false;  // they are the other's
-}
-
-void Session::drop_adapter(const std::string& name) {
-  const auto lock = enter();
-  expect_idle();
-  {
-    const Turn turn = take_turn();
-    executor_->drop_adapter(name);
-  }
-}
-
-std::shared_ptr<const Session::Snapshot> Session::save() const {
-  const auto lock = enter();
-  expect_idle();
-  expect_intact();
-  auto snapshot =
-      std::make_shared<Snapshot>(Snapshot{nullptr, position_, history_, {}, {}, false, {}, {}});
-  {
-    const Turn turn = take_turn();
-    snapshot->state = executor_->save_state(position_.used());
-  }
-  snapshot->pending_tokens = pending_tokens_;
-  snapshot->media = media_;
-  snapshot->reader = reader_;
-  snapshot->has_logits = has_logits_;
-  if (has_logits_) {
-    const auto* values = static_cast<const float*>(logits_.data);
-    snapshot->logits.assign(values, values + logits_.size());
-  }
-  return snapshot;
-}
-
-void Session::restore(const Snapshot& snapshot) {
-  const auto lock = enter();
-  expect_idle();
-  {
-    const Turn turn = take_turn();
-    executor_->restore_state(*snapshot.state);
-  }
-  ahead_.clear();
-  {
-    const std::lock_guard books(books_);
-    position_ = snapshot.position.under(contract().capacity, contract().cache);
-    history_ = snapshot.history;
-    media_ = snapshot.media;
-    reader_ = snapshot.reader;
-    pending_tokens_ = snapshot.pending_tokens;
-  }
-  has_logits_ = snapshot.has_logits;
-  own_logits_ = snapshot.logits;
-  logits_ = {own_logits_.data(), DType::kFloat32, {static_cast<int64_t>(own_logits_.size())}};
-}
-
-void Session::load(const SavedConversation& saved) {
-  const auto lock = enter();
-  expect_idle();
-  const KvPosition position = check_saved(saved, contract());
-  std::vector<int64_t> history = saved.history;
-  std::vector<int64_t> pending = saved.pending_tokens;
-  std::vector<float> logits;
-  if (saved.logits != nullptr) logits.assign(saved.logits, saved.logits + contract().vocab_size);
-  {
-    const Turn turn = take_turn();
-    executor_->load_state(saved.position, {saved.state, saved.state_bytes});
-  }
-  ahead_.clear();
-  has_logits_ = saved.logits != nullptr;
-  own_logits_ = std::move(logits);
-  logits_ = {own_logits_.data(), DType::kFloat32, {static_cast<int64_t>(own_logits_.size())}};
-  const std::lock_guard books(books_);
-  position_ = position;
-  history_ = std::move(history);
-  media_.clear();
-  reader_.is_mixed = true;  // by whatever a file may hold
-  pending_tokens_ = std::move(pending);
 }
 
 void Session::write_profile() {

@@ -250,6 +250,8 @@ class Session {
   ReadToken score(const float* logits, int64_t id) const;
   void keep_logits(const TensorView& logits);
   void own_logits();
+  std::vector<float> copied_logits() const;  // empty where none are at hand
+  void adopt_logits(std::vector<float> logits);
   void own_outputs();
   void back_to_checkpoint();
   void advance(const int64_t* ids, int64_t num_positions);

@@ -62,20 +62,14 @@ void Session::go_on_from(Session& other, std::optional<int64_t> wanted) {
   std::vector<int64_t> pending;
   if (!wanted) pending = other.pending_tokens_;
   std::vector<MediaSpan> media = other.media_;
-  const bool has_logits = other.has_logits_ && position == used;
   std::vector<float> logits;
-  if (has_logits) {
-    const auto* values = static_cast<const float*>(other.logits_.data);
-    logits.assign(values, values + other.logits_.size());
-  }
+  if (position == used) logits = other.copied_logits();
   {
     const Turn turn(executor_->turns(), kBeforeOthers);  // for a moment
     executor_->go_on_from(*other.executor_, position, used);
   }
   ahead_.clear();
-  has_logits_ = has_logits;
-  own_logits_ = std::move(logits);
-  logits_ = {own_logits_.data(), DType::kFloat32, {static_cast<int64_t>(own_logits_.size())}};
+  adopt_logits(std::move(logits));
   const std::lock_guard books(books_);
   position_ = other.position_;
   position_.rewind(position);
