@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "base/error.h"
-#include "model/cache_kind.h"
+#include "model/context_limits.h"
 #include "model/contract_checks.h"
-#include "model/outer_cache.h"
+#include "model/encoder_checks.h"
 #include "model/signatures.h"
 #include "model/value_uses.h"
 
@@ -37,118 +37,6 @@ void check_logits(const MethodSpec& decoder, bool is_speech) {
   }
 }
 
-const DTypes kMasks = {DType::kBool,  DType::kUInt8,   DType::kInt8,    DType::kInt32,
-                       DType::kInt64, DType::kFloat32, DType::kFloat16, DType::kBFloat16};
-
-// A mask says which frames or rows count, one element for each, with or without the batch.
-void check_mask(const MethodSpec& encoder, Side side, int place, int64_t length) {
-  const auto index = static_cast<size_t>(place);
-  const TensorSpec& spec = (side == Side::kInput ? encoder.inputs : encoder.outputs)[index];
-  expect_tensor(encoder, side, index, std::clamp<size_t>(spec.shape.size(), 1, 2), kMasks);
-  if (num_elements(spec.shape) == length) return;
-  refuse_contract(place_name(encoder, side, index) + ": expected a mask of " +
-                  std::to_string(length) + " elements, got " +
-                  TensorView{nullptr, spec.dtype, spec.shape}.describe());
-}
-
-void check_encoder(const Contract& contract, const MethodSpec* encoder) {
-  if (encoder == nullptr) return;
-  const std::string& name = encoder->name;
-  const EncoderPlaces places = encoder_places(*encoder);
-  if (encoder->inputs.size() > 2 || encoder->outputs.empty() || encoder->outputs.size() > 2) {
-    refuse_contract(name +
-                    ": expected pixels or features, and a mask or position ids beside them; "
-                    "one output, and a mask beside it; got " +
-                    std::to_string(encoder->inputs.size()) + " inputs and " +
-                    std::to_string(encoder->outputs.size()) + " outputs");
-  }
-  const TensorSpec& values = encoder->inputs[static_cast<size_t>(places.values)];
-  const auto values_place = static_cast<size_t>(places.values);
-  if (places.positions >= 0) {
-    expect_tensor(*encoder, Side::kInput, values_place, 3, kFloats);
-    const TensorSpec& positions = encoder->inputs[static_cast<size_t>(places.positions)];
-    if (positions.shape[1] != values.shape[1]) {
-      refuse_contract(name + ": expected position ids of " + std::to_string(values.shape[1]) +
-                      " patches, got " + std::to_string(positions.shape[1]));
-    }
-  } else if (places.mask >= 0) {
-    expect_tensor(*encoder, Side::kInput, values_place, 3, kFloats);
-    check_mask(*encoder, Side::kInput, places.mask, values.shape[1]);
-  }
-  // Leading dimensions (batch, images, tiles) are stacked, and floats converted.
-  const auto rows_place = static_cast<size_t>(places.rows);
-  const Shape& output = encoder->outputs[rows_place].shape;
-  expect_tensor(*encoder, Side::kOutput, rows_place, std::clamp<size_t>(output.size(), 2, 4),
-                kFloats);
-  const int64_t hidden = output.back();
-  if (places.rows_mask >= 0)
-    check_mask(*encoder, Side::kOutput, places.rows_mask,
-               num_elements(output) / std::max<int64_t>(hidden, 1));
-  if (hidden != contract.hidden_size) {
-    refuse_contract(name + ": expected embeddings of " + std::to_string(contract.hidden_size) +
-                    " features as " + contract.decoder_name + " takes, got " +
-                    std::to_string(hidden));
-  }
-}
-
-// Samples in, frames (frames, features) out, which audio_encoder takes.
-void check_audio_transform(const Contract& contract) {
-  const MethodSpec* transform = contract.audio_transform();
-  const MethodSpec* encoder = contract.audio_encoder();
-  if (transform == nullptr || encoder == nullptr) return;
-  if (transform->inputs.size() != 1 || transform->outputs.size() != 1) {
-    refuse_contract(transform->name + ": expected one input and one output, got " +
-                    std::to_string(transform->inputs.size()) + " and " +
-                    std::to_string(transform->outputs.size()));
-  }
-  const size_t rank = transform->inputs[0].shape.size();
-  expect_tensor(*transform, Side::kInput, 0, std::clamp<size_t>(rank, 1, 2), kFloats);
-  const Shape& made = transform->outputs[0].shape;
-  expect_tensor(*transform, Side::kOutput, 0, std::clamp<size_t>(made.size(), 2, 3), kFloats);
-  const int64_t wanted =
-      encoder->inputs[static_cast<size_t>(encoder_places(*encoder).values)].shape.back();
-  if (made.back() != wanted) {
-    refuse_contract(transform->name + ": expected frames of " + std::to_string(wanted) +
-                    " features as " + encoder->name + " takes, got " + std::to_string(made.back()));
-  }
-}
-
-// A text cannot be filled up: nothing would tell the decoder which rows count.
-void check_text_encoder(const MethodSpec& encoder) {
-  const TensorSpec& ids = expect_tensor(encoder, Side::kInput, 0, 2, kIds);
-  if (ids.is_dynamic) return;
-  refuse_contract("encoder: input 0: expected token ids of a dynamic length, got the fixed shape " +
-                  shape_string(ids.shape));
-}
-
-// What an encoder of audio or text gives is what the decoder takes between tokens and position.
-void check_encoder_decoder(const Contract& contract) {
-  const MethodSpec& encoder = contract.methods.at("encoder");
-  const MethodSpec& decoder = contract.decoder();
-  if (encoder.inputs.size() != 1)
-    refuse_contract("encoder: expected one input, got " + std::to_string(encoder.inputs.size()));
-  if (contract.kind == ModelKind::kSeq2Seq)
-    check_text_encoder(encoder);
-  else
-    expect_tensor(encoder, Side::kInput, 0, 3, kFloats);
-  expect_tensor(decoder, Side::kInput, 0, 2, kIds);
-  if (encoder.outputs.empty() || decoder.inputs.size() != encoder.outputs.size() + 2) {
-    refuse_contract("text_decoder: expected tokens, the outputs of encoder (" +
-                    std::to_string(encoder.outputs.size()) + ") and a position, got " +
-                    std::to_string(decoder.inputs.size()) + " inputs");
-  }
-  for (size_t i = 0; i < encoder.outputs.size(); ++i) {
-    const TensorSpec& given = encoder.outputs[i];
-    const TensorSpec& taken = decoder.inputs[i + 1];
-    if (given.dtype == taken.dtype && given.dtype != DType::kOther && given.shape == taken.shape)
-      continue;
-    refuse_contract("text_decoder: input " + std::to_string(i + 1) + ": expected output " +
-                    std::to_string(i) + " of encoder, " + dtype_name(given.dtype) + " " +
-                    shape_string(given.shape) + ", got " + dtype_name(taken.dtype) + " " +
-                    shape_string(taken.shape));
-  }
-}
-
 void read_position_style(const MethodSpec& decoder, Contract& contract) {
   if (decoder.inputs.size() == 1) {
     if (contract.kind == ModelKind::kMultimodal) {
@@ -172,74 +60,6 @@ void read_position_style(const MethodSpec& decoder, Contract& contract) {
   contract.position_style = position_style(decoder);
 }
 
-// `stated`: the capacity that the program or the caller names, 0 for none. What the instructions
-// prove counts more: positions beyond the rows of a cache fail.
-void read_state(const MethodSpec& decoder, const ProgramInfo& program, int64_t stated,
-                Contract& contract) {
-  const ProgramMethod* method = program.find(decoder.name);
-  if (method == nullptr) return;
-  const int64_t fewest_rows = stated > 0 ? stated : contract.max_chunk;
-  const Sharing sharing = find_sharing(program);
-  contract.state = find_state(sharing, *method, fewest_rows);
-  contract.is_state_shared =
-      !contract.state.empty() &&
-      std::all_of(contract.state.begin(), contract.state.end(), [&](const StateTensor& tensor) {
-        return sharing.memories.count(static_cast<uint32_t>(tensor.arena_buffer + 1)) != 0;
-      });
-  contract.is_state_copied = has_fixed_state(sharing, *method, contract.state);
-  contract.has_own_attention = has_own_attention(*method);
-  contract.cache = cache_limits(contract.state);
-  // Keys that an attention reads up to the position may also be a ring, which then is no longer
-  // than its rows.
-  for (const int64_t rows : {contract.cache.flat_rows, num_attended_rows(*method)}) {
-    if (rows > 0)
-      contract.capacity = contract.capacity > 0 ? std::min(contract.capacity, rows) : rows;
-  }
-  for (const StateTensor& tensor : contract.state) {
-    const bool is_inside = tensor.arena_buffer < decoder.arena_bytes.size() &&
-                           tensor.offset + tensor.bytes() <=
-                               static_cast<uint64_t>(decoder.arena_bytes[tensor.arena_buffer]);
-    if (!is_inside) refuse_contract(decoder.name + ": a cache lies outside of the planned memory");
-  }
-  if (contract.cache.ring_rows > 0) {
-    // More would overwrite rows that the call itself still has to read.
-    contract.max_chunk = std::min(contract.max_chunk, contract.cache.ring_window);
-  }
-}
-
-// The cache is ours: what holds positions is the capacity, and a window forgets.
-void read_outer_cache(const MethodSpec& decoder, const ProgramInfo& program,
-                      const std::string& dtype, Contract& contract) {
-  const ProgramMethod* method = program.find(decoder.name);
-  if (method == nullptr || !uses_outer_cache(*method)) return;
-  contract.outer_cache = find_outer_cache(program, contract);
-  if (!dtype.empty()) contract.outer_cache.dtype = outer_cache_dtype(dtype);
-  if (contract.position_style == PositionStyle::kNone)
-    refuse_contract(decoder.name + ": expected positions beside the tokens, got one input");
-  const auto named_chunk = one_int(contract, "get_prefill_chunk_size");
-  if (named_chunk && *named_chunk > 0)
-    contract.max_chunk = std::min(contract.max_chunk, *named_chunk);
-  OuterCache& cache = contract.outer_cache;
-  // So that a short chunk does not make rewinds short too.
-  constexpr int64_t kMostSpare = 1024;
-  cache.max_write = std::max<int64_t>(1, contract.max_chunk);
-  int64_t window = 0;  // the smallest
-  for (const OuterCache::Layer& layer : cache.layers) {
-    if (layer.window > 0) window = window == 0 ? layer.window : std::min(window, layer.window);
-  }
-  if (window > 0) {
-    cache.max_write = std::max(cache.max_write, std::min(window, kMostSpare));
-    contract.cache.ring_rows = window + cache.max_write - 1;
-    contract.cache.ring_window = cache.max_write;
-  }
-  contract.is_state_shared = contract.state.empty() || contract.is_state_shared;
-  if (contract.kind == ModelKind::kMultimodal || !contract.all_logits || !contract.state.empty() ||
-      contract.position_style != PositionStyle::kRange)
-    return;
-  if (!contract.is_encoder_decoder() || takes_sources_apart(*method, decoder.inputs.size() - 2))
-    contract.max_batch_tokens = contract.max_chunk;
-}
-
 // A call of fewer tokens would need padding, which caches and last-row logits take for tokens.
 void expect_flexible_length(const MethodSpec& method, size_t place = 0) {
   const TensorSpec& input = method.inputs[place];
@@ -254,56 +74,6 @@ bool has_all_logits(const MethodSpec& decoder) {
   const Shape& logits = decoder.outputs[0].shape;
   const int64_t most = decoder.inputs[0].shape[1];
   return most > 1 && logits.size() >= 2 && logits[logits.size() - 2] == most;
-}
-
-void read_limits(const MethodSpec& decoder, const ProgramInfo& program,
-                 const ContractRequest& request, Contract& contract) {
-  const int64_t max_context_len = request.max_context_len;
-  // The serialised bound is what a call may carry; get_max_seq_len is often one more than that.
-  const DecoderInputs places = decoder_inputs(decoder);
-  const int first = contract.is_joint ? places.tokens : 0;
-  contract.max_chunk = decoder.inputs[static_cast<size_t>(first)].shape[1];
-  const MethodSpec* embedding = contract.is_joint ? nullptr : contract.find("token_embedding");
-  if (embedding != nullptr) {
-    contract.max_chunk = std::min(contract.max_chunk, embedding->inputs[0].shape[1]);
-  }
-  if (contract.position_style == PositionStyle::kRange) {
-    const auto place = static_cast<size_t>(places.position);
-    contract.max_chunk = std::min(contract.max_chunk, decoder.inputs[place].shape[0]);
-  }
-  const auto max_seq_len = one_int(contract, "get_max_seq_len");
-  if (max_seq_len) contract.max_chunk = std::min(contract.max_chunk, *max_seq_len);
-  const bool is_asked = max_context_len > 0;
-  if (contract.position_style == PositionStyle::kNone) {
-    contract.capacity =
-        is_asked ? std::min(max_context_len, contract.max_chunk) : contract.max_chunk;
-  } else {
-    auto named = one_int(contract, "get_max_context_len");
-    if (!named) named = one_int(contract, "get_max_ctx_len");
-    const bool is_stated = is_asked || named || max_seq_len;
-    contract.capacity = is_asked ? max_context_len : named ? *named : max_seq_len.value_or(0);
-    read_state(decoder, program, contract.capacity, contract);
-    read_outer_cache(decoder, program, request.kv_cache_dtype, contract);
-    if (!is_stated && contract.capacity == 0) {
-      refuse_contract(
-          decoder.name +
-          ": nothing tells how many positions the context has: expected a constant method "
-          "get_max_context_len (or get_max_seq_len), or a cache with a row for each position. "
-          "Export again with constant_methods={\"get_max_context_len\": N}, or load with "
-          "max_context_len=N");
-    }
-  }
-  if (is_asked && contract.capacity < max_context_len) {
-    throw Error(ErrorCode::kInput, "max_context_len: expected at most " +
-                                       std::to_string(contract.capacity) + ", which " +
-                                       decoder.name + " has room for, got " +
-                                       std::to_string(max_context_len));
-  }
-  if (contract.max_chunk < 1 || contract.capacity < 1) {
-    refuse_contract(decoder.name + ": expected room for at least one token, got a chunk of " +
-                    std::to_string(contract.max_chunk) + " and a context of " +
-                    std::to_string(contract.capacity));
-  }
 }
 
 std::string joined(const std::vector<std::string>& names) {
@@ -385,9 +155,7 @@ void interpret(const ProgramInfo& program, const ContractRequest& request, Contr
   if (contract.is_joint) {
     contract.hidden_size = decoder.inputs[static_cast<size_t>(places.embeddings)].shape[2];
     expect_flexible_length(decoder, static_cast<size_t>(places.embeddings));
-    check_encoder(contract, contract.image_encoder());
-    check_encoder(contract, contract.audio_encoder());
-    check_audio_transform(contract);
+    check_media_encoders(contract);
     read_placeholders(program, contract);
   } else if (contract.kind == ModelKind::kMultimodal) {
     const MethodSpec& embedding = contract.methods.at("token_embedding");
@@ -401,9 +169,7 @@ void interpret(const ProgramInfo& program, const ContractRequest& request, Contr
       refuse_contract("token_embedding: expected " + std::to_string(contract.hidden_size) +
                       " features as text_decoder takes, got " + std::to_string(embedded));
     }
-    check_encoder(contract, contract.image_encoder());
-    check_encoder(contract, contract.audio_encoder());
-    check_audio_transform(contract);
+    check_media_encoders(contract);
   } else if (contract.is_encoder_decoder()) {
     check_encoder_decoder(contract);
   } else {
@@ -416,7 +182,7 @@ void interpret(const ProgramInfo& program, const ContractRequest& request, Contr
   contract.vocab_size = decoder.outputs[0].shape.back();
   contract.all_logits = has_all_logits(decoder);
   read_position_style(decoder, contract);
-  read_limits(decoder, program, request, contract);
+  read_context_limits(program, request, contract);
 
   std::set<int64_t> eos;
   for (const char* name : {"get_eos_ids", "get_eos_id"}) {
