@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -32,6 +33,13 @@ struct NamedPart {
   // Of an input; the bound where export.json does not say.
   Shape traced_shape(size_t i) const;
 };
+
+using NamedParts = std::map<std::string, NamedPart>;  // by the component's name
+
+inline const NamedPart* find_named(const NamedParts& parts, const std::string& name) {
+  const auto found = parts.find(name);
+  return found == parts.end() ? nullptr : &found->second;
+}
 
 // Throws Error(kContract) where names and program do not agree.
 NamedPart read_part(const FolderPart& names, const ProgramInfo& program);
