@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from executorch_mm._engine.answer import Answers
     from executorch_mm._engine.answer_text import Pieces
     from executorch_mm._engine.loaded import Loaded
-    from executorch_mm._engine.requests import Request, _AboutPrompt
+    from executorch_mm._engine.prompts import AboutPrompt
+    from executorch_mm._engine.requests import Request
     from executorch_mm.config import GenerationConfig
     from executorch_mm.inputs import MultimodalInput
 
@@ -75,7 +76,7 @@ class Seq2SeqRequests(Requests):
     def _rehearsal(self) -> Iterator[list[_core.PreparedInput]]:
         yield [_core.PreparedInput.source(np.array([0], np.int64)), _ids(self._start)]
 
-    def about_prompt(self, session: _core.Session) -> _AboutPrompt:
+    def about_prompt(self, session: _core.Session) -> AboutPrompt:
         return {**super().about_prompt(session), "num_known": self._num_source}
 
 
