@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from array import array as packed_array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -143,30 +142,9 @@ class PromptEncoder:
             InputError: The model takes no images, or none whose tiles have tokens between them: its encoder
                 looks at several at once. Or the processor's file is damaged or of an unknown class.
         """
-        from executorch_mm.preprocess import image_to_hwc_uint8
-        from executorch_mm.preprocess.tiling import CutImage, SquareTiles, TileGrid
+        from executorch_mm._engine.image_encoding import cut_image  # here: the first image may never come
 
-        wanted = self._expect_vision_encoder().values
-        value = part.value
-        if isinstance(value, PairedArrays):
-            return None
-        if isinstance(value, np.ndarray) and (value.ndim == 4 or _is_prepared(value, wanted)):
-            return None
-        steps = None if self._processors.image is None else self._processors.image.config
-        if wanted.dtype == "uint8" or not isinstance(steps, (SquareTiles, TileGrid)):
-            return None
-        takes_several = math.prod(wanted.shape[:-3]) > 1
-        if takes_several and isinstance(steps, TileGrid):
-            return None
-        image = CutImage(image_to_hwc_uint8(value, layout="CHW"), steps)
-        if math.prod(image.grid) < 2:
-            return None
-        if takes_several and not wanted.is_dynamic:
-            raise InputError(
-                f"image: expected a vision_encoder that looks at one tile at a time, since the model reads "
-                f"tokens between the tiles, got one of shape {wanted.shape}"
-            )
-        return image
+        return cut_image(self._contract, part.value, lambda: self._processors)
 
     def rehearsal(self) -> Iterator[_core.PreparedInput]:
         """Prompts that together run every method of the model: a token, an empty image, a silent clip."""
@@ -225,62 +203,11 @@ class PromptEncoder:
         return content_of(part, arrays)
 
     def _image(self, part: MultimodalInput) -> _core.PreparedInput:
-        encoder = self._expect_vision_encoder()
-        if encoder.takes_positions:
-            paired = self._patches(part, encoder)
-            return self._prepared_image(part, np.ascontiguousarray(paired.values), paired.beside)
-        if isinstance(part.value, PairedArrays):
-            raise InputError(f"image: {encoder.name} takes no patches, but images {encoder.values.shape}")
-        return self._prepared_image(part, self._pixels(part, encoder), None)
+        from executorch_mm._engine.image_encoding import image_values
 
-    def _prepared_image(
-        self, part: MultimodalInput, values: AnyArray, positions: AnyArray | None
-    ) -> _core.PreparedInput:
+        values, positions = image_values(self._contract, part.value, lambda: self._processors)
         content = self._content(part, values, positions)
         return _core.PreparedInput.image(values, positions, self._media_tokens.image, content)
-
-    def _patches(self, part: MultimodalInput, encoder: _core.MethodSpec) -> PairedArrays:
-        if isinstance(part.value, PairedArrays):
-            return part.value
-        from executorch_mm.preprocess import image_to_hwc_uint8
-        from executorch_mm.preprocess.gemma4 import PlacedPatches
-
-        steps = None if self._processors.image is None else self._processors.image.config
-        if not isinstance(steps, PlacedPatches):
-            raise InputError(
-                "image: the model's files describe no image processor that cuts patches; name one with "
-                "processor_path=, or give the patches with make_patch_input: floats "
-                f"{encoder.values.shape[-2:]}"
-            )
-        steps = steps.within(encoder.values.shape[-2])
-        return PairedArrays(*steps.cut(image_to_hwc_uint8(part.value, layout="CHW")))
-
-    def _pixels(self, part: MultimodalInput, encoder: _core.MethodSpec) -> AnyArray:
-        wanted = encoder.values
-        from executorch_mm.preprocess import image_to_hwc_uint8
-        from executorch_mm.preprocess.tiling import Tile
-
-        value = part.value
-        if isinstance(value, Tile):
-            return value.pixel_values
-        if isinstance(value, np.ndarray) and (value.ndim == 4 or _is_prepared(value, wanted)):
-            return np.ascontiguousarray(value)
-        processor = self._processors.image
-        if wanted.dtype != "uint8":
-            if processor is not None:
-                return processor(value, layout="CHW")
-            if self._processors.has_other_than_image:
-                raise InputError(
-                    "image: the model's files describe no image processor; name one with processor_path=, or "
-                    f"give the image as the encoder takes it: floats {wanted.shape[-3:]}"
-                )
-        return np.ascontiguousarray(image_to_hwc_uint8(value, layout="CHW").transpose(2, 0, 1))
-
-    def _expect_vision_encoder(self) -> _core.MethodSpec:
-        encoder = self._contract.image_encoder
-        if encoder is None:
-            raise InputError("image: the model has no vision_encoder and takes no images")
-        return encoder
 
     def _audio_features(self, part: MultimodalInput) -> AnyArray:
         self._expect_audio_encoder()
@@ -395,9 +322,3 @@ def _tokens(ids: Sequence[int]) -> _core.PreparedInput:
 
 def _is_empty(part: MultimodalInput) -> bool:
     return isinstance(part.value, str) and not part.value
-
-
-def _is_prepared(pixels: AnyArray, wanted: _core.TensorSpec) -> bool:
-    """Floats of exactly the encoder's shape count as prepared; so do bytes for an encoder of bytes."""
-    is_float = np.issubdtype(pixels.dtype, np.floating)
-    return (is_float or wanted.dtype == "uint8") and pixels.shape == wanted.shape[-3:]
