@@ -16,7 +16,8 @@ from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.methods import find_method, load_methods
-from executorch_mm._loading.options import SHOWN, MethodOptions, PathLike, optional_path
+from executorch_mm._loading.option_checks import optional_path
+from executorch_mm._loading.options import SHOWN, MethodOptions, PathLike
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm._tokenizers.protocol import checked_tokenizer
 from executorch_mm.arrays import AnyArray, to_numpy, unit_rows

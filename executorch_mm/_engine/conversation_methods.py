@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from executorch_mm import _core
 from executorch_mm._engine.access import Progress
 from executorch_mm._engine.requests import Requests
-from executorch_mm._loading.options import PathLike, optional_path
+from executorch_mm._loading.option_checks import optional_path
+from executorch_mm._loading.options import PathLike
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm.config import SHOWN, GenerationConfig, GenerationOptions, with_options
 from executorch_mm.errors import InputError, shown

@@ -16,13 +16,8 @@ from executorch_mm._loading.identity import ModelIdentity
 from executorch_mm._loading.lazy import BuiltOnce
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.model import load_model
-from executorch_mm._loading.options import (
-    CacheBytes,
-    ConversationOptions,
-    PathLike,
-    core_options,
-    optional_path,
-)
+from executorch_mm._loading.option_checks import optional_path
+from executorch_mm._loading.options import CacheBytes, ConversationOptions, PathLike, core_options
 from executorch_mm.errors import ContractError, InputError, UnknownOptionError
 from executorch_mm.tokenizer import Tokenizer
 

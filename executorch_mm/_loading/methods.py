@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from executorch_mm import _core
 from executorch_mm._loading.admission import Admission
 from executorch_mm._loading.log_lines import forward_log_lines
-from executorch_mm._loading.options import (
-    MethodOptions,
-    PathLike,
-    check_method_options,
-    core_options,
-    optional_count,
-)
+from executorch_mm._loading.option_checks import optional_count
+from executorch_mm._loading.options import MethodOptions, PathLike, check_method_options, core_options
 from executorch_mm.errors import ContractError
 
 if TYPE_CHECKING:

@@ -12,14 +12,22 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, get_args
 
 from executorch_mm import _core
 from executorch_mm._files.model_files import is_export_folder
-from executorch_mm._files.paths import checked_path, refuse_pipe
+from executorch_mm._files.paths import refuse_pipe
 from executorch_mm._loading.bundle import in_bundle
+from executorch_mm._loading.option_checks import (
+    check_word,
+    context_len,
+    data_paths,
+    method_name,
+    num_bytes,
+    optional_path,
+    path_or_bytes,
+    thread_count,
+)
 from executorch_mm._loading.shown_options import parameters_of
 from executorch_mm.errors import InputError, UnknownOptionError, shown
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from typing_extensions import Buffer, Unpack
 
     from executorch_mm.tokenizer import Tokenizer
@@ -69,9 +77,9 @@ class XnnpackOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.weight_cache, bool):
             raise InputError(f"weight_cache: expected True or False, got {shown(self.weight_cache)}")
-        _check_word("workspace_sharing", self.workspace_sharing, get_args(WorkspaceSharing))
-        _check_word("linear", self.linear, get_args(Linear))
-        _check_word("linear_weights", self.linear_weights, get_args(LinearWeights))
+        check_word("workspace_sharing", self.workspace_sharing, get_args(WorkspaceSharing))
+        check_word("linear", self.linear, get_args(Linear))
+        check_word("linear_weights", self.linear_weights, get_args(LinearWeights))
 
 
 @dataclass(frozen=True)
@@ -255,8 +263,8 @@ class CacheBytes(NamedTuple):
             InputError: It is no number of bytes.
         """
         return cls(
-            _num_bytes("prefix_cache_bytes", options.pop("prefix_cache_bytes", defaults.prefixes)),
-            _num_bytes("encoder_cache_bytes", options.pop("encoder_cache_bytes", defaults.encoders)),
+            num_bytes("prefix_cache_bytes", options.pop("prefix_cache_bytes", defaults.prefixes)),
+            num_bytes("encoder_cache_bytes", options.pop("encoder_cache_bytes", defaults.encoders)),
         )
 
 
@@ -317,19 +325,6 @@ def check_method_options(options: MethodOptions) -> None:
     UnknownOptionError._check(options, MethodOptions.__annotations__, {})
 
 
-def optional_count(number: object, name: str) -> int | None:
-    """A number of 1 or more that may be left out.
-
-    Raises:
-        InputError: It is none.
-    """
-    if number is None:
-        return None
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number < 2**62:
-        raise InputError(f"{name}: expected 1 or more, or None, got {shown(number)}")
-    return number
-
-
 def core_options(
     model: PathLike | Buffer,
     data_path: PathLike | Sequence[PathLike] = (),
@@ -343,7 +338,7 @@ def core_options(
     UnknownOptionError._check(options, RunnerOptions.__annotations__, {})
     options = {**_DEFAULTS, **options}
     model, data_path = in_bundle(model, data_path)
-    model_path, model_bytes = _path_or_bytes(model)
+    model_path, model_bytes = path_or_bytes(model)
     xnnpack = options["xnnpack"]
     if xnnpack is None:
         xnnpack = XnnpackOptions()
@@ -353,7 +348,7 @@ def core_options(
     if profile_path is not None:
         refuse_pipe(profile_path, "profile_path")
     load_mode = options["load_mode"]
-    _check_word("load_mode", load_mode, get_args(LoadMode))
+    check_word("load_mode", load_mode, get_args(LoadMode))
     if not isinstance(options["isolate"], bool):
         raise InputError(f"isolate: expected True or False, got {shown(options['isolate'])}")
     folder = None
@@ -364,11 +359,11 @@ def core_options(
     return _core.LoadOptions(
         model_path=model_path,
         model_bytes=model_bytes,
-        data_paths=_data_paths(data_path),
+        data_paths=data_paths(data_path),
         load_mode=load_mode,
-        num_threads=_thread_count(options["num_threads"]),
-        max_context_len=_context_len(options["max_context_len"]),
-        method=_method_name(options["method"]),
+        num_threads=thread_count(options["num_threads"]),
+        max_context_len=context_len(options["max_context_len"]),
+        method=method_name(options["method"]),
         kv_cache_dtype=_kv_cache_dtype(options["kv_cache_dtype"]),
         workspace_sharing=xnnpack.workspace_sharing,
         weight_cache=xnnpack.weight_cache,
@@ -380,79 +375,12 @@ def core_options(
     )
 
 
-def optional_path(path: object, name: str) -> Path | None:
-    """A path that may be left out; see `checked_path`."""
-    return None if path is None else checked_path(path, name)
-
-
-def _data_paths(given: object) -> list[str]:
-    if isinstance(given, (str, os.PathLike)):
-        given = [given]
-    if not isinstance(given, (list, tuple)):
-        raise InputError(f"data_path: expected a path or a list of them, got {shown(given)}")
-    return [str(checked_path(path, "data_path")) for path in given]
-
-
-def _check_word(name: str, value: object, words: Sequence[str]) -> None:
-    if not isinstance(value, str) or value not in words:
-        *others, last = map(repr, words)
-        raise InputError(f"{name}: expected {', '.join(others)} or {last}, got {shown(value)}")
-
-
-def _path_or_bytes(model: PathLike | Buffer) -> tuple[str, NDArray[np.uint8] | None]:
-    if isinstance(model, (str, os.PathLike)):
-        return str(checked_path(model, "model_path")), None
-    try:
-        view = memoryview(model)
-    except (TypeError, ValueError, BufferError):
-        got = type(model).__name__
-        raise InputError(f"model_path: expected a path or an object with a buffer, got {got}") from None
-    if not view.c_contiguous or view.nbytes == 0:
-        raise InputError(f"model_path: expected contiguous memory, not empty, got {view.nbytes} bytes")
-    import numpy as np  # here: models in files do without
-
-    return "", np.frombuffer(view, np.uint8)
-
-
-def _num_bytes(name: str, given: object) -> int:
-    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < 2**62:
-        raise InputError(f"{name}: expected a number of bytes, 0 or more, got {shown(given)}")
-    return given
-
-
-def _thread_count(num_threads: object) -> int:
-    """As the core takes it: 0 for "auto"."""
-    if isinstance(num_threads, str) and num_threads == "auto":
-        return 0
-    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or not 1 <= num_threads < 2**31:
-        raise InputError(f"num_threads: expected 1 or more, or 'auto', got {shown(num_threads)}")
-    return num_threads
-
-
-def _context_len(positions: object) -> int:
-    """As the core takes it: 0 for None."""
-    if positions is None:
-        return 0
-    if isinstance(positions, bool) or not isinstance(positions, int) or not 1 <= positions < 2**62:
-        raise InputError(f"max_context_len: expected 1 or more, or None, got {shown(positions)}")
-    return positions
-
-
 def _kv_cache_dtype(dtype: object) -> str:
     """As the core takes it: "" for None."""
     if dtype is None:
         return ""
-    _check_word("kv_cache_dtype", dtype, get_args(KvCacheDtype))
+    check_word("kv_cache_dtype", dtype, get_args(KvCacheDtype))
     return str(dtype)
-
-
-def _method_name(name: object) -> str:
-    """As the core takes it: "" for None."""
-    if name is None:
-        return ""
-    if not isinstance(name, str) or not name or "\0" in name or not name.isprintable():
-        raise InputError(f"method: expected a method's name, or None, got {shown(name)}")
-    return name
 
 
 def _openvino_library() -> str:

@@ -15,7 +15,8 @@ from executorch_mm._loading.bundle import is_bundle, unpack
 from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.loaded_model import LoadedModel, name_source
 from executorch_mm._loading.methods import load_methods
-from executorch_mm._loading.options import SHOWN, MethodOptions, PathLike, optional_path
+from executorch_mm._loading.option_checks import optional_path
+from executorch_mm._loading.options import SHOWN, MethodOptions, PathLike
 from executorch_mm._loading.pretrained import choose_model, find_model
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm._tokenizers.batches import BatchTokenizer, EncodedText

@@ -14,14 +14,8 @@ from executorch_mm._engine.conversation_methods import checked_method
 from executorch_mm._engine.loaded import Loaded
 from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.loaded_model import LoadedModel
-from executorch_mm._loading.options import (
-    MODEL_CACHES,
-    SHOWN,
-    ModelOptions,
-    PathLike,
-    PretrainedOptions,
-    optional_count,
-)
+from executorch_mm._loading.option_checks import optional_count
+from executorch_mm._loading.options import MODEL_CACHES, SHOWN, ModelOptions, PathLike, PretrainedOptions
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm.runner.model_map import ModelMap
 from executorch_mm.runner.session import Session

@@ -11,7 +11,8 @@ from executorch_mm._loading.admission import Admission
 from executorch_mm._loading.bundle import in_bundle
 from executorch_mm._loading.loaded_model import name_source
 from executorch_mm._loading.model import load_model
-from executorch_mm._loading.options import PathLike, RunnerOptions, core_options, optional_path
+from executorch_mm._loading.option_checks import optional_path
+from executorch_mm._loading.options import PathLike, RunnerOptions, core_options
 from executorch_mm.errors import ContractError
 from executorch_mm.speech._requests import SpeechRequests
 from executorch_mm.speech._transducer import TransducerModel

@@ -9,7 +9,8 @@ from executorch_mm import _core
 from executorch_mm._engine.access import checked_priority
 from executorch_mm._loading.handle import Handle
 from executorch_mm._loading.loaded_model import LoadedModel
-from executorch_mm._loading.options import SHOWN, PathLike, SpeechModelOptions, optional_count
+from executorch_mm._loading.option_checks import optional_count
+from executorch_mm._loading.options import SHOWN, PathLike, SpeechModelOptions
 from executorch_mm._loading.shown_options import show_options
 from executorch_mm.errors import InputError
 from executorch_mm.speech._loaded import LoadedSpeech
