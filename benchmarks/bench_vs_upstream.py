@@ -102,21 +102,35 @@ def prompts_of(folder: Path, lengths: list[int]) -> dict[int, str]:
     return texts
 
 
-def measure(python: str, job: dict[str, Any]) -> dict[str, Any]:
+def measure(python: str, job: dict[str, Any], worker: Path = WORKER) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         order, result = Path(scratch) / "job.json", Path(scratch) / "result.json"
         order.write_text(json.dumps({**job, "started": time.time()}))
-        command = [python, str(WORKER), str(order), str(result)]
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL, cwd=scratch)
+        command = [python, str(worker), str(order), str(result)]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", cwd=scratch)
+        if done.returncode:
+            raise SystemExit(f"{worker.name} ended with {done.returncode}:\n{done.stderr[-2000:]}")
         return dict(json.loads(result.read_text()))
+
+
+def compared(
+    rounds: list[dict[str, Any]],
+    other: str,
+    label: str,
+    value: Callable[[dict[str, Any]], float],
+    *,
+    more_is_better: bool,
+) -> Row:
+    """Medians of `value` for ours and the other side, and of the ratio within a round."""
+    ours, theirs = ([value(r[side]) for r in rounds] for side in ("ours", other))
+    ratios = [a / b if more_is_better else b / a for a, b in zip(ours, theirs, strict=True)]
+    medians = (statistics.median(ours), statistics.median(theirs), statistics.median(ratios))
+    return Row(label, *medians, min(ratios), max(ratios))
 
 
 def compare(rounds: list[dict[str, Any]]) -> list[Row]:
     def row(label: str, value: Callable[[dict[str, Any]], float], *, more_is_better: bool) -> Row:
-        ours, upstream = ([value(r[side]) for r in rounds] for side in ("ours", "upstream"))
-        ratios = [a / b if more_is_better else b / a for a, b in zip(ours, upstream, strict=True)]
-        medians = (statistics.median(ours), statistics.median(upstream), statistics.median(ratios))
-        return Row(label, *medians, min(ratios), max(ratios))
+        return compared(rounds, "upstream", label, value, more_is_better=more_is_better)
 
     rows = [
         row("import, s", lambda side: side["import_s"], more_is_better=False),
