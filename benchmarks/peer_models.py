@@ -101,10 +101,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path)
-    parser.add_argument("kinds", nargs="*", metavar="KIND", default=KINDS, help=", ".join(KINDS))
+    parser.add_argument("kinds", nargs="*", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    for kind in given.kinds:
+    for kind in given.kinds or KINDS:
         {"llama.cpp": llama_cpp, "openvino": openvino, "onnxruntime-genai": onnxruntime_genai}[kind](
             given.out.resolve()
         )

@@ -71,7 +71,7 @@ def openvino(model: str, threads: int) -> tuple[Run, str]:
 
     pipeline = openvino_genai.LLMPipeline(model, "CPU", INFERENCE_NUM_THREADS=threads)
 
-    class Seen(openvino_genai.StreamerBase):  # type: ignore[misc, name-defined, unused-ignore]
+    class Seen(openvino_genai.StreamerBase):
         def __init__(self, seen: Callable[..., Any]) -> None:
             super().__init__()
             self.seen = seen
