@@ -7,11 +7,12 @@
 namespace emm {
 namespace {
 
-std::string names_of(const DTypes& dtypes) {
+std::string names_of(DTypes dtypes) {
   std::string names;
-  for (size_t i = 0; i < dtypes.size(); ++i)
-    names +=
-        std::string(i == 0 ? "" : (i + 1 == dtypes.size() ? " or " : ", ")) + dtype_name(dtypes[i]);
+  for (const DType& dtype : dtypes) {
+    if (&dtype != dtypes.begin()) names += &dtype + 1 == dtypes.end() ? " or " : ", ";
+    names += dtype_name(dtype);
+  }
   return names;
 }
 
@@ -24,7 +25,7 @@ std::string place_name(const MethodSpec& method, Side side, size_t index) {
 }
 
 const TensorSpec& expect_tensor(const MethodSpec& method, Side side, size_t index, size_t rank,
-                                const DTypes& dtypes) {
+                                DTypes dtypes) {
   const auto& specs = side == Side::kInput ? method.inputs : method.outputs;
   const std::string where = place_name(method, side, index);
   if (index >= specs.size())

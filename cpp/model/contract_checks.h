@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,9 +13,9 @@
 
 namespace emm {
 
-using DTypes = std::vector<DType>;
-inline const DTypes kIds = {DType::kInt64, DType::kInt32};
-inline const DTypes kFloats = {DType::kFloat32, DType::kFloat16, DType::kBFloat16};
+using DTypes = std::initializer_list<DType>;
+inline constexpr DTypes kIds = {DType::kInt64, DType::kInt32};
+inline constexpr DTypes kFloats = {DType::kFloat32, DType::kFloat16, DType::kBFloat16};
 
 [[noreturn]] void refuse_contract(const std::string& message);
 
@@ -25,7 +26,7 @@ std::string place_name(const MethodSpec& method, Side side, size_t index);
 
 // The input or output, a tensor of this rank and one of these dtypes.
 const TensorSpec& expect_tensor(const MethodSpec& method, Side side, size_t index, size_t rank,
-                                const DTypes& dtypes);
+                                DTypes dtypes);
 
 // A constant method's int or list of ints; empty where the program has no such method.
 std::vector<int64_t> int_list(const Signatures& signatures, const std::string& name);

@@ -8,8 +8,8 @@
 namespace emm {
 namespace {
 
-const DTypes kMasks = {DType::kBool,  DType::kUInt8,   DType::kInt8,    DType::kInt32,
-                       DType::kInt64, DType::kFloat32, DType::kFloat16, DType::kBFloat16};
+constexpr DTypes kMasks = {DType::kBool,  DType::kUInt8,   DType::kInt8,    DType::kInt32,
+                           DType::kInt64, DType::kFloat32, DType::kFloat16, DType::kBFloat16};
 
 // A mask says which frames or rows count, one element for each, with or without the batch.
 void check_mask(const MethodSpec& encoder, Side side, int place, int64_t length) {
