@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from executorch_mm import (
@@ -199,6 +199,8 @@ def moved(model: MultimodalModel, session: Session, path: Path | None) -> Sessio
     return other
 
 
+# Another session's prompt is taken over.
+@example([(0, ("read", KNOWN)), (0, ("new", 0)), (1, ("read", [*KNOWN, 3, 5])), (1, ("answer", 3))])
 @EXAMPLES
 @given(st.lists(st.tuples(st.integers(0, 5), ACTIONS), min_size=4, max_size=24))
 def test_any_interleaving_answers_as_separate_runners_do(
