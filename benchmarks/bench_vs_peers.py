@@ -27,7 +27,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from bench_vs_upstream import WORDS, Row, compared, measure
+from bench_vs_upstream import WORDS, Row, compared, format_row, measure
 
 WORKER = Path(__file__).with_name("vs_peers_worker.py")
 PEERS = ("openvino", "llama.cpp", "onnxruntime-genai")
@@ -80,13 +80,9 @@ def main() -> None:
         print(f"{document['machine']}, {threads} thread(s), {given.rounds} rounds, {date.today()}")
         for side, text in held.items():
             print(f"{side}: {rounds[0][side]['version']}; {text}")
-        print(f"{'':36}{'ours':>10}{given.peer:>19}{'ours/peer':>12}  (rounds)")
+        print(f"{'':34}{'ours':>10}{given.peer:>19}{'ratio':>9}  (rounds)")
         for row in rows:
-            print(
-                f"{row.label:36}{row.ours:10.4g}{row.upstream:19.4g}{row.better:12.2f}"
-                f"  ({row.lowest:.2f}-{row.highest:.2f})",
-                flush=True,
-            )
+            print(format_row(row, 19), flush=True)
     if given.json:
         given.json.write_text(json.dumps(document, indent=1) + "\n")
 

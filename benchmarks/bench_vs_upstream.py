@@ -158,11 +158,12 @@ def compare(rounds: list[dict[str, Any]]) -> list[Row]:
     return rows
 
 
-def format_row(row: Row) -> str:
+def format_row(row: Row, width: int = 10) -> str:
+    """A line of the table; `width` is that of the other side's column."""
     if row.upstream is None or row.better is None:
         return f"{row.label:38}{row.ours:6.2f}"
     return (
-        f"{row.label:34}{row.ours:10.4g}{row.upstream:10.4g}{row.better:8.2f}x"
+        f"{row.label:34}{row.ours:10.4g}{row.upstream:{width}.4g}{row.better:8.2f}x"
         f"  ({row.lowest:.2f}-{row.highest:.2f})"
     )
 

@@ -102,7 +102,7 @@ std::vector<ReadOnlyBytes> state_of(nb::handle_t<Session::Snapshot> self) {
 
 std::optional<ReadOnlyLogits> logits_of(nb::handle_t<Session::Snapshot> self) {
   const auto& snapshot = nb::cast<const Session::Snapshot&>(self);
-  if (!snapshot.has_logits) return std::nullopt;
+  if (snapshot.logits.empty()) return std::nullopt;
   return ReadOnlyLogits(snapshot.logits.data(), {snapshot.logits.size()}, self);
 }
 

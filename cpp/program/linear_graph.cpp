@@ -2,19 +2,16 @@
 
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "base/error.h"
 #include "program/flat_buffer.h"
+#include "program/xnnpack_nodes.h"
 
 namespace emm {
 namespace {
 
-constexpr uint32_t kNoValue = std::numeric_limits<uint32_t>::max();
-constexpr uint32_t kIsInput = 1;
-constexpr uint32_t kIsOutput = 2;
 // Longer rows could overflow the kernels' 32-bit sums.
 constexpr uint32_t kMaxInputs = 1u << 15;
 constexpr uint32_t kMaxOutputs = 1u << 28;
@@ -45,7 +42,7 @@ struct Value {
   bool is_plain_float() const {
     return datatype == kFp32 && quantisation == kNone && !dims.empty();
   }
-  bool is_input() const { return is_plain_float() && flags == kIsInput && data == 0; }
+  bool is_input() const { return is_plain_float() && flags == kXnnpackInput && data == 0; }
   bool is_constant() const { return flags == 0 && data != 0; }
 };
 
@@ -172,7 +169,8 @@ class LinearReader {
     if (input == nullptr || filter == nullptr || output == nullptr || !input->is_input() ||
         !filter->is_constant() || node.scalar<uint32_t>(4) != 0)
       return false;
-    if (!output->is_plain_float() || output->flags != kIsOutput || output->data != 0) return false;
+    if (!output->is_plain_float() || output->flags != kXnnpackOutput || output->data != 0)
+      return false;
     if (filter->dims.size() != 2) return false;
     const uint32_t outputs = filter->dims[0];
     const uint32_t inputs = filter->dims[1];
@@ -184,7 +182,7 @@ class LinearReader {
     linear.inputs = inputs;
     linear.outputs = outputs;
     if (!read_weights(*filter, is_quantised, linear)) return false;
-    if (const auto bias_id = node.scalar<uint32_t>(2); bias_id != kNoValue) {
+    if (const auto bias_id = node.scalar<uint32_t>(2); bias_id != kNoXnnpackValue) {
       const Value* bias = find(bias_id);
       if (bias == nullptr || !bias->is_plain_float() || !bias->is_constant() ||
           bias->dims != std::vector<uint32_t>{outputs})

@@ -3,13 +3,12 @@
 #include <cstring>
 
 #include "program/flat_buffer.h"
+#include "program/xnnpack_nodes.h"
 
 namespace emm {
 namespace {
 
 constexpr int16_t kFp32 = 1;
-constexpr uint32_t kIsInput = 1;
-constexpr uint32_t kIsOutput = 2;
 
 }  // namespace
 
@@ -39,10 +38,10 @@ std::optional<PlainGraph> read_plain_graph(const uint8_t* data, size_t size,
     value.dims = tensor.scalars<uint32_t>(2);
     value.external = tensor.scalar<uint32_t>(4);
     const auto flags = tensor.scalar<uint32_t>(5);
-    value.is_input = flags == kIsInput;
-    value.is_output = flags == kIsOutput;
+    value.is_input = flags == kXnnpackInput;
+    value.is_output = flags == kXnnpackOutput;
     fits = tensor.scalar<int16_t>(0) == kFp32 && tensor.scalar<int16_t>(7) == 0 &&
-           tensor.scalar<uint32_t>(3) == 0 && flags <= kIsOutput && !value.dims.empty() &&
+           tensor.scalar<uint32_t>(3) == 0 && flags <= kXnnpackOutput && !value.dims.empty() &&
            graph.find(value.id) == graph.values.size();
     graph.values.push_back(std::move(value));
   });

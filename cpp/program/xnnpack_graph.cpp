@@ -13,8 +13,6 @@
 namespace emm {
 namespace {
 
-constexpr uint32_t kIsInput = 1;  // flags of a value
-constexpr uint32_t kIsOutput = 2;
 constexpr uint32_t kMaxExternals = 4096;
 constexpr uint64_t kMaxBytes = uint64_t{1} << 40;
 // XNNPACK fills an intermediate result of any size with zeros. Real ones are no more than this
@@ -131,8 +129,8 @@ class GraphReader {
     }
     if (type == 2) check_quantisation(content, value);
     const auto flags = tensor.scalar<uint32_t>(5);
-    if ((flags & ~(kIsInput | kIsOutput)) != 0) buffer_.fail("unknown flags");
-    value.is_filled = value.has_data || (flags & kIsInput) != 0;
+    if ((flags & ~(kXnnpackInput | kXnnpackOutput)) != 0) buffer_.fail("unknown flags");
+    value.is_filled = value.has_data || (flags & kXnnpackInput) != 0;
     value.is_known = value.has_data || flags != 0;
     const auto id = tensor.scalar<uint32_t>(6);
     if (flags != 0) {
@@ -150,8 +148,8 @@ class GraphReader {
     if (external >= num_externals_ || !ids_.emplace(external, id).second)
       buffer_.fail("an external id that is taken or too large");
     if (value.has_data) buffer_.fail("an external value with data of its own");
-    externals_.push_back(
-        {external, (flags & kIsOutput) != 0, static_cast<uint8_t>(value.bits / 8), value.dims});
+    externals_.push_back({external, (flags & kXnnpackOutput) != 0,
+                          static_cast<uint8_t>(value.bits / 8), value.dims});
   }
 
   void check_quantisation(const FlatTable& content, const XnnpackValue& value) const {

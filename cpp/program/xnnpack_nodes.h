@@ -13,6 +13,8 @@
 namespace emm {
 
 constexpr uint32_t kNoXnnpackValue = std::numeric_limits<uint32_t>::max();
+constexpr uint32_t kXnnpackInput = 1;  // flags of a value
+constexpr uint32_t kXnnpackOutput = 2;
 constexpr size_t kMaxXnnpackRank = 6;
 
 struct XnnpackValue {

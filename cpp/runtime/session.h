@@ -192,8 +192,7 @@ class Session {
     KvPosition position;
     std::vector<int64_t> history;
     std::vector<int64_t> pending_tokens;
-    std::vector<float> logits;
-    bool has_logits = false;
+    std::vector<float> logits;  // empty where none were at hand
     std::vector<MediaSpan> media;
     Reader reader;
   };

@@ -104,7 +104,7 @@ std::shared_ptr<const Session::Snapshot> Session::save() const {
   expect_idle();
   expect_intact();
   auto snapshot =
-      std::make_shared<Snapshot>(Snapshot{nullptr, position_, history_, {}, {}, false, {}, {}});
+      std::make_shared<Snapshot>(Snapshot{nullptr, position_, history_, {}, {}, {}, {}});
   {
     const Turn turn = take_turn();
     snapshot->state = executor_->save_state(position_.used());
@@ -112,7 +112,6 @@ std::shared_ptr<const Session::Snapshot> Session::save() const {
   snapshot->pending_tokens = pending_tokens_;
   snapshot->media = media_;
   snapshot->reader = reader_;
-  snapshot->has_logits = has_logits_;
   snapshot->logits = copied_logits();
   return snapshot;
 }

@@ -33,7 +33,7 @@ def cut_image(contract: _core.Contract, value: Any, processors: Processors) -> C
     wanted = _expect_encoder(contract).values
     if isinstance(value, PairedArrays):
         return None
-    if isinstance(value, np.ndarray) and (value.ndim == 4 or _is_prepared(value, wanted)):
+    if _is_prepared(value, wanted):
         return None
     steps = _steps(processors)
     if wanted.dtype == "uint8" or not isinstance(steps, (SquareTiles, TileGrid)):
@@ -98,7 +98,7 @@ def _pixels(encoder: _core.MethodSpec, value: Any, processors: Processors) -> An
 
     if isinstance(value, Tile):
         return value.pixel_values
-    if isinstance(value, np.ndarray) and (value.ndim == 4 or _is_prepared(value, wanted)):
+    if _is_prepared(value, wanted):
         return np.ascontiguousarray(value)
     processor = processors().image
     if wanted.dtype != "uint8":
@@ -124,7 +124,9 @@ def _expect_encoder(contract: _core.Contract) -> _core.MethodSpec:
     return encoder
 
 
-def _is_prepared(pixels: AnyArray, wanted: _core.TensorSpec) -> bool:
-    """Floats of exactly the encoder's shape count as prepared; so do bytes for an encoder of bytes."""
-    is_float = np.issubdtype(pixels.dtype, np.floating)
-    return (is_float or wanted.dtype == "uint8") and pixels.shape == wanted.shape[-3:]
+def _is_prepared(value: Any, wanted: _core.TensorSpec) -> bool:
+    """Floats of exactly the encoder's shape, bytes for an encoder of bytes, and all with four dimensions."""
+    if not isinstance(value, np.ndarray):
+        return False
+    is_of_kind = np.issubdtype(value.dtype, np.floating) or wanted.dtype == "uint8"
+    return value.ndim == 4 or (is_of_kind and value.shape == wanted.shape[-3:])

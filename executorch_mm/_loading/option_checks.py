@@ -82,15 +82,6 @@ def thread_count(num_threads: object) -> int:
     return num_threads
 
 
-def context_len(positions: object) -> int:
-    """As the core takes it: 0 for None."""
-    if positions is None:
-        return 0
-    if isinstance(positions, bool) or not isinstance(positions, int) or not 1 <= positions < 2**62:
-        raise InputError(f"max_context_len: expected 1 or more, or None, got {shown(positions)}")
-    return positions
-
-
 def method_name(name: object) -> str:
     """As the core takes it: "" for None."""
     if name is None:

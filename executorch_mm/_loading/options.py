@@ -16,10 +16,10 @@ from executorch_mm._files.paths import refuse_pipe
 from executorch_mm._loading.bundle import in_bundle
 from executorch_mm._loading.option_checks import (
     check_word,
-    context_len,
     data_paths,
     method_name,
     num_bytes,
+    optional_count,
     optional_path,
     path_or_bytes,
     thread_count,
@@ -362,7 +362,7 @@ def core_options(
         data_paths=data_paths(data_path),
         load_mode=load_mode,
         num_threads=thread_count(options["num_threads"]),
-        max_context_len=context_len(options["max_context_len"]),
+        max_context_len=optional_count(options["max_context_len"], "max_context_len") or 0,
         method=method_name(options["method"]),
         kv_cache_dtype=_kv_cache_dtype(options["kv_cache_dtype"]),
         workspace_sharing=xnnpack.workspace_sharing,

@@ -40,7 +40,7 @@ struct Values {
              snapshot->position.written(),
              snapshot->history,
              snapshot->pending_tokens,
-             snapshot->has_logits ? logits.data() : nullptr,
+             logits.empty() ? nullptr : logits.data(),
              state.data(),
              state.size()};
   }
