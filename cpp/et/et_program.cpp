@@ -138,13 +138,14 @@ std::vector<BackendOption> to_backend_options(const XnnpackOptions& xnnpack) {
   return options;
 }
 
-// Our kernels first, then the SDK's: a method's own list is searched before the global registry,
-// and an operator that is in neither is then reported once.
+// The SDK's kernels, then ours: of several with one name the last is taken, and an operator that is
+// in neither is reported once, for a method's own list is searched before the global registry.
 std::vector<executorch::ET_RUNTIME_NAMESPACE::Kernel> kernel_list() {
-  const auto& ours = ops::llm_kernels();
-  std::vector<executorch::ET_RUNTIME_NAMESPACE::Kernel> kernels(ours.begin(), ours.end());
   const auto registered = executorch::ET_RUNTIME_NAMESPACE::get_registered_kernels();
-  kernels.insert(kernels.end(), registered.begin(), registered.end());
+  std::vector<executorch::ET_RUNTIME_NAMESPACE::Kernel> kernels(registered.begin(),
+                                                                registered.end());
+  const auto& ours = ops::llm_kernels();
+  kernels.insert(kernels.end(), ours.begin(), ours.end());
   return kernels;
 }
 

@@ -6,6 +6,7 @@
 #include "ops/hadamard.h"
 #include "ops/isa.h"
 #include "ops/kv_attend.h"
+#include "ops/mean.h"
 #include "ops/sdpa.h"
 #include "ops/update_cache.h"
 
@@ -27,6 +28,7 @@ const std::vector<Kernel>& llm_kernels() {
       Kernel("llama::fallback.out", fallback),
       Kernel("preprocess::tile_crop.out", tile_crop),
       Kernel("kvcache::update_and_attend.out", update_and_attend),
+      Kernel("aten::mean.out", mean),
       Kernel("executorch_mm::cross_attend.out", cross_attend),
       Kernel("executorch_mm::cross_weights.out", cross_weights),
   };

@@ -5,6 +5,8 @@
 
 #include <executorch/runtime/core/event_tracer_hooks.h>
 
+#include "ops/parallel.h"
+
 namespace emm::ops {
 namespace {
 
@@ -32,6 +34,24 @@ bool check_shapes(Context& ctx, const char* op, const Tensor& value, const Tenso
   return true;
 }
 
+// What a thread copies at a time: the pages of a cache are touched for the first time here, which
+// takes longer than the copy.
+constexpr int64_t kTaskBytes = 32 << 10;
+
+void copy_bytes(unsigned char* to, const unsigned char* from, int64_t bytes) {
+  const int64_t tasks = (bytes + kTaskBytes - 1) / kTaskBytes;
+  const bool overlap = to < from + bytes && from < to + bytes;
+  if (overlap || tasks == 1) {
+    std::memmove(to, from, static_cast<size_t>(bytes));
+    return;
+  }
+  run_tasks(tasks, threads_for(tasks, bytes, kTaskBytes), [&](int64_t task, int64_t /*worker*/) {
+    const int64_t at = task * kTaskBytes;
+    const int64_t left = bytes - at;
+    std::memcpy(to + at, from + at, static_cast<size_t>(left < kTaskBytes ? left : kTaskBytes));
+  });
+}
+
 }  // namespace
 
 bool copy_into_cache(Context& ctx, const char* op, const Tensor& value, const Tensor& cache,
@@ -56,8 +76,8 @@ bool copy_into_cache(Context& ctx, const char* op, const Tensor& value, const Te
   const auto* source = static_cast<const unsigned char*>(value.const_data_ptr());
   auto* target = static_cast<unsigned char*>(cache.mutable_data_ptr());
   for (int64_t b = 0; b < value.size(0); ++b) {
-    std::memmove(target + (b * capacity + start_pos) * token_bytes,
-                 source + b * tokens * token_bytes, static_cast<size_t>(tokens * token_bytes));
+    copy_bytes(target + (b * capacity + start_pos) * token_bytes, source + b * tokens * token_bytes,
+               tokens * token_bytes);
   }
   return true;
 }

@@ -136,6 +136,7 @@ OPERATORS = {
     "llama::channelwise_gated_delta_rule.out": 8,
     "llama::fallback.out": 2,
     "preprocess::tile_crop.out": 3,
+    "aten::mean.out": 5,
 }
 
 
