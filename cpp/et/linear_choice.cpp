@@ -67,7 +67,8 @@ LinearChoice choose_linear(const std::string& wish) {
   const auto [name, of] = wished(wish, "linear", "EXECUTORCH_MM_LINEAR");
   const std::string best = linear::usable_kernels().front()->name;
   // Ours where they were measured to be faster (benchmarks/LOG.md).
-  if (name == "auto" && (best == "avx512vnni" || best == "avx2")) return with(best, false);
+  if (name == "auto" && (best == "avx512vnni" || best == "avxvnni" || best == "avx2"))
+    return with(best, false);
   if (name == "auto" || name == "xnnpack") return {};
   if (name == "own") return with(best);
   if (linear::find_kernels(name) != nullptr) return with(available(name));

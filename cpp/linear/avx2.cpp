@@ -16,6 +16,8 @@ int32_t offset_pair(__m256i bytes) {
   return _mm_cvtsi128_si32(_mm_sub_epi16(_mm_setzero_si128(), _mm_slli_epi16(sum, 3)));
 }
 
+}  // namespace
+
 RowScale quantise(const float* x, int64_t inputs, int64_t chunk, int8_t* plain,
                   const RowTarget& target) {
   alignas(32) float extremes[2][8];
@@ -89,7 +91,6 @@ RowScale quantise(const float* x, int64_t inputs, int64_t chunk, int8_t* plain,
   return row;
 }
 
-}  // namespace
 }  // namespace avx2
 
 const Kernels kAvx2Kernels = {

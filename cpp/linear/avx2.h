@@ -52,6 +52,8 @@ inline int32_t sum_of(__m256i v) {
   return sum_of(_mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)));
 }
 
+RowScale quantise(const float* x, int64_t inputs, int64_t chunk, int8_t* plain,
+                  const RowTarget& target);
 void rows(const Layer& layer, const Activations& in, const float* sums, int64_t begin, int64_t end,
           float* out);
 void columns(const Layer& layer, const Activations& in, const float* sums, int64_t begin,

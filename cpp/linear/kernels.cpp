@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
-#if defined(__APPLE__)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__APPLE__)
 #include <sys/sysctl.h>
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
@@ -12,7 +14,20 @@
 
 namespace emm::linear {
 
-#if defined(__aarch64__)
+#if defined(__x86_64__)
+namespace {
+
+// As the tiles, which have no name that all compilers know.
+bool has_avxvnni() {
+  uint32_t a = 0;
+  uint32_t b = 0;
+  uint32_t c = 0;
+  uint32_t d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 4)) != 0;
+}
+
+}  // namespace
+#elif defined(__aarch64__)
 namespace {
 
 #if defined(__APPLE__)
@@ -51,6 +66,7 @@ const std::vector<const Kernels*>& usable_kernels() {
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vnni"))
       found.push_back(&kAvx512VnniKernels);
+    if (has_avx2 && has_avxvnni()) found.push_back(&kAvxVnniKernels);
     if (has_avx2) found.push_back(&kAvx2Kernels);
 #elif defined(__aarch64__)
     if (has_dotprod() && has_i8mm()) found.push_back(&kI8mmKernels);

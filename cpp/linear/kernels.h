@@ -52,6 +52,7 @@ struct Kernels {
 extern const Kernels kReferenceKernels;
 #if defined(__x86_64__)
 extern const Kernels kAvx2Kernels;
+extern const Kernels kAvxVnniKernels;
 extern const Kernels kAvx512VnniKernels;
 extern const Kernels kAmxKernels;  // see amx.h before use
 #elif defined(__aarch64__)

@@ -36,7 +36,9 @@ PathLike = str | os.PathLike[str]
 LoadMode = Literal["mmap", "mmap+mlock", "file"]
 NumThreads = int | Literal["auto"]
 KvCacheDtype = Literal["float32", "float16", "bfloat16", "int8"]
-Linear = Literal["auto", "xnnpack", "own", "amx", "avx512vnni", "avx2", "i8mm", "dotprod", "reference"]
+Linear = Literal[
+    "auto", "xnnpack", "own", "amx", "avx512vnni", "avxvnni", "avx2", "i8mm", "dotprod", "reference"
+]
 LinearWeights = Literal["auto", "in_place", "copied"]
 WorkspaceSharing = Literal["disabled", "per_model", "global"]
 
@@ -54,11 +56,12 @@ class XnnpackOptions:
             shared.
         linear: Who runs graphs that are linear layers and nothing else. "own": kernels of this package, which
             read the weights where the file is mapped and pack nothing. "xnnpack": the delegate, as everything
-            else. "amx", "avx512vnni", "avx2" (x86-64), "i8mm", "dotprod" (aarch64), "reference": our kernels
-            of this instruction set; "amx" is never chosen unasked, and is "avx512vnni" where the system does
-            not allow it. "auto": what the environment variable EXECUTORCH_MM_LINEAR says (one of these
-            words), else whoever is faster: on processors with AVX2, our kernels ("avx512vnni" or "avx2") for
-            4-bit weights in groups and the delegate for the other graphs; elsewhere the delegate.
+            else. "amx", "avx512vnni", "avxvnni", "avx2" (x86-64), "i8mm", "dotprod" (aarch64), "reference":
+            our kernels of this instruction set; "amx" is never chosen unasked, and is "avx512vnni" where the
+            system does not allow it. "auto": what the environment variable EXECUTORCH_MM_LINEAR says (one of
+            these words), else whoever is faster: on processors with AVX2, our kernels ("avx512vnni",
+            "avxvnni" or "avx2") for 4-bit weights in groups and the delegate for the other graphs; elsewhere
+            the delegate.
         linear_weights: Where kernels of this package read weights. "in_place": where the file is mapped, in
             memory that processes share. "copied": in a copy in large pages, which makes decoding faster,
             takes as much memory of this process as the weights, and is shared by all methods and models

@@ -120,7 +120,7 @@ def test_by_default_ours_run_4_bit_groups_on_x86(name: str, caplog: pytest.LogCa
 
     load_methods(FOLDER / f"{name}.pte")
 
-    is_ours = name.startswith("int4_groups") and KERNELS[0] in {"avx512vnni", "avx2"}
+    is_ours = name.startswith("int4_groups") and KERNELS[0] in {"avx512vnni", "avxvnni", "avx2"}
     assert ("linear layers of ours" in caplog.text) == is_ours
 
 
