@@ -41,6 +41,7 @@ class PlannedMemory {
 
  private:
   std::vector<Page> used_pages() const;
+  bool clear_few();  // false: too much is in use
   void clear();
   void write(const std::vector<Page>& pages);
 
