@@ -100,6 +100,7 @@ void EtExecutor::go_on_from(Executor& other, int64_t num_flat_rows, int64_t num_
                 "expected a conversation with the same model, method and adapter, got another");
   }
   theirs->expect_state();
+  waiting_.clear();
   model_->settle(theirs->state_);
   ops::KvSequence sequence = theirs->sequence_.fork(num_flat_rows);
   state_ = theirs->state_->fork(*current_, num_flat_rows, num_used);
@@ -137,8 +138,7 @@ void EtExecutor::load_decoder(int64_t num_threads) {
 
 void EtExecutor::load_decoder_on(int64_t num_threads) {
   model_->program().use_threads(num_threads);
-  if (current_->kind == ModelKind::kMultimodal && !current_->is_joint)
-    model_->program().load_method(current_->methods.at("token_embedding"));
+  if (is_embedded()) model_->program().load_method(current_->methods.at("token_embedding"));
   model_->load_decoder(*current_);
 }
 
@@ -214,10 +214,9 @@ TensorView EtExecutor::run_decoder(const TensorView& tokens, const TensorView& e
     inputs[place] = convert(embeddings, wanted(place), converted_embeddings_, "decoder input");
     first_place = static_cast<size_t>(places.tokens);
   }
-  const bool is_embedded = current_->kind == ModelKind::kMultimodal && !current_->is_joint;
   inputs[first_place] =
-      convert(is_embedded ? embeddings : tokens, wanted(first_place),
-              is_embedded ? converted_embeddings_ : converted_ids_, "decoder input");
+      convert(is_embedded() ? embeddings : tokens, wanted(first_place),
+              is_embedded() ? converted_embeddings_ : converted_ids_, "decoder input");
   if (encoder_outputs_ != nullptr)
     std::copy(encoder_outputs_->views.begin(), encoder_outputs_->views.end(), inputs.begin() + 1);
   const PositionStyle style = position_style(decoder);
@@ -275,7 +274,41 @@ TensorView EtExecutor::decode_rows(const int64_t* ids, int64_t num_tokens, int64
     embeddings = run_embedding(tokens);
   }
   const ops::RowsAlone scope(is_alone);
+  return run_with_waiting(tokens, embeddings, num_tokens, position, num_rows);
+}
+
+TensorView EtExecutor::run_with_waiting(const TensorView& tokens, const TensorView& embeddings,
+                                        int64_t num_tokens, int64_t position, int64_t num_rows) {
+  const int64_t waiting = waiting_.before(position);
+  if (waiting == 0) {
+    waiting_.clear();  // what waits elsewhere was of a prompt that was taken back
+    return run_decoder(tokens, embeddings, num_tokens, position, num_rows);
+  }
+  TensorView rows = embeddings;
+  rows.shape.erase(rows.shape.begin());
+  const DType dtype = current_->decoder().inputs[0].dtype;
+  if (waiting_.add(rows, dtype, position, waiting_.limit())) {
+    const int64_t all = waiting + num_tokens;
+    return run_decoder(tokens, waiting_.take(), all, position - waiting, num_rows);
+  }
+  run_decoder(tokens, waiting_.take(), waiting, position - waiting);
   return run_decoder(tokens, embeddings, num_tokens, position, num_rows);
+}
+
+bool EtExecutor::put_off_tokens(const int64_t* ids, int64_t num_tokens, int64_t position,
+                                bool has_media, int64_t limit) {
+  limit = std::min(limit, current_->embeddings_at_once());
+  // Pieces of a text alone are as long as a call may be.
+  if (!has_media || !is_embedded() || waiting_.before(position) + num_tokens > limit) return false;
+  TensorView rows = run_embedding({ids, DType::kInt64, {1, num_tokens}});
+  rows.shape.erase(rows.shape.begin());
+  return waiting_.add(rows, current_->decoder().inputs[0].dtype, position, limit);
+}
+
+bool EtExecutor::put_off_embeddings(const TensorView& embeddings, int64_t position, int64_t limit) {
+  limit = std::min(limit, current_->embeddings_at_once());
+  return is_embedded() &&
+         waiting_.add(embeddings, current_->decoder().inputs[0].dtype, position, limit);
 }
 
 TensorView EtExecutor::decode_embeddings(const TensorView& embeddings, int64_t position,
@@ -284,8 +317,8 @@ TensorView EtExecutor::decode_embeddings(const TensorView& embeddings, int64_t p
   batched.shape.insert(batched.shape.begin(), 1);
   const int64_t num_rows = embeddings.shape[0];
   placeholders_.assign(static_cast<size_t>(num_rows), placeholder_id);
-  return last_row(run_decoder({placeholders_.data(), DType::kInt64, {1, num_rows}}, batched,
-                              num_rows, position));
+  return last_row(run_with_waiting({placeholders_.data(), DType::kInt64, {1, num_rows}}, batched,
+                                   num_rows, position));
 }
 
 TensorView EtExecutor::encode_image(const MediaView& image) {
@@ -315,6 +348,7 @@ TensorView EtExecutor::encode_audio(const MediaView& audio) {
 }
 
 void EtExecutor::reset_state() {
+  waiting_.clear();
   if (model_->outer_cache() != nullptr) sequence_ = model_->outer_cache()->new_sequence();
   state_->reset();
   model_->forget(state_);
@@ -362,6 +396,7 @@ void EtExecutor::restore_state(const StateSnapshot& snapshot) {
 
 void EtExecutor::write_state(const Contract& contract, int64_t num_flat_rows,
                              const uint8_t* bytes) {
+  waiting_.clear();
   model_->settle(state_);
   model_->forget(state_);
   if (num_flat_rows > 0) state_->num_used_rows = num_flat_rows;

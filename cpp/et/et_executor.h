@@ -10,6 +10,7 @@
 #include "et/et_encoder.h"
 #include "et/et_model.h"
 #include "et/et_program.h"
+#include "et/waiting_rows.h"
 #include "model/executor.h"
 #include "model/load_options.h"
 #include "ops/kv_cache.h"
@@ -36,6 +37,9 @@ class EtExecutor final : public Executor {
   TensorView alignment() const override { return alignment_; }
   TensorView decode_embeddings(const TensorView& embeddings, int64_t position,
                                int64_t placeholder_id) override;
+  bool put_off_tokens(const int64_t* ids, int64_t num_tokens, int64_t position, bool has_media,
+                      int64_t limit) override;
+  bool put_off_embeddings(const TensorView& embeddings, int64_t position, int64_t limit) override;
   TensorView encode_image(const MediaView& image) override;
   TensorView encode_audio(const MediaView& audio) override;
   void reset_state() override;
@@ -85,6 +89,13 @@ class EtExecutor final : public Executor {
   // Of tokens and embeddings what the decoder takes. Returns the last num_rows rows of the logits.
   TensorView run_decoder(const TensorView& tokens, const TensorView& embeddings, int64_t num_tokens,
                          int64_t position, int64_t num_rows = 1);
+  // The decoder takes embeddings alone.
+  bool is_embedded() const {
+    return current_->kind == ModelKind::kMultimodal && !current_->is_joint;
+  }
+  // The same with the rows that wait for these.
+  TensorView run_with_waiting(const TensorView& tokens, const TensorView& embeddings,
+                              int64_t num_tokens, int64_t position, int64_t num_rows = 1);
   // What the tokens of this conversation look at in a call with others.
   const std::vector<ops::KvSource>& sources();
 
@@ -104,6 +115,7 @@ class EtExecutor final : public Executor {
   std::vector<uint8_t> converted_embeddings_;
   std::vector<uint8_t> converted_positions_;
   std::vector<uint8_t> no_embeddings_;  // zeros
+  WaitingRows waiting_;                 // of a prompt that is being read
   std::vector<int64_t> placeholders_;
   EtEncoder encoder_;
   int64_t copied_input_bytes_ = 0;

@@ -223,7 +223,7 @@ bool EtFolder::can_put_off(int64_t position, int64_t num_rows) const {
 
 // Without media only at the beginning: elsewhere decode has less to read than language_model.
 bool EtFolder::put_off_tokens(const int64_t* ids, int64_t num_tokens, int64_t position,
-                              bool has_media) {
+                              bool has_media, int64_t /*limit*/) {
   if (!model_->folder.embeddings || !can_put_off(position, num_tokens)) return false;
   if (!has_media && position > 0 && position <= num_read_) return false;
   embeddings_.put_tokens(ids, num_tokens, position);
@@ -231,7 +231,8 @@ bool EtFolder::put_off_tokens(const int64_t* ids, int64_t num_tokens, int64_t po
   return true;
 }
 
-bool EtFolder::put_off_embeddings(const TensorView& embeddings, int64_t position) {
+bool EtFolder::put_off_embeddings(const TensorView& embeddings, int64_t position,
+                                  int64_t /*limit*/) {
   if (!can_put_off(position, embeddings.shape[0])) return false;
   embeddings_.put(embeddings, position);
   num_read_ = std::min(num_read_, position);

@@ -31,9 +31,9 @@ class EtFolder final : public Executor {
                          bool is_alone) override;
   TensorView decode_embeddings(const TensorView& embeddings, int64_t position,
                                int64_t placeholder_id) override;
-  bool put_off_tokens(const int64_t* ids, int64_t num_tokens, int64_t position,
-                      bool has_media) override;
-  bool put_off_embeddings(const TensorView& embeddings, int64_t position) override;
+  bool put_off_tokens(const int64_t* ids, int64_t num_tokens, int64_t position, bool has_media,
+                      int64_t limit) override;
+  bool put_off_embeddings(const TensorView& embeddings, int64_t position, int64_t limit) override;
   TensorView encode_image(const MediaView& image) override;
   TensorView encode_audio(const MediaView& audio) override;
   void reset_state() override;

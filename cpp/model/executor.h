@@ -134,12 +134,14 @@ class Executor {
 
   // Part of a prompt that more of the same prompt follows: what comes next reads it along, where a
   // call reads more at once so. False where it has to be read now, and then nothing has happened.
-  // `has_media`: images, clips or embeddings are in the prompt.
+  // `has_media`: images, clips or embeddings are in the prompt. A call that could as well be
+  // several is to read at most `limit` positions.
   virtual bool put_off_tokens(const int64_t* /*ids*/, int64_t /*num_tokens*/, int64_t /*position*/,
-                              bool /*has_media*/) {
+                              bool /*has_media*/, int64_t /*limit*/) {
     return false;
   }
-  virtual bool put_off_embeddings(const TensorView& /*embeddings*/, int64_t /*position*/) {
+  virtual bool put_off_embeddings(const TensorView& /*embeddings*/, int64_t /*position*/,
+                                  int64_t /*limit*/) {
     return false;
   }
 

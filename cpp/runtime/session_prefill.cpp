@@ -139,14 +139,15 @@ bool Session::put_off(const Chunk& chunk) {
     return !std::holds_alternative<TokenInput>(input);
   });
   const int64_t position = position_.used();
-  const bool is_short = has_media || position + chunk.num_rows < chunk_limit();
+  const int64_t limit = chunk_limit();
+  const bool is_short = has_media || position + chunk.num_rows < limit;
   if (chunks_.empty() || !is_short) return false;
   const bool is_tokens = chunk.kind == Chunk::Kind::kTokens;
   const int64_t* const ids =
       is_tokens ? std::get<TokenInput>(prompt_[chunk.input]).ids.data() + chunk.first_row : nullptr;
-  const bool is_put_off = is_tokens
-                              ? executor_->put_off_tokens(ids, chunk.num_rows, position, has_media)
-                              : executor_->put_off_embeddings(embeddings_of(chunk), position);
+  const bool is_put_off =
+      is_tokens ? executor_->put_off_tokens(ids, chunk.num_rows, position, has_media, limit)
+                : executor_->put_off_embeddings(embeddings_of(chunk), position, limit);
   if (!is_put_off) return false;
   position_.begin_write(chunk.num_rows);
   if (is_tokens) {
