@@ -8,6 +8,19 @@ RowScale quantise(const float* x, int64_t inputs, int64_t chunk, int8_t* plain,
   __m512 least = _mm512_setzero_ps();
   __m512 most = _mm512_setzero_ps();
   int64_t k = 0;
+  // Several at a time: each waits for the one before it.
+  __m512 lows[3] = {least, least, least};
+  __m512 highs[3] = {most, most, most};
+  for (; k + 48 <= inputs; k += 48) {
+#pragma GCC unroll 3
+    for (int j = 0; j < 3; ++j) {
+      const __m512 v = _mm512_loadu_ps(x + k + j * 16);
+      lows[j] = _mm512_min_ps(v, lows[j]);
+      highs[j] = _mm512_max_ps(v, highs[j]);
+    }
+  }
+  least = _mm512_min_ps(_mm512_min_ps(lows[0], lows[1]), lows[2]);
+  most = _mm512_max_ps(_mm512_max_ps(highs[0], highs[1]), highs[2]);
   for (; k + 16 <= inputs; k += 16) {
     const __m512 v = _mm512_loadu_ps(x + k);
     least = _mm512_min_ps(v, least);  // the second operand where there is NaN

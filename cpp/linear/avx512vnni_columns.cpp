@@ -6,6 +6,7 @@ namespace emm::linear::avx512vnni {
 namespace {
 
 constexpr int kTileRows = 6;
+constexpr int kWholeRows = 12;  // with one scale for each output
 
 // columns(): the weights of 32 outputs as [inputs / 4][32][4] unsigned bytes (or [inputs][32]
 // floats), so that sums of products stay in the lane of their output; then the scales of each group
@@ -104,7 +105,15 @@ struct Tile {
   int64_t begin;
   int64_t count;
   float* out;
+  mutable int64_t ahead = 0;  // what has been prefetched
 
+  // The share of the next block for rows up to `end` of `rows`.
+  void prefetch(int64_t end, int64_t rows) const {
+    const int64_t bytes = std::min(kBlock, layer->outputs - begin - count) * layer->row_bytes();
+    const uint8_t* const next = layer->row(begin + count);
+    for (; ahead < bytes * end / rows; ahead += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(next + ahead), _MM_HINT_T1);
+  }
   __m512 left_sums() const { return _mm512_maskz_loadu_ps(lanes(count), sums + begin); }
   __m512 right_sums() const {
     return _mm512_maskz_loadu_ps(lanes(count - 16), sums + begin + std::min<int64_t>(16, count));
@@ -149,7 +158,7 @@ inline __attribute__((always_inline)) void add_products(const uint8_t* weights, 
     for (int j = 0; j < kStep; ++j) {
       const __m512i w0 = _mm512_load_si512(weights + j * 128);
       const __m512i w1 = _mm512_load_si512(weights + j * 128 + 64);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
       for (int m = 0; m < kM; ++m) {
         const __m512i value = four_inputs(x + m * stride + j * 4);
         add_product(left[m], w0, value);
@@ -215,36 +224,54 @@ void tile_groups(const Tile& tile, int64_t i) {
   }
 }
 
-// One scale for each output.
+// One scale for each output. The sums begin with what the offset and the zero point take off: a
+// product of 32 bits would take two instructions, so the sum of the weights is in two halves, whose
+// products with the zero point are exact.
 template <int kM>
 void tile_whole(const Tile& tile, int64_t i) {
   const Activations& in = *tile.in;
   const Layer& layer = *tile.layer;
+  const int32_t offset = layer.format == Format::kInt8 ? 128 : 8;
+  const auto halves = [](__m512 sums) {
+    const __m512i less = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_cvtps_epi32(sums));
+    return _mm512_or_si512(_mm512_slli_epi32(_mm512_srai_epi32(less, 8), 16),
+                           _mm512_and_si512(less, _mm512_set1_epi32(255)));
+  };
+  const __m512i left_halves = halves(tile.left_sums());
+  const __m512i right_halves = halves(tile.right_sums());
   __m512i left[kM];
   __m512i right[kM];
-  const int32_t offset = layer.format == Format::kInt8 ? 128 : 8;
-#pragma GCC unroll 8
-  for (int m = 0; m < kM; ++m)
-    left[m] = right[m] = _mm512_set1_epi32(-offset * in.scales[i + m].sum);
+#pragma GCC unroll 12
+  for (int m = 0; m < kM; ++m) {
+    const RowScale& row = in.scales[i + m];
+    const auto zero = static_cast<uint32_t>(row.zero_point);
+    const __m512i zeros = _mm512_set1_epi32(static_cast<int32_t>(zero << 24 | (zero & 0xFFFF)));
+    const __m512i start = _mm512_set1_epi32(-offset * row.sum);
+    left[m] = _mm512_dpwssd_epi32(start, left_halves, zeros);
+    right[m] = _mm512_dpwssd_epi32(start, right_halves, zeros);
+  }
   add_products<kM, 2>(tile.weights, in.values + i * in.stride, in.stride, tile.quads, left, right);
   const uint8_t* const scales = layer.scales + tile.begin * 4;
   const __m512 s0 = _mm512_maskz_loadu_ps(lanes(tile.count), scales);
   const __m512 s1 =
       _mm512_maskz_loadu_ps(lanes(tile.count - 16), scales + std::min<int64_t>(16, tile.count) * 4);
-  const __m512i left_integers = _mm512_cvtps_epi32(tile.left_sums());
-  const __m512i right_integers = _mm512_cvtps_epi32(tile.right_sums());
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int m = 0; m < kM; ++m) {
-    const RowScale& row = in.scales[i + m];
-    const __m512i zero = _mm512_set1_epi32(row.zero_point);
-    const __m512 factor = _mm512_set1_ps(row.scale);
-    const auto scaled = [&](__m512i sum, __m512i weights) {
-      return _mm512_mul_ps(
-          _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_mullo_epi32(zero, weights))), factor);
-    };
-    store_half(tile, i + m, 0, scaled(left[m], left_integers), s0);
-    store_half(tile, i + m, 1, scaled(right[m], right_integers), s1);
+    const __m512 factor = _mm512_set1_ps(in.scales[i + m].scale);
+    store_half(tile, i + m, 0, _mm512_mul_ps(_mm512_cvtepi32_ps(left[m]), factor), s0);
+    store_half(tile, i + m, 1, _mm512_mul_ps(_mm512_cvtepi32_ps(right[m]), factor), s1);
   }
+}
+
+// The last tile goes back over rows of the one before it: it computes the same.
+template <int kM>
+bool whole_tiles(const Tile& tile, int64_t rows) {
+  if (rows < kM) return false;
+  for (int64_t i = 0; i < rows; i += kM) {
+    tile.prefetch(i + kM, rows);
+    tile_whole<kM>(tile, std::min(i, rows - kM));
+  }
+  return true;
 }
 
 template <int kM>
@@ -277,10 +304,8 @@ void some_tile(const Tile& tile, int64_t i) {
   if constexpr (kM > 2 && kM < kTileRows) {  // as in some_rows()
     some_tile<2>(tile, i);
     some_tile<kM - 2>(tile, i + 2);
-  } else if (tile.layer->format == Format::kFloat32) {
-    tile_floats<kM>(tile, i);
   } else {
-    tile_whole<kM>(tile, i);
+    tile_floats<kM>(tile, i);
   }
 }
 }  // namespace
@@ -295,6 +320,11 @@ void columns(const Layer& layer, const Activations& in, const float* sums, int64
   const int64_t quads = expand(layer, begin, end, scratch);
   if (layer.format == Format::kInt4Groups) expand_scales(layer, begin, end, scales);
   const Tile tile = {&layer, &in, sums, scratch, scales, quads, begin, end - begin, out};
+  if (layer.format == Format::kInt8 || layer.format == Format::kInt4) {
+    const bool has_many = in.rows >= 2 * kWholeRows && whole_tiles<kWholeRows>(tile, in.rows);
+    if (!has_many && !whole_tiles<6>(tile, in.rows)) whole_tiles<1>(tile, in.rows);
+    return;
+  }
   // Tiles of nearly the same height, each of which prefetches its share of the next block.
   int64_t tiles = (in.rows + kTileRows - 1) / kTileRows;
   const uint8_t* ahead = layer.row(end);
