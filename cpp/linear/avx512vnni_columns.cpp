@@ -325,15 +325,11 @@ void columns(const Layer& layer, const Activations& in, const float* sums, int64
     if (!has_many && !whole_tiles<6>(tile, in.rows)) whole_tiles<1>(tile, in.rows);
     return;
   }
-  // Tiles of nearly the same height, each of which prefetches its share of the next block.
+  // Tiles of nearly the same height.
   int64_t tiles = (in.rows + kTileRows - 1) / kTileRows;
-  const uint8_t* ahead = layer.row(end);
-  const uint8_t* const last = layer.row(std::min(end + kBlock, layer.outputs));
   for (int64_t i = 0; i < in.rows; --tiles) {
-    const uint8_t* const stop = ahead + (last - ahead + tiles - 1) / tiles;
-    for (; ahead < stop; ahead += 64)
-      _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
     const int64_t height = (in.rows - i + tiles - 1) / tiles;
+    tile.prefetch(i + height, in.rows);
     switch (height) {
       case 6:
         some_tile<6>(tile, i);
