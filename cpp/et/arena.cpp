@@ -60,6 +60,16 @@ class Untouched {
   std::vector<uint64_t> entries_;  // empty where the system does not tell
 };
 
+// Where the pages begin that may hold something.
+std::vector<size_t> touched_pages(executorch::runtime::Span<uint8_t> memory) {
+  std::vector<size_t> touched;
+  const Untouched untouched(memory);
+  for (size_t offset = 0; offset < memory.size(); offset += kPageBytes) {
+    if (!untouched.at(offset)) touched.push_back(offset);
+  }
+  return touched;
+}
+
 }  // namespace
 
 PlannedMemory::PlannedMemory(int64_t bytes) {
@@ -75,9 +85,7 @@ PlannedMemory::~PlannedMemory() { munmap(bytes_.data(), bytes_.size()); }
 
 std::vector<PlannedMemory::Page> PlannedMemory::used_pages() const {
   std::vector<Page> pages;
-  const Untouched untouched(bytes_);
-  for (size_t offset = 0; offset < bytes_.size(); offset += kPageBytes) {
-    if (untouched.at(offset)) continue;
+  for (const size_t offset : touched_pages(bytes_)) {
     const size_t size = std::min(kPageBytes, bytes_.size() - offset);
     const uint8_t* page = bytes_.data() + offset;
     if (!is_zero(page, size)) pages.push_back({offset, {page, page + size}});
@@ -87,11 +95,7 @@ std::vector<PlannedMemory::Page> PlannedMemory::used_pages() const {
 
 bool PlannedMemory::clear_few() {
   if (bytes_.size() > kMostLookedAt) return false;
-  const Untouched untouched(bytes_);
-  std::vector<size_t> touched;
-  for (size_t offset = 0; offset < bytes_.size(); offset += kPageBytes) {
-    if (!untouched.at(offset)) touched.push_back(offset);
-  }
+  const std::vector<size_t> touched = touched_pages(bytes_);
   if (touched.size() > kFewBytes / kPageBytes) return false;
   for (const size_t offset : touched)
     std::memset(bytes_.data() + offset, 0, std::min(kPageBytes, bytes_.size() - offset));

@@ -302,7 +302,7 @@ bool EtExecutor::put_off_tokens(const int64_t* ids, int64_t num_tokens, int64_t 
   if (!has_media || !is_embedded() || waiting_.before(position) + num_tokens > limit) return false;
   TensorView rows = run_embedding({ids, DType::kInt64, {1, num_tokens}});
   rows.shape.erase(rows.shape.begin());
-  return waiting_.add(rows, current_->decoder().inputs[0].dtype, position, limit);
+  return put_off_embeddings(rows, position, limit);
 }
 
 bool EtExecutor::put_off_embeddings(const TensorView& embeddings, int64_t position, int64_t limit) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "linear/avx2.h"
+#include "linear/tiles.h"
 
 namespace emm::linear::avx2 {
 namespace {
@@ -316,24 +317,7 @@ inline void columns_of(const Layer& layer, const Activations& in, const float* s
   if (sums) std::copy(sums + begin, sums + end, tile.sums);
   for (int64_t n = begin; layer.bias && n < end; ++n)
     tile.bias[n - begin] = load_float(layer.bias, n);
-  int64_t tiles = (in.rows + kTileRows - 1) / kTileRows;
-  for (int64_t i = 0; i < in.rows; --tiles) {
-    const int64_t height = (in.rows - i + tiles - 1) / tiles;
-    switch (height) {
-      case 4:
-        some_tile<4>(tile, i);
-        break;
-      case 3:
-        some_tile<3>(tile, i);
-        break;
-      case 2:
-        some_tile<2>(tile, i);
-        break;
-      default:
-        some_tile<1>(tile, i);
-    }
-    i += height;
-  }
+  for_tiles<kTileRows>(in.rows, [&](auto height, int64_t i) { some_tile<height.value>(tile, i); });
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "linear/avx512vnni.h"
+#include "linear/tiles.h"
 
 namespace emm::linear::avx512vnni {
 namespace {
@@ -322,35 +323,13 @@ void columns(const Layer& layer, const Activations& in, const float* sums, int64
   const Tile tile = {&layer, &in, sums, scratch, scales, quads, begin, end - begin, out};
   if (layer.format == Format::kInt8 || layer.format == Format::kInt4) {
     const bool has_many = in.rows >= 2 * kWholeRows && whole_tiles<kWholeRows>(tile, in.rows);
-    if (!has_many && !whole_tiles<6>(tile, in.rows)) whole_tiles<1>(tile, in.rows);
+    if (!has_many && !whole_tiles<kTileRows>(tile, in.rows)) whole_tiles<1>(tile, in.rows);
     return;
   }
-  // Tiles of nearly the same height.
-  int64_t tiles = (in.rows + kTileRows - 1) / kTileRows;
-  for (int64_t i = 0; i < in.rows; --tiles) {
-    const int64_t height = (in.rows - i + tiles - 1) / tiles;
-    tile.prefetch(i + height, in.rows);
-    switch (height) {
-      case 6:
-        some_tile<6>(tile, i);
-        break;
-      case 5:
-        some_tile<5>(tile, i);
-        break;
-      case 4:
-        some_tile<4>(tile, i);
-        break;
-      case 3:
-        some_tile<3>(tile, i);
-        break;
-      case 2:
-        some_tile<2>(tile, i);
-        break;
-      default:
-        some_tile<1>(tile, i);
-    }
-    i += height;
-  }
+  for_tiles<kTileRows>(in.rows, [&](auto height, int64_t i) {
+    tile.prefetch(i + height.value, in.rows);
+    some_tile<height.value>(tile, i);
+  });
 }
 
 }  // namespace emm::linear::avx512vnni

@@ -58,10 +58,11 @@ void mean(Context& ctx, Stack stack) {
   const auto& dim = *stack[1];
   const auto& dtype = *stack[3];
   const bool are_kinds = (dim.isNone() || dim.isIntList()) && (dtype.isNone() || dtype.isInt());
-  const OpFunction sdk = sdk_kernel();
-  if (!are_kinds || sdk == nullptr)
-    return fail(ctx, "%s: expected a list of dimensions and a dtype, or none", kOp);
-  if (!is_of_rows(*in, dim, dtype, *out)) return sdk(ctx, stack);
+  if (!are_kinds) return fail(ctx, "%s: expected a list of dimensions and a dtype, or none", kOp);
+  if (!is_of_rows(*in, dim, dtype, *out)) {
+    if (const OpFunction sdk = sdk_kernel()) return sdk(ctx, stack);
+    return fail(ctx, "%s: expected floats and their last dimension", kOp);
+  }
 
   EventTracerProfileOpScope scope(ctx.internal_event_tracer(), kOp);
   int64_t sizes[kMaxRank];
